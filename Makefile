@@ -1,0 +1,46 @@
+# `make run` and `make test` set up everything they need on a fresh machine.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+# Holds for build environments too.
+export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
+DATA ?= data
+
+.PHONY: help setup system run ui test lint bench clean
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(VENV)/.ready ## create .venv with the pinned versions
+
+$(VENV)/.ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet torch
+	$(BIN)/python -m pip install --quiet -e '.[train,deploy,dev]'
+	touch $@
+
+system: ## install Chromium and PostgreSQL for the browser and deployment tests (Debian, root)
+	@sh .ci/system-packages
+
+run: setup ## the whole graph on sample data, headless, with a summary
+	@test -n "$$(ls -A $(DATA)/raw 2>/dev/null)" || $(BIN)/zip-pipeline sample-data $(DATA)
+	$(BIN)/zip-pipeline run --data-root $(DATA)
+
+ui: setup ## Dagster at http://localhost:3000
+	ZIP_PIPELINE_DATA=$(DATA) $(BIN)/dg dev --host 127.0.0.1 --port 3000
+
+lint: setup ## linters, types and import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+test: setup system lint ## linters, types and all tests, with coverage
+	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
+
+bench: setup ## measure on the real pools, see zip_pipeline_tests/benchmarks
+	$(BIN)/python -m zip_pipeline_tests.benchmarks
+
+clean: ## remove the environment and all caches, not the data
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* build *.egg-info
