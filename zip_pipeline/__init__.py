@@ -1,0 +1,1 @@
+"""Curate LLM alignment data by compression: select, explain and version training subsets."""

@@ -1,0 +1,201 @@
+"""Where things lie on disk; every write is whole or not there at all."""
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from zip_pipeline.samples import Stage
+
+VERSION_FILES = ("subset.parquet", "ledger.parquet", "manifest.json")
+_TEMPORARY = ".tmp-"
+
+
+@dataclass(frozen=True)
+class DataRoot:
+    """The folder that holds drops, pool, state and versions.
+
+    ``raw/<stage>`` is the drop folder; everything else is written by the pipeline.
+    """
+
+    path: Path
+
+    def raw(self, stage: Stage) -> Path:
+        """Return the drop folder of a stage."""
+        return self.path / "raw" / stage
+
+    def samples(self, stage: Stage, batch: str) -> Path:
+        """Return the pool table of a batch."""
+        return self.path / "pool" / stage / f"{batch}.parquet"
+
+    def quarantine(self, stage: Stage, batch: str) -> Path:
+        """Return the table of a batch's rejected rows."""
+        return self.path / "quarantine" / stage / f"{batch}.parquet"
+
+    def duplicates(self, stage: Stage, batch: str) -> Path:
+        """Return the table of a batch's exact duplicates."""
+        return self.path / "duplicates" / stage / f"{batch}.parquet"
+
+    def state(self, stage: Stage, batch: str) -> Path:
+        """Return the compression state of a batch."""
+        return self.path / "state" / stage / f"{batch}.parquet"
+
+    def checkpoints(self, stage: Stage) -> Path:
+        """Return the folder of unfinished selections."""
+        return self.path / "checkpoints" / stage
+
+    def batches(self, stage: Stage) -> list[str]:
+        """Return the names of all ingested batches, sorted."""
+        suffix = ".parquet"
+        names = (self.path / "pool" / stage).glob(f"*{suffix}")
+        return sorted(p.name.removesuffix(suffix) for p in names if not p.name.startswith("."))
+
+    def versions(self, stage: Stage) -> "VersionStore":
+        """Return the versions of a stage."""
+        return VersionStore(self.path / "versions" / stage)
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill a temporary file beside ``path``, then move it into place.
+
+    A reader sees the old file or the new one, never a part; a killed writer leaves only a
+    hidden temporary file, which :func:`remove_leftovers` clears.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(prefix=_TEMPORARY, suffix=path.suffix, dir=path.parent)
+    os.close(descriptor)
+    temporary = Path(name)
+    try:
+        write(temporary)
+        _sync(temporary)
+        temporary.chmod(0o644)
+        temporary.replace(path)
+        _sync(path.parent)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_table(path: Path, table: pl.DataFrame, metadata: Mapping[str, str]) -> None:
+    """Write a table with string metadata to ``path``, atomically."""
+    write_atomically(
+        path, lambda p: table.write_parquet(p, compression="zstd", metadata=dict(metadata))
+    )
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata that :func:`write_table` stored, without reading the rows."""
+    return dict(pl.read_parquet_metadata(path))
+
+
+def write_json(path: Path, value: Mapping[str, object]) -> None:
+    """Write ``value`` as indented JSON to ``path``, atomically."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
+
+
+def remove_leftovers(folder: Path) -> int:
+    """Remove what killed writers left below ``folder``; return how many entries there were.
+
+    Call it only where no other writer of the same folder can be at work.
+    """
+    leftovers = list(folder.rglob(f"{_TEMPORARY}*")) if folder.exists() else []
+    for path in leftovers:
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+    return len(leftovers)
+
+
+def fingerprint(parts: Iterable[str]) -> str:
+    """Return a hash of the sequence of strings: 32 hexadecimal digits.
+
+    Each part is hashed with its length, so no two sequences run together.
+    """
+    digest = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        encoded = part.encode("utf-8", "surrogatepass")
+        digest.update(len(encoded).to_bytes(8, "little"))
+        digest.update(encoded)
+    return digest.hexdigest()
+
+
+class VersionStore:
+    """The immutable, numbered versions of one stage's subset."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def numbers(self) -> list[int]:
+        """Return the numbers of all complete versions, ascending."""
+        names = (p.name for p in self.folder.glob("v[0-9]*")) if self.folder.exists() else ()
+        return sorted(int(name[1:]) for name in names if name[1:].isdigit())
+
+    def path(self, number: int) -> Path:
+        """Return the folder of version ``number``.
+
+        Raises:
+            ValueError: there is no such version.
+        """
+        path = self.folder / f"v{number:06d}"
+        if not path.exists():
+            known = ", ".join(str(n) for n in self.numbers()) or "none yet"
+            raise ValueError(f"{self.folder}: no version {number}; there are: {known}")
+        return path
+
+    def manifest(self, number: int) -> dict[str, object]:
+        """Return the manifest of version ``number``."""
+        text = (self.path(number) / "manifest.json").read_text(encoding="utf-8")
+        manifest = json.loads(text)
+        assert isinstance(manifest, dict)
+        return manifest
+
+    def latest(self) -> int | None:
+        """Return the highest version number, None where there is no version."""
+        numbers = self.numbers()
+        return numbers[-1] if numbers else None
+
+    def write(
+        self, subset: pl.DataFrame, ledger: pl.DataFrame, manifest: Mapping[str, object]
+    ) -> int:
+        """Write one new version, whole or not at all, and return its number.
+
+        The three files are completed in a hidden folder that is renamed to the next free
+        number; two writers at once get two numbers.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=self.folder))
+        try:
+            write_table(temporary / "subset.parquet", subset, {})
+            write_table(temporary / "ledger.parquet", ledger, {})
+            return self._publish(temporary, manifest)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _publish(self, temporary: Path, manifest: Mapping[str, object]) -> int:
+        temporary.chmod(0o755)
+        while True:
+            number = (self.latest() or 0) + 1
+            write_json(temporary / "manifest.json", {"version": number, **manifest})
+            try:
+                temporary.rename(self.folder / f"v{number:06d}")
+            except OSError as error:
+                if (self.folder / f"v{number:06d}").exists():
+                    continue
+                raise error
+            _sync(self.folder)
+            return number
