@@ -1,0 +1,1 @@
+"""Bytes to sizes: codecs, incremental redundancy states, the compression state of samples."""

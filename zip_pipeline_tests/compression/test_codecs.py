@@ -1,0 +1,68 @@
+"""Sizes and ratios of byte strings."""
+
+import lzma
+import random
+import zlib
+
+import pytest
+
+from zip_pipeline.compression.codecs import (
+    CODECS,
+    codec_versions,
+    compressed_bytes,
+    compression_ratio,
+)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_ratio_is_raw_over_compressed_and_higher_means_more_redundant(codec: str) -> None:
+    """One repeated line compresses well, noise does not."""
+    repeated, noise = b"the same line\n" * 500, random.Random(1).randbytes(7000)
+    assert compression_ratio(repeated, codec) == 7000 / compressed_bytes(repeated, codec)
+    assert compression_ratio(repeated, codec) > 40
+    assert 0.95 < compression_ratio(noise, codec) < 1.01
+
+
+def test_deflate_is_the_size_of_a_zlib_stream() -> None:
+    """Header and checksum count, level 9 by default."""
+    text = bytes(range(256)) * 40
+    assert compressed_bytes(text) == len(zlib.compress(text, 9))
+    assert compressed_bytes(text, "deflate", 1) == len(zlib.compress(text, 1))
+
+
+def test_xz_with_a_fitted_dictionary_equals_the_preset() -> None:
+    """A dictionary no larger than the data saves memory and changes no size."""
+    text = " ".join(str(n * n) for n in range(30_000)).encode()
+    size = compressed_bytes(text, "xz")
+    assert abs(size - len(lzma.compress(text, preset=9))) <= 8
+
+
+def test_zstd_finds_a_copy_far_away() -> None:
+    """Long-distance matching sees a repetition 8 MB back."""
+    text = random.Random(2).randbytes(8_000_000)
+    assert compressed_bytes(text + text[:1_000_000], "zstd", 3) < 8_010_000
+
+
+def test_an_empty_string_has_ratio_zero() -> None:
+    """Nothing compresses to a header."""
+    assert [compression_ratio(b"", codec) for codec in CODECS] == [0, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("codec", "level", "message"),
+    [
+        ("lz4", None, "codec: got 'lz4'; allowed are deflate, zstd, xz"),
+        ("deflate", 12, "level: got 12; codec 'deflate' allows 1 to 9"),
+        ("xz", -1, "level: got -1; codec 'xz' allows 0 to 9"),
+    ],
+)
+def test_unknown_codecs_and_levels_are_refused(codec: str, level: int, message: str) -> None:
+    """The message names what came and what is allowed."""
+    with pytest.raises(ValueError, match=message):
+        compressed_bytes(b"x", codec, level)
+
+
+def test_versions_name_the_libraries_that_lengths_depend_on() -> None:
+    """zlib's runtime version and both zstd versions are recorded."""
+    assert codec_versions()["zlib"] == zlib.ZLIB_RUNTIME_VERSION
+    assert set(codec_versions()) == {"zlib", "zstd", "python-zstandard"}
