@@ -1,0 +1,140 @@
+"""What a selection is asked to do."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+from zip_pipeline.compression.codecs import check_codec
+from zip_pipeline.storage import fingerprint
+
+STRATEGIES = ("zip", "long_range", "random")
+SELECTION_CODECS = ("deflate", "zstd")
+BUDGET_UNITS = ("samples", "tokens", "bytes")
+_DEFAULT_CODECS = {"zip": "deflate", "long_range": "zstd", "random": "deflate"}
+_DEFAULT_LEVELS = {"deflate": 9, "zstd": 3}
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectionConfig:
+    """A strategy, one budget and the strategy's parameters.
+
+    Raises:
+        ValueError: a field outside its range, or not exactly one budget.
+
+    Source: ZIP, algorithm 1 and section 5.1 for k1, k2 and k3.
+    """
+
+    strategy: str = "zip"
+    """``zip`` (the paper), ``long_range`` (sees the whole selected set) or ``random``."""
+    budget_samples: int | None = None
+    """Number of samples to pick at most."""
+    budget_tokens: int | None = None
+    """Tokens of the pool's tokenizer to pick at most."""
+    budget_bytes: int | None = None
+    """Bytes of serialised text to pick at most."""
+    k1: int = 10_000
+    """Candidate pool: how many samples of lowest known ratio are looked at in a round."""
+    k2: int = 200
+    """Shortlist: how many of them reach the fine stage."""
+    k3: int = 100
+    """Picks per round, at most k2."""
+    codec: str | None = None
+    """``deflate`` or ``zstd``; None: deflate for zip, zstd for long_range."""
+    level: int | None = None
+    """Compression level; None: 9 for deflate, 3 for zstd."""
+    overhead_bytes: int = 24
+    """long_range: constant cost of a compressed piece, left out of its marginal size."""
+    quotas: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
+    """Least and largest share of the budget by source, each 0 to 1 or None."""
+    seed: int = 0
+    """Seed of everything random."""
+    reference_compat: bool = False
+    """zip: reproduce the published implementation, quirks included."""
+
+    def __post_init__(self) -> None:
+        _check_choice("strategy", self.strategy, STRATEGIES)
+        self._check_budget()
+        for name, low in (("k1", 1), ("k2", 1), ("k3", 1), ("overhead_bytes", 0), ("seed", 0)):
+            value = getattr(self, name)
+            if value < low:
+                raise ValueError(f"{name}: got {value}; allowed are whole numbers from {low}")
+        if not self.k3 <= self.k2 <= self.k1:
+            raise ValueError(
+                f"k1, k2, k3: got {self.k1}, {self.k2}, {self.k3}; needed is k1 >= k2 >= k3"
+            )
+        _check_choice("codec", self.resolved_codec, SELECTION_CODECS)
+        check_codec(self.resolved_codec, self.resolved_level)
+        for source, shares in self.quotas.items():
+            _check_quota(source, *shares)
+        if self.reference_compat:
+            self._check_reference()
+
+    def _check_budget(self) -> None:
+        given = {u: getattr(self, f"budget_{u}") for u in BUDGET_UNITS}
+        given = {unit: value for unit, value in given.items() if value is not None}
+        if len(given) != 1:
+            names = ", ".join(f"budget_{unit}" for unit in given) or "none"
+            raise ValueError(
+                f"budget: got {names}; give exactly one of "
+                "budget_samples, budget_tokens, budget_bytes"
+            )
+        if self.budget < 0:
+            raise ValueError(f"budget_{self.unit}: got {self.budget}; allowed are 0 and above")
+
+    def _check_reference(self) -> None:
+        if self.strategy != "zip" or self.unit != "samples" or self.quotas:
+            raise ValueError(
+                "reference_compat: the published implementation knows strategy zip with "
+                "budget_samples and no quotas only; leave reference_compat off for the rest"
+            )
+        if (self.resolved_codec, self.resolved_level) != ("deflate", 9):
+            raise ValueError(
+                f"reference_compat: got codec {self.resolved_codec!r} at level "
+                f"{self.resolved_level}; the published implementation knows deflate at 9 only"
+            )
+
+    @property
+    def unit(self) -> str:
+        """The unit of the budget: ``samples``, ``tokens`` or ``bytes``."""
+        return next(u for u in BUDGET_UNITS if getattr(self, f"budget_{u}") is not None)
+
+    @property
+    def budget(self) -> int:
+        """The budget, in its unit."""
+        value = getattr(self, f"budget_{self.unit}")
+        assert isinstance(value, int)
+        return value
+
+    @property
+    def resolved_codec(self) -> str:
+        """The codec, with the strategy's default filled in."""
+        return self.codec or _DEFAULT_CODECS[self.strategy]
+
+    @property
+    def resolved_level(self) -> int:
+        """The level, with the codec's default filled in."""
+        return _DEFAULT_LEVELS.get(self.resolved_codec, 0) if self.level is None else self.level
+
+    def as_dict(self) -> dict[str, object]:
+        """Return all fields, codec and level filled in, as JSON can hold them."""
+        quotas = {source: list(shares) for source, shares in sorted(self.quotas.items())}
+        filled = {"codec": self.resolved_codec, "level": self.resolved_level, "quotas": quotas}
+        return asdict(self) | filled
+
+    def fingerprint(self) -> str:
+        """Return a hash of the configuration."""
+        return fingerprint([json.dumps(self.as_dict(), sort_keys=True)])
+
+
+def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name}: got {value!r}; allowed are {', '.join(allowed)}")
+
+
+def _check_quota(source: str, least: float | None, largest: float | None) -> None:
+    low, high = (0.0 if least is None else least), (1.0 if largest is None else largest)
+    if not 0 <= low <= high <= 1:
+        raise ValueError(
+            f"quota of source {source!r}: got minimum {least} and maximum {largest}; "
+            "allowed are shares with 0 <= minimum <= maximum <= 1"
+        )

@@ -1,0 +1,87 @@
+"""Fates and bookkeeping of a running selection."""
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zip_pipeline.selection.budget import Fit, Indices, Mask
+
+
+class Fate(IntEnum):
+    """What became of a sample; among the unpicked the furthest stage it reached."""
+
+    NEVER_REACHED = 0
+    CANDIDATE = 1
+    SHORTLISTED = 2
+    OVER_BUDGET = 3
+    QUOTA = 4
+    PICKED = 5
+
+
+FATE_OF_MISFIT = {Fit.OVER_BUDGET: Fate.OVER_BUDGET, Fit.QUOTA: Fate.QUOTA}
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a selection has come."""
+
+    round: int
+    num_picked: int
+    used: int
+    budget: int
+    unit: str
+    seconds: float
+
+
+@dataclass
+class Run:
+    """The state of a selection between two rounds: all that a checkpoint must hold.
+
+    ``pi`` is the redundancy state, shape (samples,), raw / compressed bytes, higher = more
+    redundant; ``fate`` and ``round_of`` run along it; ``picks`` are indices in pick order.
+    """
+
+    pi: NDArray[np.floating[Any]]
+    fate: NDArray[np.int8]
+    round_of: NDArray[np.int32]
+    picks: list[int] = field(default_factory=list)
+    num_rounds: int = 0
+
+    @classmethod
+    def start(cls, pi: NDArray[np.floating[Any]]) -> "Run":
+        """Return the state before the first round."""
+        return cls(pi.copy(), np.zeros(len(pi), np.int8), np.zeros(len(pi), np.int32))
+
+    @property
+    def unpicked(self) -> Mask:
+        """Which samples are not picked, shape (samples,)."""
+        unpicked: Mask = self.fate != Fate.PICKED
+        return unpicked
+
+    def reach(self, indices: Indices, fate: Fate) -> None:
+        """Record that unpicked samples reached a stage in this round."""
+        newly = indices[self.fate[indices] <= fate]
+        self.fate[newly] = fate
+        self.round_of[newly] = self.num_rounds
+
+    def pass_over(self, index: int, fit: Fit) -> None:
+        """Record that a sample was next in line and did not fit."""
+        self.fate[index] = FATE_OF_MISFIT[fit]
+        self.round_of[index] = self.num_rounds
+
+    def pick(self, index: int) -> None:
+        """Record a pick."""
+        assert self.fate[index] != Fate.PICKED, "a sample is picked once"
+        self.fate[index] = Fate.PICKED
+        self.round_of[index] = self.num_rounds
+        self.picks.append(index)
+
+    def picks_by_round(self) -> list[list[int]]:
+        """Return the picks of each round in which there were any, in order."""
+        rounds: dict[int, list[int]] = {}
+        for index in self.picks:
+            rounds.setdefault(int(self.round_of[index]), []).append(index)
+        return list(rounds.values())

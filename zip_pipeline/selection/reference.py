@@ -1,0 +1,174 @@
+"""The published ZIP implementation's behaviour, quirks included, at a fraction of its cost."""
+
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from zip_pipeline.compression.deflate_set import DeflateSet, Framing
+from zip_pipeline.compression.selected_set import Parallel, worker_count
+from zip_pipeline.selection.budget import Indices
+from zip_pipeline.selection.checkpoint import Checkpoint
+from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.selection.ledger import build_ledger
+from zip_pipeline.selection.manifest import build_manifest, measure_ratios
+from zip_pipeline.selection.ordering import Ordering, reference_ordering
+from zip_pipeline.selection.progress import Fate, Progress, Run
+from zip_pipeline.selection.select import ProgressHook, Selection, picked_tokens
+
+# What the published code writes over the ratio of a sample that is out of the running.
+_DROPPED = 1_000_000.0
+_LEVEL = 9
+FRAMING = Framing(b"[", b", ", b"]")
+
+
+def reference_texts(records: Sequence[object]) -> list[bytes]:
+    """Return each record as Python prints it in a list, in UTF-8, so ids and sources count."""
+    return [repr(record).encode() for record in records]
+
+
+class ReferenceSelection:
+    """The published rounds: float32 ratios, ``torch.topk``, whole shortlists dropped.
+
+    Deviation: where fewer than k1, k2 or k3 samples are left, those that are left are used
+    (the published code fails or picks samples twice).
+
+    Source: the published implementation of ZIP (USTC-StarTeam/ZIP).
+    """
+
+    def __init__(
+        self,
+        texts: Sequence[bytes],
+        config: SelectionConfig,
+        parallel: Parallel,
+        ordering: Ordering | None = None,
+    ) -> None:
+        self._texts = texts
+        self._config = config
+        self._parallel = parallel
+        self._lowest = ordering or reference_ordering()
+        self._selected = self._new_set()
+
+    def start(self, run: Run) -> None:
+        """Build the selected set from the picks of earlier rounds."""
+        self._selected.add([self._texts[i] for i in run.picks])
+
+    def initial_state(self) -> NDArray[np.float32]:
+        """Return R of each record alone, as the published code prints it in a list."""
+        return self._new_set().ratios_with(self._texts).astype(np.float32)
+
+    def play_round(self, run: Run) -> bool:
+        """Run one round; return False, with nothing done, when no sample is left."""
+        num_left = int((run.pi < _DROPPED).sum())
+        if not num_left:
+            return False
+        run.num_rounds += 1
+        candidates = self._lowest(run.pi, min(self._config.k1, num_left))
+        run.reach(candidates, Fate.CANDIDATE)
+        ratios = self._ratios(self._selected, candidates)
+        run.pi[candidates] = ratios
+        shortlist = candidates[self._lowest(ratios, min(self._config.k2, len(candidates)))]
+        run.reach(shortlist, Fate.SHORTLISTED)
+        picks = self._fine(shortlist, run)
+        run.pi[shortlist] = _DROPPED
+        self._selected.add([self._texts[i] for i in picks])
+        return True
+
+    def _fine(self, shortlist: Indices, run: Run) -> list[int]:
+        picked = self._new_set()
+        picks: list[int] = []
+        ratios = np.full(len(shortlist), _DROPPED, dtype=np.float32)
+        is_open = np.ones(len(shortlist), dtype=np.bool_)
+        while len(picks) < min(self._config.k3, len(shortlist)):
+            ratios[is_open] = self._ratios(picked, shortlist[is_open])
+            position = int(self._lowest(ratios, 1)[0])
+            index = int(shortlist[position])
+            is_open[position], ratios[position] = False, _DROPPED
+            run.pick(index)
+            picks.append(index)
+            picked.add([self._texts[index]])
+        return picks
+
+    def _new_set(self) -> DeflateSet:
+        return DeflateSet(self._parallel, _LEVEL, FRAMING)
+
+    def _ratios(self, given: DeflateSet, indices: Indices) -> NDArray[np.float32]:
+        return given.ratios_with([self._texts[i] for i in indices]).astype(np.float32)
+
+
+def run_reference(
+    texts: Sequence[bytes],
+    config: SelectionConfig,
+    store: Checkpoint,
+    *,
+    workers: int = 0,
+    progress: ProgressHook | None = None,
+    ordering: Ordering | None = None,
+) -> Run:
+    """Return the finished run of the published algorithm over :func:`reference_texts`.
+
+    Picks are added in whole rounds of k3, so the budget is overshot to a multiple of k3.
+    """
+    started = time.monotonic()
+    parallel = Parallel(worker_count(workers))
+    selection = ReferenceSelection(texts, config, parallel, ordering)
+    run = store.load() or Run.start(selection.initial_state())
+    selection.start(run)
+    while len(run.picks) < config.budget and selection.play_round(run):
+        store.save(run)
+        if progress:
+            seconds = time.monotonic() - started
+            num = len(run.picks)
+            progress(Progress(run.num_rounds, num, num, config.budget, "samples", seconds))
+    parallel.close()
+    return run
+
+
+def select_reference(
+    records: Sequence[object],
+    config: SelectionConfig,
+    *,
+    provenance: pl.DataFrame,
+    tokenizer: str = "tiny",
+    workers: int = 0,
+    progress: ProgressHook | None = None,
+    checkpoint: Path | None = None,
+    inputs: Mapping[str, str] | None = None,
+) -> Selection:
+    """Select from raw records as the published implementation does; every row takes part.
+
+    Args:
+        records: the records as read from the files, keys in file order.
+        config: with ``reference_compat``.
+        provenance: ``sample_id``, ``batch``, ``source``, ``source_file``, ``source_row`` of
+            each record.
+        tokenizer: counts the tokens of the picks.
+        workers: number of threads, 0 for all cores.
+        progress: called after each round.
+        checkpoint: file to store progress in and to resume from; removed at the end.
+        inputs: fingerprint of each input, for the manifest.
+    """
+    started = time.monotonic()
+    texts = reference_texts(records)
+    store = Checkpoint.of_texts(checkpoint, config, texts)
+    run = run_reference(texts, config, store, workers=workers, progress=progress)
+    num_bytes = pl.Series([len(text) for text in texts], dtype=pl.Int64)
+    tokens = picked_tokens(texts, run.picks, tokenizer)
+    ledger = build_ledger(provenance, run, num_bytes, tokens, None)
+    manifest = build_manifest(
+        "sft",
+        config,
+        ledger,
+        tokenizer=tokenizer,
+        inputs=inputs or {},
+        counts={"num_rows_read": len(records)},
+        num_rounds=run.num_rounds,
+        used=len(run.picks),
+    )
+    manifest |= measure_ratios([texts[i] for i in run.picks], texts)
+    manifest["seconds"] = {"select": round(time.monotonic() - started, 3)}
+    store.remove()
+    return Selection(run.picks, ledger, manifest)

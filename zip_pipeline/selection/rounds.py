@@ -1,0 +1,98 @@
+"""The rounds that zip and long-range ZIP share: global, coarse local, fine local."""
+
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zip_pipeline.selection.budget import Budget, Fit, Indices
+from zip_pipeline.selection.ordering import lowest_index_first
+from zip_pipeline.selection.progress import Fate, Run
+
+Offer = Callable[[int], bool]
+
+
+class Engine(Protocol):
+    """How a strategy measures redundancy."""
+
+    def start(self, picks_by_round: list[list[int]]) -> None:
+        """Build the selected set from the picks of earlier rounds."""
+
+    def coarse(
+        self, candidates: Indices, pi: NDArray[np.floating[Any]]
+    ) -> NDArray[np.floating[Any]]:
+        """Return the new redundancy state of candidates, given their last known one."""
+
+    def fine(self, shortlist: Indices, k3: int, offer: Offer, run: Run) -> None:
+        """Offer samples of the shortlist, best first, until ``k3`` are accepted or none is left."""
+
+    def add(self, picks: list[int]) -> None:
+        """Add the picks of a round to the selected set."""
+
+
+def run_rounds(
+    run: Run,
+    budget: Budget,
+    engine: Engine,
+    k: tuple[int, int, int],
+) -> Iterator[Run]:
+    """Run rounds until no unpicked sample fits the budget; yield after each round.
+
+    In a round the ``k1`` samples of lowest known ratio that fit are measured against the
+    selected set, the ``k2`` lowest of them are the shortlist, and ``k3`` of the shortlist are
+    picked one by one. Ties go to the lowest index.
+
+    Args:
+        run: the state to start from, fresh or from a checkpoint; changed in place.
+        budget: with the cost of ``run.picks`` already taken.
+        engine: measures redundancy; started here with ``run.picks``.
+        k: (k1, k2, k3).
+
+    Source: ZIP, algorithm 1.
+    Deviation: samples that do not fit what is left are passed over, so the budget is never
+    exceeded; unpicked samples of the shortlist stay in the pool, as the paper's text says.
+    """
+    engine.start(run.picks_by_round())
+    while len(eligible := _open_round(run, budget, k[0])):
+        run.num_rounds += 1
+        # In pool order, so that the lowest position is the lowest index in a tie.
+        candidates = np.sort(eligible[lowest_index_first(run.pi[eligible], k[0])])
+        run.reach(candidates, Fate.CANDIDATE)
+        run.pi[candidates] = engine.coarse(candidates, run.pi[candidates])
+        shortlist = np.sort(candidates[lowest_index_first(run.pi[candidates], k[1])])
+        run.reach(shortlist, Fate.SHORTLISTED)
+        num_before = len(run.picks)
+        engine.fine(shortlist, k[2], _offer_to(run, budget), run)
+        engine.add(run.picks[num_before:])
+        yield run
+
+
+def _open_round(run: Run, budget: Budget, k1: int) -> Indices:
+    """Return who fits; mark those of the k1 lowest that do not and were never looked at."""
+    unpicked_mask = run.unpicked
+    (unpicked,) = np.nonzero(unpicked_mask)
+    if not len(unpicked) or not budget.unused:
+        return unpicked[:0]
+    budget.open_round(unpicked_mask)
+    fit = budget.fits(unpicked)
+    eligible: Indices = unpicked[fit == Fit.YES]
+    if len(eligible) < len(unpicked):
+        in_reach = lowest_index_first(run.pi[unpicked], k1)
+        for position in in_reach[fit[in_reach] != Fit.YES]:
+            if run.fate[unpicked[position]] == Fate.NEVER_REACHED:
+                run.pass_over(int(unpicked[position]), Fit(fit[position]))
+    return eligible
+
+
+def _offer_to(run: Run, budget: Budget) -> Offer:
+    def offer(index: int) -> bool:
+        fit = Fit(budget.fits(np.array([index]))[0])
+        if fit != Fit.YES:
+            run.pass_over(index, fit)
+            return False
+        budget.take(index)
+        run.pick(index)
+        return True
+
+    return offer

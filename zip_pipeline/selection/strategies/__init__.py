@@ -1,0 +1,1 @@
+"""Strategies that rank the pool once instead of greedily."""

@@ -1,0 +1,1 @@
+"""Measurements on real pools; each module measures one operation and prints one JSON line."""

@@ -1,0 +1,122 @@
+"""Slow and obvious selections: every ratio by compressing everything from the start."""
+
+import zlib
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import zstandard
+
+from zip_pipeline.compression.zstd_set import _parameters
+
+Cost = Callable[[int], int]
+
+
+def deflate_ratio(texts: Sequence[bytes]) -> float:
+    """R of the concatenation."""
+    joined = b"".join(texts)
+    return len(joined) / len(zlib.compress(joined, 9))
+
+
+def zip_oracle(
+    texts: Sequence[bytes], k: tuple[int, int, int], budget: int, cost: Cost
+) -> list[int]:
+    """The paper's rounds over texts; whatever does not fit the rest of the budget is left out."""
+    pi = {i: deflate_ratio([text]) for i, text in enumerate(texts)}
+    selected: list[int] = []
+    while True:
+        left = budget - sum(map(cost, selected))
+        fitting = [i for i in pi if i not in selected and cost(i) <= left]
+        if not fitting or left == 0:
+            return selected
+        candidates = sorted(fitting, key=lambda i: (pi[i], i))[: k[0]]
+        for i in candidates:
+            pi[i] = deflate_ratio([texts[j] for j in [*selected, i]])
+        shortlist = sorted(candidates, key=lambda i: (pi[i], i))[: k[1]]
+        picks: list[int] = []
+        while len(picks) < k[2]:
+            left = budget - sum(map(cost, selected + picks))
+            ratios = {
+                i: deflate_ratio([texts[j] for j in [*picks, i]])
+                for i in shortlist
+                if i not in picks and cost(i) <= left
+            }
+            if not ratios:
+                break
+            picks.append(min(ratios, key=lambda i: (ratios[i], i)))
+        selected += picks
+
+
+def reference_oracle(records: Sequence[object], k: tuple[int, int, int], budget: int) -> list[int]:
+    """The published rounds: printed records, float32, shortlists dropped, overshooting budget."""
+
+    def ratio(indices: Sequence[int]) -> np.float32:
+        printed = str([records[i] for i in indices]).encode()
+        return np.float32(len(printed) / len(zlib.compress(printed, 9)))
+
+    pi = {i: ratio([i]) for i in range(len(records))}
+    selected: list[int] = []
+    while len(selected) < budget and pi:
+        # A stable sort by ratio keeps the earlier position first in a tie.
+        candidates = sorted(pi, key=lambda i: (pi[i], i))[: k[0]]
+        for i in candidates:
+            pi[i] = ratio([*selected, i])
+        shortlist = sorted(candidates, key=lambda i: pi[i])[: k[1]]
+        for i in shortlist:
+            del pi[i]
+        picks: list[int] = []
+        while shortlist and len(picks) < k[2]:
+            best = min(shortlist, key=lambda i: ratio([*picks, i]))
+            shortlist.remove(best)
+            picks.append(best)
+        selected += picks
+    return selected
+
+
+def zstd_bytes_given(text: bytes, content: bytes, level: int = 3) -> int:
+    """Compressed bytes of ``text`` behind ``content``, with nothing prepared or kept."""
+    parameters = _parameters(level, len(content))
+    if not content:
+        return len(zstandard.ZstdCompressor(compression_params=parameters).compress(text))
+    dictionary = zstandard.ZstdCompressionDict(content, dict_type=zstandard.DICT_TYPE_RAWCONTENT)
+    dictionary.precompute_compress(compression_params=parameters)
+    compressor = zstandard.ZstdCompressor(dict_data=dictionary, compression_params=parameters)
+    return len(compressor.compress(text))
+
+
+def long_range_oracle(
+    texts: Sequence[bytes],
+    k: tuple[int, int, int],
+    budget: int,
+    cost: Cost,
+    overhead_bytes: int = 24,
+) -> list[int]:
+    """Lazy greedy, written with lists and fresh compressors instead of a heap and sets."""
+
+    def rho(i: int, given: Sequence[int]) -> float:
+        size = zstd_bytes_given(texts[i], b"".join(texts[j] for j in given))
+        return len(texts[i]) / max(size - overhead_bytes, 1)
+
+    pi = {i: rho(i, []) for i in range(len(texts))}
+    selected: list[int] = []
+    while True:
+        left = budget - sum(map(cost, selected))
+        fitting = [i for i in pi if i not in selected and cost(i) <= left]
+        if not fitting or left == 0:
+            return selected
+        candidates = sorted(fitting, key=lambda i: (pi[i], i))[: k[0]]
+        for i in candidates:
+            pi[i] = max(pi[i], rho(i, selected))
+        shortlist = sorted(candidates, key=lambda i: (pi[i], i))[: k[1]]
+        picks: list[int] = []
+        fresh = set(shortlist)
+        while shortlist and len(picks) < k[2]:
+            best = min(shortlist, key=lambda i: (pi[i], i))
+            if best not in fresh:
+                pi[best] = max(pi[best], rho(best, picks))
+                fresh.add(best)
+                continue
+            shortlist.remove(best)
+            if cost(best) <= budget - sum(map(cost, selected + picks)):
+                picks.append(best)
+                fresh = set()
+        selected += picks

@@ -1,0 +1,68 @@
+"""Strategy long_range against a slow oracle, and what it is for."""
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zip_pipeline.compression.state import texts_of
+from zip_pipeline.samples import Sample, Turn
+from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.selection.long_range import marginal_ratios
+from zip_pipeline.selection.select import select
+from zip_pipeline_tests.selection.oracles import long_range_oracle
+from zip_pipeline_tests.selection.pools import conversations, numbered_pool, pool_table
+from zip_pipeline_tests.selection.test_zip import shapes
+
+
+@given(conversations(), shapes, st.integers(0, 600), st.sampled_from([0, 24]))
+@settings(max_examples=60, deadline=None)
+def test_long_range_equals_oracle(
+    samples: list[Sample], k: tuple[int, int, int], budget: int, overhead: int
+) -> None:
+    """Picks and their order equal those of the greedy written without heap or kept sets."""
+    table = pool_table(samples)
+    texts = texts_of(table, "sft")
+    config = SelectionConfig(
+        strategy="long_range",
+        budget_bytes=budget,
+        k1=k[0],
+        k2=k[1],
+        k3=k[2],
+        overhead_bytes=overhead,
+    )
+    expected = long_range_oracle(texts, k, budget, lambda i: len(texts[i]), overhead)
+    assert select(table, None, "sft", config, workers=2).picks == expected
+
+
+def test_long_range_equals_oracle_on_a_larger_pool() -> None:
+    """The same on 150 samples over several rounds."""
+    table = numbered_pool(150)
+    config = SelectionConfig(strategy="long_range", budget_samples=40, k1=60, k2=20, k3=8)
+    expected = long_range_oracle(texts_of(table, "sft"), (60, 20, 8), 40, lambda _: 1)
+    picks = select(table, None, "sft", config).picks
+    assert len(picks) == 40
+    assert picks == expected
+
+
+def test_marginal_ratio_is_raw_over_marginal_without_overhead() -> None:
+    """rho = raw / (marginal - overhead), with at least one byte below the line."""
+    rho = marginal_ratios([100, 100, 100], np.array([74, 24, 10]), 24)
+    assert rho.tolist() == [2.0, 100.0, 100.0]
+
+
+def test_long_range_sees_a_repetition_that_deflate_has_forgotten() -> None:
+    """Of 40 texts and their 40 near-copies long_range takes one each; zip, blind, takes twins."""
+    texts = [np.random.default_rng(row).bytes(1500).hex() for row in range(40)]
+
+    def sample(text: str, mark: str) -> Sample:
+        return Sample((Turn("user", f"text {mark}"), Turn("assistant", text)))
+
+    table = pool_table([sample(t, "one") for t in texts] + [sample(t, "two") for t in texts])
+    num_twins = {}
+    for strategy in ("zip", "long_range"):
+        config = SelectionConfig(strategy=strategy, budget_samples=40, k1=80, k2=20, k3=10)
+        picks = select(table, None, "sft", config).picks
+        assert len(picks) == 40
+        num_twins[strategy] = len(picks) - len({i % 40 for i in picks})
+    assert num_twins["long_range"] == 0
+    assert num_twins["zip"] > 5

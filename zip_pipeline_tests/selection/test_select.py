@@ -1,0 +1,249 @@
+"""Selection as a whole: ledger, manifest, subset, random, checkpoints."""
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+
+from zip_pipeline.compression.codecs import compression_ratio
+from zip_pipeline.compression.state import texts_of
+from zip_pipeline.selection.checkpoint import Checkpoint
+from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.selection.ledger import FATES
+from zip_pipeline.selection.ordering import lowest_index_first
+from zip_pipeline.selection.progress import Progress
+from zip_pipeline.selection.reference import reference_texts, run_reference, select_reference
+from zip_pipeline.selection.select import select
+from zip_pipeline.selection.strategies.ordered import random_order
+from zip_pipeline_tests.selection.pools import numbered_pool
+
+SMALL = {"k1": 40, "k2": 12, "k3": 5}
+
+
+class KilledError(Exception):
+    """Stands for a process that ends between two rounds."""
+
+
+def _fates(ledger: pl.DataFrame) -> dict[str, int]:
+    return dict(ledger["fate"].value_counts().iter_rows())
+
+
+def test_ledger_has_one_row_with_a_fate_for_every_sample() -> None:
+    """Every pool sample has one row, in pool order; ranks are the pick order."""
+    table = numbered_pool(80)
+    selection = select(table, None, "sft", SelectionConfig(budget_samples=10, **SMALL))
+    ledger = selection.ledger
+    assert ledger["sample_id"].to_list() == table["sample_id"].to_list()
+    assert set(ledger["fate"]) <= set(FATES)
+    # Two rounds of 40 candidates and shortlists of 12.
+    fates = _fates(ledger)
+    assert fates["picked"] == 10
+    assert 7 <= fates["shortlisted"] <= 14
+    assert fates["never_reached"] == 80 - 10 - fates["shortlisted"] - fates["candidate"]
+    ranked = ledger.filter(pl.col("rank").is_not_null()).sort("rank")
+    assert ranked["sample_id"].to_list() == [table["sample_id"][i] for i in selection.picks]
+    assert ranked["round"].to_list() == [1] * 5 + [2] * 5
+    untouched = ledger.filter(pl.col("fate") == "never_reached")
+    assert untouched["round"].null_count() == len(untouched) > 0
+    assert ledger["pi"].null_count() == 0
+
+
+def test_ledger_says_who_did_not_fit() -> None:
+    """A sample larger than the whole budget is over_budget; a source at its maximum is quota."""
+    table = numbered_pool(40)
+    sizes = [len(text) for text in texts_of(table, "sft")]
+    config = SelectionConfig(budget_bytes=max(sizes) - 1, k1=40, k2=40, k3=40)
+    ledger = select(table, None, "sft", config).ledger
+    assert ledger["fate"][int(np.argmax(sizes))] == "over_budget"
+    config = SelectionConfig(budget_samples=40, quotas={"b": (None, 0.1)}, k1=40, k2=40, k3=40)
+    fates = _fates(select(table, None, "sft", config).ledger.filter(pl.col("source") == "b"))
+    assert fates == {"picked": 4, "quota": 9}
+
+
+def test_ledger_records_duplicates_with_what_they_repeat() -> None:
+    """A duplicate across batches is a row of its own that names the sample it repeats."""
+    table = numbered_pool(6)
+    duplicates = pl.DataFrame(
+        {
+            "sample_id": [table["sample_id"][2]],
+            "batch": ["later"],
+            "source_file": ["again.jsonl"],
+            "source_row": [7],
+            "first_batch": ["batch"],
+            "first_source_file": ["file.jsonl"],
+            "first_source_row": [3],
+        }
+    )
+    config = SelectionConfig(budget_samples=2)
+    selection = select(table, None, "sft", config, duplicates=duplicates)
+    assert len(selection.ledger) == 7
+    assert selection.manifest["num_samples"] == 6
+    last = selection.ledger.row(6, named=True)
+    assert last["fate"] == "duplicate"
+    assert (last["source_file"], last["source_row"]) == ("again.jsonl", 7)
+    assert (last["duplicate_of_batch"], last["duplicate_of_row"]) == ("batch", 3)
+
+
+def test_manifest_figures_equal_those_of_the_subset() -> None:
+    """Counts, bytes, tokens and R in the manifest are those of the picked samples."""
+    table = numbered_pool(50)
+    config = SelectionConfig(budget_tokens=400, strategy="long_range", **SMALL)
+    selection = select(table, None, "sft", config, inputs={"b": "1"}, counts={"num_rows_read": 55})
+    texts = texts_of(table, "sft")
+    subset = b"".join(texts[i] for i in selection.picks)
+    manifest = selection.manifest
+    assert manifest["num_picked"] == len(selection.picks) > 0
+    assert manifest["picked_bytes"] == len(subset)
+    assert manifest["picked_tokens"] + manifest["unused_budget"] == 400
+    assert manifest["compression_ratio"]["deflate"] == compression_ratio(subset, "deflate")
+    assert manifest["compression_ratio"]["xz"] == compression_ratio(subset, "xz")
+    assert manifest["pool_compression_ratio"]["zstd"] == compression_ratio(b"".join(texts), "zstd")
+    assert (manifest["num_rows_read"], manifest["inputs"]) == (55, {"b": "1"})
+    assert manifest["budget"] == {"unit": "tokens", "value": 400}
+    assert set(manifest["seconds"]) == {"prepare", "select", "measure"}
+    assert "zlib" in manifest["versions"]
+    assert sum(s["num_samples"] for s in manifest["top_sources"]) == len(selection.picks)
+
+
+def test_subset_is_the_picked_rows_in_pick_order() -> None:
+    """The subset table holds rank 1 to n with the same samples as the ledger's ranks."""
+    table = numbered_pool(30)
+    selection = select(table, None, "sft", SelectionConfig(budget_samples=7, **SMALL))
+    subset = selection.subset(table)
+    assert subset["rank"].to_list() == [1, 2, 3, 4, 5, 6, 7]
+    assert subset["sample_id"].to_list() == [table["sample_id"][i] for i in selection.picks]
+    assert subset.columns[-3:] == ["rank", "round", "pi"]
+
+
+@pytest.mark.parametrize("strategy", ["zip", "long_range", "random"])
+@pytest.mark.parametrize("budget", [0, 1, 1000])
+def test_budget_of_nothing_one_and_more_than_the_pool(strategy: str, budget: int) -> None:
+    """Zero picks none, one picks one, more than the pool picks every sample once."""
+    config = SelectionConfig(strategy=strategy, budget_samples=budget, **SMALL)
+    selection = select(numbered_pool(25), None, "sft", config)
+    assert len(selection.picks) == min(budget, 25)
+    assert len(set(selection.picks)) == len(selection.picks)
+    assert selection.manifest["unused_budget"] == budget - min(budget, 25)
+
+
+@pytest.mark.parametrize("strategy", ["zip", "long_range", "random"])
+def test_an_empty_pool_gives_an_empty_version(strategy: str) -> None:
+    """No samples, no picks, no error."""
+    config = SelectionConfig(strategy=strategy, budget_samples=3)
+    selection = select(numbered_pool(0), None, "sft", config)
+    assert selection.picks == []
+    assert len(selection.ledger) == 0
+    assert selection.manifest["num_picked"] == 0
+
+
+def test_random_depends_on_the_seed_and_not_on_the_order_of_the_pool() -> None:
+    """The same seed picks the same samples from a reversed pool; another seed does not."""
+    table = numbered_pool(60)
+    config = SelectionConfig(strategy="random", budget_samples=20, seed=5)
+    picked = select(table, None, "sft", config).subset(table)["sample_id"]
+    back = table.reverse()
+    again = select(back, None, "sft", config).subset(back)["sample_id"]
+    assert picked.to_list() == again.to_list()
+    other = SelectionConfig(strategy="random", budget_samples=20, seed=6)
+    assert select(table, None, "sft", other).subset(table)["sample_id"].to_list() != again.to_list()
+
+
+def test_random_order_is_uniform() -> None:
+    """Over 2,000 seeds each of four samples comes first about as often as any other."""
+    first = [int(random_order(["a", "b", "c", "d"], seed)[0]) for seed in range(2000)]
+    counts = np.bincount(first, minlength=4)
+    assert counts.sum() == 2000
+    # Standard deviation 19.4; five of them.
+    assert np.abs(counts - 500).max() < 97
+
+
+def test_random_marks_those_after_the_last_pick_as_never_reached() -> None:
+    """What comes after the last pick was never reached; misfits before it are over budget."""
+    table = numbered_pool(50)
+    config = SelectionConfig(strategy="random", budget_bytes=700, seed=1)
+    selection = select(table, None, "sft", config)
+    order = random_order(table["sample_id"].to_list(), 1).tolist()
+    fates = [selection.ledger["fate"][i] for i in order]
+    last = max(position for position, fate in enumerate(fates) if fate == "picked")
+    assert set(fates[: last + 1]) <= {"picked", "over_budget"}
+    assert set(fates[last + 1 :]) == {"never_reached"}
+
+
+@pytest.mark.parametrize("k", [1, 3, 7, 10])
+def test_lowest_index_wins_a_tie(k: int) -> None:
+    """Lowest values first, ties by position."""
+    values = np.array([3.0, 1.0, 2.0, 1.0, 3.0, 2.0, 1.0])
+    assert lowest_index_first(values, k).tolist() == [1, 3, 6, 2, 5, 0, 4][:k]
+
+
+@pytest.mark.parametrize("strategy", ["zip", "long_range"])
+@pytest.mark.parametrize("codec", ["deflate", "zstd"])
+@pytest.mark.parametrize("stop_after", [1, 3, 5, 8])
+def test_an_interrupted_selection_ends_with_the_same_picks(
+    tmp_path: Path, strategy: str, codec: str, stop_after: int
+) -> None:
+    """Stopped after any round, the next run resumes and gives the same picks and ledger."""
+    table = numbered_pool(100)
+    config = SelectionConfig(strategy=strategy, codec=codec, budget_samples=47, **SMALL)
+    whole = select(table, None, "sft", config)
+    path = tmp_path / "checkpoint"
+    rounds: list[int] = []
+
+    def stop(progress: Progress) -> None:
+        rounds.append(progress.round)
+        if len(rounds) == stop_after:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        select(table, None, "sft", config, checkpoint=path, progress=stop)
+    assert path.exists() == (stop_after >= 3)
+    resumed = select(table, None, "sft", config, checkpoint=path, progress=stop)
+    assert rounds[stop_after] == stop_after // 3 * 3 + 1
+    assert resumed.picks == whole.picks
+    assert resumed.ledger.equals(whole.ledger)
+    assert not path.exists()
+
+
+def test_a_checkpoint_of_another_pool_or_configuration_is_ignored(tmp_path: Path) -> None:
+    """Only the same texts and the same configuration resume; a broken file starts afresh."""
+    config = SelectionConfig(budget_samples=30, **SMALL)
+    path = tmp_path / "checkpoint"
+
+    def stop_late(progress: Progress) -> None:
+        if progress.round == 4:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        select(numbered_pool(60), None, "sft", config, checkpoint=path, progress=stop_late)
+    texts = texts_of(numbered_pool(60), "sft")
+    assert Checkpoint.of_texts(path, config, texts).load().num_rounds == 3
+    assert Checkpoint.of_texts(path, config, texts[:-1]).load() is None
+    other = SelectionConfig(budget_samples=31, **SMALL)
+    assert Checkpoint.of_texts(path, other, texts).load() is None
+    path.write_bytes(path.read_bytes()[:100])
+    assert Checkpoint.of_texts(path, config, texts).load() is None
+
+
+def test_reference_selection_resumes_and_reports(tmp_path: Path) -> None:
+    """The published algorithm has the same ledger, manifest and checkpoints."""
+    records = [{"id": i, "text": f"{i * i} " * (i % 9 + 1), "source": "s"} for i in range(60)]
+    provenance = pl.DataFrame({"sample_id": [f"{i:032x}" for i in range(60)], "source": ["s"] * 60})
+    config = SelectionConfig(budget_samples=18, reference_compat=True, k1=30, k2=5, k3=4)
+    path = tmp_path / "checkpoint"
+    expected = run_reference(reference_texts(records), config, Checkpoint(None, "")).picks
+
+    def stop(progress: Progress) -> None:
+        if progress.round == 4:
+            raise KilledError
+
+    with pytest.raises(KilledError):
+        select_reference(records, config, provenance=provenance, checkpoint=path, progress=stop)
+    assert path.exists()
+    selection = select_reference(records, config, provenance=provenance, checkpoint=path)
+    assert selection.picks == expected
+    assert len(expected) == 20
+    assert selection.manifest["num_picked"] == 20
+    assert selection.manifest["unused_budget"] == 0
+    assert selection.manifest["picked_bytes"] == sum(len(repr(records[i])) for i in expected)
+    assert selection.ledger["rank"].drop_nulls().sort().to_list() == list(range(1, 21))
