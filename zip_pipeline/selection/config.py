@@ -12,6 +12,7 @@ SELECTION_CODECS = ("deflate", "zstd")
 BUDGET_UNITS = ("samples", "tokens", "bytes")
 _DEFAULT_CODECS = {"zip": "deflate", "long_range": "zstd", "random": "deflate"}
 _DEFAULT_LEVELS = {"deflate": 9, "zstd": 3}
+_MAX_SEED = 2**63 - 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,6 +59,8 @@ class SelectionConfig:
             value = getattr(self, name)
             if value < low:
                 raise ValueError(f"{name}: got {value}; allowed are whole numbers from {low}")
+        if self.seed > _MAX_SEED:
+            raise ValueError(f"seed: got {self.seed}; allowed are 0 to {_MAX_SEED}")
         if not self.k3 <= self.k2 <= self.k1:
             raise ValueError(
                 f"k1, k2, k3: got {self.k1}, {self.k2}, {self.k3}; needed is k1 >= k2 >= k3"

@@ -15,6 +15,7 @@ from zip_pipeline.selection.config import SelectionConfig
         ),
         ({"budget_tokens": -1}, "budget_tokens: got -1; allowed are 0 and above"),
         ({"budget_samples": 1, "strategy": "best"}, "strategy: got 'best'; allowed are zip, long"),
+        ({"budget_samples": 1, "seed": 2**64}, "seed: got 18446744073709551616; allowed are 0 to"),
         ({"budget_samples": 1, "k3": 0}, "k3: got 0; allowed are whole numbers from 1"),
         ({"budget_samples": 1, "k2": 50}, "got 10000, 50, 100; needed is k1 >= k2 >= k3"),
         ({"budget_samples": 1, "codec": "xz"}, "codec: got 'xz'; allowed are deflate, zstd"),
