@@ -1,0 +1,1 @@
+"""Raw files to samples: readers, formats, quarantine, deduplication and the assembled pool."""

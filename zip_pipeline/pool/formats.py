@@ -1,0 +1,52 @@
+"""All record formats by name, and how the format of a file is told."""
+
+from collections.abc import Sequence
+
+from zip_pipeline.pool.format import Format
+from zip_pipeline.pool.preference_formats import PREFERENCE_FORMATS
+from zip_pipeline.pool.rows import Record
+from zip_pipeline.pool.sft_formats import SFT_FORMATS
+from zip_pipeline.samples import Stage
+
+__all__ = ["FORMATS", "Format", "describe_unknown", "detect_format", "format_named"]
+
+FORMATS: dict[str, Format] = {f.name: f for f in (*SFT_FORMATS, *PREFERENCE_FORMATS)}
+
+
+def _of_stage(stage: Stage) -> list[Format]:
+    return [f for f in FORMATS.values() if f.stage == stage]
+
+
+def format_named(name: str, stage: Stage) -> Format:
+    """Return a format by its name.
+
+    Raises:
+        ValueError: the stage has no such format.
+    """
+    known = [f.name for f in _of_stage(stage)]
+    if name not in known:
+        raise ValueError(
+            f"format: {name!r} is no format of {stage}; choose one of {', '.join(known)}, "
+            "or leave it out to have it detected"
+        )
+    return FORMATS[name]
+
+
+def detect_format(records: Sequence[Record], stage: Stage) -> Format | None:
+    """Return the format that most of the records look like, None where they look like none.
+
+    Ties go to the format that asks for more; :data:`FORMATS` has them in that order.
+    """
+    counts = [(sum(map(f.matches, records)), f) for f in _of_stage(stage)]
+    num_matches, best = max(counts, key=lambda item: item[0])
+    return best if num_matches else None
+
+
+def describe_unknown(record: Record, stage: Stage) -> str:
+    """Return what a record of no known format has, and what is known."""
+    fields = f"fields {', '.join(sorted(record)[:20]) or 'none'}"
+    other = next((f for f in FORMATS.values() if f.stage != stage and f.matches(record)), None)
+    if other is not None:
+        return f"{fields}: this is {other.name} of {other.stage}; drop the file there"
+    known = "; ".join(f"{f.name} ({f.fields})" for f in _of_stage(stage))
+    return f"{fields}; known are {known}"

@@ -1,0 +1,67 @@
+"""Writes records in every kind of file and compression."""
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import polars as pl
+import zstandard
+
+COMPRESSIONS = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}
+
+
+def json_lines(records: Sequence[object]) -> bytes:
+    """Return records one per line; bytes are written as they are."""
+    lines = (r if isinstance(r, bytes) else json.dumps(r).encode() for r in records)
+    return b"".join(line + b"\n" for line in lines)
+
+
+def json_list(records: Sequence[object]) -> bytes:
+    """Return records as an indented JSON list; bytes are written as they are."""
+    items = [r if isinstance(r, bytes) else json.dumps(r, indent=1).encode() for r in records]
+    return b"[\n" + b",\n".join(items) + b"\n]\n"
+
+
+def json_envelope(records: Sequence[object]) -> bytes:
+    """Return records as the list ``data`` of an object."""
+    return b'{"version": [1, {"a": 2}], "data": ' + json_list(records) + b', "end": [3]}'
+
+
+def csv_table(records: Sequence[dict]) -> bytes:
+    """Return records as CSV; lists become JSON text."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(records[0]), lineterminator="\r\n")
+    writer.writeheader()
+    for record in records:
+        cells = {k: json.dumps(v) if isinstance(v, list) else v for k, v in record.items()}
+        writer.writerow(cells)
+    return text.getvalue().encode()
+
+
+def parquet_table(records: Sequence[dict], row_group_size: int | None = None) -> bytes:
+    """Return records as Parquet."""
+    buffer = io.BytesIO()
+    pl.DataFrame(list(records)).write_parquet(buffer, row_group_size=row_group_size)
+    return buffer.getvalue()
+
+
+KINDS = {
+    "lines.jsonl": json_lines,
+    "lines.ndjson": json_lines,
+    "list.json": json_list,
+    "envelope.json": json_envelope,
+    "objects.json": json_lines,
+    "table.csv": csv_table,
+    "table.parquet": parquet_table,
+}
+
+
+def write(path: Path, content: bytes) -> Path:
+    """Write the content, compressed as the name says."""
+    compress = COMPRESSIONS.get(path.suffix, bytes)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(compress(content))
+    return path

@@ -1,0 +1,75 @@
+"""Rules of the drop folders."""
+
+import pytest
+
+from zip_pipeline.pool.drops import Sidecar, is_batch_name, list_drops, read_sidecar, snapshot
+from zip_pipeline.storage import DataRoot
+
+
+@pytest.mark.parametrize("name", [".a", "a.tmp", "a.part", "a.crdownload", "a.jsonl.batch.toml"])
+def test_hidden_unfinished_and_sidecar_names_are_no_batches(name):
+    """What is hidden, still being written or a sidecar is no batch."""
+    assert not is_batch_name(name)
+    assert is_batch_name(name.strip(".") + ".jsonl")
+
+
+def test_list_drops_gives_batches_in_order(tmp_path):
+    """Files and folders of the drop folder are its batches; no folder, no batches."""
+    root = DataRoot(tmp_path)
+    assert list_drops(root, "sft") == []
+    (root.raw("sft") / "b").mkdir(parents=True)
+    for name in ("c.jsonl", "a.json", "a.json.batch.toml", "d.part"):
+        (root.raw("sft") / name).write_bytes(b"")
+    assert list_drops(root, "sft") == ["a.json", "b", "c.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b"format = ", r"a\.batch\.toml: no valid TOML"),
+        (b"\xff", r"a\.batch\.toml: no valid TOML"),
+        (b'fromat = "alpaca"', r"a\.batch\.toml: fromat = 'alpaca' is not allowed; allowed are"),
+        (b"source = 3", r"a\.batch\.toml: source = 3 is not allowed"),
+        (b'source = ""', r"a\.batch\.toml: source = '' is not allowed"),
+        (b'format = "csv"', r"a\.batch\.toml: format: 'csv' is no format of sft"),
+    ],
+)
+def test_sidecar_errors_name_the_file(tmp_path, text, message):
+    """A sidecar that is wrong is an error that names it and the setting."""
+    root = DataRoot(tmp_path)
+    root.raw("sft").mkdir(parents=True)
+    (root.raw("sft") / "a.batch.toml").write_bytes(text)
+    with pytest.raises(ValueError, match=message):
+        read_sidecar(root, "sft", "a")
+
+
+def test_sidecar_is_optional(tmp_path):
+    """Without a sidecar nothing is set; with one, what it says."""
+    root = DataRoot(tmp_path)
+    assert read_sidecar(root, "sft", "a") == Sidecar(None, None)
+    root.raw("sft").mkdir(parents=True)
+    (root.raw("sft") / "a.batch.toml").write_bytes(b'format = "alpaca"')
+    assert read_sidecar(root, "sft", "a") == Sidecar("alpaca", None)
+
+
+def test_snapshot_tells_changes(tmp_path):
+    """Any file that comes, goes or changes alters the snapshot; a dead link has one too."""
+    folder = tmp_path / "drop"
+    folder.mkdir()
+    (folder / "a").write_bytes(b"1")
+    seen = [snapshot(folder)]
+    assert snapshot(folder) == seen[0]
+    (folder / "a").write_bytes(b"22")
+    seen.append(snapshot(folder))
+    (folder / "b").symlink_to("nowhere")
+    seen.append(snapshot(folder))
+    assert len(set(seen)) == 3
+    assert [name for name, *_ in seen[2]] == ["a", "b"]
+
+
+def test_snapshot_of_a_vanished_file_is_an_error(tmp_path, monkeypatch):
+    """A file that goes while it is looked at is an error with the remedy."""
+    gone = [("a", tmp_path / "a")]
+    monkeypatch.setattr("zip_pipeline.pool.drops.data_files", lambda path: gone)
+    with pytest.raises(ValueError, match="a: the file is gone; drop it again"):
+        snapshot(tmp_path)

@@ -1,0 +1,71 @@
+"""Stored compression states and the samples that they belong to."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from zip_pipeline.compression.state import compression_state
+from zip_pipeline.pool.ingest import ingest_drop, read_batch
+from zip_pipeline.pool.states import is_current, read_state, state_metadata, write_state
+from zip_pipeline.storage import DataRoot
+
+ROW = '{"prompt": "What is %d squared?", "completion": "It is %d."}\n'
+
+
+def _drop(root: DataRoot, batch: str, numbers: range) -> None:
+    root.raw("sft").mkdir(parents=True, exist_ok=True)
+    text = "".join(ROW % (n, n * n) for n in numbers)
+    (root.raw("sft") / batch).write_text(text, encoding="utf-8")
+    ingest_drop(root, "sft", batch)
+
+
+@pytest.mark.parametrize("batch", ["plain.jsonl", "a[1] *?.jsonl", "name=value.jsonl"])
+def test_stored_state_is_the_state_of_the_samples(tmp_path: Path, batch: str) -> None:
+    """It comes back as computed, whatever the batch is called."""
+    root = DataRoot(tmp_path)
+    _drop(root, batch, range(5))
+    written = write_state(root, "sft", batch)
+    expected = compression_state(read_batch(root, "sft", batch), "sft")
+    assert len(expected) == 5
+    assert written.equals(expected)
+    assert read_state(root, "sft", batch).equals(expected)
+
+
+def test_state_of_an_earlier_form_of_a_batch_is_refused(tmp_path: Path) -> None:
+    """After a batch came again, its old state is an error with a remedy until it is renewed."""
+    root = DataRoot(tmp_path)
+    _drop(root, "b.jsonl", range(5))
+    with pytest.raises(ValueError, match=r"b\.jsonl.*materialise sft/compression_state"):
+        read_state(root, "sft", "b.jsonl")
+    write_state(root, "sft", "b.jsonl")
+    assert is_current(root, "sft", "b.jsonl")
+    _drop(root, "b.jsonl", range(6))
+    assert not is_current(root, "sft", "b.jsonl")
+    with pytest.raises(ValueError, match="no compression state for the samples that batch"):
+        read_state(root, "sft", "b.jsonl")
+    write_state(root, "sft", "b.jsonl")
+    assert len(read_state(root, "sft", "b.jsonl")) == 6
+
+
+def test_unchanged_samples_keep_the_fingerprint_of_their_state(tmp_path: Path) -> None:
+    """The data version follows the content and the tokenizer, not the time."""
+    root = DataRoot(tmp_path)
+    assert state_metadata(root, "sft", "b.jsonl") is None
+    fingerprints = []
+    for numbers in (range(5), range(5), range(6)):
+        _drop(root, "b.jsonl", numbers)
+        write_state(root, "sft", "b.jsonl")
+        stored = state_metadata(root, "sft", "b.jsonl")
+        assert stored is not None
+        assert stored["tokenizer"] == "tiny"
+        fingerprints.append(stored["fingerprint"])
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]
+
+
+def test_a_batch_without_samples_has_an_empty_state(tmp_path: Path) -> None:
+    """A drop whose rows were all rejected does not stop the pool."""
+    root = DataRoot(tmp_path)
+    _drop(root, "b.jsonl", range(0))
+    write_state(root, "sft", "b.jsonl")
+    assert read_state(root, "sft", "b.jsonl").select(pl.len()).item() == 0
