@@ -1,10 +1,12 @@
 """Where things lie on disk; every write is whole or not there at all."""
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +16,9 @@ import polars as pl
 from zip_pipeline.samples import Stage
 
 VERSION_FILES = ("subset.parquet", "ledger.parquet", "manifest.json")
+SECONDS_PER_DAY = 86_400.0
 _TEMPORARY = ".tmp-"
+GENERATED = ("pool", "quarantine", "duplicates", "state", "checkpoints", "versions")
 
 
 @dataclass(frozen=True)
@@ -107,18 +111,23 @@ def write_json(path: Path, value: Mapping[str, object]) -> None:
     write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
 
 
-def remove_leftovers(folder: Path) -> int:
-    """Remove what killed writers left below ``folder``; return how many entries there were.
+def remove_leftovers(root: DataRoot, older_than_seconds: float = SECONDS_PER_DAY) -> int:
+    """Remove what killed writers left in the generated folders; return how many entries it was.
 
-    Call it only where no other writer of the same folder can be at work.
+    Entries changed within the last ``older_than_seconds`` may belong to a writer at work and
+    stay.
     """
-    leftovers = list(folder.rglob(f"{_TEMPORARY}*")) if folder.exists() else []
-    for path in leftovers:
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-    return len(leftovers)
+    latest = time.time() - older_than_seconds
+    found = [path for name in GENERATED for path in (root.path / name).rglob(f"{_TEMPORARY}*")]
+    num_removed = 0
+    for path in found:
+        # A writer at work may finish, and its entry vanish, at any moment.
+        with contextlib.suppress(FileNotFoundError):
+            if path.lstat().st_mtime > latest:
+                continue
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            num_removed += 1
+    return num_removed
 
 
 def fingerprint(parts: Iterable[str]) -> str:

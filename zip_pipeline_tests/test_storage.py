@@ -45,14 +45,22 @@ def test_table_metadata_is_read_without_the_rows(tmp_path: Path) -> None:
 
 
 def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path: Path) -> None:
-    """Hidden temporary files and folders go, results stay."""
-    write_json(tmp_path / "keep.json", {"a": 1})
-    (tmp_path / ".tmp-abc.json").write_text("half")
-    (tmp_path / "sub" / ".tmp-def").mkdir(parents=True)
-    (tmp_path / "sub" / ".tmp-def" / "subset.parquet").write_text("half")
-    assert remove_leftovers(tmp_path) == 2
-    assert sorted(p.name for p in tmp_path.rglob("*")) == ["keep.json", "sub"]
-    assert remove_leftovers(tmp_path / "absent") == 0
+    """Hidden temporary files and folders of yesterday go; results and today's stay."""
+    root = DataRoot(tmp_path)
+    write_table(root.samples("sft", "keep"), TABLE, {})
+    root.samples("sft", ".tmp-abc").write_text("half")
+    half_version = root.versions("sft").folder / ".tmp-def"
+    half_version.mkdir(parents=True)
+    (half_version / "subset.parquet").write_text("half")
+    dropped = root.raw("sft") / ".tmp-mine.jsonl"
+    dropped.parent.mkdir(parents=True)
+    dropped.write_text("not ours")
+    assert remove_leftovers(root) == 0
+    assert remove_leftovers(root, older_than_seconds=0) == 2
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert sorted(files) == sorted([root.samples("sft", "keep"), dropped])
+    assert not half_version.exists()
+    assert remove_leftovers(DataRoot(tmp_path / "absent")) == 0
 
 
 def test_fingerprint_tells_sequences_apart_that_join_to_the_same_text() -> None:

@@ -23,7 +23,7 @@ REASONS: dict[str, str] = {
     "wrong_type": "a field holds another type than the format allows",
     "unknown_role": "a turn has a role that is no known name of one",
     "unsupported_content": "a turn holds an image or another part that is no text",
-    "no_user_turn": "no turn comes from the user",
+    "no_user_turn": "no turn of the user says anything",
     "no_final_assistant": "the last turn does not come from the assistant",
     "empty_final_assistant": "the assistant's last turn is blank and calls no tool",
     "not_a_dialogue": "the text is not in Human: / Assistant: form",

@@ -203,13 +203,13 @@ def _check_answer(turns: Turns, name: str) -> None:
 
 
 def _has_user(turns: Turns) -> bool:
-    return any(turn.role == "user" for turn in turns)
+    return any(turn.role == "user" and turn.content.strip() for turn in turns)
 
 
 def check_sample(sample: AnySample) -> None:
     """Check that a conversation, or both sides of a pair, can be learnt from.
 
-    A conversation needs a turn of the user and, last, a turn of the assistant that is not blank
+    A conversation needs a turn of the user that is not blank and, last, a turn of the assistant that is not blank
     or calls a tool; the two sides of a pair must differ.
 
     Raises:

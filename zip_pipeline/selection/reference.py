@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from zip_pipeline.compression.deflate_set import DeflateSet, Framing
 from zip_pipeline.compression.selected_set import Parallel, worker_count
 from zip_pipeline.selection.budget import Indices
+from zip_pipeline.samples import Stage
 from zip_pipeline.selection.checkpoint import Checkpoint
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.ledger import build_ledger
@@ -132,6 +133,7 @@ def select_reference(
     config: SelectionConfig,
     *,
     provenance: pl.DataFrame,
+    stage: Stage = "sft",
     tokenizer: str = "tiny",
     workers: int = 0,
     progress: ProgressHook | None = None,
@@ -145,6 +147,7 @@ def select_reference(
         config: with ``reference_compat``.
         provenance: ``sample_id``, ``batch``, ``source``, ``source_file``, ``source_row`` of
             each record.
+        stage: what the manifest calls the records.
         tokenizer: counts the tokens of the picks.
         workers: number of threads, 0 for all cores.
         progress: called after each round.
@@ -159,7 +162,7 @@ def select_reference(
     tokens = picked_tokens(texts, run.picks, tokenizer)
     ledger = build_ledger(provenance, run, num_bytes, tokens, None)
     manifest = build_manifest(
-        "sft",
+        stage,
         config,
         ledger,
         tokenizer=tokenizer,

@@ -87,6 +87,8 @@ def _open_round(run: Run, budget: Budget, k1: int) -> Indices:
 
 def _offer_to(run: Run, budget: Budget) -> Offer:
     def offer(index: int) -> bool:
+        if not budget.unused:
+            return False
         fit = Fit(budget.fits(np.array([index]))[0])
         if fit != Fit.YES:
             run.pass_over(index, fit)

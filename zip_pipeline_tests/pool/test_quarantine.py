@@ -94,6 +94,12 @@ def test_other_reasons_are_met(tmp_path):
     assert reasons_of(path, "preference", format="dialogue_pair") == ["not_a_dialogue"]
 
 
+def test_a_user_who_says_nothing_is_no_user(tmp_path):
+    """A blank question leaves nothing to answer: its row is quarantined like one without it."""
+    path = write(tmp_path / "a.jsonl", b'{"instruction": " ", "output": "Sure."}\n')
+    assert reasons_of(path, "sft") == ["no_user_turn"]
+
+
 def test_every_reason_is_tested():
     """Each documented reason has a row or file above."""
     others = {"unreadable_file", "not_a_dialogue"}

@@ -11,7 +11,7 @@ from zip_pipeline_tests.pool.files import COMPRESSIONS, KINDS, write
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"]), max_size=12)
 ANSWERS = TEXTS.filter(str.strip)
-EXCHANGES = st.lists(st.tuples(TEXTS, ANSWERS), min_size=1, max_size=3)
+EXCHANGES = st.lists(st.tuples(ANSWERS, ANSWERS), min_size=1, max_size=3)
 NAMES = st.sampled_from([f"{name}{suffix}" for name in KINDS for suffix in COMPRESSIONS])
 FILES = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 

@@ -1,0 +1,156 @@
+"""The inputs of ``select`` as one pool: each file or folder is a batch."""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from zip_pipeline.pool.deduplicate import DUPLICATES_SCHEMA, split_duplicates
+from zip_pipeline.pool.drops import SIDECAR_SUFFIX, Sidecar, read_sidecar
+from zip_pipeline.pool.ingest import IngestResult, ingest
+from zip_pipeline.pool.readers import RawRow, plain_name, read_rows
+from zip_pipeline.samples import Stage, pool_schema
+from zip_pipeline.storage import DataRoot, fingerprint
+
+
+@dataclass(frozen=True)
+class InputPool:
+    """All samples of the inputs without exact duplicates, and what became of the other rows."""
+
+    samples: pl.DataFrame
+    duplicates: pl.DataFrame
+    counts: Mapping[str, int]
+    quarantine_reasons: Mapping[str, int]
+    fingerprints: Mapping[str, str]
+
+
+def name_inputs(inputs: Sequence[Path]) -> dict[str, Path]:
+    """Return the inputs by batch name: the file name, the whole path where names collide.
+
+    Raises:
+        ValueError: an input that does not exist or is given twice.
+    """
+    wanted = [path for path in inputs if not path.name.endswith(SIDECAR_SUFFIX)]
+    missing = [str(path) for path in wanted if not path.exists()]
+    if missing:
+        raise ValueError(f"{missing[0]}: no such file or folder")
+    twice = [p for p, num in Counter(path.resolve() for path in wanted).items() if num > 1]
+    if twice:
+        raise ValueError(f"{twice[0]}: given twice; give each input once")
+    names = Counter(path.name for path in wanted)
+    return {path.name if names[path.name] == 1 else str(path): path for path in wanted}
+
+
+def read_pool(
+    inputs: Mapping[str, Path], stage: Stage, format_name: str | None, tell: Callable[[str], None]
+) -> InputPool:
+    """Ingest the inputs as one pool; of exact duplicates the first one in their order is kept.
+
+    Args:
+        inputs: files and folders by batch name, in order.
+        stage: ``sft`` or ``preference``.
+        format_name: name of the rows' format, None to detect it.
+        tell: called with the name of each input before it is read.
+
+    Raises:
+        ValueError: an input that cannot be read, or no sample in all of them.
+    """
+    results: dict[str, IngestResult] = {}
+    for batch, path in inputs.items():
+        tell(batch)
+        sidecar = _sidecar(path, stage)
+        results[batch] = ingest(
+            path,
+            stage,
+            batch=batch,
+            format=format_name or sidecar.format,
+            source=sidecar.source,
+        )
+    return _assemble(stage, results)
+
+
+def _assemble(stage: Stage, results: Mapping[str, IngestResult]) -> InputPool:
+    parts = [pool_schema(stage).to_frame(), *(result.samples for result in results.values())]
+    samples, across = split_duplicates(pl.concat(parts, rechunk=False))
+    duplicates = pl.concat([*map(_inside, results, results.values()), across])
+    quarantined = pl.concat([result.quarantine["reason"] for result in results.values()])
+    reasons = dict(quarantined.value_counts(sort=True).iter_rows())
+    num_rows_read = sum(result.num_rows_read for result in results.values())
+    num_kept = samples.height + quarantined.len() + duplicates.height
+    assert num_kept == num_rows_read, "rows read = samples + quarantined + duplicates"
+    if samples.is_empty():
+        words = ", ".join(f"{num} {reason}" for reason, num in reasons.items()) or "none"
+        raise ValueError(
+            f"no sample in {', '.join(results)}: {num_rows_read} rows read, "
+            f"quarantined: {words}; check --stage and --format"
+        )
+    counts = {
+        "num_rows_read": num_rows_read,
+        "num_quarantined": quarantined.len(),
+        "num_duplicates": duplicates.height,
+    }
+    fingerprints = {batch: result.fingerprint for batch, result in results.items()}
+    return InputPool(samples, duplicates, counts, reasons, fingerprints)
+
+
+def _sidecar(path: Path, stage: Stage) -> Sidecar:
+    """Return what the sidecar says of an input that lies in the drop folder of a data root."""
+    path = path.resolve()
+    root = DataRoot(path.parent.parent.parent)
+    in_drop_folder = path.parent == root.raw(stage)
+    return read_sidecar(root, stage, path.name) if in_drop_folder else Sidecar()
+
+
+def _inside(batch: str, result: IngestResult) -> pl.DataFrame:
+    """Return the duplicates inside a batch with the columns of those across batches."""
+    named = result.duplicates.with_columns(batch=pl.lit(batch), first_batch=pl.lit(batch))
+    return named.select(DUPLICATES_SCHEMA.names())
+
+
+@dataclass(frozen=True)
+class RawPool:
+    """Every row of the inputs as it came: records beside their provenance and JSON text."""
+
+    records: list[object]
+    rows: pl.DataFrame
+    fingerprints: Mapping[str, str]
+
+
+def read_as_they_come(inputs: Mapping[str, Path]) -> RawPool:
+    """Return every row of the inputs: nothing is quarantined, no duplicate dropped.
+
+    ``sample_id`` is the hash of the record's JSON text, since a row need not be a sample.
+
+    Raises:
+        ValueError: a row that is no record, or no row at all.
+    """
+    read = [(batch, row) for batch, path in inputs.items() for row in read_rows(path)]
+    for _, row in read:
+        if row.reason is not None:
+            raise ValueError(
+                f"{row.source_file}, row {row.source_row}: {row.reason} ({row.detail}); "
+                "--reference-compat takes every row as it comes: repair or remove the row, or "
+                "leave --reference-compat off"
+            )
+    if not read:
+        raise ValueError(f"no row in {', '.join(inputs)}; give files that hold records")
+    columns = ("sample_id", "batch", "source", "source_file", "raw")
+    schema = pl.Schema(dict.fromkeys(columns, pl.String) | {"source_row": pl.Int64})
+    rows = pl.DataFrame([_raw_columns(batch, row) for batch, row in read], schema=schema)
+    fingerprints = {batch: fingerprint(group["raw"]) for (batch,), group in rows.group_by("batch")}
+    return RawPool([row.record for _, row in read], rows, fingerprints)
+
+
+def _raw_columns(batch: str, row: RawRow) -> dict[str, object]:
+    fields = row.record or {}
+    named = [fields[name] for name in ("source", "dataset") if isinstance(fields.get(name), str)]
+    return {
+        "sample_id": fingerprint([row.raw]),
+        "batch": batch,
+        "source": named[0] if named else plain_name(Path(row.source_file).name),
+        "source_file": row.source_file,
+        "source_row": row.source_row,
+        "raw": row.raw,
+    }

@@ -1,0 +1,103 @@
+"""A ledger row in words: why a sample is in or out of a selection."""
+
+from collections.abc import Mapping
+
+Row = Mapping[str, object]
+# In place of a fate where a selection's pool does not hold the sample.
+NOT_IN_POOL = "not_in_pool"
+
+
+def explain_fate(row: Row, config: Mapping[str, object]) -> str:
+    """Return one sentence: what became of a sample in a selection, and why.
+
+    Args:
+        row: one row of a ledger.
+        config: the selection's configuration, as its manifest holds it.
+
+    Returns:
+        A sentence without a full stop at its end. Ratios are raw / compressed bytes, higher =
+        more redundant.
+
+    Raises:
+        ValueError: a fate that this version does not know.
+    """
+    fate = str(row["fate"])
+    if fate not in _SENTENCES:
+        known = ", ".join(sorted(_SENTENCES))
+        raise ValueError(
+            f"ledger of sample {row['sample_id']}: got fate {fate!r}; known are {known}; "
+            "read it with the version of zip_pipeline that its manifest names"
+        )
+    return _SENTENCES[fate](row, config)
+
+
+def _ratio(row: Row) -> str:
+    pi = row["pi"]
+    return f"{pi:.3f}" if isinstance(pi, int | float) else "unknown"
+
+
+def _picked(row: Row, config: Row) -> str:
+    if config.get("strategy") == "random":
+        return f"drawn as number {row['rank']} with seed {config.get('seed', 0)}"
+    return (
+        f"picked as number {row['rank']}, in round {row['round']}: its ratio {_ratio(row)} was "
+        "the lowest (least redundant) on the shortlist"
+    )
+
+
+def _shortlisted(row: Row, config: Row) -> str:
+    return (
+        f"left on the shortlist (the {config.get('k2')} least redundant candidates), last in "
+        f"round {row['round']}, with ratio {_ratio(row)}: the round's picks were less redundant "
+        "with each other"
+    )
+
+
+def _candidate(row: Row, config: Row) -> str:
+    return (
+        f"left among the candidates (the {config.get('k1')} lowest known ratios), last in round "
+        f"{row['round']}: its ratio {_ratio(row)}, measured with what was selected, was too high "
+        f"for the shortlist of {config.get('k2')}"
+    )
+
+
+def _never_reached(row: Row, config: Row) -> str:
+    if config.get("strategy") == "random":
+        return f"not drawn with seed {config.get('seed', 0)} before the budget was used"
+    return (
+        f"never looked at: its ratio alone, {_ratio(row)}, was not among the "
+        f"{config.get('k1')} lowest before the budget was used"
+    )
+
+
+def _over_budget(row: Row, config: Row) -> str:
+    unit = next((u for u in ("tokens", "bytes") if config.get(f"budget_{u}") is not None), None)
+    size = row.get(f"num_{unit}") if unit else None
+    own = f"its {size:,} {unit} did" if isinstance(size, int) else "it did"
+    return f"in reach, but {own} not fit what was left of the budget"
+
+
+def _quota(row: Row, config: Row) -> str:
+    quotas = config.get("quotas")
+    shares = quotas.get(row["source"]) if isinstance(quotas, Mapping) else None
+    if shares and shares[1] is not None:
+        return f"in reach, but its source {row['source']} had its maximum of {shares[1]:.1%}"
+    return "in reach, but what was left of the budget was reserved for other sources' minimum"
+
+
+def _duplicate(row: Row, _config: Row) -> str:
+    place = f"{row['duplicate_of_file']}, row {row['duplicate_of_row']}"
+    batch = row["duplicate_of_batch"]
+    inside = f" in batch {batch}" if batch is not None and batch != row["batch"] else ""
+    return f"an exact copy of {place}{inside}, which took part in its place"
+
+
+_SENTENCES = {
+    "picked": _picked,
+    "shortlisted": _shortlisted,
+    "candidate": _candidate,
+    "never_reached": _never_reached,
+    "over_budget": _over_budget,
+    "quota": _quota,
+    "duplicate": _duplicate,
+}

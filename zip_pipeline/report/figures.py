@@ -1,0 +1,154 @@
+"""Pictures of a selection, as PNG bytes."""
+
+import io
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from zip_pipeline.report.tables import pool_rows, top_sources
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_POOL_COLOUR = "#a9afb9"
+_SUBSET_COLOUR = "#1f6fb2"
+_NUM_SOURCES = 12
+_NUM_BINS = 50
+_NUM_NAME_CHARACTERS = 28
+
+
+def selection_figure(ledger: pl.DataFrame, title: str) -> bytes:
+    """Return a PNG of what a selection took from its pool.
+
+    Left: the distribution of the last known compression ratio over pool and subset (higher =
+    more redundant). Right: the share of samples by source, for the 12 sources with most picks.
+
+    Args:
+        ledger: ledger of one selection.
+        title: printed above both panels.
+
+    Returns:
+        The bytes of a PNG picture.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(11, 4.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2)
+    pool = pool_rows(ledger)
+    _draw_ratios(left, pool)
+    _draw_sources(right, pool)
+    figure.suptitle(title, fontsize=12, fontweight="bold")
+    return _png(figure)
+
+
+def _png(figure: "Figure") -> bytes:
+    stream = io.BytesIO()
+    # No creation date or library version inside: the same ledger gives the same bytes.
+    figure.savefig(stream, format="png", dpi=110, metadata={"Software": None})
+    return stream.getvalue()
+
+
+def _say_nothing(axes: "Axes", text: str) -> None:
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color="#666666")
+    axes.set_xticks([])
+    axes.set_yticks([])
+
+
+def _edges(ratios: pl.Series) -> list[float]:
+    """Return bin edges that leave out the far tail: a few templates would squeeze the rest."""
+    low, high = _number(ratios.min()), _number(ratios.quantile(0.99))
+    high = max(high, low + 1)
+    return [low + (high - low) * i / _NUM_BINS for i in range(_NUM_BINS + 1)]
+
+
+def _number(value: object) -> float:
+    assert isinstance(value, int | float), value
+    return float(value)
+
+
+def _draw_ratios(axes: "Axes", pool: pl.DataFrame) -> None:
+    axes.set_title("Compression ratio, last known", fontsize=10)
+    known = pool.filter(pl.col("pi").is_finite())
+    if known.is_empty():
+        _say_nothing(axes, "no ratio was measured")
+        return
+    edges = _edges(known["pi"])
+    groups = [
+        ("pool", known, _POOL_COLOUR),
+        ("subset", known.filter(pl.col("fate") == "picked"), _SUBSET_COLOUR),
+    ]
+    for name, rows, colour in groups:
+        _draw_distribution(axes, name, rows["pi"], edges, colour)
+    tail = (
+        f"; last bin: {edges[-1]:.1f} and above" if _number(known["pi"].max()) > edges[-1] else ""
+    )
+    axes.set_xlabel(f"raw bytes / compressed bytes, higher = more redundant{tail}", fontsize=9)
+    axes.set_ylabel("share of samples per bin, %", fontsize=9)
+    axes.margins(x=0)
+    axes.legend(frameon=False, fontsize=9)
+    _clean(axes)
+
+
+def _draw_distribution(
+    axes: "Axes", name: str, ratios: pl.Series, edges: Sequence[float], colour: str
+) -> None:
+    if ratios.is_empty():
+        return
+    median = _number(ratios.median())
+    # The last bin holds the tail, so that the bars add up to all samples.
+    values = ratios.clip(edges[0], edges[-1]).to_list()
+    axes.hist(
+        values,
+        bins=list(edges),
+        weights=[100 / len(values)] * len(values),
+        color=colour,
+        alpha=0.75,
+        label=f"{name}: {len(values):,} samples, median {median:.2f}",
+    )
+    if edges[0] <= median <= edges[-1]:
+        axes.axvline(median, color=colour, linestyle="--", linewidth=1.2)
+
+
+def _short(name: str) -> str:
+    if len(name) <= _NUM_NAME_CHARACTERS:
+        return name
+    half = _NUM_NAME_CHARACTERS // 2 - 1
+    return f"{name[:half]}…{name[-half:]}"
+
+
+def _draw_sources(axes: "Axes", pool: pl.DataFrame) -> None:
+    axes.set_title("Share of samples by source", fontsize=10)
+    if pool.is_empty():
+        _say_nothing(axes, "the pool is empty")
+        return
+    table = top_sources(pool, _NUM_SOURCES).reverse()
+    rows = list(range(table.height))
+    for column, label, colour, offset in (
+        ("pool_share", "pool", _POOL_COLOUR, -0.2),
+        ("subset_share", "subset", _SUBSET_COLOUR, 0.2),
+    ):
+        shares = (table[column] * 100).to_list()
+        axes.barh([r + offset for r in rows], shares, height=0.38, color=colour, label=label)
+    axes.set_yticks(rows, [_escape(_short(name)) for name in table["source"].to_list()], fontsize=8)
+    axes.set_xlabel("share of samples, %", fontsize=9)
+    # Room at the right, so that the legend covers no bar.
+    axes.set_xlim(0, 1.25 * axes.get_xlim()[1])
+    num_left_out = pool["source"].n_unique() - table.height
+    if num_left_out:
+        axes.set_title(f"Share of samples by source ({num_left_out} more not shown)", fontsize=10)
+    axes.legend(frameon=False, fontsize=9, loc="lower right")
+    _clean(axes)
+
+
+def _escape(name: str) -> str:
+    """Return the name with ``$`` made literal: matplotlib would read formulas between two."""
+    return name.replace("$", r"\$")
+
+
+def _clean(axes: "Axes") -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)

@@ -1,0 +1,245 @@
+"""Where a sample came from, and what became of it in every version."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from zip_pipeline.report.fates import NOT_IN_POOL, explain_fate
+from zip_pipeline.samples import STAGES, Stage, serialised_text
+from zip_pipeline.storage import DataRoot
+
+ID_CHARACTERS = 32
+MIN_PREFIX_CHARACTERS = 6
+
+
+@dataclass(frozen=True)
+class Origin:
+    """One place of the pool where a sample's content stands."""
+
+    batch: str
+    source: str
+    source_file: str
+    source_row: int
+    note: str
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What became of a sample in one selection, and why, in words."""
+
+    selection: str
+    created_at: str
+    fate: str
+    why: str
+
+
+@dataclass(frozen=True)
+class Trace:
+    """All that is known of a sample: its text (None where it left the pool), places and fates."""
+
+    sample_id: str
+    stage: str
+    text: str | None
+    origins: tuple[Origin, ...]
+    fates: tuple[Fate, ...]
+
+
+def trace_sample(root: DataRoot, sample_id: str, stages: Sequence[Stage] = STAGES) -> Trace:
+    """Find a sample in pool and versions.
+
+    Args:
+        root: the data root.
+        sample_id: 32 hexadecimal digits, or a prefix of at least 6 that names one sample.
+        stages: where to look.
+
+    Returns:
+        Its trace, versions ascending.
+
+    Raises:
+        ValueError: an id that is too short, unknown, or the prefix of several samples.
+    """
+    prefix = _checked_prefix(sample_id)
+    # Ledgers of old versions know samples that have left the pool; they are only read for those.
+    found = _find(root, stages, prefix, _pool_tables) or _find(root, stages, prefix, _ledgers)
+    stage = next(iter(found), stages[0])
+    full_id = _only_one(set().union(*found.values()), sample_id, f"{root.path}: ")
+    ledger_rows = _ledger_rows(root, stage, full_id)
+    origins = [*_origins(root, stage, full_id)] or _recorded_origins(ledger_rows)
+    store = root.versions(stage)
+    fates = [
+        _fate(f"version {number}", rows, store.manifest(number))
+        for number, rows in ledger_rows.items()
+    ]
+    return Trace(full_id, stage, _text(root, stage, full_id), tuple(origins), tuple(fates))
+
+
+def trace_in_ledger(ledger_file: Path, sample_id: str) -> Trace:
+    """Find a sample in one ledger file; the manifest beside it explains the configuration.
+
+    Args:
+        ledger_file: ``STEM.ledger.parquet``, with ``STEM.manifest.json`` beside it.
+        sample_id: as in :func:`trace_sample`.
+
+    Returns:
+        Its trace, without the text.
+
+    Raises:
+        ValueError: no such file, not a ledger, or an id that does not name one sample.
+    """
+    prefix = _checked_prefix(sample_id)
+    _check_ledger(ledger_file)
+    manifest = _manifest_beside(ledger_file)
+    names = _ids([ledger_file], prefix)
+    rows = pl.scan_parquet(ledger_file).filter(pl.col("sample_id").is_in(names)).collect()
+    full_id = _only_one(names, sample_id, f"{ledger_file}: ")
+    origins = tuple(_origin(row, _copy_note(row)) for row in rows.iter_rows(named=True))
+    fate = _fate(ledger_file.name, rows, manifest)
+    return Trace(full_id, str(manifest.get("stage", "")), None, origins, (fate,))
+
+
+def _check_ledger(path: Path) -> None:
+    try:
+        columns = pl.read_parquet_schema(path).keys()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        problem = str(error).partition("\n")[0]
+    else:
+        problem = "" if {"sample_id", "fate", "pi"} <= columns else "a table without fates"
+    if problem:
+        raise ValueError(
+            f"{path}: no readable ledger ({problem}); give the .ledger.parquet that stands "
+            "beside a selection"
+        )
+
+
+def _checked_prefix(sample_id: str) -> str:
+    prefix = sample_id.strip().lower()
+    is_hexadecimal = not prefix.strip("0123456789abcdef")
+    if not is_hexadecimal or not MIN_PREFIX_CHARACTERS <= len(prefix) <= ID_CHARACTERS:
+        raise ValueError(
+            f"sample id: got {sample_id!r}; allowed are {ID_CHARACTERS} hexadecimal digits, or "
+            f"the first {MIN_PREFIX_CHARACTERS} and more; a ledger's column sample_id has them"
+        )
+    return prefix
+
+
+def _only_one(names: set[str], asked: str, where: str) -> str:
+    if len(names) == 1:
+        return next(iter(names))
+    if not names:
+        raise ValueError(f"{where}no sample {asked}; a ledger's column sample_id has the known ids")
+    some = ", ".join(sorted(names)[:3])
+    raise ValueError(
+        f"{where}{len(names)} samples start with {asked} ({some}, …); give more digits"
+    )
+
+
+def _pool_tables(root: DataRoot, stage: Stage) -> list[Path]:
+    return [root.samples(stage, batch) for batch in root.batches(stage)]
+
+
+def _ledgers(root: DataRoot, stage: Stage) -> list[Path]:
+    store = root.versions(stage)
+    return [store.path(number) / "ledger.parquet" for number in store.numbers()]
+
+
+def _find(
+    root: DataRoot,
+    stages: Sequence[Stage],
+    prefix: str,
+    tables: Callable[[DataRoot, Stage], list[Path]],
+) -> dict[Stage, set[str]]:
+    found = {stage: _ids(tables(root, stage), prefix) for stage in stages}
+    return {stage: names for stage, names in found.items() if names}
+
+
+def _ids(tables: Sequence[Path], prefix: str) -> set[str]:
+    names: set[str] = set()
+    for table in tables:
+        matches = pl.scan_parquet(table).filter(pl.col("sample_id").str.starts_with(prefix))
+        names.update(matches.select("sample_id").collect()["sample_id"].to_list())
+    return names
+
+
+def _rows(table: Path, sample_id: str) -> pl.DataFrame:
+    return pl.scan_parquet(table).filter(pl.col("sample_id") == sample_id).collect()
+
+
+def _text(root: DataRoot, stage: Stage, sample_id: str) -> str | None:
+    for table in _pool_tables(root, stage):
+        rows = _rows(table, sample_id)
+        if rows.height:
+            text = rows.head(1).select(serialised_text(stage).alias("text"))["text"].item()
+            return str(text)
+    return None
+
+
+def _origins(root: DataRoot, stage: Stage, sample_id: str) -> Iterator[Origin]:
+    first_batch: str | None = None
+    for batch in root.batches(stage):
+        rows = _rows(root.samples(stage, batch), sample_id)
+        for row in rows.iter_rows(named=True):
+            note = f"exact copy; batch {first_batch} stands for it" if first_batch else ""
+            first_batch = first_batch or batch
+            yield _origin(row, note)
+        if rows.height and root.duplicates(stage, batch).exists():
+            source = str(rows["source"][0])
+            yield from _copies(root.duplicates(stage, batch), sample_id, batch, source)
+
+
+def _origin(row: Mapping[str, Any], note: str) -> Origin:
+    return Origin(row["batch"], row["source"], row["source_file"], row["source_row"], note)
+
+
+def _copies(table: Path, sample_id: str, batch: str, source: str) -> Iterator[Origin]:
+    for row in _rows(table, sample_id).iter_rows(named=True):
+        first = f"exact copy of {row['first_source_file']}, row {row['first_source_row']}"
+        yield Origin(batch, source, row["source_file"], row["source_row"], first)
+
+
+def _copy_note(row: Mapping[str, object]) -> str:
+    if row["fate"] != "duplicate":
+        return ""
+    return f"exact copy of {row['duplicate_of_file']}, row {row['duplicate_of_row']}"
+
+
+def _ledger_rows(root: DataRoot, stage: Stage, sample_id: str) -> dict[int, pl.DataFrame]:
+    """Return what the ledger of each version says of a sample."""
+    store = root.versions(stage)
+    ledgers = zip(store.numbers(), _ledgers(root, stage), strict=True)
+    return {number: _rows(ledger, sample_id) for number, ledger in ledgers}
+
+
+def _recorded_origins(ledger_rows: Mapping[int, pl.DataFrame]) -> list[Origin]:
+    """Return where a sample that has left the pool was in the last version that held it."""
+    number = max(number for number, rows in ledger_rows.items() if rows.height)
+    note = f"as version {number} recorded it; no batch holds it any more"
+    kept = ledger_rows[number].filter(pl.col("fate") != "duplicate")
+    return [_origin(row, note) for row in kept.iter_rows(named=True)]
+
+
+def _fate(selection: str, rows: pl.DataFrame, manifest: Mapping[str, object]) -> Fate:
+    created_at = str(manifest.get("created_at", ""))
+    if rows.is_empty():
+        why = "no batch of that version's pool held it"
+        return Fate(selection, created_at, NOT_IN_POOL, why)
+    config = manifest.get("config", {})
+    assert isinstance(config, dict), config
+    # A copy's row only points to the sample that took part in its place.
+    row = rows.sort(pl.col("fate") == "duplicate", maintain_order=True).row(0, named=True)
+    return Fate(selection, created_at, str(row["fate"]), explain_fate(row, config))
+
+
+def _manifest_beside(ledger_file: Path) -> dict[str, object]:
+    stem = ledger_file.name.removesuffix(".parquet").removesuffix("ledger").removesuffix(".")
+    names = ("manifest.json",) if not stem else (f"{stem}.manifest.json", "manifest.json")
+    for name in names:
+        path = ledger_file.with_name(name)
+        if path.exists():
+            manifest = json.loads(path.read_text(encoding="utf-8"))
+            assert isinstance(manifest, dict)
+            return manifest
+    return {}

@@ -1,0 +1,70 @@
+"""``zip-pipeline ratio``."""
+
+import lzma
+import zlib
+from pathlib import Path
+
+import pytest
+
+from zip_pipeline_tests.cli.commands import call, call_badly, call_well
+from zip_pipeline_tests.cli.pools import sft_records, write_jsonl
+
+
+def test_ratio_is_raw_over_compressed_bytes(tmp_path: Path):
+    """R is raw bytes / compressed bytes; DEFLATE level 9 is the default."""
+    content = b"abc " * 500
+    (tmp_path / "x.txt").write_bytes(content)
+    num_compressed = len(zlib.compress(content, 9))
+    text = call_well("ratio", tmp_path / "x.txt")
+    assert f"{num_compressed}" in text
+    assert f"{2000 / num_compressed:.3f}" in text
+
+
+def test_ratio_of_several_files_measures_them_joined(tmp_path: Path):
+    """The last line compresses all files as one, which finds what they share."""
+    contents = [bytes(range(256)) * 2, bytes(range(256)) * 3]
+    for name, content in zip("ab", contents, strict=True):
+        (tmp_path / name).write_bytes(content)
+    lines = call_well("ratio", tmp_path / "a", tmp_path / "b").splitlines()
+    (last,) = [line for line in lines if "all together" in line]
+    together = 1280 / len(zlib.compress(b"".join(contents), 9))
+    assert last.split()[-1] == f"{together:.3f}"
+
+
+@pytest.mark.parametrize("codec", ["zstd", "xz"])
+def test_ratio_knows_other_codecs(tmp_path: Path, codec: str):
+    """zstd and xz are measured as well, and named."""
+    (tmp_path / "x").write_bytes(b"abc " * 500)
+    assert f"R {codec}" in call_well("ratio", tmp_path / "x", "--codec", codec)
+
+
+def test_ratio_level_reaches_the_codec(tmp_path: Path):
+    """A level other than the default gives that level's size."""
+    content = "".join(f"{n * n} " for n in range(2000)).encode()
+    (tmp_path / "x").write_bytes(content)
+    text = call_well("ratio", tmp_path / "x", "--level", "1")
+    assert f"{len(content) / len(zlib.compress(content, 1)):.3f}" in text
+
+
+def test_ratio_of_a_text_field_joins_the_rows(tmp_path: Path):
+    """--text-field measures that field of all rows, one per line; a.b reaches inside."""
+    records = [{"a": {"b": f"text {n}"}} for n in range(40)]
+    path = write_jsonl(tmp_path / "x.jsonl", records)
+    content = "".join(f"text {n}\n" for n in range(40)).encode()
+    wanted = len(content) / len(lzma.compress(content, preset=9))
+    text = call_well("ratio", path, "--codec", "xz", "--text-field", "a.b")
+    assert f"{len(content):,}" in text
+    assert abs(float(text.split()[-1]) - wanted) < 0.1
+
+
+def test_ratio_refuses_in_one_line(tmp_path: Path):
+    """Folders, missing files, missing fields, broken rows and wrong levels are told."""
+    path = write_jsonl(tmp_path / "x.jsonl", [*sft_records(1), "{"])
+    assert "no such file; give files" in call_badly("ratio", tmp_path)
+    assert "no such file" in call_badly("ratio", tmp_path / "no")
+    missing = call_badly("ratio", path, "--text-field", "text")
+    assert missing.startswith("x.jsonl, row 1: no text in field 'text'; fields are instruction,")
+    broken = call_badly("ratio", path, "--text-field", "output")
+    assert broken.startswith("x.jsonl, row 2: invalid_json")
+    assert "level" in call_badly("ratio", path, "--level", "77")
+    assert call("ratio", path, "--codec", "lz4").exit_code == 2

@@ -1,0 +1,48 @@
+"""What a data root holds, told after a run."""
+
+import io
+from pathlib import Path
+
+import pytest
+from rich.console import Console
+
+from zip_pipeline.cli import root_summary
+from zip_pipeline.pool.ingest import ingest_drop
+from zip_pipeline.storage import DataRoot
+from zip_pipeline_tests.cli.pools import sft_records, write_jsonl
+
+
+def _summary(root: DataRoot) -> str:
+    console = Console(file=io.StringIO(), width=160)
+    root_summary.show_data_root(console, root, {"sft": None, "preference": None})
+    assert isinstance(console.file, io.StringIO)
+    return console.file.getvalue()
+
+
+def test_summary_of_batches_without_versions(tmp_path: Path):
+    """Batches are counted, versions and stages that are missing are said to be."""
+    root = DataRoot(tmp_path)
+    root.raw("sft").mkdir(parents=True)
+    for name in ("a.jsonl", "b.jsonl"):
+        write_jsonl(root.raw("sft") / name, [*sft_records(3), "{"])
+        ingest_drop(root, "sft", name)
+    # A killed ingestion left b.jsonl without one of its tables.
+    root.quarantine("sft", "b.jsonl").unlink()
+    text = _summary(root)
+    assert "1 batches" in text
+    assert "Quarantined: 1 invalid json; rows in" in text
+    assert "No version was selected yet." in text
+    assert "No batch is ingested." in text
+
+
+def test_summary_shows_some_of_many_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Many batches are cut in the table but counted in the total."""
+    monkeypatch.setattr(root_summary, "_NUM_BATCHES", 2)
+    root = DataRoot(tmp_path)
+    root.raw("sft").mkdir(parents=True)
+    for number in range(5):
+        write_jsonl(root.raw("sft") / f"{number}.jsonl", sft_records(2, first=2 * number))
+        ingest_drop(root, "sft", f"{number}.jsonl")
+    text = _summary(root)
+    assert "… 3 more batches" in text
+    assert "5 batches" in text

@@ -1,0 +1,80 @@
+"""``zip-pipeline run``: the whole graph and its summary."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from zip_pipeline.cli import run_command
+from zip_pipeline.storage import DataRoot
+from zip_pipeline_tests.cli.commands import call, call_badly, call_well
+
+_PROJECT = Path(__file__).parents[2]
+
+
+def _run(folder: Path) -> str:
+    environment = {k: v for k, v in os.environ.items() if k != "DAGSTER_HOME"} | {"COLUMNS": "120"}
+    done = subprocess.run(
+        [sys.executable, "-m", "zip_pipeline.cli", "run"],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_run_takes_the_whole_graph_and_tells_what_came_of_it(tmp_path: Path):
+    """Drops become batches and versions of both stages; a second run changes nothing."""
+    shutil.copy(_PROJECT / "dagster.yaml", tmp_path)
+    root = DataRoot(tmp_path / "data")
+    call_well("sample-data", root.path, "--scale", "0.03", "--state", "x1")
+    (root.path / "selection.toml").write_text(
+        "[sft]\nbudget_samples = 9\n[preference]\nbudget_bytes = 2000\n"
+    )
+    text = _run(tmp_path)
+    (batch,) = root.batches("sft")
+    for words in (
+        f"sft {batch}: done",
+        "sft/zip_subset: done",
+        "Version 1 (new), in data/versions/sft/v000001",
+        "Version 1 (new), in data/versions/preference/v000001",
+        "9 samples, 0 unused",
+        "quarantined",
+        "R of subset",
+        "top sources",
+        "make ui",
+        "zip-pipeline trace ",
+    ):
+        assert words in text
+    assert (root.versions("sft").numbers(), root.versions("preference").numbers()) == ([1], [1])
+    sample_id = text.split("zip-pipeline trace ")[1].split()[0]
+    assert "picked as number 1" in call_well("trace", sample_id, "--data-root", root.path)
+    again = _run(tmp_path)
+    assert "Version 1 (unchanged)" in again
+
+
+def test_run_passes_the_exit_code_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """When the graph fails, so does the command, with a word about where to look."""
+    (tmp_path / "raw" / "sft").mkdir(parents=True)
+    (tmp_path / "raw" / "sft" / "a.jsonl").write_text("{}\n")
+    monkeypatch.setattr(run_command, "_GRAPH", "zip_pipeline.no_such_module")
+    result = call("run", "--data-root", tmp_path)
+    assert result.exit_code == 1
+    assert "Error: the graph ended with exit code 1" in result.stderr
+    assert result.stdout == ""
+
+
+def test_run_without_drops_says_where_to_put_them(tmp_path: Path):
+    """An empty data root is refused with a remedy; hidden and unfinished files are no drops."""
+    (tmp_path / "raw" / "sft").mkdir(parents=True)
+    for name in (".hidden.jsonl", "a.jsonl.part", "b.batch.toml"):
+        (tmp_path / "raw" / "sft" / name).touch()
+    line = call_badly("run", "--data-root", tmp_path)
+    assert line.startswith("nothing to do: no drop in")
+    assert line.endswith(f"zip-pipeline sample-data {tmp_path}")

@@ -1,0 +1,238 @@
+"""``zip-pipeline select`` from input files to output files."""
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from zip_pipeline.cli.progress import StageProgress
+from zip_pipeline.selection.progress import Progress
+from zip_pipeline_tests.cli.commands import call, call_well
+from zip_pipeline_tests.cli.pools import (
+    preference_records,
+    read_jsonl,
+    sft_records,
+    write_jsonl,
+)
+
+_ROUNDS = ("--k1", "60", "--k2", "12", "--k3", "4")
+_MANIFEST_KEYS = {
+    "strategy",
+    "config",
+    "seed",
+    "num_rows_read",
+    "num_samples",
+    "num_quarantined",
+    "num_duplicates",
+    "num_picked",
+    "picked_bytes",
+    "picked_tokens",
+    "unused_budget",
+    "compression_ratio",
+    "versions",
+    "inputs",
+    "seconds",
+}
+
+
+def _ledger(out: Path) -> pl.DataFrame:
+    return pl.read_parquet(out.with_name(f"{out.stem}.ledger.parquet"))
+
+
+def _manifest(out: Path) -> dict[str, object]:
+    manifest = json.loads(out.with_name(f"{out.stem}.manifest.json").read_text())
+    assert isinstance(manifest, dict)
+    return manifest
+
+
+def _picked(out: Path) -> pl.DataFrame:
+    picked = _ledger(out).filter(fate="picked").sort("rank")
+    assert picked["rank"].to_list() == list(range(1, picked.height + 1))
+    return picked
+
+
+def _records_at(records: list[dict[str, object]], picked: pl.DataFrame) -> list[object]:
+    return [records[row - 1] for row in picked["source_row"]]
+
+
+@pytest.mark.parametrize("strategy", ["zip", "long_range", "random"])
+@pytest.mark.parametrize("stage", ["sft", "preference"])
+def test_select_gives_input_records_back_in_pick_order(tmp_path: Path, stage: str, strategy: str):
+    """With .jsonl the records come back as they were, those that the ledger calls picked."""
+    records = sft_records(80) if stage == "sft" else preference_records(80)
+    source = write_jsonl(tmp_path / "in.jsonl", records)
+    out = tmp_path / "out.jsonl"
+    options = ("--stage", stage, "--strategy", strategy, "--budget-samples", "30", *_ROUNDS)
+    call_well("select", source, "-o", out, *options)
+    picked = _picked(out)
+    assert picked.height == 30
+    assert read_jsonl(out) == _records_at(records, picked)
+
+
+def test_select_writes_the_same_picks_in_every_kind(tmp_path: Path):
+    """.json, .jsonl and .parquet hold the same picks in the same order."""
+    records = sft_records(60)
+    source = write_jsonl(tmp_path / "in.jsonl", records)
+    for suffix in ("json", "jsonl", "parquet"):
+        out = tmp_path / f"{suffix}.{suffix}"
+        call_well("select", source, "-o", out, "--budget-samples", "20", *_ROUNDS)
+    listed = json.loads((tmp_path / "json.json").read_text())
+    assert len(listed) == 20
+    assert listed == read_jsonl(tmp_path / "jsonl.jsonl")
+    table = pl.read_parquet(tmp_path / "parquet.parquet")
+    assert [json.loads(raw) for raw in table["raw"]] == listed
+    assert table["rank"].to_list() == list(range(1, 21))
+    assert table["sample_id"].to_list() == _picked(tmp_path / "json.json")["sample_id"].to_list()
+
+
+@pytest.mark.parametrize(("unit", "budget"), [("samples", 7), ("tokens", 900), ("bytes", 3000)])
+def test_select_manifest_adds_up(tmp_path: Path, unit: str, budget: int):
+    """Counts, sizes and what is left of each kind of budget agree with the ledger."""
+    source = write_jsonl(tmp_path / "in.jsonl", sft_records(60))
+    out = tmp_path / "out.parquet"
+    call_well("select", source, "-o", out, f"--budget-{unit}", str(budget), *_ROUNDS)
+    manifest, picked = _manifest(out), _picked(out)
+    used = {
+        "samples": picked.height,
+        "tokens": picked["num_tokens"].sum(),
+        "bytes": picked["num_bytes"].sum(),
+    }
+    assert manifest.keys() >= _MANIFEST_KEYS
+    assert manifest["num_picked"] == picked.height > 0
+    assert manifest["picked_bytes"] == used["bytes"]
+    assert manifest["picked_tokens"] == used["tokens"]
+    assert manifest["unused_budget"] == budget - used[unit] >= 0
+    assert set(manifest["seconds"]) == {"ingest", "state", "select", "measure", "write"}
+    assert all(value >= 0 for value in manifest["seconds"].values())
+    assert list(manifest["inputs"]) == ["in.jsonl"]
+
+
+def test_select_accounts_for_every_row(tmp_path: Path):
+    """Rows read = samples + quarantined + duplicates, over inputs and inside them."""
+    records = sft_records(40)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    write_jsonl(folder / "a.jsonl", [*records[:20], records[0], "{broken"])
+    write_jsonl(tmp_path / "b.jsonl", [*records[20:], records[3], {"instruction": "no answer"}])
+    out = tmp_path / "out" / "x.json"
+    text = call_well("select", folder, tmp_path / "b.jsonl", "-o", out, "--budget-samples", "5")
+    manifest, ledger = _manifest(out), _ledger(out)
+    counts = {name: manifest[f"num_{name}"] for name in ("rows_read", "samples", "quarantined")}
+    assert counts == {"rows_read": 44, "samples": 40, "quarantined": 2}
+    assert manifest["num_duplicates"] == 2
+    assert sum(manifest["quarantine_reasons"].values()) == 2
+    assert "44 = 40 samples + 2 quarantined + 2 duplicates" in text
+    places = ("batch", "source_row", "duplicate_of_batch", "duplicate_of_row")
+    assert sorted(ledger.filter(fate="duplicate").select(places).rows()) == [
+        ("b.jsonl", 21, "folder", 4),
+        ("folder", 21, "folder", 1),
+    ]
+    assert ledger.height == 42
+
+
+def test_select_names_inputs_of_one_name_by_their_paths(tmp_path: Path):
+    """Two inputs of the same file name stay apart."""
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        write_jsonl(tmp_path / name / "x.jsonl", sft_records(9, first=len(name) * 7))
+    inputs = [tmp_path / "one" / "x.jsonl", tmp_path / "two" / "x.jsonl"]
+    out = tmp_path / "out.json"
+    call_well("select", *inputs, "-o", out, "--budget-samples", "5")
+    assert sorted(_manifest(out)["inputs"]) == sorted(map(str, inputs))
+
+
+def test_select_does_not_depend_on_workers(tmp_path: Path):
+    """One worker and three give the same bytes."""
+    source = write_jsonl(tmp_path / "in.jsonl", sft_records(80))
+    for workers in ("1", "3"):
+        out = tmp_path / f"{workers}.jsonl"
+        options = ("--budget-bytes", "4000", "--workers", workers, *_ROUNDS)
+        call_well("select", source, "-o", out, *options)
+    assert (tmp_path / "1.jsonl").read_bytes() == (tmp_path / "3.jsonl").read_bytes() != b""
+
+
+@pytest.mark.parametrize("budget", [0, 1000])
+def test_select_takes_nothing_or_all(tmp_path: Path, budget: int):
+    """A budget of zero takes nothing, one above the pool takes all of it."""
+    source = write_jsonl(tmp_path / "in.jsonl", sft_records(12))
+    out = tmp_path / "out.jsonl"
+    call_well("select", source, "-o", out, "--budget-samples", str(budget))
+    assert len(read_jsonl(out)) == min(budget, 12)
+    assert _manifest(out)["unused_budget"] == max(0, budget - 12)
+
+
+def test_select_keeps_quotas(tmp_path: Path):
+    """A source takes at most its share, and those left out for it say so."""
+    source = write_jsonl(tmp_path / "in.jsonl", sft_records(80))
+    out = tmp_path / "out.jsonl"
+    options = ("--budget-samples", "20", "--quota", "even=25%", *_ROUNDS)
+    call_well("select", source, "-o", out, *options)
+    counts = dict(_picked(out)["source"].value_counts().iter_rows())
+    assert counts["even"] <= 5
+    assert sum(counts.values()) == 20
+    assert _manifest(out)["config"]["quotas"] == {"even": [None, 0.25]}
+
+
+def test_select_summary_tells_what_was_done(tmp_path: Path):
+    """The summary names strategy, ratios, sources and the files."""
+    source = write_jsonl(tmp_path / "in.jsonl", sft_records(30))
+    text = call_well("select", source, "-o", tmp_path / "x.json", "--budget-samples", "3")
+    for words in (
+        "zip, deflate level 9, k1 10,000, k2 200, k3 100",
+        "30 = 30 samples + 0 quarantined + 0 duplicates",
+        "3 samples (10.0%)",
+        "3 samples, 0 unused",
+        "R of subset",
+        "x.ledger.parquet, x.manifest.json",
+        "even",
+    ):
+        assert words in text
+
+
+def test_select_goes_on_after_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """Ctrl-C says how to go on; --resume starts at the checkpoint and ends with the same picks."""
+    source = write_jsonl(tmp_path / "in.jsonl", sft_records(90))
+    options = ("--budget-samples", "60", *_ROUNDS)
+    call_well("select", source, "-o", tmp_path / "whole.jsonl", *options)
+    rounds: list[int] = []
+
+    def stop_at_8(_: StageProgress, report: Progress) -> None:
+        rounds.append(report.round)
+        if report.round == 8:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(StageProgress, "show_round", stop_at_8)
+    out = tmp_path / "out.jsonl"
+    result = call("select", source, "-o", out, *options)
+    assert result.exit_code == 130
+    assert "--resume" in result.stderr
+    assert not out.exists()
+    rounds.clear()
+    monkeypatch.setattr(StageProgress, "show_round", lambda _, report: rounds.append(report.round))
+    call_well("select", source, "-o", out, *options, "--resume")
+    assert rounds[0] == 7
+    assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert not (tmp_path / ".out.checkpoint").exists()
+
+
+def test_select_without_resume_starts_anew(tmp_path: Path):
+    """A stale checkpoint is removed unless --resume asks for it."""
+    source = write_jsonl(tmp_path / "in.jsonl", sft_records(10))
+    stale = tmp_path / ".out.checkpoint" / "stale"
+    stale.parent.mkdir()
+    stale.write_text("left over")
+    call_well("select", source, "-o", tmp_path / "out.json", "--budget-samples", "2")
+    assert not stale.exists()
+
+
+def test_select_reads_the_sidecar_of_a_drop(tmp_path: Path):
+    """A drop is read as its sidecar says; the sidecar, given itself, is no input."""
+    folder = tmp_path / "raw" / "sft"
+    folder.mkdir(parents=True)
+    source = write_jsonl(folder / "b.jsonl", sft_records(6))
+    sidecar = folder / "b.jsonl.batch.toml"
+    sidecar.write_text('source = "named"\n')
+    out = tmp_path / "out.json"
+    call_well("select", source, sidecar, "-o", out, "--budget-samples", "2")
+    assert set(_ledger(out)["source"]) == {"named"}

@@ -1,0 +1,57 @@
+"""What ``zip-pipeline select`` refuses, and how it says so."""
+
+from pathlib import Path
+
+import pytest
+
+from zip_pipeline_tests.cli.commands import call_badly
+from zip_pipeline_tests.cli.pools import sft_records, write_jsonl
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("nowhere.jsonl",), "nowhere.jsonl: no such file or folder"),
+        (("in.jsonl", "--budget-samples", "-1"), "budget_samples: got -1"),
+        (("in.jsonl", "--budget-bytes", "5"), "give exactly one of budget_samples"),
+        (("in.jsonl", "--k3", "500"), "needed is k1 >= k2 >= k3"),
+        (("in.jsonl", "--quota", "x"), "--quota: got 'x'"),
+        (("in.jsonl", "--quota", "x=2"), "quota of source 'x'"),
+        (("in.jsonl", "in.jsonl"), "given twice; give each input once"),
+        (("in.jsonl", "--format", "no_such"), "no_such"),
+        (("in.jsonl", "--level", "99"), "level"),
+        (("in.jsonl", "--tokenizer", "no/such/file.json"), "no/such/file.json"),
+        (("in.jsonl", "-o", "in.jsonl"), "--output: "),
+        (("in.jsonl", "-o", "x.txt"), "allowed are files named *.jsonl, *.json, *.parquet"),
+        (("empty.jsonl",), "no sample in empty.jsonl: 0 rows read"),
+        (("broken.jsonl",), "no sample in broken.jsonl: 1 rows read, quarantined: 1 "),
+        (("in.jsonl", "--stage", "preference"), "check --stage and --format"),
+        (("in.jsonl", "--reference-compat", "--strategy", "random"), "reference_compat"),
+        (("broken.jsonl", "--reference-compat"), "takes every row as it comes"),
+        (("empty.jsonl", "--reference-compat"), "no row in empty.jsonl"),
+    ],
+)
+def test_select_refuses_in_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: tuple[str, ...],
+    message: str,
+):
+    """What cannot be used is one readable line and exit code 2, and nothing is written."""
+    monkeypatch.chdir(tmp_path)
+    write_jsonl(Path("in.jsonl"), sft_records(8))
+    write_jsonl(Path("broken.jsonl"), ["{"])
+    Path("empty.jsonl").touch()
+    before = sorted(tmp_path.iterdir())
+    output = () if "-o" in arguments else ("-o", "out.json")
+    budget = () if "-1" in arguments else ("--budget-samples", "2")
+    line = call_badly("select", *arguments, *output, *budget)
+    assert message in line
+    assert [p for p in sorted(tmp_path.iterdir()) if not p.name.startswith(".")] == before
+
+
+def test_select_without_a_budget_says_which_there_are(tmp_path: Path):
+    """A missing budget is told with the three kinds."""
+    source = write_jsonl(tmp_path / "in.jsonl", sft_records(3))
+    line = call_badly("select", source, "-o", tmp_path / "x.json")
+    assert line.startswith("budget: got none; give exactly one of budget_samples, budget_tokens")

@@ -1,0 +1,56 @@
+"""Differences between versions."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from zip_pipeline.report.diff import diff_versions
+from zip_pipeline_tests.report.data_roots import ledger_of, small_root, write_version
+
+
+def test_diff_tells_samples_in_out_and_stayed(tmp_path: Path):
+    """Every sample picked in either version is in, out or stayed, with both its fates."""
+    difference = diff_versions(small_root(tmp_path).versions("sft"), 1, 2)
+    rows = difference.samples.select("change", "source", "fate_before", "fate_after").rows()
+    assert rows == [
+        ("in", "b", "not_in_pool", "picked"),
+        ("out", "a", "picked", "shortlisted"),
+        ("stayed", "a", "picked", "picked"),
+    ]
+    assert [difference.num(change) for change in ("in", "out", "stayed")] == [1, 1, 1]
+    assert difference.num_bytes("in") == 100
+
+
+def test_diff_tells_sources_and_batches(tmp_path: Path):
+    """Sources are in, out or stayed with their counts; batches added, removed or changed."""
+    store = small_root(tmp_path).versions("sft")
+    there, back = diff_versions(store, 1, 2), diff_versions(store, 2, 1)
+    assert there.sources.rows() == [("a", "stayed", 2, 1, 0, 1, 1), ("b", "in", 0, 1, 1, 0, 0)]
+    assert back.sources.rows() == [("a", "stayed", 1, 2, 1, 0, 1), ("b", "out", 1, 0, 0, 1, 0)]
+    assert there.batches.rows() == [("b.jsonl", "added")]
+    assert back.batches.rows() == [("b.jsonl", "removed")]
+
+
+def test_diff_of_a_version_with_itself_is_empty(tmp_path: Path):
+    """Nothing moves between a version and itself."""
+    difference = diff_versions(small_root(tmp_path).versions("sft"), 2, 2)
+    assert set(difference.samples["change"]) == {"stayed"}
+    assert difference.samples.height == 2
+    assert difference.batches.is_empty()
+
+
+def test_diff_counts_a_repeated_sample_once(tmp_path: Path):
+    """In a ledger that holds a sample twice, its picked row counts."""
+    root = small_root(tmp_path)
+    twice = [{"sample_id": "x"}, {"sample_id": "x", "fate": "picked", "rank": 1}]
+    number = write_version(root, ledger_of(twice), inputs={"a.jsonl": "changed"})
+    difference = diff_versions(root.versions("sft"), 1, number)
+    assert difference.samples.filter(pl.col("sample_id") == "x")["change"].to_list() == ["in"]
+    assert difference.batches.rows() == [("a.jsonl", "changed")]
+
+
+def test_diff_of_an_unknown_version_names_the_known_ones(tmp_path: Path):
+    """An unknown number is an error that lists what there is."""
+    with pytest.raises(ValueError, match="no version 9; there are: 1, 2"):
+        diff_versions(small_root(tmp_path).versions("sft"), 1, 9)

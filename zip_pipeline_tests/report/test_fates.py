@@ -1,0 +1,115 @@
+"""Fates in words."""
+
+import pytest
+
+from zip_pipeline.report.fates import explain_fate
+
+_CONFIG = {"strategy": "zip", "budget_tokens": 900, "k1": 50, "k2": 20, "k3": 10, "seed": 7}
+_ROW = {
+    "sample_id": "ab",
+    "batch": "b.jsonl",
+    "source": "web",
+    "num_bytes": 4200,
+    "num_tokens": 1234,
+    "round": 3,
+    "rank": 12,
+    "pi": 1.43456,
+    "duplicate_of_batch": "a.jsonl",
+    "duplicate_of_file": "part.jsonl",
+    "duplicate_of_row": 17,
+}
+
+
+@pytest.mark.parametrize(
+    ("fate", "changes", "words"),
+    [
+        pytest.param(
+            "picked",
+            {},
+            "picked as number 12, in round 3: its ratio 1.435 was the lowest (least redundant) "
+            "on the shortlist",
+            id="picked",
+        ),
+        pytest.param(
+            "picked", {"strategy": "random"}, "drawn as number 12 with seed 7", id="picked randomly"
+        ),
+        pytest.param(
+            "shortlisted",
+            {},
+            "left on the shortlist (the 20 least redundant candidates), last in round 3, with "
+            "ratio 1.435: the round's picks were less redundant with each other",
+            id="shortlisted",
+        ),
+        pytest.param(
+            "candidate",
+            {},
+            "left among the candidates (the 50 lowest known ratios), last in round 3: its ratio "
+            "1.435, measured with what was selected, was too high for the shortlist of 20",
+            id="candidate",
+        ),
+        pytest.param(
+            "never_reached",
+            {},
+            "never looked at: its ratio alone, 1.435, was not among the 50 lowest before the "
+            "budget was used",
+            id="never reached",
+        ),
+        pytest.param(
+            "never_reached",
+            {"strategy": "random"},
+            "not drawn with seed 7 before the budget was used",
+            id="not drawn",
+        ),
+        pytest.param(
+            "over_budget",
+            {},
+            "in reach, but its 1,234 tokens did not fit what was left of the budget",
+            id="over a budget of tokens",
+        ),
+        pytest.param(
+            "over_budget",
+            {"budget_tokens": None, "budget_samples": 5},
+            "in reach, but it did not fit what was left of the budget",
+            id="over a budget of samples",
+        ),
+        pytest.param(
+            "quota",
+            {"quotas": {"web": [None, 0.125]}},
+            "in reach, but its source web had its maximum of 12.5%",
+            id="maximum of its source",
+        ),
+        pytest.param(
+            "quota",
+            {"quotas": {"books": [0.5, None]}},
+            "in reach, but what was left of the budget was reserved for other sources' minimum",
+            id="minimum of others",
+        ),
+        pytest.param(
+            "duplicate",
+            {},
+            "an exact copy of part.jsonl, row 17 in batch a.jsonl, which took part in its place",
+            id="duplicate",
+        ),
+    ],
+)
+def test_explain_fate_says_why(fate: str, changes: dict[str, object], words: str):
+    """Each fate is told with the figures that decided it."""
+    assert explain_fate({**_ROW, "fate": fate}, _CONFIG | changes) == words
+
+
+def test_explain_fate_of_a_copy_inside_its_batch_leaves_the_batch_out():
+    """A copy in the same batch needs no batch name."""
+    row = {**_ROW, "fate": "duplicate", "batch": "a.jsonl"}
+    assert explain_fate(row, _CONFIG).startswith("an exact copy of part.jsonl, row 17, which")
+
+
+def test_explain_fate_without_a_ratio_says_unknown():
+    """A missing ratio is said, not printed as None."""
+    row = {**_ROW, "fate": "never_reached", "pi": None}
+    assert "its ratio alone, unknown," in explain_fate(row, _CONFIG)
+
+
+def test_explain_fate_refuses_an_unknown_fate():
+    """A fate of another version of the package is an error that names the known ones."""
+    with pytest.raises(ValueError, match=r"sample ab: got fate 'lost'; known are candidate, dup"):
+        explain_fate({**_ROW, "fate": "lost"}, _CONFIG)

@@ -1,0 +1,132 @@
+"""Traces of samples."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from zip_pipeline.report.trace import Fate, Origin, trace_in_ledger, trace_sample
+from zip_pipeline.samples import sample_id
+from zip_pipeline.storage import DataRoot, write_json
+from zip_pipeline_tests.report.data_roots import (
+    ledger_of,
+    manifest_of,
+    sample_of,
+    small_root,
+    write_version,
+)
+
+_ONE, _TWO, _FOUR = (sample_id(sample_of(text)) for text in ("one", "two", "four"))
+
+
+def test_trace_tells_places_and_fates(tmp_path: Path):
+    """A trace has the text, every place with copies noted, and the fate in each version."""
+    found = trace_sample(small_root(tmp_path), _ONE)
+    assert (found.sample_id, found.stage) == (_ONE, "sft")
+    assert found.text == "user: one\nassistant: answer to one\n"
+    assert found.origins == (
+        Origin("a.jsonl", "a", "a.jsonl", 1, ""),
+        Origin("a.jsonl", "a", "a.jsonl", 4, "exact copy of a.jsonl, row 1"),
+    )
+    assert [(fate.selection, fate.fate) for fate in found.fates] == [
+        ("version 1", "picked"),
+        ("version 2", "shortlisted"),
+    ]
+    assert found.fates[1].why.startswith("left on the shortlist (the 20 least redundant")
+
+
+def test_trace_notes_copies_in_other_batches(tmp_path: Path):
+    """The first batch in sorted order stands for the sample; its fate is the sample's."""
+    found = trace_sample(small_root(tmp_path), _TWO)
+    assert found.origins == (
+        Origin("a.jsonl", "a", "a.jsonl", 2, ""),
+        Origin("b.jsonl", "b", "b.jsonl", 1, "exact copy; batch a.jsonl stands for it"),
+    )
+    assert [fate.fate for fate in found.fates] == ["picked", "picked"]
+
+
+def test_trace_says_where_a_version_did_not_hold_the_sample(tmp_path: Path):
+    """A sample of a later batch was not in the pool of an earlier version."""
+    found = trace_sample(small_root(tmp_path), _FOUR, ["sft"])
+    assert found.fates[0] == Fate(
+        "version 1",
+        "2026-01-02T03:04:05+00:00",
+        "not_in_pool",
+        "no batch of that version's pool held it",
+    )
+
+
+def test_trace_finds_what_left_the_pool(tmp_path: Path):
+    """A sample whose batch is gone is still found in the ledgers of old versions."""
+    root = small_root(tmp_path)
+    root.samples("sft", "b.jsonl").unlink()
+    found = trace_sample(root, _FOUR)
+    note = "as version 2 recorded it; no batch holds it any more"
+    assert (found.text, found.origins) == (None, (Origin("b.jsonl", "b", "b.jsonl", 2, note),))
+    assert [fate.fate for fate in found.fates] == ["not_in_pool", "picked"]
+
+
+def test_trace_takes_a_unique_prefix(tmp_path: Path):
+    """Six digits that name one sample are enough."""
+    root = small_root(tmp_path)
+    assert trace_sample(root, f" {_ONE[:6].upper()} ").sample_id == _ONE
+
+
+def test_trace_refuses_an_ambiguous_prefix(tmp_path: Path):
+    """A prefix of several samples is an error that shows some of them."""
+    root = DataRoot(tmp_path)
+    write_version(root, ledger_of([{"sample_id": f"abcdef{i}" + "0" * 25} for i in range(4)]))
+    with pytest.raises(ValueError, match=r"4 samples start with abcdef \(abcdef00.*give more"):
+        trace_sample(root, "abcdef")
+
+
+@pytest.mark.parametrize("asked", ["abcde", "", "xyzxyz", "0" * 33, "../../etc"])
+def test_trace_refuses_what_is_no_id(tmp_path: Path, asked: str):
+    """An id has 6 to 32 hexadecimal digits."""
+    with pytest.raises(ValueError, match=r"^sample id: got .* allowed are 32 hexadecimal digits"):
+        trace_sample(small_root(tmp_path), asked)
+
+
+def test_trace_of_an_unknown_id_says_where_ids_stand(tmp_path: Path):
+    """An unknown id is an error with a remedy."""
+    with pytest.raises(ValueError, match="no sample 000000; a ledger's column sample_id"):
+        trace_sample(small_root(tmp_path), "000000")
+
+
+def test_trace_in_a_ledger_file_reads_the_manifest_beside_it(tmp_path: Path):
+    """A ledger of a selection tells place and fate with the configuration beside it."""
+    rows = [
+        {"sample_id": _ONE, "source_row": 8, "fate": "shortlisted"},
+        {"sample_id": _ONE, "source_row": 9, "fate": "duplicate", "duplicate_of_file": "a.jsonl"}
+        | {"duplicate_of_row": 8, "duplicate_of_batch": "a.jsonl"},
+    ]
+    ledger_of(rows).write_parquet(tmp_path / "x.ledger.parquet")
+    write_json(tmp_path / "x.manifest.json", manifest_of())
+    found = trace_in_ledger(tmp_path / "x.ledger.parquet", _ONE[:8])
+    assert [origin.note for origin in found.origins] == ["", "exact copy of a.jsonl, row 8"]
+    assert [fate.fate for fate in found.fates] == ["shortlisted"]
+    assert "the 20 least redundant" in found.fates[0].why
+
+
+def test_trace_in_a_version_folder_reads_its_ledger(tmp_path: Path):
+    """A version's own ledger.parquet is a ledger file as well."""
+    path = small_root(tmp_path).versions("sft").path(2) / "ledger.parquet"
+    assert trace_in_ledger(path, _ONE).stage == "sft"
+
+
+def test_trace_in_a_ledger_without_manifest_still_tells(tmp_path: Path):
+    """Without a manifest the fate is told without the configuration's figures."""
+    ledger_of([{"sample_id": _ONE, "fate": "picked", "rank": 1}]).write_parquet(tmp_path / "l.p")
+    assert trace_in_ledger(tmp_path / "l.p", _ONE).fates[0].why.startswith("picked as number 1")
+
+
+@pytest.mark.parametrize("content", [None, b"no parquet", "another table"])
+def test_trace_refuses_a_file_that_is_no_ledger(tmp_path: Path, content: bytes | str | None):
+    """A missing, broken or other file is an error that says which file is wanted."""
+    path = tmp_path / "x.ledger.parquet"
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content:
+        pl.DataFrame({"a": [1]}).write_parquet(path)
+    with pytest.raises(ValueError, match=r"x\.ledger\.parquet: no readable ledger \(.*\); give"):
+        trace_in_ledger(path, _ONE)
