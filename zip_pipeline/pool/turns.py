@@ -209,8 +209,8 @@ def _has_user(turns: Turns) -> bool:
 def check_sample(sample: AnySample) -> None:
     """Check that a conversation, or both sides of a pair, can be learnt from.
 
-    A conversation needs a turn of the user that is not blank and, last, a turn of the assistant that is not blank
-    or calls a tool; the two sides of a pair must differ.
+    A conversation needs a turn of the user that is not blank and, last, a turn of the assistant
+    that is not blank or calls a tool; the two sides of a pair must differ.
 
     Raises:
         RejectionError: ``no_user_turn``, ``no_final_assistant``, ``empty_final_assistant``,
