@@ -16,6 +16,7 @@ _POOL_COLOUR = "#a9afb9"
 _SUBSET_COLOUR = "#1f6fb2"
 _NUM_SOURCES = 12
 _NUM_BINS = 50
+_LOWEST_EDGE = 0.1
 _NUM_NAME_CHARACTERS = 28
 
 
@@ -59,10 +60,10 @@ def _say_nothing(axes: "Axes", text: str) -> None:
 
 
 def _edges(ratios: pl.Series) -> list[float]:
-    """Return bin edges that leave out the far tail: a few templates would squeeze the rest."""
-    low, high = _number(ratios.min()), _number(ratios.quantile(0.99))
-    high = max(high, low + 1)
-    return [low + (high - low) * i / _NUM_BINS for i in range(_NUM_BINS + 1)]
+    """Return bin edges of equal ratio: marginal ratios reach from 1 to thousands."""
+    low = max(_number(ratios.min()), _LOWEST_EDGE)
+    high = max(_number(ratios.max()), 2 * low)
+    return [low * (high / low) ** (i / _NUM_BINS) for i in range(_NUM_BINS + 1)]
 
 
 def _number(value: object) -> float:
@@ -83,14 +84,20 @@ def _draw_ratios(axes: "Axes", pool: pl.DataFrame) -> None:
     ]
     for name, rows, colour in groups:
         _draw_distribution(axes, name, rows["pi"], edges, colour)
-    tail = (
-        f"; last bin: {edges[-1]:.1f} and above" if _number(known["pi"].max()) > edges[-1] else ""
-    )
-    axes.set_xlabel(f"raw bytes / compressed bytes, higher = more redundant{tail}", fontsize=9)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(_minor_label)
+    axes.set_xlabel("raw bytes / compressed bytes (log scale), higher = more redundant", fontsize=9)
     axes.set_ylabel("share of samples per bin, %", fontsize=9)
     axes.margins(x=0)
     axes.legend(frameon=False, fontsize=9)
     _clean(axes)
+
+
+def _minor_label(value: float, _: int) -> str:
+    """Label 2 and 5 of each decade, so that a narrow range has labels too."""
+    digit = f"{value:.0e}"[0]
+    return f"{value:g}" if digit in "25" else ""
 
 
 def _draw_distribution(
@@ -99,7 +106,7 @@ def _draw_distribution(
     if ratios.is_empty():
         return
     median = _number(ratios.median())
-    # The last bin holds the tail, so that the bars add up to all samples.
+    # Whatever lies outside goes into the outer bins, so that the bars add up to all samples.
     values = ratios.clip(edges[0], edges[-1]).to_list()
     axes.hist(
         values,
@@ -109,8 +116,7 @@ def _draw_distribution(
         alpha=0.75,
         label=f"{name}: {len(values):,} samples, median {median:.2f}",
     )
-    if edges[0] <= median <= edges[-1]:
-        axes.axvline(median, color=colour, linestyle="--", linewidth=1.2)
+    axes.axvline(median, color=colour, linestyle="--", linewidth=1.2)
 
 
 def _short(name: str) -> str:
