@@ -17,6 +17,8 @@ _SUBSET_COLOUR = "#1f6fb2"
 _NUM_SOURCES = 12
 _NUM_BINS = 50
 _LOWEST_EDGE = 0.1
+# Beyond this factor between the ends of the axis it is logarithmic.
+_WIDE = 20
 _NUM_NAME_CHARACTERS = 28
 
 
@@ -60,10 +62,13 @@ def _say_nothing(axes: "Axes", text: str) -> None:
 
 
 def _edges(ratios: pl.Series) -> list[float]:
-    """Return bin edges of equal ratio: marginal ratios reach from 1 to thousands."""
+    """Return bin edges, of equal ratio where marginal ratios reach from 1 to thousands."""
     low = max(_number(ratios.min()), _LOWEST_EDGE)
-    high = max(_number(ratios.max()), 2 * low)
-    return [low * (high / low) ** (i / _NUM_BINS) for i in range(_NUM_BINS + 1)]
+    high = max(_number(ratios.max()), low + 1)
+    parts = [i / _NUM_BINS for i in range(_NUM_BINS + 1)]
+    if high > _WIDE * low:
+        return [low * (high / low) ** part for part in parts]
+    return [low + (high - low) * part for part in parts]
 
 
 def _number(value: object) -> float:
@@ -84,17 +89,20 @@ def _draw_ratios(axes: "Axes", pool: pl.DataFrame) -> None:
     ]
     for name, rows, colour in groups:
         _draw_distribution(axes, name, rows["pi"], edges, colour)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter("{x:g}")
-    axes.xaxis.set_minor_formatter(_minor_label)
-    axes.set_xlabel("raw bytes / compressed bytes (log scale), higher = more redundant", fontsize=9)
+    scale = ""
+    if edges[-1] > _WIDE * edges[0]:
+        scale = ", log scale"
+        axes.set_xscale("log")
+        axes.xaxis.set_major_formatter("{x:g}")
+        axes.xaxis.set_minor_formatter(_minor_label)
+    axes.set_xlabel(f"raw bytes / compressed bytes (higher = more redundant{scale})", fontsize=9)
     axes.set_ylabel("share of samples per bin, %", fontsize=9)
     axes.margins(x=0)
     axes.legend(frameon=False, fontsize=9)
     _clean(axes)
 
 
-def _minor_label(value: float, _: int) -> str:
+def _minor_label(value: float, _: float) -> str:
     """Label 2 and 5 of each decade, so that a narrow range has labels too."""
     digit = f"{value:.0e}"[0]
     return f"{value:g}" if digit in "25" else ""
@@ -157,4 +165,4 @@ def _escape(name: str) -> str:
 
 def _clean(axes: "Axes") -> None:
     axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=8)
+    axes.tick_params(which="both", labelsize=8)
