@@ -34,7 +34,8 @@ class LongRangeEngine:
 
     Source: cost-benefit lazy greedy for submodular gains (Minoux 1978; Leskovec et al. 2007)
     over ZIP's three stages.
-    Deviation: compressed size is only nearly submodular; a state never falls (max rule).
+    Deviation: compressed size is only nearly submodular, so a state never falls (max rule), and
+    a round that ZIP would fill up to k3 ends when a sample outside its shortlist is due.
     """
 
     def __init__(
@@ -58,11 +59,12 @@ class LongRangeEngine:
         refreshed: NDArray[np.floating[Any]] = np.maximum(pi, known)
         return refreshed
 
-    def fine(self, shortlist: Indices, k3: int, offer: Offer, run: Run) -> None:
+    def fine(self, shortlist: Indices, k3: int, outside: float, offer: Offer, run: Run) -> None:
         """Offer the sample whose refreshed ratio is still the lowest of the shortlist.
 
         A refreshed ratio is max(rho(x | all picks), rho(x | picks of this round)); it is kept
-        as the sample's redundancy state.
+        as the sample's redundancy state. The round ends early when even the lowest is above
+        ``outside``, as among near-copies of what was just picked: someone else is due then.
         """
         picked = self._new_set()
         num_picked = 0
@@ -74,10 +76,10 @@ class LongRangeEngine:
             if num_seen < num_picked:
                 ratio = max(ratio, float(self._rho(picked, [self._texts[index]])[0]))
                 run.pi[index] = ratio
-                if heap and (ratio, index) > heap[0][:2]:
-                    heapq.heappush(heap, (ratio, index, num_picked))
-                    continue
-            if offer(index):
+                heapq.heappush(heap, (ratio, index, num_picked))
+            elif ratio > outside:
+                return
+            elif offer(index):
                 num_picked += 1
                 picked.extend([self._texts[index]])
 

@@ -24,8 +24,12 @@ class Engine(Protocol):
     ) -> NDArray[np.floating[Any]]:
         """Return the new redundancy state of candidates, given their last known one."""
 
-    def fine(self, shortlist: Indices, k3: int, offer: Offer, run: Run) -> None:
-        """Offer samples of the shortlist, best first, until ``k3`` are accepted or none is left."""
+    def fine(self, shortlist: Indices, k3: int, outside: float, offer: Offer, run: Run) -> None:
+        """Offer samples of the shortlist, best first, until ``k3`` are accepted or none is left.
+
+        ``outside`` is the lowest known ratio of those that may be picked but are not on the
+        shortlist, infinite where there is none.
+        """
 
     def add(self, picks: list[int]) -> None:
         """Add the picks of a round to the selected set."""
@@ -63,7 +67,8 @@ def run_rounds(
         shortlist = np.sort(candidates[lowest_index_first(run.pi[candidates], k[1])])
         run.reach(shortlist, Fate.SHORTLISTED)
         num_before = len(run.picks)
-        engine.fine(shortlist, k[2], _offer_to(run, budget), run)
+        outside = _lowest_outside(run, eligible, shortlist)
+        engine.fine(shortlist, k[2], outside, _offer_to(run, budget), run)
         engine.add(run.picks[num_before:])
         yield run
 
@@ -83,6 +88,11 @@ def _open_round(run: Run, budget: Budget, k1: int) -> Indices:
             if run.fate[unpicked[position]] == Fate.NEVER_REACHED:
                 run.pass_over(int(unpicked[position]), Fit(fit[position]))
     return eligible
+
+
+def _lowest_outside(run: Run, eligible: Indices, shortlist: Indices) -> float:
+    others = np.setdiff1d(eligible, shortlist, assume_unique=True)
+    return float(run.pi[others].min(initial=np.inf))
 
 
 def _offer_to(run: Run, budget: Budget) -> Offer:

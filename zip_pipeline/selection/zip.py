@@ -41,7 +41,7 @@ class ZipEngine:
         """Return R of (all picks + candidate) for each candidate."""
         return self._selected.ratios_with([self._texts[i] for i in candidates])
 
-    def fine(self, shortlist: Indices, k3: int, offer: Offer, run: Run) -> None:
+    def fine(self, shortlist: Indices, k3: int, outside: float, offer: Offer, run: Run) -> None:
         """Offer, again and again, the sample with the lowest R of (picks of this round + it)."""
         picked = self._new_set()
         left = shortlist

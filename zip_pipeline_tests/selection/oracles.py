@@ -107,6 +107,7 @@ def long_range_oracle(
         for i in candidates:
             pi[i] = max(pi[i], rho(i, selected))
         shortlist = sorted(candidates, key=lambda i: (pi[i], i))[: k[1]]
+        outside = min((pi[i] for i in fitting if i not in shortlist), default=float("inf"))
         picks: list[int] = []
         fresh = set(shortlist)
         while shortlist and len(picks) < k[2]:
@@ -115,6 +116,8 @@ def long_range_oracle(
                 pi[best] = max(pi[best], rho(best, picks))
                 fresh.add(best)
                 continue
+            if pi[best] > outside:
+                break
             shortlist.remove(best)
             if cost(best) <= budget - sum(map(cost, selected + picks)):
                 picks.append(best)

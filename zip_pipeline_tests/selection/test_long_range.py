@@ -44,6 +44,21 @@ def test_long_range_equals_oracle_on_a_larger_pool() -> None:
     assert picks == expected
 
 
+def test_a_round_ends_when_its_shortlist_repeats_what_was_just_picked() -> None:
+    """Of 30 near-copies with the lowest ratio alone one is picked, not k3 of them."""
+    noise = np.random.default_rng(0).bytes(400).hex()
+    copies = [Sample((Turn("user", f"{n}"), Turn("assistant", noise))) for n in range(30)]
+    others = [
+        Sample((Turn("user", f"count to {n}"), Turn("assistant", " ".join(map(str, range(n))))))
+        for n in range(30, 60)
+    ]
+    table = pool_table(copies + others)
+    config = SelectionConfig(strategy="long_range", budget_samples=20, k1=60, k2=30, k3=20)
+    picks = select(table, None, "sft", config).picks
+    assert len(picks) == 20
+    assert sum(i < 30 for i in picks) == 1
+
+
 def test_marginal_ratio_is_raw_over_marginal_without_overhead() -> None:
     """rho = raw / (marginal - overhead), with at least one byte below the line."""
     rho = marginal_ratios([100, 100, 100], np.array([74, 24, 10]), 24)
