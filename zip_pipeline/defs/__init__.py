@@ -1,0 +1,1 @@
+"""The lineage graph in Dagster: assets, checks, jobs, sensors and the nightly schedule."""

@@ -1,0 +1,201 @@
+"""What a selection can be told in the launchpad, and its defaults per data root."""
+
+import tomllib
+from collections.abc import Mapping
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, cast
+
+import dagster as dg
+from pydantic import ConfigDict, Field, create_model
+from pydantic.fields import FieldInfo
+
+from zip_pipeline.samples import STAGES, Stage
+from zip_pipeline.selection.config import SelectionConfig
+
+DEFAULTS_FILE = "selection.toml"
+DEFAULT_BUDGET_TOKENS: dict[Stage, int] = {"sft": 200_000, "preference": 100_000}
+_BUDGETS = ("budget_samples", "budget_tokens", "budget_bytes")
+_ONE_BUDGET = "Exactly one of the three budgets must be set: give null to the other two."
+
+
+class Strategy(StrEnum):
+    """A way to select."""
+
+    zip = "zip"
+    long_range = "long_range"
+    random = "random"
+
+
+class Codec(StrEnum):
+    """What measures redundancy."""
+
+    deflate = "deflate"
+    zstd = "zstd"
+
+
+class Quota(dg.Config):
+    """The least and the largest share of the budget that one source may take."""
+
+    min_share: float | None = Field(
+        default=None, ge=0, le=1, description="Least share of the budget, 0 to 1."
+    )
+    max_share: float | None = Field(
+        default=None, ge=0, le=1, description="Largest share of the budget, 0 to 1."
+    )
+
+
+class SelectionTunables(dg.Config):
+    """The launchpad's form of :class:`SelectionConfig`.
+
+    Without ``reference_compat``: that mode takes raw files as they come, not a pool.
+    """
+
+    # Defaults come from a file: they are checked and converted like given values.
+    model_config = ConfigDict(validate_default=True)
+
+    strategy: Strategy = Field(
+        default=Strategy.zip,
+        description="zip: the paper's algorithm. long_range: the same rounds over a window that "
+        "holds the whole subset. random: a seeded baseline.",
+    )
+    budget_samples: int | None = Field(
+        default=None, ge=0, description=f"Pick at most so many samples (0 and up). {_ONE_BUDGET}"
+    )
+    budget_tokens: int | None = Field(
+        default=None, ge=0, description=f"Pick at most so many tokens (0 and up). {_ONE_BUDGET}"
+    )
+    budget_bytes: int | None = Field(
+        default=None,
+        ge=0,
+        description=f"Pick at most so many bytes of serialised text (0 and up). {_ONE_BUDGET}",
+    )
+    k1: int = Field(
+        default=10_000,
+        ge=1,
+        description="Candidate pool: samples of lowest known ratio looked at in a round (1 and "
+        "up, k1 >= k2 >= k3).",
+    )
+    k2: int = Field(
+        default=200,
+        ge=1,
+        description="Shortlist: how many candidates reach the fine stage (1..k1).",
+    )
+    k3: int = Field(default=100, ge=1, description="Picks per round (1..k2).")
+    codec: Codec | None = Field(
+        default=None,
+        description="What measures redundancy: deflate or zstd. null: deflate for zip, zstd for "
+        "long_range.",
+    )
+    level: int | None = Field(
+        default=None,
+        ge=1,
+        le=22,
+        description="Compression level, deflate 1..9, zstd 1..22. null: 9 for deflate, 3 for zstd.",
+    )
+    overhead_bytes: int = Field(
+        default=24,
+        ge=0,
+        le=1_000_000,
+        description="long_range: constant bytes of a compressed piece, left out of its cost "
+        "(0..1000000).",
+    )
+    quotas: dict[str, Quota] = Field(
+        default={},
+        description="Share of the budget by source, for example {web: {max_share: 0.3}}.",
+    )
+    seed: int = Field(default=0, ge=0, le=2**63 - 1, description="Seed of everything random.")
+
+    def selection(self) -> SelectionConfig:
+        """Return the checked configuration.
+
+        Raises:
+            ValueError: not exactly one budget, or fields that do not go together.
+        """
+        given = [f"{name}={getattr(self, name)}" for name in _BUDGETS if self._has(name)]
+        if len(given) != 1:
+            raise ValueError(f"budget: got {' and '.join(given) or 'none'}. {_ONE_BUDGET}")
+        values = {name: getattr(self, name) for name in type(self).model_fields}
+        values["strategy"] = self.strategy.value
+        values["codec"] = self.codec.value if self.codec else None
+        values["quotas"] = {s: (q.min_share, q.max_share) for s, q in self.quotas.items()}
+        return SelectionConfig(**values)
+
+    def _has(self, name: str) -> bool:
+        return getattr(self, name) is not None
+
+
+def stage_defaults(data_root: Path, stage: Stage) -> dict[str, Any]:
+    """Return the launchpad values that ``selection.toml`` of a data root sets for a stage.
+
+    Without the file, or without a budget in its table, the budget is 200,000 tokens for sft
+    and 100,000 for preference.
+
+    Raises:
+        ValueError: the file is no TOML, or a table or field of it is unknown or out of range.
+    """
+    path = data_root / DEFAULTS_FILE
+    values = dict(_read_tables(path).get(stage, {}))
+    if not any(name in values for name in _BUDGETS):
+        values["budget_tokens"] = DEFAULT_BUDGET_TOKENS[stage]
+    unknown = sorted(set(values) - set(SelectionTunables.model_fields))
+    if unknown:
+        allowed = ", ".join(SelectionTunables.model_fields)
+        raise ValueError(f"{path}: [{stage}] sets {', '.join(unknown)}; allowed are {allowed}")
+    try:
+        SelectionTunables(**values).selection()
+    except ValueError as error:
+        raise ValueError(f"{path}: [{stage}]: {error}") from error
+    return values
+
+
+def tunables(data_root: Path, stage: Stage) -> type[SelectionTunables]:
+    """Return the configuration class of a stage, with the defaults of this data root.
+
+    Raises:
+        ValueError: see :func:`stage_defaults`.
+    """
+    known = SelectionTunables.model_fields
+    fields: dict[str, Any] = {
+        name: (known[name].annotation, FieldInfo.merge_field_infos(known[name], default=value))
+        for name, value in stage_defaults(data_root, stage).items()
+    }
+    return create_model(f"{stage.title()}Selection", __base__=SelectionTunables, **fields)
+
+
+def default_selection(data_root: Path, stage: Stage) -> SelectionConfig:
+    """Return what a selection does when nothing is changed in the launchpad.
+
+    Raises:
+        ValueError: see :func:`stage_defaults`.
+    """
+    return SelectionTunables(**stage_defaults(data_root, stage)).selection()
+
+
+def default_op_config(data_root: Path, stage: Stage) -> dict[str, Any]:
+    """Return every launchpad value as the file sets it now, whatever it said at load time.
+
+    Raises:
+        ValueError: see :func:`stage_defaults`.
+    """
+    return SelectionTunables(**stage_defaults(data_root, stage)).model_dump(mode="json")
+
+
+def _read_tables(path: Path) -> Mapping[str, Mapping[str, Any]]:
+    if not path.exists():
+        return {}
+    try:
+        tables = tomllib.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: not valid TOML in UTF-8: {error}") from error
+    wrong = [key for key, value in tables.items() if key not in STAGES or not _is_table(value)]
+    if wrong:
+        raise ValueError(
+            f"{path}: got {', '.join(wrong)}; allowed are the tables "
+            f"{', '.join(f'[{stage}]' for stage in STAGES)}"
+        )
+    return cast("Mapping[str, Mapping[str, Any]]", tables)
+
+
+def _is_table(value: object) -> bool:
+    return isinstance(value, dict)

@@ -1,0 +1,75 @@
+"""What the assets tell about themselves in the UI."""
+
+import base64
+
+import dagster as dg
+import polars as pl
+
+COLUMN_DESCRIPTIONS = {
+    "sample_id": "content hash of the normalised turns",
+    "batch": "name of the dropped file or folder",
+    "source": "where the sample comes from, as sidecar, record or file name say",
+    "source_file": "file inside the batch",
+    "source_row": "row in that file, from 1",
+    "format": "record format that was recognised",
+    "turns": "the conversation",
+    "prompt": "the turns that both continuations answer",
+    "chosen": "the preferred continuation",
+    "rejected": "the less preferred continuation",
+    "chosen_score": "the pool's own rating of the chosen continuation",
+    "rejected_score": "the pool's own rating of the rejected continuation",
+    "raw": "the record as it came",
+    "num_bytes": "bytes of the serialised text",
+    "num_tokens": "tokens of the serialised text",
+    "deflate_bytes": "compressed alone with deflate",
+    "zstd_bytes": "compressed alone with zstd",
+    "pi": "last known ratio, raw / compressed bytes, higher = more redundant",
+    "rank": "place in pick order, from 1",
+    "round": "round in which it was picked",
+}
+
+
+def table_metadata(table: pl.DataFrame) -> dict[str, dg.MetadataValue]:
+    """Return row count and column schema under the keys that Dagster shows on its own."""
+    columns = [
+        dg.TableColumn(name, str(dtype), description=COLUMN_DESCRIPTIONS.get(name))
+        for name, dtype in table.schema.items()
+    ]
+    return {
+        "dagster/row_count": dg.MetadataValue.int(table.height),
+        "dagster/column_schema": dg.MetadataValue.table_schema(dg.TableSchema(columns)),
+    }
+
+
+def markdown_table(table: pl.DataFrame) -> dg.MetadataValue:
+    """Return a small table as Markdown, ``none`` where it has no rows."""
+    if table.is_empty():
+        return dg.MetadataValue.md("none")
+    # A pipe or line end inside a name would end its cell.
+    text = pl.col(pl.String).str.replace_all(r"[|\r\n]", " ")
+    with pl.Config(
+        tbl_formatting="MARKDOWN",
+        tbl_hide_dataframe_shape=True,
+        tbl_hide_column_data_types=True,
+        tbl_rows=-1,
+        tbl_cols=-1,
+        tbl_width_chars=10_000,
+        fmt_str_lengths=100,
+        float_precision=3,
+        thousands_separator=",",
+    ):
+        return dg.MetadataValue.md(str(table.with_columns(text)))
+
+
+def counts_table(table: pl.DataFrame, column: str, limit: int = 10) -> dg.MetadataValue:
+    """Return the most frequent values of a column, with their counts, as Markdown."""
+    counts = (
+        table.group_by(column).len("num_rows").sort("num_rows", column, descending=[True, False])
+    )
+    return markdown_table(counts.head(limit))
+
+
+def picture(png: bytes, title: str) -> dg.MetadataValue:
+    """Return a PNG picture that the UI shows in place."""
+    encoded = base64.b64encode(png).decode("ascii")
+    return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{encoded})")

@@ -1,0 +1,79 @@
+"""Notices runs whose process is gone, so that a power cut does not block the queue for ever."""
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import dagster as dg
+from dagster._core.errors import DagsterUserCodeUnreachableError
+from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
+from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
+from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
+from dagster_shared.serdes import deserialize_value
+
+# On runs without a code server: the file that their process keeps locked while it lives.
+LOCK_TAG = "zip_pipeline/lock"
+_SERVER_TAG = ".dagster/grpc_info"
+
+
+class LocalRunLauncher(DefaultRunLauncher):
+    """Dagster's default launcher that can also tell whether a run's process still lives.
+
+    With run monitoring on, a run that died together with its code server is marked as failed
+    (and retried) instead of being counted as running.
+    """
+
+    @property
+    def supports_check_run_worker_health(self) -> bool:
+        """Whether monitoring may ask for the health of runs."""
+        return True
+
+    def check_run_worker_health(self, run: dg.DagsterRun) -> CheckRunHealthResult:
+        """Return whether the process of a started run lives; RUNNING where nothing can tell."""
+        lock = run.tags.get(LOCK_TAG)
+        if lock is not None:
+            lives = is_locked(Path(lock))
+        else:
+            lives = _SERVER_TAG not in run.tags or self._server_has(run)
+        if lives:
+            return CheckRunHealthResult(WorkerStatus.RUNNING)
+        return CheckRunHealthResult(WorkerStatus.FAILED, "the process of this run is gone")
+
+    def _server_has(self, run: dg.DagsterRun) -> bool:
+        client = self._get_grpc_client_for_termination(run.run_id)  # type: ignore[no-untyped-call]
+        if client is None:  # finished meanwhile
+            return True
+        try:
+            reply = client.can_cancel_execution(CanCancelExecutionRequest(run_id=run.run_id))
+        except DagsterUserCodeUnreachableError:
+            return False
+        return deserialize_value(reply, CanCancelExecutionResult).can_cancel
+
+
+@contextmanager
+def held_lock(path: Path) -> Iterator[bool]:
+    """Hold the lock ``path`` for as long as the block lasts; yield whether it was free.
+
+    The lock ends with the process, however that ends.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def is_locked(path: Path) -> bool:
+    """Return whether some process holds the lock ``path``."""
+    if not path.exists():
+        return False
+    with path.open() as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        return False

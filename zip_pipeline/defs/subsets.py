@@ -1,0 +1,204 @@
+"""The selected subset of a stage: one numbered, immutable version per change."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from zip_pipeline.defs.configuration import tunables
+from zip_pipeline.defs.ingestion import OWNERS
+from zip_pipeline.defs.metadata import markdown_table, picture, table_metadata
+from zip_pipeline.defs.partitions import compression_state_key, raw_pool_key, zip_subset_key
+from zip_pipeline.defs.resources import DataRootResource
+from zip_pipeline.pool.assemble import assemble_pool
+from zip_pipeline.pool.ingest import batch_metadata
+from zip_pipeline.pool.states import read_state
+from zip_pipeline.report.figures import selection_figure
+from zip_pipeline.report.tables import num_by_fate, top_sources
+from zip_pipeline.samples import Stage, serialised_text
+from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.selection.progress import Progress
+from zip_pipeline.selection.select import select
+from zip_pipeline.storage import DataRoot, fingerprint
+
+ZIP_SUBSET_CODE_VERSION = "1"
+SECONDS_BETWEEN_PROGRESS = 10.0
+
+
+@dataclass(frozen=True)
+class StoredVersion:
+    """A version of a subset, read back from disk."""
+
+    number: int
+    path: Path
+    subset: pl.DataFrame
+    ledger: pl.DataFrame
+    manifest: dict[str, Any]
+
+
+def read_version(root: DataRoot, stage: Stage, number: int) -> StoredVersion:
+    """Return version ``number`` of a stage's subset.
+
+    Raises:
+        ValueError: there is no such version.
+    """
+    store = root.versions(stage)
+    path = store.path(number)
+    return StoredVersion(
+        number=number,
+        path=path,
+        subset=pl.read_parquet(path / "subset.parquet", glob=False, hive_partitioning=False),
+        ledger=pl.read_parquet(path / "ledger.parquet", glob=False, hive_partitioning=False),
+        manifest=store.manifest(number),
+    )
+
+
+def current_version(root: DataRoot, stage: Stage, config: SelectionConfig) -> int | None:
+    """Return the latest version if it comes from the pool as it is and from ``config``."""
+    store = root.versions(stage)
+    number = store.latest()
+    if number is None:
+        return None
+    manifest = store.manifest(number)
+    is_current = (
+        manifest["inputs"] == pool_inputs(root, stage)
+        and manifest["config_fingerprint"] == config.fingerprint()
+    )
+    return number if is_current else None
+
+
+def pool_inputs(root: DataRoot, stage: Stage) -> dict[str, str]:
+    """Return the content fingerprint of every ingested batch, from metadata alone."""
+    return {
+        batch: batch_metadata(root, stage, batch)["fingerprint"] for batch in root.batches(stage)
+    }
+
+
+def zip_subset_asset(stage: Stage, data_root_path: Path) -> dg.AssetsDefinition:
+    """Return the asset ``<stage>/zip_subset``, with launchpad defaults of that data root."""
+    tunables_of_stage = tunables(data_root_path, stage)
+
+    @dg.asset(
+        key=zip_subset_key(stage),
+        deps=[raw_pool_key(stage), compression_state_key(stage)],
+        group_name=stage,
+        owners=OWNERS,
+        kinds={"polars", "parquet", "zstandard"},
+        code_version=ZIP_SUBSET_CODE_VERSION,
+        # One selection of a stage at a time: they share the folder of checkpoints.
+        pool=f"{stage}_selection",
+        description="The most informative samples of the whole pool within one budget, as a "
+        "numbered version with ledger and manifest. Nothing changed: the latest version stays.",
+    )
+    def zip_subset(
+        context: dg.AssetExecutionContext,
+        config: tunables_of_stage,  # type: ignore[valid-type]
+        data_root: DataRootResource,
+    ) -> dg.MaterializeResult[None]:
+        root = data_root.root
+        wanted = config.selection()  # type: ignore[attr-defined]
+        number = current_version(root, stage, wanted) if root.batches(stage) else None
+        reused = number is not None
+        if number is None:
+            number = write_version(root, stage, wanted, context.log.info)
+        context.log.info(f"{stage} version {number}{', unchanged' if reused else ''}")
+        return describe_version(read_version(root, stage, number), stage, reused=reused)
+
+    return zip_subset
+
+
+def write_version(
+    root: DataRoot, stage: Stage, config: SelectionConfig, log: Callable[[str], object]
+) -> int:
+    """Select from the pool as it is and store the outcome as a new version.
+
+    Raises:
+        ValueError: no batch is ingested, or one lacks its compression state.
+    """
+    if not root.batches(stage):
+        raise ValueError(
+            f"{root.raw(stage)}: no batch of stage {stage} is ingested; drop a file there and "
+            f"materialise {stage}/raw_pool and {stage}/compression_state for its partition"
+        )
+    pool = assemble_pool(root, stage)
+    selection = select(
+        pool.samples,
+        pl.concat([read_state(root, stage, batch) for batch in pool.fingerprints]),
+        stage,
+        config,
+        progress=_ProgressLog(log),
+        checkpoint=root.checkpoints(stage) / f"{config.fingerprint()}.npz",
+        duplicates=pool.duplicates,
+        inputs=pool.fingerprints,
+        counts={
+            "num_rows_read": pool.num_rows_read,
+            "num_quarantined": pool.num_quarantined,
+            "num_duplicates": pool.num_duplicates,
+        },
+    )
+    return root.versions(stage).write(
+        selection.subset(pool.samples), selection.ledger, selection.manifest
+    )
+
+
+def describe_version(
+    version: StoredVersion, stage: Stage, *, reused: bool
+) -> dg.MaterializeResult[None]:
+    """Return a version as what the UI shows: counts, R, sources, plot and data version."""
+    return dg.MaterializeResult(
+        metadata={"version": version.number, "reused": reused} | _version_metadata(version, stage),
+        data_version=dg.DataVersion(_content_fingerprint(version.subset, stage)),
+    )
+
+
+def _version_metadata(version: StoredVersion, stage: Stage) -> dict[str, Any]:
+    manifest = version.manifest
+    counts = ("num_rows_read", "num_samples", "num_quarantined", "num_duplicates", "num_picked")
+    title = f"{stage} version {version.number}: {manifest['strategy']}"
+    return {
+        "strategy": manifest["strategy"],
+        **_ratios("pool", manifest["pool_compression_ratio"]),
+        **_ratios("subset", manifest["compression_ratio"]),
+        **{name: manifest[name] for name in (*counts, "picked_tokens", "picked_bytes")},
+        f"budget_{manifest['budget']['unit']}": manifest["budget"]["value"],
+        "unused_budget": manifest["unused_budget"],
+        "plot": picture(selection_figure(version.ledger, title), title),
+        "top_sources": markdown_table(top_sources(version.ledger)),
+        "fates": dg.MetadataValue.json(num_by_fate(version.ledger)),
+        "config": dg.MetadataValue.json(manifest["config"]),
+        "path": dg.MetadataValue.path(str(version.path)),
+        "pool_fingerprint": manifest["pool_fingerprint"],
+        **table_metadata(version.subset),
+    }
+
+
+def _ratios(what: str, by_codec: dict[str, float]) -> dict[str, float]:
+    return {f"{what}_compression_ratio_{codec}": round(r, 4) for codec, r in by_codec.items()}
+
+
+def _content_fingerprint(subset: pl.DataFrame, stage: Stage) -> str:
+    """Return a hash of the picks in order, so that equal picks keep the data version."""
+    texts = subset.select(serialised_text(stage).alias("text"))["text"].to_list()
+    return fingerprint([*subset["sample_id"].to_list(), *texts])
+
+
+class _ProgressLog:
+    """Writes how far a selection has come to a log, every few seconds."""
+
+    def __init__(self, log: Callable[[str], object]) -> None:
+        self._log = log
+        self._last = -SECONDS_BETWEEN_PROGRESS
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        if now - self._last < SECONDS_BETWEEN_PROGRESS:
+            return
+        self._last = now
+        self._log(
+            f"round {progress.round}: {progress.num_picked:,} picked, {progress.used:,} of "
+            f"{progress.budget:,} {progress.unit}, {progress.seconds:.0f} s"
+        )

@@ -1,0 +1,23 @@
+"""A graph over a temporary data root."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from zip_pipeline_tests.defs.graph import Graph
+
+
+@pytest.fixture
+def graph(tmp_path: Path) -> Iterator[Graph]:
+    """Yield the graph with an instance on disk and no drops."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "instance").mkdir()
+    no_logs = {
+        "module": "dagster._core.storage.noop_compute_log_manager",
+        "class": "NoOpComputeLogManager",
+    }
+    quiet = {"telemetry": {"enabled": False}, "compute_logs": no_logs}
+    with dg.DagsterInstance.local_temp(str(tmp_path / "instance"), overrides=quiet) as instance:
+        yield Graph(instance, tmp_path / "data")

@@ -1,0 +1,191 @@
+"""The whole graph without a server."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from zip_pipeline.defs import headless
+from zip_pipeline.defs.headless import main, open_instance, run_graph
+from zip_pipeline.defs.run_launcher import held_lock
+from zip_pipeline_tests.defs.graph import Graph, alpaca_rows, pair_rows
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return a working folder with the project's dagster.yaml, and make it the current one."""
+    shutil.copy(ROOT / "dagster.yaml", tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    monkeypatch.setenv("ZIP_PIPELINE_DATA", "data")
+    return tmp_path
+
+
+@pytest.fixture
+def project(folder: Path) -> Iterator[Graph]:
+    """Yield the graph of that folder with three drops of sft and one of preference."""
+    with open_instance(folder) as instance:
+        graph = Graph(instance, folder / "data")
+        for number in range(3):
+            graph.drop("sft", f"{number}.jsonl", alpaca_rows(6, first=6 * number))
+        graph.drop("preference", "pairs.jsonl", pair_rows(5))
+        yield graph
+
+
+def _counts(graph: Graph) -> list[int]:
+    names = ("raw_pool", "compression_state", "zip_subset")
+    return [graph.num_materializations(s, name) for s in ("sft", "preference") for name in names]
+
+
+def test_headless_ingests_and_selects_everything(project: Graph, folder: Path) -> None:
+    """As a process of its own: every drop is a partition, every stage has a version, history is
+    where the UI reads it, and nothing else is written into the folder.
+    """
+    process = subprocess.run(
+        [sys.executable, "-m", "zip_pipeline.defs.headless"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert (process.returncode, process.stderr) == (0, "")
+    assert process.stdout.splitlines() == [
+        "sft 0.jsonl: done",
+        "sft 1.jsonl: done",
+        "sft 2.jsonl: done",
+        "preference pairs.jsonl: done",
+        "sft/zip_subset: done",
+        "preference/zip_subset: done",
+    ]
+    assert _counts(project) == [3, 3, 1, 1, 1, 1]
+    names = project.instance.get_dynamic_partitions("sft_batches")
+    assert sorted(names) == ["0.jsonl", "1.jsonl", "2.jsonl"]
+    assert project.root.versions("sft").numbers() == [1]
+    assert project.root.versions("preference").numbers() == [1]
+    runs = project.instance.get_runs()
+    assert {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS}
+    assert len(runs) == 6
+    assert sorted(path.name for path in folder.iterdir()) == [".dagster", "dagster.yaml", "data"]
+
+
+def test_headless_repeats_only_what_changed(project: Graph, folder: Path) -> None:
+    """Drops that are ingested as they look now are left alone; the subset is not written twice."""
+    assert run_graph(folder / "data", folder) == []
+    assert run_graph(folder / "data", folder) == []
+    assert _counts(project) == [3, 3, 2, 1, 1, 2]
+    assert project.root.versions("sft").numbers() == [1]
+    project.drop("sft", "1.jsonl", alpaca_rows(7, first=6))
+    assert run_graph(folder / "data", folder) == []
+    assert _counts(project) == [4, 4, 3, 1, 1, 3]
+    assert project.num_materializations("sft", "raw_pool", "1.jsonl") == 2
+    assert project.root.versions("sft").numbers() == [1, 2]
+    assert project.root.versions("preference").numbers() == [1]
+
+
+def test_headless_repairs_batches_whose_files_are_gone(project: Graph, folder: Path) -> None:
+    """A batch that history calls ingested but one of whose tables is missing is ingested again."""
+    assert run_graph(folder / "data", folder) == []
+    root = project.root
+    lost = [
+        root.samples("sft", "0.jsonl"),
+        root.state("sft", "1.jsonl"),
+        root.quarantine("preference", "pairs.jsonl"),
+    ]
+    for path in lost:
+        path.unlink()
+    assert run_graph(folder / "data", folder) == []
+    assert [path.exists() for path in lost] == [True] * 3
+    assert _counts(project) == [5, 5, 2, 2, 2, 2]
+
+
+def test_headless_reports_a_failed_drop_and_goes_on(
+    project: Graph, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One drop's error and an unusable name are reported; everything else is done."""
+    sidecar = project.root.raw("sft") / "1.jsonl.batch.toml"
+    sidecar.write_text('formt = "alpaca"')
+    project.drop("sft", "a...b.jsonl", alpaca_rows(1))
+    assert main(["--data-root", str(folder / "data")]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 2
+    assert lines[0].endswith("'a...b.jsonl' is no batch: the name contains '...'; rename it")
+    assert lines[1].startswith(f"sft 1.jsonl: ValueError: {sidecar}: formt = 'alpaca' is not")
+    assert _counts(project) == [2, 2, 1, 1, 1, 1]
+
+
+def test_headless_fails_on_a_failed_error_check(
+    project: Graph, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A failed check of severity ERROR is a failure; one of severity WARN is not."""
+    severity = dg.AssetCheckSeverity.ERROR
+
+    def failed(*_: object) -> dg.AssetCheckResult:
+        return dg.AssetCheckResult(passed=False, severity=severity, description="said so")
+
+    monkeypatch.setattr("zip_pipeline.defs.subset_checks._within_budget", failed)
+    assert run_graph(folder / "data", folder) == [
+        "sft/zip_subset: check within_budget failed: said so",
+        "preference/zip_subset: check within_budget failed: said so",
+    ]
+    severity = dg.AssetCheckSeverity.WARN
+    assert run_graph(folder / "data", folder) == []
+
+
+def test_headless_stops_at_an_interrupt(
+    project: Graph, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C ends the whole run, not only the step at work; the next run does the rest."""
+
+    def interrupted(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGINT)
+        time.sleep(10)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("zip_pipeline.defs.ingestion.write_state", interrupted)
+        assert main([]) == headless.INTERRUPTED == 130
+    assert _counts(project) == [1, 0, 0, 0, 0, 0]
+    assert main([]) == 0
+    assert _counts(project) == [4, 3, 1, 1, 1, 1]
+
+
+def test_headless_without_drops_is_content(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing to do is no failure, and says where it looked."""
+    assert main([]) == 0
+    assert capsys.readouterr().out == "data/raw: no drops\n"
+
+
+def test_headless_runs_once_at_a_time(
+    project: Graph, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A second run over the same data root is refused while the first is at work."""
+    with held_lock(project.path / headless.LOCK_FILE) as is_mine:
+        assert is_mine
+        assert main([]) == 1
+    assert capsys.readouterr().err == "data: another run is at work there; wait until it ends\n"
+    assert main([]) == 0
+
+
+def test_headless_needs_a_place_for_its_history(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Without dagster.yaml and DAGSTER_HOME there is none; DAGSTER_HOME is one."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    assert main([]) == 1
+    assert "no dagster.yaml, so there is no place for the history" in capsys.readouterr().err
+    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
+    (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}")
+    with open_instance(tmp_path / "elsewhere") as instance:
+        assert instance.root_directory == str(tmp_path)

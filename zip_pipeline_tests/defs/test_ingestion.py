@@ -1,0 +1,118 @@
+"""A drop becomes one partition of the pool and of the compression state."""
+
+import polars as pl
+import pytest
+
+from zip_pipeline.pool.states import read_state
+from zip_pipeline_tests.defs.graph import (
+    Graph,
+    alpaca_rows,
+    checks_of,
+    data_version_of,
+    error_of,
+    metadata_of,
+    pair_rows,
+)
+
+
+def test_ingestion_tells_what_became_of_every_row(graph: Graph) -> None:
+    """Rows read = samples + quarantined + duplicates, with reasons and sources as tables."""
+    rows = [*alpaca_rows(6), alpaca_rows(1)[0], {"instruction": "Say it.", "output": ""}]
+    graph.drop("sft", "a.jsonl", rows)
+    result = graph.ingest("sft", "a.jsonl")
+    metadata = metadata_of(result, "sft", "raw_pool")
+    names = ("num_rows_read", "num_samples", "num_quarantined", "num_duplicates")
+    assert [metadata[name] for name in names] == [8, 6, 1, 1]
+    assert metadata["dagster/row_count"] == 6
+    assert "empty_final_assistant" in metadata["quarantine_reasons"]
+    assert "alpaca" in metadata["formats"]
+    assert "| a " in metadata["top_sources"]
+    columns = [column.name for column in metadata["dagster/column_schema"].columns]
+    assert columns[:3] == ["sample_id", "batch", "source"]
+
+
+def test_compression_state_describes_every_sample_in_order(graph: Graph) -> None:
+    """The state has one row per sample of the batch, and its totals are in the metadata."""
+    graph.drop("preference", "pairs.jsonl", pair_rows(4))
+    result = graph.ingest("preference", "pairs.jsonl")
+    metadata = metadata_of(result, "preference", "compression_state")
+    state = read_state(graph.root, "preference", "pairs.jsonl")
+    samples = pl.read_parquet(graph.root.samples("preference", "pairs.jsonl"))
+    assert state["sample_id"].to_list() == samples["sample_id"].to_list()
+    assert metadata["num_samples"] == metadata["dagster/row_count"] == 4
+    assert metadata["num_bytes"] == state["num_bytes"].sum()
+    assert metadata["mean_pi"] == pytest.approx(state["pi"].mean())
+    assert checks_of(result) == {
+        "rejected_share": True,
+        "duplicate_share": True,
+        "covers_every_sample": True,
+    }
+
+
+def test_unchanged_drop_keeps_its_data_versions(graph: Graph) -> None:
+    """Materialising the same file again, touched or not, gives the same data versions."""
+    graph.drop("sft", "a.jsonl", alpaca_rows(5))
+    first = graph.ingest("sft", "a.jsonl")
+    graph.drop("sft", "a.jsonl", alpaca_rows(5))
+    again = graph.ingest("sft", "a.jsonl")
+    graph.drop("sft", "a.jsonl", alpaca_rows(6))
+    changed = graph.ingest("sft", "a.jsonl")
+    for name in ("raw_pool", "compression_state"):
+        versions = [data_version_of(result, "sft", name) for result in (first, again, changed)]
+        assert versions[0] == versions[1]
+        assert versions[1] != versions[2]
+
+
+def test_checks_of_a_drop_warn_beyond_their_thresholds(graph: Graph) -> None:
+    """More than 2 % rejected or 25 % duplicate rows are a warning that names the shares."""
+    rows = [*alpaca_rows(60), *alpaca_rows(30), {"instruction": "a"}, {"instruction": "b"}]
+    graph.drop("sft", "a.jsonl", rows)
+    result = graph.ingest("sft", "a.jsonl")
+    checks = {check.check_name: check for check in result.get_asset_check_evaluations()}
+    assert checks_of(result) == {
+        "rejected_share": False,
+        "duplicate_share": False,
+        "covers_every_sample": True,
+    }
+    assert {checks[name].severity.value for name in ("rejected_share", "duplicate_share")} == {
+        "WARN"
+    }
+    assert checks["rejected_share"].description == "a.jsonl: 2 of 92 rows (2.17%), allowed are 2%"
+    assert (
+        checks["duplicate_share"].description == "a.jsonl: 30 of 92 rows (32.61%), allowed are 25%"
+    )
+    assert result.success
+
+
+def test_coverage_check_fails_when_the_state_misses_a_sample(
+    graph: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A state that lacks a sample fails the check as an error."""
+    graph.drop("sft", "a.jsonl", alpaca_rows(5))
+    monkeypatch.setattr(
+        "zip_pipeline.defs.ingestion.read_state",
+        lambda root, stage, batch: read_state(root, stage, batch).tail(4),
+    )
+    (check,) = [
+        check
+        for check in graph.ingest("sft", "a.jsonl").get_asset_check_evaluations()
+        if check.check_name == "covers_every_sample"
+    ]
+    assert not check.passed
+    assert check.severity.value == "ERROR"
+    assert check.description == "a.jsonl: 4 rows for 5 samples, 1 samples without a row"
+
+
+def test_missing_drop_fails_with_its_path(graph: Graph) -> None:
+    """A partition whose file is gone fails and says which file."""
+    result = graph.ingest("sft", "gone.jsonl")
+    assert not result.success
+    assert str(graph.root.raw("sft") / "gone.jsonl") in error_of(result)
+
+
+@pytest.mark.parametrize("name", ["a b & c.jsonl", "größe [1]*?.jsonl", "x=1.jsonl", "100%.jsonl"])
+def test_any_file_name_can_be_a_partition(graph: Graph, name: str) -> None:
+    """Blanks, wildcards and letters of any script in a name change nothing."""
+    graph.drop("sft", name, alpaca_rows(3))
+    result = graph.ingest("sft", name)
+    assert metadata_of(result, "sft", "compression_state")["num_samples"] == 3

@@ -1,0 +1,115 @@
+"""The nightly schedule: which stages it selects, and why not the others."""
+
+from datetime import datetime
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from zip_pipeline.defs.schedules import reselection_schedule
+from zip_pipeline_tests.defs.graph import Graph, alpaca_rows, metadata_of, pair_rows
+
+SMALL_TOML = "[sft]\nbudget_samples = 5\n[preference]\nbudget_samples = 2\n"
+
+
+def _tick(graph: Graph) -> dg.RunRequest | str:
+    """Evaluate the schedule once; return the request, or why there is none."""
+    context = dg.build_schedule_context(
+        instance=graph.instance,
+        repository_def=graph.repository,
+        resources=graph.resources,
+        scheduled_execution_time=datetime(2026, 1, 5, 2),
+    )
+    with context:
+        data = graph.repository.get_schedule_def("nightly_reselection").evaluate_tick(context)
+    if not data.run_requests:
+        return data.skip_message or ""
+    (request,) = data.run_requests
+    return request
+
+
+def _selected(request: dg.RunRequest | str) -> list[str]:
+    assert isinstance(request, dg.RunRequest), request
+    return [key.to_user_string() for key in request.asset_selection or []]
+
+
+def _run(graph: Graph, request: dg.RunRequest | str) -> dg.ExecuteInProcessResult:
+    assert isinstance(request, dg.RunRequest), request
+    return graph.repository.get_job("nightly_reselection").execute_in_process(
+        instance=graph.instance,
+        run_config=request.run_config,
+        asset_selection=list(request.asset_selection or []),
+    )
+
+
+def _fill(graph: Graph) -> None:
+    (graph.path / "selection.toml").write_text(SMALL_TOML)
+    graph.reload()
+    graph.drop("sft", "a.jsonl", alpaca_rows(12))
+    graph.drop("preference", "b.jsonl", pair_rows(6))
+    assert graph.ingest("sft", "a.jsonl").success
+    assert graph.ingest("preference", "b.jsonl").success
+
+
+def test_schedule_skips_an_empty_pool_and_says_so(graph: Graph) -> None:
+    """Without any batch there is nothing to select in either stage."""
+    assert _tick(graph) == "sft: the pool is empty; preference: the pool is empty"
+
+
+def test_schedule_skips_when_nothing_changed_and_says_so(graph: Graph) -> None:
+    """After a night's versions the next night skips, naming them."""
+    _fill(graph)
+    request = _tick(graph)
+    assert _selected(request) == ["sft/zip_subset", "preference/zip_subset"]
+    result = _run(graph, request)
+    assert metadata_of(result, "sft", "zip_subset")["num_picked"] == 5
+    assert metadata_of(result, "preference", "zip_subset")["num_picked"] == 2
+    assert len(result.get_asset_check_evaluations()) == 4
+    assert _tick(graph) == (
+        "sft: neither pool nor configuration changed since version 1; "
+        "preference: neither pool nor configuration changed since version 1"
+    )
+
+
+def test_schedule_selects_only_the_stage_whose_pool_changed(graph: Graph) -> None:
+    """A new batch in one stage leaves the other alone; re-ingesting the same file changes none."""
+    _fill(graph)
+    _run(graph, _tick(graph))
+    assert graph.ingest("sft", "a.jsonl").success
+    assert isinstance(_tick(graph), str)
+    graph.drop("preference", "c.jsonl", pair_rows(8))
+    assert graph.ingest("preference", "c.jsonl").success
+    assert _selected(_tick(graph)) == ["preference/zip_subset"]
+
+
+def test_schedule_selects_a_stage_whose_configuration_changed(graph: Graph) -> None:
+    """The file's state at the tick counts, not that at loading, down to the run's outcome."""
+    _fill(graph)
+    _run(graph, _tick(graph))
+    (graph.path / "selection.toml").write_text(SMALL_TOML.replace("= 5", "= 7"))
+    request = _tick(graph)
+    assert _selected(request) == ["sft/zip_subset"]
+    assert metadata_of(_run(graph, request), "sft", "zip_subset")["num_picked"] == 7
+    assert isinstance(_tick(graph), str)
+
+
+def test_schedule_fails_on_a_wrong_defaults_file(graph: Graph) -> None:
+    """A mistake in selection.toml is an error of the tick that names the file."""
+    _fill(graph)
+    (graph.path / "selection.toml").write_text("[sft]\nk1 = 0\n")
+    with pytest.raises(Exception, match="evaluation of schedule") as caught:
+        _tick(graph)
+    assert "selection.toml: [sft]: 1 validation error" in str(caught.value.__cause__)
+
+
+@pytest.mark.parametrize(("zone", "expected"), [(None, "UTC"), ("Europe/Vienna", "Europe/Vienna")])
+def test_schedule_runs_at_two_in_its_time_zone(
+    monkeypatch: pytest.MonkeyPatch, zone: str | None, expected: str
+) -> None:
+    """02:00 in ZIP_PIPELINE_TIMEZONE, UTC by default; nobody has to switch it on."""
+    monkeypatch.delenv("ZIP_PIPELINE_TIMEZONE", raising=False)
+    if zone:
+        monkeypatch.setenv("ZIP_PIPELINE_TIMEZONE", zone)
+    schedule: Any = reselection_schedule()
+    assert (schedule.cron_schedule, schedule.execution_timezone) == ("0 2 * * *", expected)
+    assert schedule.default_status == dg.DefaultScheduleStatus.RUNNING

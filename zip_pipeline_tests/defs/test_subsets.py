@@ -1,0 +1,163 @@
+"""The subset: one immutable version per change of pool or configuration."""
+
+import hashlib
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from zip_pipeline.defs.subsets import _ProgressLog
+from zip_pipeline.selection.progress import Progress
+from zip_pipeline_tests.defs.graph import (
+    SMALL,
+    Graph,
+    alpaca_rows,
+    checks_of,
+    data_version_of,
+    error_of,
+    metadata_of,
+)
+
+NUM_BATCHES = 40
+
+
+def _files(folder: Path) -> dict[str, str]:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(p): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
+
+
+def _ingest(graph: Graph, name: str, num_rows: int, first: int = 0) -> None:
+    graph.drop("sft", name, alpaca_rows(num_rows, first))
+    assert graph.ingest("sft", name).success
+
+
+def test_changing_one_of_many_batches_recomputes_one_partition_of_two_assets(
+    graph: Graph,
+) -> None:
+    """One of 40 batches changes: its two partitions and the subset follow, nothing else; the
+    old version stays byte for byte.
+    """
+    names = [f"batch{number:02d}.jsonl" for number in range(NUM_BATCHES)]
+    for number, name in enumerate(names):
+        _ingest(graph, name, 3, first=10 * number)
+    first = graph.select("sft")
+    old_files = _files(graph.root.versions("sft").path(1))
+    assert len(old_files) == 3
+
+    graph.drop("sft", names[7], alpaca_rows(4, first=70))
+    assert graph.ingest("sft", names[7]).success
+    second = graph.select("sft")
+
+    for asset in ("raw_pool", "compression_state"):
+        counts = [graph.num_materializations("sft", asset, name) for name in names]
+        assert counts == [1] * 7 + [2] + [1] * 32
+        assert graph.num_materializations("sft", asset) == NUM_BATCHES + 1
+    assert metadata_of(first, "sft", "zip_subset")["version"] == 1
+    metadata = metadata_of(second, "sft", "zip_subset")
+    assert (metadata["version"], metadata["reused"], metadata["num_samples"]) == (2, False, 121)
+    assert graph.root.versions("sft").numbers() == [1, 2]
+    assert _files(graph.root.versions("sft").path(1)) == old_files
+
+
+def test_unchanged_pool_and_configuration_reuse_the_version(graph: Graph) -> None:
+    """Materialising again writes no twin; another configuration writes a new version."""
+    _ingest(graph, "a.jsonl", 12)
+    first, again = graph.select("sft"), graph.select("sft")
+    other = graph.select("sft", {**SMALL, "strategy": "random", "seed": 3})
+    described = [metadata_of(result, "sft", "zip_subset") for result in (first, again, other)]
+    assert [(m["version"], m["reused"]) for m in described] == [(1, False), (1, True), (2, False)]
+    assert graph.root.versions("sft").numbers() == [1, 2]
+    versions = [data_version_of(result, "sft", "zip_subset") for result in (first, again, other)]
+    assert versions[0] == versions[1]
+    assert versions[1] != versions[2]
+
+
+def test_equal_picks_keep_the_data_version(graph: Graph) -> None:
+    """Another configuration that picks the same samples is a new version of equal content."""
+    _ingest(graph, "a.jsonl", 4)
+    everything = [
+        graph.select("sft", {**SMALL, "budget_samples": budget, "k3": 1}) for budget in (4, 5)
+    ]
+    assert [metadata_of(r, "sft", "zip_subset")["version"] for r in everything] == [1, 2]
+    assert len({data_version_of(result, "sft", "zip_subset") for result in everything}) == 1
+
+
+def test_version_metadata_tells_counts_ratios_sources_and_plot(graph: Graph) -> None:
+    """What the UI shows: counts, R before and after, budget, sources, a picture, the schema."""
+    _ingest(graph, "a.jsonl", 12)
+    _ingest(graph, "b.jsonl", 12, first=8)
+    metadata = metadata_of(graph.select("sft"), "sft", "zip_subset")
+    counts = ("num_rows_read", "num_samples", "num_quarantined", "num_duplicates", "num_picked")
+    assert [metadata[name] for name in counts] == [24, 20, 0, 4, 5]
+    assert (metadata["budget_samples"], metadata["unused_budget"]) == (5, 0)
+    assert metadata["dagster/row_count"] == 5
+    subset = pl.read_parquet(graph.root.versions("sft").path(1) / "subset.parquet")
+    assert subset["rank"].to_list() == [1, 2, 3, 4, 5]
+    assert metadata["picked_tokens"] > 0
+    assert metadata["picked_bytes"] > 0
+    assert metadata["pool_compression_ratio_zstd"] > metadata["subset_compression_ratio_zstd"] > 1
+    assert "| source" in metadata["top_sources"]
+    assert metadata["plot"].startswith("![sft version 1: zip](data:image/png;base64,iVBOR")
+    assert metadata["fates"]["duplicate"] == 4
+    assert sum(metadata["fates"].values()) == 24
+    assert metadata["config"]["k1"] == 20
+
+
+def test_subset_of_an_empty_pool_fails_with_the_remedy(graph: Graph) -> None:
+    """Without any batch the error says where to drop a file."""
+    result = graph.select("sft")
+    assert not result.success
+    assert f"{graph.root.raw('sft')}: no batch of stage sft is ingested; drop" in error_of(result)
+
+
+def test_subset_without_a_compression_state_fails_with_the_remedy(graph: Graph) -> None:
+    """A batch that lacks its state is named, with what to materialise."""
+    _ingest(graph, "a.jsonl", 5)
+    graph.root.state("sft", "a.jsonl").unlink()
+    result = graph.select("sft")
+    assert not result.success
+    assert "materialise sft/compression_state" in error_of(result)
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"k1": 0}, "k1\n  Input should be greater than or equal to 1"),
+        ({"level": 23}, "level\n  Input should be less than or equal to 22"),
+        ({"budget_bytes": 7}, "budget: got budget_samples=5 and budget_bytes=7. Exactly one"),
+        ({"budget_samples": None}, "budget: got none. Exactly one of the three budgets"),
+        ({"k3": 9}, "k1, k2, k3: got 20, 6, 9; needed is k1 >= k2 >= k3"),
+        ({"level": 12}, "level: got 12; codec 'deflate' allows 1 to 9"),
+    ],
+)
+def test_launchpad_values_out_of_range_fail_with_a_readable_error(
+    graph: Graph, config: dict[str, int | None], message: str
+) -> None:
+    """A wrong value fails the run before any work, naming the field and what is allowed."""
+    _ingest(graph, "a.jsonl", 3)
+    result = graph.select("sft", SMALL | config)
+    assert not result.success
+    assert message in error_of(result)
+    assert graph.root.versions("sft").numbers() == []
+
+
+def test_checkpoints_are_gone_after_a_selection(graph: Graph) -> None:
+    """A finished selection leaves no unfinished one behind."""
+    _ingest(graph, "a.jsonl", 30)
+    config = {**SMALL, "budget_samples": 20, "k3": 1}
+    assert checks_of(graph.select("sft", config))["within_budget"]
+    assert _files(graph.root.checkpoints("sft")) == {}
+
+
+def test_progress_is_logged_every_few_seconds_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of rounds that follow in quick succession only the first is logged."""
+    clock = iter([100.0, 101.0, 109.9, 110.0])
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    lines: list[str] = []
+    log = _ProgressLog(lines.append)
+    for number in range(1, 5):
+        log(Progress(number, 100 * number, 1000 * number, 9000, "tokens", 1.5))
+    assert lines == [
+        "round 1: 100 picked, 1,000 of 9,000 tokens, 2 s",
+        "round 4: 400 picked, 4,000 of 9,000 tokens, 2 s",
+    ]
