@@ -1,0 +1,115 @@
+"""Do one write again and again, killed before its first, second, ... last file operation.
+
+``python -m zip_pipeline_tests.end_to_end.crash_points ACTION BASE FOLDER`` copies BASE to
+``FOLDER/1``, ``FOLDER/2``, ... and does the action in each, in a forked process that is killed
+before operation 1, 2, ... until one survives. What stands in the folders is what a crash leaves.
+"""
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+
+from zip_pipeline.cli.output_files import OutputFiles
+from zip_pipeline.pool.ingest import ingest_drop
+from zip_pipeline.pool.states import write_state
+from zip_pipeline.selection.checkpoint import ROUNDS_BETWEEN, Checkpoint
+from zip_pipeline.selection.progress import Run
+from zip_pipeline.storage import DataRoot
+
+BATCH = "a.jsonl"
+# What Python reports before it creates, moves, changes or removes a file.
+_OPERATIONS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod")
+
+
+def publish(folder: Path, num_records: int = 2) -> None:
+    """Write the three files of a selection of so many records."""
+    files = OutputFiles(folder / "out.jsonl")
+    ledger = pl.DataFrame({"fate": ["picked"] * num_records})
+    files.prepare(resume=False)
+    records = "{}\n" * num_records
+    files.publish(lambda p: p.write_text(records), ledger, lambda: {"num_picked": num_records})
+
+
+def version(folder: Path) -> None:
+    """Write one more version."""
+    ids = {"sample_id": ["one", "two"]}
+    ledger = pl.DataFrame(ids | {"fate": ["picked"] * 2, "rank": [1, 2]})
+    DataRoot(folder).versions("sft").write(pl.DataFrame(ids), ledger, {"num_picked": 2})
+
+
+def batch(folder: Path) -> None:
+    """Ingest the drop and measure its samples."""
+    ingest_drop(DataRoot(folder), "sft", BATCH)
+    write_state(DataRoot(folder), "sft", BATCH)
+
+
+def checkpoint(folder: Path, num_rounds: int = 2 * ROUNDS_BETWEEN) -> None:
+    """Store the state of a selection."""
+    run = Run.start(np.ones(40_000))
+    run.num_rounds = num_rounds
+    run.picks = list(range(num_rounds))
+    Checkpoint(folder / "selection", "key").save(run)
+
+
+ACTIONS: dict[str, Callable[[Path], None]] = {
+    action.__name__: action for action in (publish, version, batch, checkpoint)
+}
+
+
+def _kill_before(number: int, folder: Path) -> None:
+    """Let this process die right before its operation of that number below ``folder``.
+
+    It ends with an error where it opens a visible file to write: only a rename may make one.
+    """
+    num_seen = 0
+
+    def hook(event: str, arguments: tuple[object, ...]) -> None:
+        nonlocal num_seen
+        if event == "open" and _writes_visibly(folder, *arguments):
+            os._exit(1)
+        if event in _OPERATIONS and any(str(folder) in str(a) for a in arguments[:2]):
+            num_seen += 1
+            if num_seen == number:
+                os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(hook)
+
+
+def _writes_visibly(folder: Path, path: object, _mode: object, flags: object) -> bool:
+    assert isinstance(flags, int)
+    hidden = f"/{str(path).removeprefix(str(folder))}".find("/.") >= 0
+    return str(folder) in str(path) and not hidden and bool(flags & (os.O_WRONLY | os.O_RDWR))
+
+
+def _survives(action: Callable[[Path], None], number: int, folder: Path) -> bool:
+    # Forked before Polars has started its threads: each child starts its own.
+    child = os.fork()
+    if child == 0:
+        _kill_before(number, folder)
+        action(folder)
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    if os.WIFSIGNALED(status):
+        assert os.WTERMSIG(status) == signal.SIGKILL
+        return False
+    assert os.waitstatus_to_exitcode(status) == 0
+    return True
+
+
+def main(action: str, base: Path, folder: Path) -> None:
+    """Crash an action before each of its operations."""
+    number = 1
+    shutil.copytree(base, folder / "1")
+    while not _survives(ACTIONS[action], number, folder / str(number)):
+        number += 1
+        shutil.copytree(base, folder / str(number))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))

@@ -1,0 +1,136 @@
+"""Killed before every single file operation of a write: old or new, never a mixture."""
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from zip_pipeline.pool.ingest import batch_metadata
+from zip_pipeline.pool.states import is_current
+from zip_pipeline.selection.checkpoint import ROUNDS_BETWEEN, Checkpoint
+from zip_pipeline.storage import DataRoot
+from zip_pipeline_tests.cli.pools import sft_records, write_jsonl
+from zip_pipeline_tests.end_to_end import crash_points
+from zip_pipeline_tests.end_to_end.kills import check_data_root, contents, visible_files
+
+
+def _crash(action: str, base: Path, folder: Path) -> list[Path]:
+    """Return the folders that the crashes left, and last the one of the run that survived."""
+    module = "zip_pipeline_tests.end_to_end.crash_points"
+    subprocess.run([sys.executable, "-m", module, action, str(base), str(folder)], check=True)
+    found = sorted(folder.iterdir(), key=lambda path: int(path.name))
+    assert len(found) >= 4, "the action has file operations to be killed before"
+    return found
+
+
+def _seen(folders: list[Path], state: Callable[[Path], str]) -> dict[str, int]:
+    """Count what state each crash left; the survivor ends in ``new``."""
+    states = [state(folder) for folder in folders]
+    assert states[-1] == "new"
+    return {name: states.count(name) for name in states}
+
+
+def _selection(folder: Path) -> str:
+    if not (folder / "out.jsonl").exists():
+        return "absent"
+    num_records = len((folder / "out.jsonl").read_text().splitlines())
+    assert pl.read_parquet(folder / "out.ledger.parquet").height == num_records
+    manifest = json.loads((folder / "out.manifest.json").read_text())
+    assert manifest == {"num_picked": num_records}
+    return {1: "old", 2: "new"}[num_records]
+
+
+def test_crashed_select_output_is_old_new_or_absent(tmp_path: Path):
+    """OUT is there only with the ledger and the manifest that belong to it."""
+    (tmp_path / "base").mkdir()
+    crash_points.publish(tmp_path / "base", num_records=1)
+    folders = _crash("publish", tmp_path / "base", tmp_path / "crashes")
+    assert _seen(folders, _selection).keys() == {"old", "new", "absent"}
+    for folder in folders:
+        crash_points.publish(folder)
+        assert _selection(folder) == "new"
+        assert len(list(folder.iterdir())) == 3
+
+
+def _versions(folder: Path) -> str:
+    check_data_root(DataRoot(folder))
+    return {(1,): "old", (1, 2): "new"}[tuple(DataRoot(folder).versions("sft").numbers())]
+
+
+def test_crashed_version_is_whole_or_not_there(tmp_path: Path):
+    """A version appears complete; the ones before it stay as they are."""
+    crash_points.version(tmp_path / "base")
+    folders = _crash("version", tmp_path / "base", tmp_path / "crashes")
+    assert _seen(folders, _versions).keys() == {"old", "new"}
+    before = contents(DataRoot(tmp_path / "base"))
+    assert len(before) == 3
+    for folder in folders:
+        crash_points.version(folder)
+        after = contents(DataRoot(folder))
+        assert before.items() <= after.items()
+        check_data_root(DataRoot(folder))
+
+
+@pytest.fixture
+def replaced_drop(tmp_path: Path) -> DataRoot:
+    """Return a data root with an ingested batch whose drop was replaced since."""
+    root = DataRoot(tmp_path / "base")
+    root.raw("sft").mkdir(parents=True)
+    write_jsonl(root.raw("sft") / crash_points.BATCH, [*sft_records(5), "{"])
+    crash_points.batch(root.path)
+    write_jsonl(root.raw("sft") / crash_points.BATCH, [*sft_records(9), *sft_records(2)])
+    return root
+
+
+def test_crashed_ingestion_is_old_new_or_refused(tmp_path: Path, replaced_drop: DataRoot):
+    """A batch is the old one, the new one or refused; its state never describes another one."""
+    folders = _crash("batch", replaced_drop.path, tmp_path / "crashes")
+
+    def state(folder: Path) -> str:
+        root = DataRoot(folder)
+        check_data_root(root)
+        try:
+            counts = batch_metadata(root, "sft", crash_points.BATCH)
+        except ValueError:
+            return "refused"
+        if counts["num_samples"] == "5":
+            return "old"
+        return "new" if is_current(root, "sft", crash_points.BATCH) else "new without state"
+
+    assert _seen(folders, state).keys() == {"old", "refused", "new without state", "new"}
+    wanted = contents(DataRoot(folders[-1]))
+    for folder in folders:
+        crash_points.batch(folder)
+        assert contents(DataRoot(folder)) == wanted
+
+
+def test_crashed_first_ingestion_is_new_or_refused(tmp_path: Path, replaced_drop: DataRoot):
+    """A batch that was never there is not there until all of it is."""
+    for name in ("pool", "quarantine", "duplicates", "state"):
+        shutil.rmtree(replaced_drop.path / name)
+    folders = _crash("batch", replaced_drop.path, tmp_path / "crashes")
+    for folder in folders:
+        root = DataRoot(folder)
+        check_data_root(root)
+        for batch in root.batches("sft"):
+            assert batch_metadata(root, "sft", batch)["num_samples"] == "9"
+    assert DataRoot(folders[0]).batches("sft") == []
+
+
+def test_crashed_checkpoint_is_old_or_new(tmp_path: Path):
+    """A checkpoint is the last one or the one before."""
+    crash_points.checkpoint(tmp_path / "base", num_rounds=ROUNDS_BETWEEN)
+    folders = _crash("checkpoint", tmp_path / "base", tmp_path / "crashes")
+
+    def state(folder: Path) -> str:
+        run = Checkpoint(folder / "selection", "key").load()
+        assert run is not None
+        assert [path.name for path in visible_files(folder)] == ["selection"]
+        return {ROUNDS_BETWEEN: "old", 2 * ROUNDS_BETWEEN: "new"}[len(run.picks)]
+
+    assert _seen(folders, state).keys() == {"old", "new"}
