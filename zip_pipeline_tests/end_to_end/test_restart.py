@@ -70,7 +70,7 @@ def test_killed_selection_is_noticed_retried_and_finished(tmp_path: Path) -> Non
     checkpoints = tmp_path / "data" / "checkpoints" / "sft"
     with dev_server(tmp_path) as server:
         first = _launch(server)
-        server.wait("a checkpoint", lambda: list(checkpoints.glob("*.npz")), 90)
+        server.wait("a checkpoint", lambda: list(checkpoints.glob("[!.]*.npz")), 90)
         assert server.run_status(first) == "STARTED"
         server.kill()
     versions = tmp_path / "data" / "versions" / "sft"
@@ -85,4 +85,4 @@ def test_killed_selection_is_noticed_retried_and_finished(tmp_path: Path) -> Non
     assert [path.name for path in versions.iterdir()] == ["v000001"]
     manifest = json.loads((versions / "v000001" / "manifest.json").read_text())
     assert (manifest["num_picked"], manifest["num_rounds"]) == (120, 120)
-    assert not list(checkpoints.glob("*"))
+    assert not list(checkpoints.glob("[!.]*"))
