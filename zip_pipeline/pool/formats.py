@@ -33,13 +33,15 @@ def format_named(name: str, stage: Stage) -> Format:
 
 
 def detect_format(records: Sequence[Record], stage: Stage) -> Format | None:
-    """Return the format that most of the records look like, None where they look like none.
+    """Return the format that the records look like, None where they look like none.
 
-    Ties go to the format that asks for more; :data:`FORMATS` has them in that order.
+    Of the formats that fit at least three quarters as many records as the best one does it is the one
+    that asks for most, so that a few broken records do not hide it; :data:`FORMATS` has them in
+    that order.
     """
     counts = [(sum(map(f.matches, records)), f) for f in _of_stage(stage)]
-    num_matches, best = max(counts, key=lambda item: item[0])
-    return best if num_matches else None
+    most = max(num_matches for num_matches, _ in counts)
+    return next(f for num, f in counts if 4 * num >= 3 * most) if most else None
 
 
 def describe_unknown(record: Record, stage: Stage) -> str:

@@ -14,6 +14,15 @@ def test_detection_takes_the_format_of_most_records():
     assert detect_format([QUESTION, {}, {}], "sft") is FORMATS["question_answer"]
 
 
+def test_detection_is_not_misled_by_a_broken_record():
+    """One dialogue without its answer does not make the others a wider format."""
+    side = "\n\nHuman: q\n\nAssistant: "
+    pair = {"chosen": side + "a", "rejected": side + "b"}
+    broken = pair | {"rejected": ""}
+    assert detect_format([pair, broken, pair, pair], "preference") is FORMATS["dialogue_pair"]
+    assert detect_format([ALPACA, QUESTION, QUESTION], "sft") is FORMATS["question_answer"]
+
+
 def test_detection_gives_none_where_nothing_fits():
     """Records of no known format have no format, nor have no records at all."""
     assert detect_format([{"a": 1}], "sft") is None
