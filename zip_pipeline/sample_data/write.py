@@ -1,0 +1,88 @@
+"""Writes the sample drops into the drop folders of a data root."""
+
+from pathlib import Path
+from random import Random
+
+from zip_pipeline.sample_data.drops import (
+    PREFERENCE_DROPS,
+    SFT_DROPS,
+    Drop,
+    drop_tasks,
+    preference_file,
+    sft_file,
+)
+from zip_pipeline.sample_data.re_export import broken_re_export
+from zip_pipeline.sample_data.task import Task
+from zip_pipeline.storage import DataRoot, write_atomically
+
+STATES = ("x1", "x2", "x3", "x4", "x5")
+
+
+def _random(seed: int, drop: Drop, purpose: str) -> Random:
+    """Return the source of chance of one step, which no other drop can disturb."""
+    return Random(f"{seed} {drop.stage} {drop.name} {purpose}")
+
+
+def _sft_files(seed: int, scale: float, state: int) -> dict[str, bytes]:
+    files: dict[str, bytes] = {}
+    earlier: list[Task] = []
+    for drop in (drop for drop in SFT_DROPS if drop.state <= state):
+        num_rows = round(drop.num_rows * scale)
+        tasks = drop_tasks(drop, _random(seed, drop, "tasks"), num_rows, earlier)
+        earlier += tasks
+        if state == len(STATES) and drop.re_exported:
+            tasks = broken_re_export(_random(seed, drop, "re-export"), tasks)
+        files[drop.name] = sft_file(drop, _random(seed, drop, "file"), tasks)
+    return files
+
+
+def _preference_files(seed: int, scale: float, state: int) -> dict[str, bytes]:
+    files: dict[str, bytes] = {}
+    for drop in (drop for drop in PREFERENCE_DROPS if drop.state <= state):
+        num_rows = round(drop.num_rows * scale)
+        tasks = drop_tasks(drop, _random(seed, drop, "tasks"), num_rows, ())
+        files[drop.name] = preference_file(drop, _random(seed, drop, "file"), tasks)
+    return files
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write a file unless it already holds this content, so that nothing seems to have changed."""
+    if not path.is_file() or path.read_bytes() != content:
+        write_atomically(path, lambda temporary: temporary.write_bytes(content))
+
+
+def write_sample_data(
+    folder: Path, *, seed: int = 0, state: str = "x4", scale: float = 1.0
+) -> list[Path]:
+    """Write the sample drops of one state of the pool below a data root.
+
+    States x1 to x4 add one SFT drop each, every one in another format; x5 replaces the first
+    and the third under their own names by a broken re-export. Preference pairs come with x1
+    and x3. A file that is already there with the same content is left alone, and so are files
+    of later states and all others.
+
+    Args:
+        folder: the data root; files go to ``raw/sft`` and ``raw/preference`` below it.
+        seed: the same seed gives the same bytes.
+        state: ``x1`` to ``x5``.
+        scale: factor on the number of rows, at least 0.02; 1 gives about 4,100 conversations
+            and 1,000 pairs in x4.
+
+    Returns:
+        The files of the state, SFT first, in the order of the drops.
+
+    Raises:
+        ValueError: unknown state, or a scale below 0.02.
+    """
+    if state not in STATES:
+        raise ValueError(f"state: got {state!r}; allowed are {', '.join(STATES)}")
+    if not scale >= 0.02:
+        raise ValueError(f"scale: got {scale}; it must be at least 0.02 (1 is about 4,100 rows)")
+    number, root = STATES.index(state) + 1, DataRoot(folder)
+    contents = {root.raw("sft") / n: c for n, c in _sft_files(seed, scale, number).items()}
+    contents |= {
+        root.raw("preference") / n: c for n, c in _preference_files(seed, scale, number).items()
+    }
+    for path, content in contents.items():
+        _write(path, content)
+    return list(contents)
