@@ -35,9 +35,9 @@ def format_named(name: str, stage: Stage) -> Format:
 def detect_format(records: Sequence[Record], stage: Stage) -> Format | None:
     """Return the format that the records look like, None where they look like none.
 
-    Of the formats that fit at least three quarters as many records as the best one does it is the one
-    that asks for most, so that a few broken records do not hide it; :data:`FORMATS` has them in
-    that order.
+    Of the formats that fit at least three quarters as many records as the best one does it is
+    the one that asks for most, so that a few broken records do not hide it; :data:`FORMATS` has
+    them in that order.
     """
     counts = [(sum(map(f.matches, records)), f) for f in _of_stage(stage)]
     most = max(num_matches for num_matches, _ in counts)

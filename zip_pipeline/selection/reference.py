@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from zip_pipeline.compression.deflate_set import DeflateSet, Framing
 from zip_pipeline.compression.selected_set import Parallel, worker_count
-from zip_pipeline.selection.budget import Indices
 from zip_pipeline.samples import Stage
+from zip_pipeline.selection.budget import Indices
 from zip_pipeline.selection.checkpoint import Checkpoint
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.ledger import build_ledger

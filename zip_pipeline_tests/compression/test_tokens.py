@@ -1,9 +1,15 @@
 """Counting tokens."""
 
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models
 
 from zip_pipeline.compression.tokens import SHIPPED_TOKENIZERS, count_tokens, load_tokenizer
 
@@ -18,6 +24,59 @@ def test_counts_equal_encoding_one_text_at_a_time() -> None:
     assert counts == expected * 400
     assert counts[0] == 0
     assert counts[4] > 1
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.text(max_size=60), max_size=8))
+def test_counts_equal_those_of_single_texts_whatever_they_are(texts: list[str]) -> None:
+    """Any text has a count, alone and in a batch the same, and survives its tokens."""
+    tokenizer = load_tokenizer("tiny")
+    encoded = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
+    assert count_tokens(texts) == [len(ids) for ids in encoded]
+    assert [tokenizer.decode(ids) for ids in encoded] == texts
+
+
+def test_counts_ignore_truncation_and_padding_of_the_file(tmp_path: Path) -> None:
+    """A tokenizer file that cuts and fills its texts still counts all of them."""
+    path = tmp_path / "tokenizer.json"
+    limited = Tokenizer.from_file(str(SHIPPED_TOKENIZERS["tiny"]))
+    limited.enable_truncation(3)
+    limited.enable_padding(length=10)
+    limited.save(str(path))
+    assert count_tokens(["1 2 3 4 5", "1"], str(path)) == [9, 1]
+
+
+def test_a_changed_file_is_read_again(tmp_path: Path) -> None:
+    """The cache follows the file: another tokenizer under the same name counts anew."""
+    path = tmp_path / "tokenizer.json"
+    for vocabulary, count in (({"a": 0}, 2), ({"a": 0, "aa": 1}, 1)):
+        merges = [("a", "a")] if "aa" in vocabulary else []
+        Tokenizer(models.BPE(vocabulary, merges)).save(str(path))
+        os.utime(path, ns=(count, count))
+        assert count_tokens(["aa"], str(path)) == [count]
+
+
+def test_forked_children_count_without_a_warning() -> None:
+    """A child process neither hangs nor prints, though its parent has used the threads."""
+    code = (
+        "import os\n"
+        "from zip_pipeline.compression.tokens import count_tokens\n"
+        "texts = ['Add 3 and 4.'] * 3000\n"
+        "expected = count_tokens(texts)\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    os._exit(0 if count_tokens(texts) == expected else 1)\n"
+        "raise SystemExit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))\n"
+    )
+    environment = {k: v for k, v in os.environ.items() if k != "TOKENIZERS_PARALLELISM"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env=environment,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_a_tokenizer_may_be_a_file_or_a_folder(tmp_path: Path) -> None:

@@ -157,6 +157,7 @@ def test_pretraining_text_shares_no_sample_with_any_pool(pools: dict[str, Assemb
         assert known.isdisjoint(pools[state].samples["sample_id"])
 
 
+@pytest.mark.slow
 def test_the_shipped_tokenizer_is_what_the_script_makes() -> None:
     """Training again gives the same file, byte for byte."""
     assert train_tokenizer() == SHIPPED.read_text(encoding="utf-8")
