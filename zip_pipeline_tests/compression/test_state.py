@@ -4,9 +4,9 @@ import zlib
 
 import polars as pl
 import pytest
-from zip_pipeline.compression.tokens import count_tokens
 
 from zip_pipeline.compression.state import compression_state, state_settings, texts_of
+from zip_pipeline.compression.tokens import count_tokens
 from zip_pipeline_tests.selection.oracles import zstd_bytes_given
 from zip_pipeline_tests.selection.pools import numbered_pool
 
