@@ -18,7 +18,7 @@ from zip_pipeline.samples import Stage
 VERSION_FILES = ("subset.parquet", "ledger.parquet", "manifest.json")
 SECONDS_PER_DAY = 86_400.0
 _TEMPORARY = ".tmp-"
-GENERATED = ("pool", "quarantine", "duplicates", "state", "checkpoints", "versions")
+GENERATED = ("pool", "quarantine", "duplicates", "state", "checkpoints", "versions", "entropy_law")
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Table of versions in; risk verdict, correlations, fit and figures out."""

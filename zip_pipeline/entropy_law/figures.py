@@ -1,0 +1,232 @@
+"""The law's pictures, as PNG bytes: quality over redundancy, and all measures over versions."""
+
+import io
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from zip_pipeline.entropy_law.fit import Relation
+from zip_pipeline.entropy_law.versions_table import is_blocked
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_TRAINED = "#1f6fb2"
+_BLOCKED = "#c0392b"
+_FAINT = "#a9afb9"
+_NAMES = {
+    "R": "R, raw / compressed bytes",
+    "L": "L, probe loss, nats per token",
+    "Z": "Z",
+}
+_MAX_LABELS = 40
+
+
+def relation_figure(relation: Relation, title: str) -> bytes:
+    """Return a PNG of one relation: versions as points, curve with its 95% band where fitted.
+
+    Blocked versions are red crosses; where they have no y (they were not trained) a dashed line
+    stands at their x. Bars are one spread.
+
+    Args:
+        relation: from :func:`zip_pipeline.entropy_law.fit.relations`.
+        title: printed above the picture.
+    """
+    figure = _figure(6.4, 4.6)
+    axes = figure.subplots()
+    if relation.curve is not None:
+        curve = relation.curve
+        axes.fill_between(curve.grid, curve.low, curve.high, color=_FAINT, alpha=0.35, linewidth=0)
+        label = f"{curve.shape}, R² {curve.r_squared:.2f}, with its 95% interval"
+        axes.plot(curve.grid, curve.mean, color=_FAINT, linewidth=1.6, label=label)
+    _scatter(axes, relation.points, relation.x, relation.y)
+    blocked = relation.without_y.filter(is_blocked())
+    for number, x in blocked.select("version", relation.x).iter_rows():
+        axes.axvline(x, color=_BLOCKED, linestyle="--", linewidth=1)
+        axes.annotate(
+            f"v{number} blocked, not trained",
+            (x, 0.98),
+            xycoords=axes.get_xaxis_transform(),
+            xytext=(-3, 0),
+            textcoords="offset points",
+            rotation=90,
+            ha="right",
+            va="top",
+            fontsize=8,
+            color=_BLOCKED,
+        )
+    if relation.points.is_empty():
+        _say_nothing(axes, f"no version with {relation.x} and {relation.y} yet")
+    _finish(axes, _label(relation.x, relation.points), _label(relation.y, relation.points))
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=8, loc="best")
+    figure.suptitle(_literal(title), fontsize=12, fontweight="bold")
+    axes.set_title(relation.note, fontsize=9, color="#444444")
+    return _png(figure)
+
+
+def versions_figure(table: pl.DataFrame, stage: str, title: str) -> bytes:
+    """Return a PNG of R, L and Z over the versions of a stage, one panel each.
+
+    A line joins the versions of one series that were not blocked; a dotted line marks where the
+    probe's settings changed, so that L on its two sides cannot be compared.
+
+    Args:
+        table: the table of versions.
+        stage: ``sft`` or ``preference``.
+        title: printed above the panels.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    rows = table.filter(pl.col("stage") == stage).sort("version")
+    figure = _figure(8.4, 6.6)
+    panels = figure.subplots(3, 1, sharex=True)
+    for axes, name in zip(panels, ("R", "L", "Z"), strict=True):
+        known = rows.filter(pl.col(name).is_not_null())
+        _draw_lines(axes, known, name)
+        _scatter(axes, known, "version", name, labelled=False)
+        if known.is_empty():
+            _say_nothing(axes, f"{name} was not measured yet")
+        if name == "Z":
+            _mark_untrained(axes, rows.filter(is_blocked() & pl.col("Z").is_null()))
+        _draw_borders(axes, rows, written=name == "R")
+        _finish(axes, "", _label(name, known).replace(", ", "\n", 1))
+        axes.margins(y=0.2)
+    panels[-1].set_xlabel("version", fontsize=9)
+    if rows.height:
+        panels[-1].set_xlim(rows["version"][0] - 0.5, rows["version"][-1] + 0.5)
+        panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, nbins=20))
+    panels[0].legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
+    figure.suptitle(_literal(title), fontsize=12, fontweight="bold", x=0.02, ha="left")
+    return _png(figure)
+
+
+def _figure(width: float, height: float) -> "Figure":
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _png(figure: "Figure") -> bytes:
+    stream = io.BytesIO()
+    # No creation date or library version inside: the same table gives the same bytes.
+    figure.savefig(stream, format="png", dpi=110, metadata={"Software": None})
+    return stream.getvalue()
+
+
+def _scatter(axes: "Axes", rows: pl.DataFrame, x: str, y: str, *, labelled: bool = True) -> None:
+    overridden = pl.col("verdict").eq("risk").fill_null(False) & ~is_blocked()
+    groups = (
+        ("not blocked", rows.filter(~is_blocked() & ~overridden), "o", _TRAINED, _TRAINED),
+        ("risk, let through", rows.filter(overridden), "o", "white", _BLOCKED),
+        ("risk, blocked", rows.filter(is_blocked()), "X", _BLOCKED, _BLOCKED),
+    )
+    for label, group, marker, face, edge in groups:
+        axes.errorbar(
+            group[x].to_list(),
+            group[y].to_list(),
+            xerr=_spread(group, x),
+            yerr=_spread(group, y),
+            fmt=marker,
+            markersize=7,
+            markerfacecolor=face,
+            markeredgecolor=edge,
+            ecolor=edge,
+            elinewidth=1,
+            capsize=2,
+            # An empty group still gets its place in the legend of the panels.
+            label=label if group.height or not labelled else None,
+            zorder=3,
+        )
+    if labelled and rows.height <= _MAX_LABELS:
+        _write_versions(axes, rows, x, y)
+
+
+def _write_versions(axes: "Axes", rows: pl.DataFrame, x: str, y: str) -> None:
+    from matplotlib.patheffects import withStroke
+
+    halo = [withStroke(linewidth=2.5, foreground="white")]
+    for number, at_x, at_y in rows.select("version", x, y).iter_rows():
+        axes.annotate(
+            f"v{number}",
+            (at_x, at_y),
+            xytext=(6, 5),
+            textcoords="offset points",
+            fontsize=8,
+            zorder=4,
+            path_effects=halo,
+        )
+
+
+def _spread(rows: pl.DataFrame, name: str) -> list[float] | None:
+    column = f"{name}_spread"
+    if column not in rows.columns or rows[column].null_count() == rows.height:
+        return None
+    return [float(spread) for spread in rows[column].fill_null(0.0)]
+
+
+def _draw_lines(axes: "Axes", rows: pl.DataFrame, name: str) -> None:
+    kept = rows.filter(~is_blocked())
+    for (_,), group in kept.group_by("series", maintain_order=True):
+        axes.plot(group["version"].to_list(), group[name].to_list(), color=_FAINT, linewidth=1.2)
+
+
+def _mark_untrained(axes: "Axes", rows: pl.DataFrame) -> None:
+    for number in rows["version"]:
+        axes.annotate(
+            "not trained",
+            (number, 0.04),
+            xycoords=axes.get_xaxis_transform(),
+            ha="center",
+            fontsize=8,
+            color=_BLOCKED,
+        )
+
+
+def _draw_borders(axes: "Axes", rows: pl.DataFrame, *, written: bool) -> None:
+    series, versions = rows["series"].to_list(), rows["version"].to_list()
+    for place in range(1, rows.height):
+        if series[place] == series[place - 1]:
+            continue
+        border = (versions[place] + versions[place - 1]) / 2
+        axes.axvline(border, color="#666666", linestyle=":", linewidth=1)
+        if written:
+            axes.annotate(
+                "other probe settings",
+                (border, 0.95),
+                xycoords=axes.get_xaxis_transform(),
+                xytext=(3, 0),
+                textcoords="offset points",
+                va="top",
+                fontsize=8,
+                color="#666666",
+            )
+
+
+def _label(name: str, rows: pl.DataFrame) -> str:
+    measured = rows["Z_name"].drop_nulls().unique(maintain_order=True).to_list()
+    if name == "Z" and measured:
+        return _literal(f"Z, {' / '.join(measured)}")
+    return _NAMES[name]
+
+
+def _literal(text: str) -> str:
+    """Return the text with ``$`` made literal: matplotlib would read formulas between two."""
+    return text.replace("$", r"\$")
+
+
+def _say_nothing(axes: "Axes", text: str) -> None:
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color="#666666")
+    axes.set_yticks([])
+
+
+def _finish(axes: "Axes", x_label: str, y_label: str) -> None:
+    axes.set_xlabel(x_label, fontsize=9)
+    axes.set_ylabel(y_label, fontsize=9)
+    axes.margins(0.12)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8)

@@ -1,0 +1,166 @@
+"""How quality, redundancy and loss hang together over the versions, with what is uncertain."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+
+from zip_pipeline.entropy_law.baseline import same_quality
+from zip_pipeline.entropy_law.curve import Curve, Floats, Interval, fit_curve
+from zip_pipeline.entropy_law.prediction import VerdictRule
+
+MIN_POINTS = 5
+"""The fewest points at which a rank correlation can be significant at 5% (2 of 120 orders)."""
+NUM_RESAMPLES = 2000
+NUM_PERMUTATIONS = 10_000
+PAIRS = (("R", "Z"), ("L", "Z"), ("L", "R"))
+
+
+@dataclass(frozen=True)
+class Relation:
+    """What is known of y over x: points, rank correlation and curve, or why there are none.
+
+    ``points`` are the versions with both, ``without_y`` those of which only x was measured.
+    """
+
+    x: str
+    y: str
+    points: pl.DataFrame
+    without_y: pl.DataFrame
+    spearman: float | None
+    interval: Interval | None
+    p_value: float | None
+    curve: Curve | None
+    note: str
+
+
+def comparable_points(
+    table: pl.DataFrame, stage: str, rule: VerdictRule | None = None
+) -> pl.DataFrame:
+    """Return the measured versions of a stage that one relation may be drawn through.
+
+    They share the series of the stage's latest version, and their Q does not differ from its
+    beyond its spread. Blocked versions are among them: they were measured, though not trained.
+
+    Args:
+        table: the table of versions.
+        stage: ``sft`` or ``preference``.
+        rule: the rule that says when Q changed; the default rule if None.
+    """
+    rows = table.filter(
+        (pl.col("stage") == stage) & pl.all_horizontal(pl.col("R", "L").is_not_null())
+    ).sort("version")
+    if rows.is_empty():
+        return rows
+    latest = rows.row(-1, named=True)
+    rows = rows.filter(pl.col("series").eq_missing(pl.lit(latest["series"], pl.String)))
+    return same_quality(latest, rows, rule or VerdictRule())
+
+
+def relations(table: pl.DataFrame, stage: str, seed: int = 0) -> list[Relation]:
+    """Return Z over R, Z over L and R over L of a stage's comparable versions.
+
+    Z counts where it was measured in the same way as for the latest version that has one.
+
+    Args:
+        table: the table of versions.
+        stage: ``sft`` or ``preference``.
+        seed: of the bootstrap.
+
+    Source: Entropy Law (arXiv 2407.06645), figures of Z over R and of R over L.
+    """
+    points = comparable_points(table, stage)
+    names = points.filter(pl.col("Z").is_not_null())["Z_name"].to_list()
+    is_same = pl.col("Z_name").eq_missing(pl.lit(names[-1] if names else None, pl.String))
+    points = points.with_columns(Z=pl.when(is_same).then(pl.col("Z")))
+    return [relation(points, x, y, seed=seed) for x, y in PAIRS]
+
+
+def relation(points: pl.DataFrame, x: str, y: str, *, seed: int = 0) -> Relation:
+    """Return the Spearman correlation and the curve of column ``y`` over column ``x``.
+
+    The interval is the 95% percentile bootstrap over versions; re-draws in which a column is
+    constant have no correlation and are left out. With few points it is too narrow, and of no
+    width where the order is perfect; so a two-sided p-value is given too, from random
+    permutations: how often unrelated columns correlate as strongly.
+
+    Args:
+        points: comparable versions, one per row; those without ``x`` are ignored.
+        x: name of a measured column.
+        y: name of another.
+        seed: of the bootstrap and the permutations.
+
+    Returns:
+        The relation; correlation and curve are None below :data:`MIN_POINTS` points or where
+        a column is constant, and ``note`` says so.
+    """
+    points = points.filter(pl.col(x).is_not_null())
+    known = points.filter(pl.col(y).is_not_null())
+    xs, ys = known[x].to_numpy(), known[y].to_numpy()
+    without_y, num = points.filter(pl.col(y).is_null()), len(known)
+    constant = [name for name in (x, y) if known[name].n_unique() == 1]
+    if num < MIN_POINTS or constant:
+        words = f"{' and '.join(constant)} did not vary over {num} points"
+        if num < MIN_POINTS:
+            words = f"insufficient points: {num} of at least {MIN_POINTS}"
+        return Relation(x, y, known, without_y, None, None, None, None, words)
+    correlation = float(_spearman(xs[None, :], ys[None, :])[0])
+    low, high = _bootstrap_interval(xs, ys, seed)
+    p_value = _permutation_p_value(xs, ys, seed)
+    words = (
+        f"{num} points, Spearman {correlation:+.2f} "
+        f"(95% {low:+.2f} to {high:+.2f}, p {p_value:.2g})"
+    )
+    curve = fit_curve(xs, ys)
+    return Relation(x, y, known, without_y, correlation, (low, high), p_value, curve, words)
+
+
+def relations_table(found: Sequence[Relation]) -> pl.DataFrame:
+    """Return one row per relation: what a person reads in place of the figure."""
+    rows = [
+        {
+            "relation": f"{r.y} over {r.x}",
+            "num_points": r.points.height,
+            "spearman": r.spearman,
+            "spearman_low": r.interval[0] if r.interval else None,
+            "spearman_high": r.interval[1] if r.interval else None,
+            "p_value": r.p_value,
+            "shape": r.curve.shape if r.curve else None,
+            "r_squared": r.curve.r_squared if r.curve else None,
+            "note": r.note,
+        }
+        for r in found
+    ]
+    columns = {"relation": pl.String, "num_points": pl.Int64, "spearman": pl.Float64}
+    columns |= {"spearman_low": pl.Float64, "spearman_high": pl.Float64, "p_value": pl.Float64}
+    return pl.DataFrame(
+        rows, schema=columns | {"shape": pl.String, "r_squared": pl.Float64, "note": pl.String}
+    )
+
+
+def _spearman(xs: Floats, ys: Floats) -> Floats:
+    """Return the rank correlation of each row of ``xs`` with that of ``ys``, NaN if constant."""
+    from scipy.stats import rankdata
+
+    ranks = [rankdata(values, axis=1) for values in (xs, ys)]
+    a, b = (r - r.mean(axis=1, keepdims=True) for r in ranks)
+    norm = np.sqrt((a * a).sum(axis=1) * (b * b).sum(axis=1))
+    products = (a * b).sum(axis=1)
+    return np.array([p / n if n > 0 else np.nan for p, n in zip(products, norm, strict=True)])
+
+
+def _bootstrap_interval(xs: Floats, ys: Floats, seed: int) -> Interval:
+    rows = np.random.default_rng(seed).integers(len(xs), size=(NUM_RESAMPLES, len(xs)))
+    low, high = np.nanquantile(_spearman(xs[rows], ys[rows]), [0.025, 0.975])
+    return float(low), float(high)
+
+
+def _permutation_p_value(xs: Floats, ys: Floats, seed: int) -> float:
+    orders = np.random.default_rng(seed).permuted(
+        np.tile(np.arange(len(xs)), (NUM_PERMUTATIONS, 1)), axis=1
+    )
+    strength = abs(_spearman(xs[None, :], ys[None, :])[0])
+    permuted = np.abs(_spearman(np.broadcast_to(xs, orders.shape), ys[orders]))
+    # The order at hand counts as one of them, so that p is never 0.
+    return float((1 + (permuted >= strength - 1e-9).sum()) / (1 + NUM_PERMUTATIONS))

@@ -1,0 +1,220 @@
+"""Ratings from a judge model: asked in parallel, asked again when malformed, never invented."""
+
+import math
+import re
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from zip_pipeline.evaluation.endpoint import EndpointError, Message, RequestRefused
+from zip_pipeline.evaluation.exchanges import Exchange, ExchangeStore, Responder
+from zip_pipeline.evaluation.parallel import ask_in_parallel
+
+# The judge is asked for [[rating]]; one pair of brackets is what it sometimes makes of that.
+_RATINGS = (re.compile(r"\[\[(\d+(?:\.\d+)?)\]\]"), re.compile(r"\[(\d+(?:\.\d+)?)\]"))
+_NO_TEXT = "(no answer)"
+
+
+@dataclass(frozen=True, kw_only=True)
+class JudgeSettings:
+    """How a judge is asked."""
+
+    model: str
+    """Its name, part of what makes a stored judgment the same."""
+    low: float
+    high: float
+    """The scale: a rating outside it is malformed."""
+    repetitions: int = 3
+    """How often each question is judged; the spread between repetitions is the judge's drift."""
+    max_re_asks: int = 2
+    """How often a judgment without a rating is asked again before it is missing."""
+    temperature: float = 0.0
+    max_tokens: int = 2048
+    num_workers: int = 8
+
+    def __post_init__(self) -> None:
+        """Refuse an empty scale and counts below their least."""
+        if not self.low < self.high:
+            raise ValueError(f"low: {self.low} is not allowed; must be below high = {self.high}")
+        for name, least in (("repetitions", 1), ("max_re_asks", 0), ("num_workers", 1)):
+            if getattr(self, name) < least:
+                raise ValueError(f"{name}: {getattr(self, name)} is not allowed; least: {least}")
+
+
+@dataclass(frozen=True)
+class Rating:
+    """The judgment on one question in one repetition.
+
+    ``value`` is None where the judge gave no rating within its scale in any attempt, or refused
+    the question (``refusal`` says why); a missing rating is left out of means, never counted 0.
+    """
+
+    repetition: int
+    value: float | None
+    num_malformed: int
+    refusal: str = ""
+
+
+@dataclass(frozen=True)
+class RatingSummary:
+    """Means over questions, with what is uncertain about them.
+
+    Attributes:
+        mean: mean of the repetitions' means.
+        drift: standard deviation between the repetitions' means; None with one repetition.
+        sampling_error: standard error of the mean over questions; None below two questions.
+        by_repetition: mean of each repetition.
+        num_ratings: ratings there are.
+        num_missing: ratings that are missing, refused ones among them.
+        num_refused: questions that the judge's endpoint refused, over all repetitions.
+        num_malformed: judgments without a rating, most of which a re-ask repaired.
+    """
+
+    mean: float
+    drift: float | None
+    sampling_error: float | None
+    by_repetition: tuple[float, ...]
+    num_ratings: int
+    num_missing: int
+    num_refused: int
+    num_malformed: int
+
+
+def parse_rating(text: str, low: float, high: float) -> float | None:
+    """Return the first ``[[rating]]`` of a judgment, None where there is none from low to high.
+
+    ``[rating]`` is read where no double brackets are found.
+
+    Source: MT-bench (arXiv 2306.05685), its published judge.
+    """
+    for pattern in _RATINGS:
+        match = pattern.search(text)
+        if match:
+            rating = float(match.group(1))
+            return rating if low <= rating <= high else None
+    return None
+
+
+def rate(
+    judge: Responder,
+    store: ExchangeStore,
+    messages: Sequence[Message],
+    repetition: int,
+    settings: JudgeSettings,
+) -> Rating:
+    """Return the judge's rating of one question.
+
+    A judgment without a rating is shown to the judge again with the request to end with one.
+
+    Raises:
+        EndpointError: the endpoint failed.
+
+    Deviation: MT-bench records such a judgment as -1 and leaves it out, without asking again.
+    """
+    conversation = tuple(messages)
+    num_malformed = 0
+    for _ in range(1 + settings.max_re_asks):
+        exchange = Exchange(
+            model=settings.model,
+            messages=conversation,
+            temperature=settings.temperature,
+            max_tokens=settings.max_tokens,
+            repetition=repetition,
+        )
+        try:
+            text = store.ask(judge, exchange).text
+        except RequestRefused as refusal:
+            return Rating(repetition, None, num_malformed, str(refusal))
+        value = parse_rating(text, settings.low, settings.high)
+        if value is not None:
+            return Rating(repetition, value, num_malformed)
+        num_malformed += 1
+        conversation += _reminder(text, settings)
+    return Rating(repetition, None, num_malformed)
+
+
+def _reminder(text: str, settings: JudgeSettings) -> tuple[Message, Message]:
+    words = (
+        f"There is no rating from {settings.low:g} to {settings.high:g} in your answer. Give it "
+        f'strictly in this form: "[[rating]]", for example: "Rating: [[{settings.high:g}]]".'
+    )
+    return (
+        {"role": "assistant", "content": text or _NO_TEXT},
+        {"role": "user", "content": words},
+    )
+
+
+def rate_all(
+    judge: Responder,
+    store: ExchangeStore,
+    questions: Sequence[Sequence[Message]],
+    settings: JudgeSettings,
+) -> list[list[Rating]]:
+    """Return the ratings of each question, one per repetition.
+
+    Args:
+        judge: who is asked.
+        store: what was answered before, and where answers go.
+        questions: the judge's conversation for each question; equal ones are asked once.
+        settings: how to ask.
+
+    Raises:
+        EndpointError: the endpoint failed, or refused every question; what is stored stays.
+    """
+    unique = {_key(messages): messages for messages in questions}
+    jobs = [(key, n) for n in range(settings.repetitions) for key in unique]
+
+    def rate_job(job: tuple[str, int]) -> Rating:
+        return rate(judge, store, unique[job[0]], job[1], settings)
+
+    ratings = dict(zip(jobs, ask_in_parallel(rate_job, jobs, settings.num_workers), strict=True))
+    if jobs and all(rating.refusal for rating in ratings.values()):
+        raise EndpointError(f"every question was refused; the first: {ratings[jobs[0]].refusal}")
+    return [
+        [ratings[_key(messages), n] for n in range(settings.repetitions)] for messages in questions
+    ]
+
+
+def _key(messages: Sequence[Message]) -> str:
+    return repr([sorted(message.items()) for message in messages])
+
+
+def summarise(ratings: Sequence[Sequence[Rating]]) -> RatingSummary:
+    """Return means and spreads of the ratings of all questions.
+
+    Args:
+        ratings: for each question one rating per repetition, as :func:`rate_all` returns them.
+
+    Raises:
+        EndpointError: there is no rating at all.
+    """
+    every = [rating for of_question in ratings for rating in of_question]
+    by_repetition: dict[int, list[float]] = {}
+    for rating in every:
+        if rating.value is not None:
+            by_repetition.setdefault(rating.repetition, []).append(rating.value)
+    num_malformed = sum(rating.num_malformed for rating in every)
+    if not by_repetition:
+        raise EndpointError(
+            f"none of {len(every)} judgments has a rating ({num_malformed} malformed answers); "
+            "try another judge model or prompt"
+        )
+    means = [statistics.fmean(by_repetition[n]) for n in sorted(by_repetition)]
+    num_ratings = sum(map(len, by_repetition.values()))
+    return RatingSummary(
+        mean=statistics.fmean(means),
+        drift=statistics.stdev(means) if len(means) > 1 else None,
+        sampling_error=_sampling_error(ratings),
+        by_repetition=tuple(means),
+        num_ratings=num_ratings,
+        num_missing=len(every) - num_ratings,
+        num_refused=sum(bool(rating.refusal) for rating in every),
+        num_malformed=num_malformed,
+    )
+
+
+def _sampling_error(ratings: Sequence[Sequence[Rating]]) -> float | None:
+    """Return the standard error of the mean over questions, each at its own mean."""
+    known = [[r.value for r in of_question if r.value is not None] for of_question in ratings]
+    means = [statistics.fmean(values) for values in known if values]
+    return statistics.stdev(means) / math.sqrt(len(means)) if len(means) > 1 else None

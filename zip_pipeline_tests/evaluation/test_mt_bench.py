@@ -1,0 +1,236 @@
+"""The MT-bench protocol, from the user's files to Z."""
+
+import json
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from zip_pipeline.evaluation.chat_client import ChatClient
+from zip_pipeline.evaluation.endpoint import Endpoint
+from zip_pipeline.evaluation.exchanges import ExchangeStore
+from zip_pipeline.evaluation.mt_bench import MtBenchResult, mt_bench_settings, run_mt_bench
+from zip_pipeline.evaluation.mt_bench_files import load_bench
+from zip_pipeline_tests.evaluation.judge_server import (
+    Behaviour,
+    JudgeServer,
+    Received,
+    in_turn,
+    says,
+)
+
+QUESTIONS = [
+    {"question_id": 81, "category": "writing", "turns": ["Write {a} poem.", "Shorter\u2028now."]},
+    {"question_id": 111, "category": "math", "turns": ["1 + 1?", "Plus 3?"], "reference": []},
+    {"question_id": "x", "category": "stem", "turns": ["Why is it blue?", "And red?"]},
+]
+REFERENCES = [{"question_id": 111, "choices": [{"turns": ["It is 2.", "It is 5."]}]}]
+PROMPTS = [
+    {"name": "pair-v2", "system_prompt": "other"},
+    {
+        "name": "single-v1",
+        "system_prompt": "You judge.",
+        "prompt_template": "Q {question} A {answer} in {{braces}}",
+    },
+    {
+        "name": "single-math-v1",
+        "system_prompt": "You judge math.",
+        "prompt_template": "Q {question} REF {ref_answer_1} A {answer}",
+    },
+    {
+        "name": "single-v1-multi-turn",
+        "system_prompt": "You judge turn two.",
+        "prompt_template": "{question_1} / {answer_1} / {question_2} / {answer_2}",
+    },
+    {
+        "name": "single-math-v1-multi-turn",
+        "system_prompt": "You judge math, turn two.",
+        "prompt_template": "{question_1} / {ref_answer_1} / {answer_1} / {question_2} / "
+        "{ref_answer_2} / {answer_2}",
+    },
+]
+
+
+def _files(folder: Path, **replaced: list[object]) -> dict[str, Path]:
+    records = {"questions": QUESTIONS, "prompts": PROMPTS, "references": REFERENCES} | replaced
+    paths = {}
+    for name, rows in records.items():
+        lines = [
+            row if isinstance(row, str) else json.dumps(row, ensure_ascii=False) for row in rows
+        ]
+        paths[name] = folder / f"{name}.jsonl"
+        paths[name].write_text("\n".join(lines) + "\n\n", encoding="utf-8")
+    return paths
+
+
+def _run(
+    model: JudgeServer, judge: JudgeServer, folder: Path, repetitions: int = 2, name: str = "v1"
+) -> MtBenchResult:
+    with (
+        ChatClient(Endpoint(url=model.url, model="served")) as answering,
+        ChatClient(Endpoint(url=judge.url, model="judge")) as judging,
+        ExchangeStore(folder / "mt_bench.jsonl") as store,
+    ):
+        return run_mt_bench(
+            load_bench(**_files(folder)),
+            model=answering,
+            model_name=name,
+            judge=judging,
+            settings=mt_bench_settings("judge", repetitions=repetitions),
+            store=store,
+        )
+
+
+def _answers(received: Received, _: int) -> Behaviour:
+    turn = (len(received.body["messages"]) + 1) // 2
+    ends = "length" if received.question == "And red?" else "stop"
+    return says(f"answer {turn} to {received.question}", finish_reason=ends)
+
+
+def _judges(received: Received, _: int) -> Behaviour:
+    by_system = {
+        "You judge.": "[[8]]",
+        "You judge math.": "[[2]]",
+        "You judge turn two.": "[[6]]",
+        "You judge math, turn two.": "none",
+    }
+    return says(by_system[received.body["messages"][0]["content"]])
+
+
+def test_mt_bench_follows_the_protocol(tmp_path: Path):
+    """Two turns are answered at the category's temperature, and each is judged at 0."""
+    with JudgeServer(_answers) as model, JudgeServer(_judges) as judge:
+        _run(model, judge, tmp_path, repetitions=1)
+    asked = {request.question: request.body for request in model.requests}
+    assert len(model.requests) == 6
+    assert asked["Shorter\u2028now."]["messages"] == [
+        {"role": "user", "content": "Write {a} poem."},
+        {"role": "assistant", "content": "answer 1 to Write {a} poem."},
+        {"role": "user", "content": "Shorter\u2028now."},
+    ]
+    assert {q: body["temperature"] for q, body in asked.items() if "?" not in q} == {
+        "Write {a} poem.": 0.7,
+        "Shorter\u2028now.": 0.7,
+    }
+    assert asked["Plus 3?"]["temperature"] == 0.0
+    assert asked["And red?"]["temperature"] == 0.1
+    assert {body["max_tokens"] for body in asked.values()} == {1024}
+    judged = [r.body for r in judge.requests if len(r.body["messages"]) == 2]
+    assert {body["temperature"] for body in judged} == {0.0}
+    assert sorted(body["messages"][1]["content"] for body in judged) == sorted(
+        [
+            "Q Write {a} poem. A answer 1 to Write {a} poem. in {braces}",
+            "Write {a} poem. / answer 1 to Write {a} poem. / Shorter\u2028now. / "
+            "answer 2 to Shorter\u2028now.",
+            "Q 1 + 1? REF It is 2. A answer 1 to 1 + 1?",
+            "1 + 1? / It is 2. / answer 1 to 1 + 1? / Plus 3? / It is 5. / answer 2 to Plus 3?",
+            "Q Why is it blue? A answer 1 to Why is it blue? in {braces}",
+            "Why is it blue? / answer 1 to Why is it blue? / And red? / answer 2 to And red?",
+        ]
+    )
+
+
+def test_mt_bench_averages_turns_and_leaves_missing_ratings_out(tmp_path: Path):
+    """Z is the mean over rated turns: 8, 6, 2, 8, 6 make 6.0; the unrated one is counted."""
+    with JudgeServer(_answers) as model, JudgeServer(_judges) as judge:
+        result = _run(model, judge, tmp_path)
+    assert result.summary.mean == 6.0
+    assert result.summary.by_repetition == (6.0, 6.0)
+    assert result.summary.drift == 0.0
+    assert (result.summary.num_ratings, result.summary.num_missing) == (10, 2)
+    assert result.summary.num_malformed == 6
+    assert result.by_category == {"math": 2.0, "stem": 7.0, "writing": 7.0}
+    assert result.by_turn == (6.0, 6.0)
+    assert (result.num_questions, result.num_cut_answers) == (3, 1)
+    assert json.loads(json.dumps(result.as_dict()))["summary"]["mean"] == 6.0
+
+
+def test_mt_bench_asks_nothing_twice(tmp_path: Path):
+    """A second run asks nobody; more repetitions ask only the judge; another model is asked."""
+    with JudgeServer(_answers) as model, JudgeServer(_judges) as judge:
+        first = _run(model, judge, tmp_path)
+        counts = len(model.requests), len(judge.requests)
+        assert counts == (6, 2 * (5 + 3))
+        assert _run(model, judge, tmp_path) == first
+        assert (len(model.requests), len(judge.requests)) == counts
+        _run(model, judge, tmp_path, repetitions=3)
+        assert (len(model.requests), len(judge.requests)) == (6, 24)
+        _run(model, judge, tmp_path, name="v2")
+        assert len(model.requests) == 12
+    assert set(Counter(repr(r.body["messages"]) for r in model.requests).values()) == {2}
+
+
+def test_mt_bench_reports_the_drift_between_repetitions(tmp_path: Path):
+    """A judge that rates each repetition differently has a drift."""
+    seen = Counter[str]()
+
+    def wavering(received: Received, _: int) -> Behaviour:
+        seen[received.question] += 1
+        return says(f"[[{6 + seen[received.question]}]]")
+
+    with JudgeServer(_answers) as model, JudgeServer(wavering) as judge:
+        result = _run(model, judge, tmp_path)
+    assert sorted(result.summary.by_repetition) == [7.0, 8.0]
+    assert result.summary.mean == 7.5
+    assert result.summary.drift == pytest.approx(0.5**0.5)
+
+
+def test_mt_bench_of_one_unrated_category_leaves_it_out(tmp_path: Path):
+    """A category without any rating has no mean, rather than one of 0."""
+    respond = in_turn([], says("I cannot say."))
+
+    def only_writing(received: Received, count: int) -> Behaviour:
+        return says("[[4]]") if "poem" in repr(received.body) else respond(received, count)
+
+    with JudgeServer(_answers) as model, JudgeServer(only_writing) as judge:
+        result = _run(model, judge, tmp_path, repetitions=1)
+    assert result.by_category == {"writing": 4.0}
+    assert result.summary.num_missing == 4
+
+
+_QUESTION = QUESTIONS[0]
+
+
+@pytest.mark.parametrize(
+    ("replaced", "message"),
+    [
+        ({"questions": []}, r"questions\.jsonl: no question in it"),
+        ({"questions": ["{"]}, r"questions\.jsonl, line 1: not JSON"),
+        ({"questions": [[1]]}, r"line 1: list; must be a JSON object"),
+        ({"questions": [_QUESTION, _QUESTION]}, "question_id 81 more than once"),
+        ({"questions": [_QUESTION | {"turns": ["one"]}]}, "line 1: turns must be a list of two"),
+        ({"questions": [_QUESTION | {"category": 3}]}, "line 1: category is 3; must be text"),
+        ({"questions": [_QUESTION | {"question_id": None}]}, "question_id is None"),
+        ({"references": []}, "no reference answer for the questions 111 of math"),
+        ({"references": [{"question_id": 111}]}, r"choices\[0\]\.turns must be a list of two"),
+        ({"prompts": PROMPTS[:3]}, "no prompt named single-v1-multi-turn, single-math-v1-multi"),
+        (
+            {"prompts": [PROMPTS[1] | {"prompt_template": "{question} {anwser}"}]},
+            r"line 1: prompt_template cannot be filled in \(KeyError\('anwser'\)\); allowed "
+            r"places: \{question\}, \{answer\}",
+        ),
+        ({"prompts": [PROMPTS[1] | {"prompt_template": "{"}]}, "cannot be filled in"),
+    ],
+)
+def test_bench_files_are_checked_before_anything_is_asked(
+    tmp_path: Path, replaced: dict[str, list[object]], message: str
+):
+    """What is wrong with a file is said with its name and line."""
+    with pytest.raises(ValueError, match=message):
+        load_bench(**_files(tmp_path, **replaced))
+
+
+def test_bench_needs_its_files(tmp_path: Path):
+    """A path without a file is named; references are optional where no question needs them."""
+    paths = _files(tmp_path, questions=[_QUESTION])
+    bench = load_bench(paths["questions"], paths["prompts"])
+    assert [q.question_id for q in bench.questions] == ["81"]
+    with pytest.raises(ValueError, match=r"absent\.jsonl: no such file"):
+        load_bench(tmp_path / "absent.jsonl", paths["prompts"])
+
+
+def test_bench_takes_references_from_the_questions(tmp_path: Path):
+    """A reference in the question's own record needs no further file."""
+    own = QUESTIONS[1] | {"reference": ["2", "5"]}
+    paths = _files(tmp_path, questions=[own])
+    assert load_bench(paths["questions"], paths["prompts"]).questions[0].references == ("2", "5")
