@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 # Holds for build environments too.
 export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 DATA ?= data
+PORT ?= 3000
 
 .PHONY: help setup system run ui test lint bench clean
 
@@ -27,8 +28,8 @@ run: setup ## the whole graph on sample data, headless, with a summary
 	@test -n "$$(ls -A $(DATA)/raw 2>/dev/null)" || $(BIN)/zip-pipeline sample-data $(DATA)
 	$(BIN)/zip-pipeline run --data-root $(DATA)
 
-ui: setup ## Dagster at http://localhost:3000
-	ZIP_PIPELINE_DATA=$(DATA) $(BIN)/dg dev --host 127.0.0.1 --port 3000
+ui: setup ## Dagster at http://localhost:3000, or PORT=…
+	ZIP_PIPELINE_DATA=$(DATA) $(BIN)/dg dev --host 127.0.0.1 --port $(PORT)
 
 lint: setup ## linters, types and import contracts
 	$(BIN)/ruff check .

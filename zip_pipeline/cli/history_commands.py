@@ -79,7 +79,10 @@ def _show_trace(console: Console, found: Trace) -> None:
     console.print("\n[bold]Where it came from[/]")
     facts = new_facts()
     for origin in found.origins:
-        place = f"{origin.source_file}, row {origin.source_row} (source {origin.source})"
+        file = "" if origin.source_file == origin.batch else f"{origin.source_file}, "
+        place = f"{file}row {origin.source_row}"
+        if origin.source is not None:
+            place += f" (source {origin.source})"
         note = f" [yellow]{escape(origin.note)}[/]" if origin.note else ""
         facts.add_row(f"  {escape(origin.batch)}", escape(place) + note)
     console.print(facts)

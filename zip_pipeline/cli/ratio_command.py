@@ -7,7 +7,9 @@ import typer
 
 from zip_pipeline.cli.console import new_table, output
 from zip_pipeline.compression.codecs import compressed_bytes
+from zip_pipeline.pool.quarantine import RejectionError
 from zip_pipeline.pool.readers import RawRow, read_rows
+from zip_pipeline.pool.streams import read_chunks
 
 Files = Annotated[list[Path], typer.Argument(metavar="FILE", help="Files to measure.")]
 Codec = Annotated[Literal["deflate", "zstd", "xz"], typer.Option(help="What compresses the bytes.")]
@@ -33,7 +35,8 @@ def ratio(
 ) -> None:
     """Print the compression ratio of FILES: raw bytes / compressed bytes.
 
-    Higher means more redundant. With several files a last line measures them joined.
+    Higher means more redundant. What lies in .gz and .zst files is measured decompressed.
+    With several files a last line measures them joined.
     """
     pieces = [_content(path, text_field) for path in files]
     table = new_table("file", "raw bytes", "compressed bytes", f"R {codec}")
@@ -54,7 +57,10 @@ def _content(path: Path, text_field: str | None) -> bytes:
         return "".join(f"{_text(row, text_field)}\n" for row in read_rows(path)).encode()
     if not path.is_file():
         raise ValueError(f"{path}: no such file; give files, not folders, or use --text-field")
-    return path.read_bytes()
+    try:
+        return b"".join(read_chunks(path))
+    except RejectionError as why:
+        raise ValueError(f"{path}: {why.reason} ({why.detail})") from why
 
 
 def _text(row: RawRow, text_field: str) -> str:

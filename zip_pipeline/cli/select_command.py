@@ -79,7 +79,8 @@ Reference = Annotated[
     typer.Option(
         "--reference-compat",
         help="Pick as the published code does: every row as it comes, no quarantine, no "
-        "deduplication, budget overshot to a multiple of k3.",
+        "deduplication, budget overshot to a multiple of k3; whole shortlists are used up, so a "
+        "small pool may end first.",
         rich_help_panel=_ROUNDS,
     ),
 ]

@@ -20,6 +20,8 @@ def show_selection(console: Console, manifest: Mapping[str, Any], ledger: pl.Dat
         facts.add_row("Quarantined", words_of_counts(reasons))
     facts.add_row("Picked", _picked(manifest))
     facts.add_row("Budget", _budget(manifest))
+    if quotas := manifest.get("quotas"):
+        facts.add_row("Quotas", words_of_quotas(quotas, manifest["budget"]["unit"]))
     facts.add_row("Left", words_of_counts(_left(ledger)))
     facts.add_row("R of pool", _ratios(manifest["pool_compression_ratio"]))
     facts.add_row("R of subset", _ratios(manifest["compression_ratio"]))
@@ -53,6 +55,19 @@ def words_of_rows(counts: Mapping[str, Any]) -> str:
 def words_of_counts(counts: Mapping[str, int]) -> str:
     """Return counted names, as in ``3 empty_answer, 1 bad_json``."""
     return escape(", ".join(f"{num:,} {name.replace('_', ' ')}" for name, num in counts.items()))
+
+
+def words_of_quotas(quotas: Mapping[str, Mapping[str, int]], unit: str) -> str:
+    """Return what each source used of what it may, and which minimum was not reached."""
+    parts = []
+    for source, quota in quotas.items():
+        used, least = quota["used"], quota["minimum"]
+        unmet = f", [yellow]minimum {least:,} not reached[/]" if used < least else ""
+        unused = ", [yellow]nothing picked: is that its name?[/]" if not used else ""
+        parts.append(
+            f"{escape(source)} {used:,} of at most {quota['maximum']:,} {unit}{unmet or unused}"
+        )
+    return "\n".join(parts)
 
 
 def _strategy(manifest: Mapping[str, Any]) -> str:

@@ -152,13 +152,17 @@ def stage_defaults(data_root: Path, stage: Stage) -> dict[str, Any]:
 def tunables(data_root: Path, stage: Stage) -> type[SelectionTunables]:
     """Return the configuration class of a stage, with the defaults of this data root.
 
-    Raises:
-        ValueError: see :func:`stage_defaults`.
+    A wrong ``selection.toml`` must not keep the graph from loading, and drops from being
+    ingested: the launchpad then shows the built-in defaults, and the selection itself fails.
     """
     known = SelectionTunables.model_fields
+    try:
+        defaults = stage_defaults(data_root, stage)
+    except ValueError:
+        defaults = {"budget_tokens": DEFAULT_BUDGET_TOKENS[stage]}
     fields: dict[str, Any] = {
         name: (known[name].annotation, FieldInfo.merge_field_infos(known[name], default=value))
-        for name, value in stage_defaults(data_root, stage).items()
+        for name, value in defaults.items()
     }
     return create_model(f"{stage.title()}Selection", __base__=SelectionTunables, **fields)
 

@@ -9,7 +9,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from zip_pipeline.defs.configuration import tunables
+from zip_pipeline.defs.configuration import stage_defaults, tunables
 from zip_pipeline.defs.ingestion import OWNERS
 from zip_pipeline.defs.metadata import markdown_table, picture, table_metadata
 from zip_pipeline.defs.partitions import compression_state_key, raw_pool_key, zip_subset_key
@@ -92,7 +92,7 @@ def zip_subset_asset(stage: Stage, data_root_path: Path) -> dg.AssetsDefinition:
         # One selection of a stage at a time: they share the folder of checkpoints.
         pool=f"{stage}_selection",
         description="The most informative samples of the whole pool within one budget, as a "
-        "numbered version with ledger and manifest. Nothing changed: the latest version stays.",
+        "numbered version with ledger and manifest. If nothing changed, the latest version stays.",
     )
     def zip_subset(
         context: dg.AssetExecutionContext,
@@ -100,6 +100,8 @@ def zip_subset_asset(stage: Stage, data_root_path: Path) -> dg.AssetsDefinition:
         data_root: DataRootResource,
     ) -> dg.MaterializeResult[None]:
         root = data_root.root
+        # Whoever wrote a wrong file meant something else than the defaults that stand in for it.
+        stage_defaults(root.path, stage)
         wanted = config.selection()  # type: ignore[attr-defined]
         number = current_version(root, stage, wanted) if root.batches(stage) else None
         reused = number is not None

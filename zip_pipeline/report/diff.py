@@ -14,8 +14,9 @@ class VersionDiff:
     """Samples and sources in, out and stayed between two versions.
 
     ``samples``: one row per sample picked in either version (sample_id, source, batch,
-    source_file, source_row, num_bytes, change, fate_before, fate_after); ``change`` is ``in``,
-    ``out`` or ``stayed``, a fate ``not_in_pool`` where that version's pool lacks the sample.
+    source_file, source_row, num_bytes, change, source_before, fate_before, fate_after);
+    ``change`` is ``in``, ``out`` or ``stayed``, a fate ``not_in_pool`` where that version's
+    pool lacks the sample.
     ``sources``: one row per source (source, change, num_before, num_after, num_in, num_out,
     num_stayed), most moved first. ``batches``: one row per input batch that was added,
     removed or changed (batch, change).
@@ -83,6 +84,7 @@ def _samples(before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
             "sample_id",
             *(pl.coalesce(name, f"{name}_before").alias(name) for name in carried),
             change=change,
+            source_before=pl.coalesce("source_before", "source"),
             fate_before=pl.col("fate_before").fill_null(NOT_IN_POOL),
             fate_after=pl.col("fate").fill_null(NOT_IN_POOL),
         )
@@ -91,15 +93,19 @@ def _samples(before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
 
 
 def _sources(samples: pl.DataFrame) -> pl.DataFrame:
-    counts = {
-        f"num_{change}": (pl.col("change") == change).sum().cast(pl.Int64)
-        for change in ("in", "out", "stayed")
-    }
-    table = samples.group_by("source").agg(**counts)
-    num_before, num_after = (
-        pl.col("num_out") + pl.col("num_stayed"),
-        pl.col("num_in") + pl.col("num_stayed"),
+    # A sample whose source has another name now has left the one and come to the other.
+    before = samples.filter(pl.col("change") != "in").select(source="source_before")
+    after = samples.filter(pl.col("change") != "out").select("source")
+    same = samples.filter(pl.col("change") == "stayed", pl.col("source") == pl.col("source_before"))
+    table = pl.concat([before, after]).unique()
+    for name, rows in (("before", before), ("after", after), ("stayed", same.select("source"))):
+        counted = rows.group_by("source").agg(pl.len().cast(pl.Int64).alias(f"num_{name}"))
+        table = table.join(counted, on="source", how="left")
+    table = table.fill_null(0).with_columns(
+        num_in=pl.col("num_after") - pl.col("num_stayed"),
+        num_out=pl.col("num_before") - pl.col("num_stayed"),
     )
+    num_before, num_after = pl.col("num_before"), pl.col("num_after")
     change = (
         pl.when(num_before == 0)
         .then(pl.lit("in"))
@@ -108,7 +114,7 @@ def _sources(samples: pl.DataFrame) -> pl.DataFrame:
         .otherwise(pl.lit("stayed"))
     )
     return (
-        table.with_columns(change=change, num_before=num_before, num_after=num_after)
+        table.with_columns(change=change)
         .select("source", "change", "num_before", "num_after", "num_in", "num_out", "num_stayed")
         .sort(pl.col("num_in") + pl.col("num_out"), "source", descending=[True, False])
     )

@@ -40,8 +40,8 @@ def _picked(row: Row, config: Row) -> str:
     if config.get("strategy") == "random":
         return f"drawn as number {row['rank']} with seed {config.get('seed', 0)}"
     return (
-        f"picked as number {row['rank']}, in round {row['round']}: its ratio {_ratio(row)} was "
-        "the lowest (least redundant) on the shortlist"
+        f"picked as number {row['rank']}, in round {row['round']}: the least redundant left on the "
+        f"shortlist (last known ratio {_ratio(row)})"
     )
 
 

@@ -25,8 +25,9 @@ _NUM_NAME_CHARACTERS = 28
 def selection_figure(ledger: pl.DataFrame, title: str) -> bytes:
     """Return a PNG of what a selection took from its pool.
 
-    Left: the distribution of the last known compression ratio over pool and subset (higher =
-    more redundant). Right: the share of samples by source, for the 12 sources with most picks.
+    Left: the distribution of each sample's own compression ratio over pool and subset (higher =
+    more redundant; what samples share with one another does not show here). Right: the share of
+    samples by source, for the 12 sources with most picks.
 
     Args:
         ledger: ledger of one selection.
@@ -77,18 +78,18 @@ def _number(value: object) -> float:
 
 
 def _draw_ratios(axes: "Axes", pool: pl.DataFrame) -> None:
-    axes.set_title("Compression ratio, last known", fontsize=10)
-    known = pool.filter(pl.col("pi").is_finite())
+    axes.set_title("Compression ratio of each sample alone", fontsize=10)
+    known = pool.filter(pl.col("initial_pi").is_finite())
     if known.is_empty():
         _say_nothing(axes, "no ratio was measured")
         return
-    edges = _edges(known["pi"])
+    edges = _edges(known["initial_pi"])
     groups = [
         ("pool", known, _POOL_COLOUR),
         ("subset", known.filter(pl.col("fate") == "picked"), _SUBSET_COLOUR),
     ]
     for name, rows, colour in groups:
-        _draw_distribution(axes, name, rows["pi"], edges, colour)
+        _draw_distribution(axes, name, rows["initial_pi"], edges, colour)
     scale = ""
     if edges[-1] > _WIDE * edges[0]:
         scale = ", log scale"

@@ -14,6 +14,7 @@ from zip_pipeline.storage import DataRoot
 
 ID_CHARACTERS = 32
 MIN_PREFIX_CHARACTERS = 6
+_ANSWERS = ("chosen", "rejected")
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Origin:
     """One place of the pool where a sample's content stands."""
 
     batch: str
-    source: str
+    source: str | None
     source_file: str
     source_row: int
     note: str
@@ -172,9 +173,19 @@ def _text(root: DataRoot, stage: Stage, sample_id: str) -> str | None:
     for table in _pool_tables(root, stage):
         rows = _rows(table, sample_id)
         if rows.height:
-            text = rows.head(1).select(serialised_text(stage).alias("text"))["text"].item()
-            return str(text)
+            return _readable(stage, rows.head(1))
     return None
+
+
+def _readable(stage: Stage, row: pl.DataFrame) -> str:
+    """Return the text of a sample; a pair's two answers are told apart."""
+    if stage == "sft":
+        return str(row.select(serialised_text(stage).alias("text"))["text"].item())
+    prompt, *answers = (row[column].item().to_list() for column in ("prompt", *_ANSWERS))
+    lines = [f"{turn['role']}: {turn['content']}" for turn in prompt]
+    for name, turns in zip(_ANSWERS, answers, strict=True):
+        lines += [f"{name}: {turn['content']}" for turn in turns]
+    return "\n".join(lines) + "\n"
 
 
 def _origins(root: DataRoot, stage: Stage, sample_id: str) -> Iterator[Origin]:

@@ -12,6 +12,7 @@ SELECTION_CODECS = ("deflate", "zstd")
 BUDGET_UNITS = ("samples", "tokens", "bytes")
 _DEFAULT_CODECS = {"zip": "deflate", "long_range": "zstd", "random": "deflate"}
 _DEFAULT_LEVELS = {"deflate": 9, "zstd": 3}
+_ROUNDING = 1e-9
 _MAX_SEED = 2**63 - 1
 
 
@@ -69,6 +70,11 @@ class SelectionConfig:
         check_codec(self.resolved_codec, self.resolved_level)
         for source, shares in self.quotas.items():
             _check_quota(source, *shares)
+        minimums = sum(least or 0 for least, _ in self.quotas.values())
+        if minimums > 1 + _ROUNDING:
+            raise ValueError(
+                f"quotas: the minimums add up to {minimums:.3g} of the budget; allowed is at most 1"
+            )
         if self.reference_compat:
             self._check_reference()
 

@@ -1,7 +1,10 @@
 """The fate of every pool sample in a version."""
 
+from typing import Any
+
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from zip_pipeline.selection.progress import Fate, Run
 
@@ -22,6 +25,7 @@ _SCHEMA = {
     "round": pl.Int64,
     "rank": pl.Int64,
     "pi": pl.Float64,
+    "initial_pi": pl.Float64,
     **dict.fromkeys(("duplicate_of_batch", "duplicate_of_file"), pl.String),
     "duplicate_of_row": pl.Int64,
 }
@@ -30,6 +34,7 @@ _SCHEMA = {
 def build_ledger(
     samples: pl.DataFrame,
     run: Run,
+    initial_pi: NDArray[np.floating[Any]],
     num_bytes: pl.Series,
     num_tokens: pl.Series,
     duplicates: pl.DataFrame | None,
@@ -38,11 +43,13 @@ def build_ledger(
 
     ``fate`` is a key of :data:`FATES`; ``round`` the last round in which the sample reached
     that stage (null: none); ``rank`` the place in pick order from 1 (null: not picked);
-    ``pi`` the last known ratio, raw / compressed bytes.
+    ``pi`` the last known ratio, raw / compressed bytes, and ``initial_pi`` that of the sample
+    alone.
 
     Args:
         samples: pool table; missing provenance columns are null.
         run: the finished selection.
+        initial_pi: ratio of each sample alone, shape (samples,).
         num_bytes: size of each sample, shape (samples,).
         num_tokens: tokens of each sample, null where they were not counted.
         duplicates: duplicates across batches, as the pool's assembly reports them.
@@ -57,6 +64,7 @@ def build_ledger(
         round=_null_where_zero(run.round_of.astype(np.int64)),
         rank=_null_where_zero(rank),
         pi=pl.Series(run.pi.astype(np.float64)),
+        initial_pi=pl.Series(initial_pi.astype(np.float64)),
     )
     parts = [_complete(ledger)]
     if duplicates is not None and len(duplicates):

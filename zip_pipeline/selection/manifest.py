@@ -87,6 +87,7 @@ def build_manifest(
         "pool_bytes": int(in_pool["num_bytes"].sum()),
         "budget": {"unit": config.unit, "value": config.budget},
         "unused_budget": max(0, config.budget - used),
+        "quotas": _quota_report(config, picked),
         "num_rounds": num_rounds,
         "fates": dict(ledger["fate"].value_counts().sort("fate").iter_rows()),
         "top_sources": _top_sources(picked),
@@ -97,6 +98,20 @@ def build_manifest(
         "max_window_bytes": MAX_WINDOW_BYTES,
         "versions": library_versions(),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+def _quota_report(config: SelectionConfig, picked: pl.DataFrame) -> dict[str, dict[str, int]]:
+    """Return what each source with a quota was promised, allowed and used, in budget units."""
+    cost = pl.len() if config.unit == "samples" else pl.col(f"num_{config.unit}").sum()
+    used = dict(picked.group_by("source").agg(cost).iter_rows())
+    return {
+        source: {
+            "minimum": int((least or 0) * config.budget),
+            "maximum": config.budget if largest is None else int(largest * config.budget),
+            "used": int(used.get(source, 0)),
+        }
+        for source, (least, largest) in sorted(config.quotas.items())
     }
 
 

@@ -160,7 +160,8 @@ def select_reference(
     run = run_reference(texts, config, store, workers=workers, progress=progress)
     num_bytes = pl.Series([len(text) for text in texts], dtype=pl.Int64)
     tokens = picked_tokens(texts, run.picks, tokenizer)
-    ledger = build_ledger(provenance, run, num_bytes, tokens, None)
+    alone = ReferenceSelection(texts, config, Parallel(1)).initial_state()
+    ledger = build_ledger(provenance, run, alone, num_bytes, tokens, None)
     manifest = build_manifest(
         stage,
         config,

@@ -101,7 +101,7 @@ def select(
     tokens = pool.num_tokens
     if tokens is None:
         tokens = picked_tokens(pool.texts, run.picks, tokenizer)
-    ledger = build_ledger(samples, run, pl.Series(pool.num_bytes), tokens, duplicates)
+    ledger = build_ledger(samples, run, pool.pi, pl.Series(pool.num_bytes), tokens, duplicates)
     manifest = build_manifest(
         stage,
         config,

@@ -27,8 +27,8 @@ def test_trace_tells_text_places_and_fates(tmp_path: Path):
     text = _words(call_well("trace", _ONE[:6], "--data-root", tmp_path))
     assert f"Sample {_ONE} sft" in text
     assert "assistant: answer to one" in text
-    assert "a.jsonl, row 4 (source a) exact copy of a.jsonl, row 1" in text
-    assert "version 1 picked as number 1, in round 1: its ratio 1.500 was the lowest" in text
+    assert "a.jsonl row 4 (source a) exact copy of a.jsonl, row 1" in text
+    assert "version 1 picked as number 1, in round 1: the least redundant left on" in text
     assert "version 2 left on the shortlist" in text
 
 

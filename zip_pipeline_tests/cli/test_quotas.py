@@ -3,6 +3,7 @@
 import pytest
 
 from zip_pipeline.cli.select_command import parse_quota
+from zip_pipeline.cli.summary import words_of_quotas
 
 
 @pytest.mark.parametrize(
@@ -29,3 +30,16 @@ def test_parse_quota_refuses_other_forms(text: str):
     """Anything else is an error that shows an example."""
     with pytest.raises(ValueError, match=r"^--quota: got .*for example --quota gsm8k=20%$"):
         parse_quota(text)
+
+
+def test_summary_says_which_minimum_was_not_reached():
+    """A minimum out of reach and a source that nobody has are pointed out."""
+    quotas = {
+        "a": {"minimum": 5, "maximum": 10, "used": 3},
+        "b": {"minimum": 0, "maximum": 4, "used": 4},
+        "nosuch": {"minimum": 0, "maximum": 2, "used": 0},
+    }
+    lines = words_of_quotas(quotas, "samples").splitlines()
+    assert lines[0] == "a 3 of at most 10 samples, [yellow]minimum 5 not reached[/]"
+    assert lines[1] == "b 4 of at most 4 samples"
+    assert lines[2].endswith("[yellow]nothing picked: is that its name?[/]")

@@ -1,5 +1,6 @@
 """``zip-pipeline ratio``."""
 
+import gzip
 import lzma
 import zlib
 from pathlib import Path
@@ -68,3 +69,16 @@ def test_ratio_refuses_in_one_line(tmp_path: Path):
     assert broken.startswith("x.jsonl, row 2: invalid_json")
     assert "level" in call_badly("ratio", path, "--level", "77")
     assert call("ratio", path, "--codec", "lz4").exit_code == 2
+
+
+def test_ratio_measures_what_lies_in_compressed_files(tmp_path: Path):
+    """A .gz file counts with its contents; a damaged one is an error that names it."""
+    content = b"abc " * 500
+    (tmp_path / "x.txt").write_bytes(content)
+    (tmp_path / "x.gz").write_bytes(gzip.compress(content))
+    lines = call_well("ratio", tmp_path / "x.txt", tmp_path / "x.gz").splitlines()
+    measures = [line.split()[-3:] for line in lines if "x.txt" in line or "x.gz" in line]
+    assert len(measures) == 2
+    assert measures[0] == measures[1]
+    (tmp_path / "x.gz").write_bytes(gzip.compress(content)[:-9])
+    assert "truncated_archive" in call_badly("ratio", tmp_path / "x.gz")

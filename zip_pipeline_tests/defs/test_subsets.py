@@ -161,3 +161,18 @@ def test_progress_is_logged_every_few_seconds_only(monkeypatch: pytest.MonkeyPat
         "round 1: 100 picked, 1,000 of 9,000 tokens, 2 s",
         "round 4: 400 picked, 4,000 of 9,000 tokens, 2 s",
     ]
+
+
+def test_a_wrong_selection_file_stops_selections_and_not_ingestion(graph: Graph) -> None:
+    """The graph loads and ingests; the subset fails with the file's name until it is mended."""
+    file = graph.path / "selection.toml"
+    file.write_text("[sft]\nbudget_token = 50\n")
+    graph.reload()
+    _ingest(graph, "a.jsonl", 12)
+    result = graph.select("sft")
+    assert not result.success
+    assert "selection.toml: [sft] sets budget_token; allowed are" in error_of(result)
+    assert graph.root.versions("sft").numbers() == []
+    file.unlink()
+    graph.reload()
+    assert graph.select("sft").success

@@ -6,6 +6,7 @@ import polars as pl
 import pytest
 
 from zip_pipeline.report.diff import diff_versions
+from zip_pipeline.storage import DataRoot
 from zip_pipeline_tests.report.data_roots import ledger_of, small_root, write_version
 
 
@@ -54,3 +55,17 @@ def test_diff_of_an_unknown_version_names_the_known_ones(tmp_path: Path):
     """An unknown number is an error that lists what there is."""
     with pytest.raises(ValueError, match="no version 9; there are: 1, 2"):
         diff_versions(small_root(tmp_path).versions("sft"), 1, 9)
+
+
+def test_diff_counts_each_version_by_the_sources_that_it_had(tmp_path: Path):
+    """A sample whose source has another name now left the one and came to the other."""
+    root = DataRoot(tmp_path)
+    for source in ("old", "new"):
+        rows = [{"sample_id": "aa", "source": source, "fate": "picked", "rank": 1}]
+        write_version(root, ledger_of(rows))
+    difference = diff_versions(root.versions("sft"), 1, 2)
+    assert difference.num("stayed") == 1
+    assert sorted(difference.sources.rows()) == [
+        ("new", "in", 0, 1, 1, 0, 0),
+        ("old", "out", 1, 0, 0, 1, 0),
+    ]

@@ -26,8 +26,8 @@ _ROW = {
         pytest.param(
             "picked",
             {},
-            "picked as number 12, in round 3: its ratio 1.435 was the lowest (least redundant) "
-            "on the shortlist",
+            "picked as number 12, in round 3: the least redundant left on the shortlist (last "
+            "known ratio 1.435)",
             id="picked",
         ),
         pytest.param(

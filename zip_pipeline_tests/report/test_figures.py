@@ -9,7 +9,7 @@ from matplotlib import image
 
 from zip_pipeline.report.figures import selection_figure
 
-_SCHEMA = {"source": pl.String, "fate": pl.String, "num_bytes": pl.Int64, "pi": pl.Float64}
+_SCHEMA = {"source": pl.String, "fate": pl.String, "num_bytes": pl.Int64, "initial_pi": pl.Float64}
 
 
 def _ledger(num: int, num_picked: int) -> pl.DataFrame:
@@ -50,9 +50,13 @@ def test_selection_figure_of_the_same_ledger_is_the_same():
         pytest.param(_ledger(0, 0), id="empty pool"),
         pytest.param(_ledger(3, 0), id="nothing picked"),
         pytest.param(_ledger(1, 1), id="one sample"),
-        pytest.param(_ledger(5, 2).with_columns(pi=pl.lit(None, pl.Float64)), id="no ratio"),
-        pytest.param(_ledger(5, 2).with_columns(pi=pl.lit(float("inf"))), id="infinite ratio"),
-        pytest.param(_ledger(5, 2).with_columns(pi=pl.lit(1e6)), id="ratio of the dropped"),
+        pytest.param(
+            _ledger(5, 2).with_columns(initial_pi=pl.lit(None, pl.Float64)), id="no ratio"
+        ),
+        pytest.param(
+            _ledger(5, 2).with_columns(initial_pi=pl.lit(float("inf"))), id="infinite ratio"
+        ),
+        pytest.param(_ledger(5, 2).with_columns(initial_pi=pl.lit(1e6)), id="ratio of the dropped"),
         pytest.param(_ledger(5, 2).with_columns(source=pl.lit("x" * 200)), id="long name"),
     ],
 )

@@ -6,8 +6,8 @@ import polars as pl
 import pytest
 
 from zip_pipeline.report.trace import Fate, Origin, trace_in_ledger, trace_sample
-from zip_pipeline.samples import sample_id
-from zip_pipeline.storage import DataRoot, write_json
+from zip_pipeline.samples import PreferencePair, Turn, frame_of, sample_columns, sample_id
+from zip_pipeline.storage import DataRoot, write_json, write_table
 from zip_pipeline_tests.report.data_roots import (
     ledger_of,
     manifest_of,
@@ -130,3 +130,16 @@ def test_trace_refuses_a_file_that_is_no_ledger(tmp_path: Path, content: bytes |
         pl.DataFrame({"a": [1]}).write_parquet(path)
     with pytest.raises(ValueError, match=r"x\.ledger\.parquet: no readable ledger \(.*\); give"):
         trace_in_ledger(path, _ONE)
+
+
+def test_trace_of_a_pair_tells_its_answers_apart(tmp_path: Path):
+    """A pair's text names the chosen and the rejected answer."""
+    root = DataRoot(tmp_path)
+    pair = PreferencePair(
+        (Turn("user", "q"),), (Turn("assistant", "good"),), (Turn("assistant", "bad"),)
+    )
+    row = {"sample_id": sample_id(pair), "batch": "p", "source": "s", "source_file": "p"}
+    row |= {"source_row": 1, "format": "x", "raw": "{}"} | sample_columns(pair)
+    write_table(root.samples("preference", "p"), frame_of("preference", [row]), {})
+    found = trace_sample(root, sample_id(pair))
+    assert found.text == "user: q\nchosen: good\nrejected: bad\n"

@@ -41,12 +41,17 @@ def test_quotas_hold_for_every_strategy(strategy: str) -> None:
         k2=20,
         k3=10,
     )
-    ledger = select(numbered_pool(90), None, "sft", config).ledger
+    selection = select(numbered_pool(90), None, "sft", config)
+    ledger = selection.ledger
     picked = ledger.filter(ledger["fate"] == "picked")["source"].value_counts()
     shares = dict(picked.iter_rows())
     assert sum(shares.values()) == 30
     assert shares.get("a", 0) <= 3
     assert shares["b"] >= 18
+    assert selection.manifest["quotas"] == {
+        "a": {"minimum": 0, "maximum": 3, "used": shares.get("a", 0)},
+        "b": {"minimum": 18, "maximum": 30, "used": shares["b"]},
+    }
 
 
 @given(

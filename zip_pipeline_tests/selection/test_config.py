@@ -25,6 +25,10 @@ from zip_pipeline.selection.config import SelectionConfig
             "quota of source .a.: got minimum",
         ),
         ({"budget_samples": 1, "quotas": {"a": (None, 1.2)}}, "maximum 1.2; allowed are shares"),
+        (
+            {"budget_samples": 1, "quotas": {"a": (0.6, None), "b": (0.6, None)}},
+            "quotas: the minimums add up to 1.2 of the budget; allowed is at most 1",
+        ),
         ({"budget_tokens": 1, "reference_compat": True}, "knows strategy zip with budget_samples"),
         ({"budget_samples": 1, "reference_compat": True, "level": 6}, "knows deflate at 9 only"),
     ],

@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from zip_pipeline.compression.codecs import compression_ratio
-from zip_pipeline.compression.state import texts_of
+from zip_pipeline.compression.state import compression_state, texts_of
 from zip_pipeline.selection.checkpoint import Checkpoint
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.ledger import FATES
@@ -47,6 +47,9 @@ def test_ledger_has_one_row_with_a_fate_for_every_sample() -> None:
     untouched = ledger.filter(pl.col("fate") == "never_reached")
     assert untouched["round"].null_count() == len(untouched) > 0
     assert ledger["pi"].null_count() == 0
+    alone = compression_state(table, "sft")["pi"].to_list()
+    assert ledger["initial_pi"].to_list() == alone
+    assert ledger["pi"].to_list() != alone
 
 
 def test_ledger_says_who_did_not_fit() -> None:
