@@ -9,11 +9,10 @@ from typing import Any
 import polars as pl
 
 from zip_pipeline.report.fates import NOT_IN_POOL, explain_fate
+from zip_pipeline.report.sample_ids import checked_prefix, only_one
 from zip_pipeline.samples import STAGES, Stage, serialised_text
 from zip_pipeline.storage import DataRoot
 
-ID_CHARACTERS = 32
-MIN_PREFIX_CHARACTERS = 6
 _ANSWERS = ("chosen", "rejected")
 
 
@@ -63,11 +62,11 @@ def trace_sample(root: DataRoot, sample_id: str, stages: Sequence[Stage] = STAGE
     Raises:
         ValueError: an id that is too short, unknown, or the prefix of several samples.
     """
-    prefix = _checked_prefix(sample_id)
+    prefix = checked_prefix(sample_id)
     # Ledgers of old versions know samples that have left the pool; they are only read for those.
     found = _find(root, stages, prefix, _pool_tables) or _find(root, stages, prefix, _ledgers)
     stage = next(iter(found), stages[0])
-    full_id = _only_one(set().union(*found.values()), sample_id, f"{root.path}: ")
+    full_id = only_one(set().union(*found.values()), sample_id, f"{root.path}: ")
     ledger_rows = _ledger_rows(root, stage, full_id)
     origins = [*_origins(root, stage, full_id)] or _recorded_origins(ledger_rows)
     store = root.versions(stage)
@@ -91,12 +90,12 @@ def trace_in_ledger(ledger_file: Path, sample_id: str) -> Trace:
     Raises:
         ValueError: no such file, not a ledger, or an id that does not name one sample.
     """
-    prefix = _checked_prefix(sample_id)
+    prefix = checked_prefix(sample_id)
     _check_ledger(ledger_file)
     manifest = _manifest_beside(ledger_file)
     names = _ids([ledger_file], prefix)
     rows = pl.scan_parquet(ledger_file).filter(pl.col("sample_id").is_in(names)).collect()
-    full_id = _only_one(names, sample_id, f"{ledger_file}: ")
+    full_id = only_one(names, sample_id, f"{ledger_file}: ")
     origins = tuple(_origin(row, _copy_note(row)) for row in rows.iter_rows(named=True))
     fate = _fate(ledger_file.name, rows, manifest)
     return Trace(full_id, str(manifest.get("stage", "")), None, origins, (fate,))
@@ -114,28 +113,6 @@ def _check_ledger(path: Path) -> None:
             f"{path}: no readable ledger ({problem}); give the .ledger.parquet that stands "
             "beside a selection"
         )
-
-
-def _checked_prefix(sample_id: str) -> str:
-    prefix = sample_id.strip().lower()
-    is_hexadecimal = not prefix.strip("0123456789abcdef")
-    if not is_hexadecimal or not MIN_PREFIX_CHARACTERS <= len(prefix) <= ID_CHARACTERS:
-        raise ValueError(
-            f"sample id: got {sample_id!r}; allowed are {ID_CHARACTERS} hexadecimal digits, or "
-            f"the first {MIN_PREFIX_CHARACTERS} and more; a ledger's column sample_id has them"
-        )
-    return prefix
-
-
-def _only_one(names: set[str], asked: str, where: str) -> str:
-    if len(names) == 1:
-        return next(iter(names))
-    if not names:
-        raise ValueError(f"{where}no sample {asked}; a ledger's column sample_id has the known ids")
-    some = ", ".join(sorted(names)[:3])
-    raise ValueError(
-        f"{where}{len(names)} samples start with {asked} ({some}, …); give more digits"
-    )
 
 
 def _pool_tables(root: DataRoot, stage: Stage) -> list[Path]:
