@@ -1,13 +1,14 @@
 """Where things lie on disk; every write is whole or not there at all."""
 
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,7 +19,10 @@ from zip_pipeline.samples import Stage
 VERSION_FILES = ("subset.parquet", "ledger.parquet", "manifest.json")
 SECONDS_PER_DAY = 86_400.0
 _TEMPORARY = ".tmp-"
-GENERATED = ("pool", "quarantine", "duplicates", "state", "checkpoints", "versions", "entropy_law")
+GENERATED = (
+    "pool", "quarantine", "duplicates", "state", "checkpoints", "versions", "held_out", "models",
+    "cache", "entropy_law",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -53,6 +57,19 @@ class DataRoot:
     def checkpoints(self, stage: Stage) -> Path:
         """Return the folder of unfinished selections."""
         return self.path / "checkpoints" / stage
+
+    def models(self, stage: Stage, number: int) -> Path:
+        """Return the folder of what was probed, trained and evaluated of a version."""
+        return self.path / "models" / stage / version_name(number)
+
+    @property
+    def cache(self) -> Path:
+        """The folder of files that can be made again, as the tiny base model."""
+        return self.path / "cache"
+
+    def held_out(self, stage: Stage) -> Path:
+        """Return the table of the samples that are kept for evaluation."""
+        return self.path / "held_out" / f"{stage}.parquet"
 
     def batches(self, stage: Stage) -> list[str]:
         """Return the names of all ingested batches, sorted."""
@@ -111,6 +128,20 @@ def write_json(path: Path, value: Mapping[str, object]) -> None:
     write_atomically(path, lambda p: p.write_text(text, encoding="utf-8"))
 
 
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write ``content`` to ``path``, atomically."""
+    write_atomically(path, lambda p: p.write_bytes(content))
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock ``path``, once it is free; the kernel releases it when its holder ends."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
 def remove_leftovers(root: DataRoot, older_than_seconds: float = SECONDS_PER_DAY) -> int:
     """Remove what killed writers left in the generated folders; return how many entries it was.
 
@@ -143,6 +174,11 @@ def fingerprint(parts: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
+def version_name(number: int) -> str:
+    """Return the name of a version's folders."""
+    return f"v{number:06d}"
+
+
 class VersionStore:
     """The immutable, numbered versions of one stage's subset."""
 
@@ -160,7 +196,7 @@ class VersionStore:
         Raises:
             ValueError: there is no such version.
         """
-        path = self.folder / f"v{number:06d}"
+        path = self.folder / version_name(number)
         if not path.exists():
             known = ", ".join(str(n) for n in self.numbers()) or "none yet"
             raise ValueError(f"{self.folder}: no version {number}; there are: {known}")
@@ -201,9 +237,9 @@ class VersionStore:
             number = (self.latest() or 0) + 1
             write_json(temporary / "manifest.json", {"version": number, **manifest})
             try:
-                temporary.rename(self.folder / f"v{number:06d}")
+                temporary.rename(self.folder / version_name(number))
             except OSError as error:
-                if (self.folder / f"v{number:06d}").exists():
+                if (self.folder / version_name(number)).exists():
                     continue
                 raise error
             _sync(self.folder)

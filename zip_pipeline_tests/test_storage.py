@@ -52,11 +52,14 @@ def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path: Path
     half_version = root.versions("sft").folder / ".tmp-def"
     half_version.mkdir(parents=True)
     (half_version / "subset.parquet").write_text("half")
+    for half in (root.held_out("sft"), root.path / "models" / "m", root.path / "cache" / "c"):
+        half.parent.mkdir()
+        (half.parent / ".tmp-ghi").write_text("half")
     dropped = root.raw("sft") / ".tmp-mine.jsonl"
     dropped.parent.mkdir(parents=True)
     dropped.write_text("not ours")
     assert remove_leftovers(root) == 0
-    assert remove_leftovers(root, older_than_seconds=0) == 2
+    assert remove_leftovers(root, older_than_seconds=0) == 5
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert sorted(files) == sorted([root.samples("sft", "keep"), dropped])
     assert not half_version.exists()

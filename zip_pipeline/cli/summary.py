@@ -46,9 +46,12 @@ def show_sources(console: Console, ledger: pl.DataFrame) -> None:
 
 def words_of_rows(counts: Mapping[str, Any]) -> str:
     """Return the sum that must always hold."""
+    num_held_out = counts.get("num_held_out", 0)
+    held_out = f" + {num_held_out:,} held out" if num_held_out else ""
     return (
         f"{counts['num_rows_read']:,} = {counts['num_samples']:,} samples + "
         f"{counts['num_quarantined']:,} quarantined + {counts['num_duplicates']:,} duplicates"
+        f"{held_out}"
     )
 
 
@@ -95,7 +98,8 @@ def _budget(manifest: Mapping[str, Any]) -> str:
 
 def _left(ledger: pl.DataFrame) -> dict[str, int]:
     fates = num_by_fate(ledger)
-    return {name: num for name, num in fates.items() if name not in ("picked", "duplicate")}
+    not_left = ("picked", "duplicate", "held_out")
+    return {name: num for name, num in fates.items() if name not in not_left}
 
 
 def _ratios(ratios: Mapping[str, float]) -> str:

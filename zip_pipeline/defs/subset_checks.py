@@ -8,10 +8,9 @@ import polars as pl
 from zip_pipeline.compression.codecs import compression_ratio
 from zip_pipeline.defs.partitions import zip_subset_key
 from zip_pipeline.defs.resources import DataRootResource
-from zip_pipeline.defs.subsets import StoredVersion, read_version
+from zip_pipeline.defs.subsets import StoredVersion, latest_version
 from zip_pipeline.pool.assemble import assemble_pool
 from zip_pipeline.samples import Stage, serialised_text
-from zip_pipeline.storage import DataRoot
 
 RANDOM_SEED = 0
 CODECS = ("deflate", "zstd")
@@ -27,7 +26,7 @@ def within_budget_check(stage: Stage) -> dg.AssetChecksDefinition:
         "and the ledger and the subset agree on what was picked.",
     )
     def within_budget(data_root: DataRootResource) -> dg.AssetCheckResult:
-        return _within_budget(_latest(data_root.root, stage))
+        return _within_budget(latest_version(data_root.root, stage))
 
     return within_budget
 
@@ -44,16 +43,9 @@ def less_redundant_check(stage: Stage) -> dg.AssetChecksDefinition:
     )
     def less_redundant_than_random(data_root: DataRootResource) -> dg.AssetCheckResult:
         pool = assemble_pool(data_root.root, stage).samples
-        return _less_redundant(_latest(data_root.root, stage), pool, stage)
+        return _less_redundant(latest_version(data_root.root, stage), pool, stage)
 
     return less_redundant_than_random
-
-
-def _latest(root: DataRoot, stage: Stage) -> StoredVersion:
-    number = root.versions(stage).latest()
-    if number is None:
-        raise ValueError(f"{stage}: no version yet; materialise {stage}/zip_subset first")
-    return read_version(root, stage, number)
 
 
 def _within_budget(version: StoredVersion) -> dg.AssetCheckResult:

@@ -14,7 +14,9 @@ from zip_pipeline.defs.ingestion import OWNERS
 from zip_pipeline.defs.metadata import markdown_table, picture, table_metadata
 from zip_pipeline.defs.partitions import compression_state_key, raw_pool_key, zip_subset_key
 from zip_pipeline.defs.resources import DataRootResource
-from zip_pipeline.pool.assemble import assemble_pool
+from zip_pipeline.pool.assemble import AssembledPool, assemble_pool
+from zip_pipeline.pool.held_out import freeze_held_out, held_out_settings
+from zip_pipeline.pool.held_out_set import read_held_out
 from zip_pipeline.pool.ingest import batch_metadata
 from zip_pipeline.pool.states import read_state
 from zip_pipeline.report.figures import selection_figure
@@ -25,7 +27,7 @@ from zip_pipeline.selection.progress import Progress
 from zip_pipeline.selection.select import select
 from zip_pipeline.storage import DataRoot, fingerprint
 
-ZIP_SUBSET_CODE_VERSION = "1"
+ZIP_SUBSET_CODE_VERSION = "2"
 SECONDS_BETWEEN_PROGRESS = 10.0
 
 
@@ -57,15 +59,33 @@ def read_version(root: DataRoot, stage: Stage, number: int) -> StoredVersion:
     )
 
 
+def latest_version(root: DataRoot, stage: Stage) -> StoredVersion:
+    """Return the latest version of a stage's subset.
+
+    Raises:
+        ValueError: there is none yet.
+    """
+    number = root.versions(stage).latest()
+    if number is None:
+        raise ValueError(f"{stage}: no version yet; materialise {stage}/zip_subset first")
+    return read_version(root, stage, number)
+
+
 def current_version(root: DataRoot, stage: Stage, config: SelectionConfig) -> int | None:
-    """Return the latest version if it comes from the pool as it is and from ``config``."""
+    """Return the latest version if pool, held-out set and ``config`` are those it comes from.
+
+    Raises:
+        ValueError: a batch is incomplete, or the file of held-out samples is wrong.
+    """
     store = root.versions(stage)
     number = store.latest()
     if number is None:
         return None
-    manifest = store.manifest(number)
+    manifest: dict[str, Any] = store.manifest(number)
+    frozen = read_held_out(root, stage)
     is_current = (
         manifest["inputs"] == pool_inputs(root, stage)
+        and (manifest.get("held_out") or {}).get("hash") == (frozen.hash if frozen else None)
         and manifest["config_fingerprint"] == config.fingerprint()
     )
     return number if is_current else None
@@ -119,14 +139,15 @@ def write_version(
     """Select from the pool as it is and store the outcome as a new version.
 
     Raises:
-        ValueError: no batch is ingested, or one lacks its compression state.
+        ValueError: no batch is ingested, or one lacks its compression state; the settings or
+            the file of held-out samples are wrong.
     """
     if not root.batches(stage):
         raise ValueError(
             f"{root.raw(stage)}: no batch of stage {stage} is ingested; drop a file there and "
             f"materialise {stage}/raw_pool and {stage}/compression_state for its partition"
         )
-    pool = assemble_pool(root, stage)
+    pool = _selectable_pool(root, stage)
     selection = select(
         pool.samples,
         pl.concat([read_state(root, stage, batch) for batch in pool.fingerprints]),
@@ -135,16 +156,28 @@ def write_version(
         progress=_ProgressLog(log),
         checkpoint=root.checkpoints(stage) / f"{config.fingerprint()}.npz",
         duplicates=pool.duplicates,
+        held_out=pool.held_out,
         inputs=pool.fingerprints,
         counts={
             "num_rows_read": pool.num_rows_read,
             "num_quarantined": pool.num_quarantined,
             "num_duplicates": pool.num_duplicates,
+            "num_held_out": pool.num_held_out,
         },
     )
+    frozen = pool.frozen.summary() if pool.frozen else None
     return root.versions(stage).write(
-        selection.subset(pool.samples), selection.ledger, selection.manifest
+        selection.subset(pool.samples), selection.ledger, selection.manifest | {"held_out": frozen}
     )
+
+
+def _selectable_pool(root: DataRoot, stage: Stage) -> AssembledPool:
+    """Return the pool without the held-out samples, which each new source is drawn from first."""
+    settings = held_out_settings(root)
+    pool = assemble_pool(root, stage)
+    frozen = freeze_held_out(root, stage, pool.samples, settings)
+    is_new = frozen is not None and (pool.frozen is None or pool.frozen.hash != frozen.hash)
+    return assemble_pool(root, stage) if is_new else pool
 
 
 def describe_version(
@@ -166,6 +199,8 @@ def _version_metadata(version: StoredVersion, stage: Stage) -> dict[str, Any]:
         **_ratios("pool", manifest["pool_compression_ratio"]),
         **_ratios("subset", manifest["compression_ratio"]),
         **{name: manifest[name] for name in (*counts, "picked_tokens", "picked_bytes")},
+        # Versions from before anything was held out do not tell.
+        "num_held_out": manifest.get("num_held_out", 0),
         f"budget_{manifest['budget']['unit']}": manifest["budget"]["value"],
         "unused_budget": manifest["unused_budget"],
         "plot": picture(selection_figure(version.ledger, title), title),

@@ -1,9 +1,7 @@
 """The table of all versions of both stages: what was measured of each, and the verdict on it."""
 
-import contextlib
-import fcntl
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from zip_pipeline.samples import STAGES
-from zip_pipeline.storage import DataRoot, write_table
+from zip_pipeline.storage import DataRoot, locked, write_table
 
 KEY = ("stage", "version")
 _COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -102,8 +100,7 @@ def upsert_version(root: DataRoot, row: Mapping[str, object]) -> pl.DataFrame:
     """
     checked = _checked(row)
     path = versions_path(root)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(path.with_name(".versions.lock")):
+    with locked(path.with_name(".versions.lock")):
         table = read_versions(root)
         is_same = (pl.col("stage") == checked["stage"]) & (pl.col("version") == checked["version"])
         known = table.filter(is_same).to_dicts() or [{"created_at": datetime.now(UTC)}]
@@ -111,14 +108,6 @@ def upsert_version(root: DataRoot, row: Mapping[str, object]) -> pl.DataFrame:
         table = pl.concat([table.filter(~is_same), merged]).sort(KEY)
         write_table(path, table, {})
     return table
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock that the kernel releases when its holder ends, however that may be."""
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _checked(row: Mapping[str, object]) -> dict[str, Any]:

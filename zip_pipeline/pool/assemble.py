@@ -7,6 +7,7 @@ import polars as pl
 
 from zip_pipeline.pool.batches import IngestResult, batch_metadata, read_batch
 from zip_pipeline.pool.deduplicate import split_duplicates
+from zip_pipeline.pool.held_out_set import HeldOut, read_held_out
 from zip_pipeline.samples import Stage, pool_schema
 from zip_pipeline.storage import DataRoot, fingerprint
 
@@ -18,6 +19,8 @@ class AssembledPool:
     Args:
         samples: the pool table, batches in the order of their names; of equal samples the first.
         duplicates: samples that repeat one of an earlier batch, and that sample.
+        held_out: the samples of the batches that are kept for evaluation.
+        frozen: the held-out set of the stage, None where there is none.
         fingerprints: the fingerprint of each batch.
         num_rows_read: rows of all batches.
         num_quarantined: rejected rows of all batches.
@@ -26,6 +29,8 @@ class AssembledPool:
 
     samples: pl.DataFrame
     duplicates: pl.DataFrame
+    held_out: pl.DataFrame
+    frozen: HeldOut | None
     fingerprints: dict[str, str]
     num_rows_read: int
     num_quarantined: int
@@ -33,6 +38,7 @@ class AssembledPool:
 
     def __post_init__(self) -> None:
         num_kept = self.samples.height + self.num_quarantined + self.num_duplicates
+        num_kept += self.num_held_out
         assert num_kept == self.num_rows_read, f"{self.num_rows_read} rows read, {num_kept} kept"
 
     @property
@@ -40,12 +46,21 @@ class AssembledPool:
         """Return the number of exact duplicates, within batches and across them."""
         return self.num_batch_duplicates + self.duplicates.height
 
+    @property
+    def num_held_out(self) -> int:
+        """Return the number of samples kept for evaluation."""
+        return self.held_out.height
+
 
 def _assemble(
-    stage: Stage, tables: Mapping[str, pl.DataFrame], metadata: Mapping[str, Mapping[str, str]]
+    stage: Stage,
+    tables: Mapping[str, pl.DataFrame],
+    metadata: Mapping[str, Mapping[str, str]],
+    frozen: HeldOut | None = None,
 ) -> AssembledPool:
     parts = [pool_schema(stage).to_frame(), *tables.values()]
     samples, duplicates = split_duplicates(pl.concat(parts, rechunk=False))
+    samples, held_out = frozen.split(samples) if frozen else (samples, samples.clear())
 
     def total(key: str) -> int:
         return sum(int(counts[key]) for counts in metadata.values())
@@ -53,6 +68,8 @@ def _assemble(
     return AssembledPool(
         samples,
         duplicates,
+        held_out,
+        frozen,
         {batch: counts["fingerprint"] for batch, counts in metadata.items()},
         num_rows_read=total("num_rows_read"),
         num_quarantined=total("num_quarantined"),
@@ -70,14 +87,16 @@ def assemble_pool(root: DataRoot, stage: Stage) -> AssembledPool:
     """Return the pool of all ingested batches of a stage.
 
     Batches come in the order of their names; a sample that an earlier batch has is left out and
-    recorded, so batches stay independent of one another on disk.
+    recorded, so batches stay independent of one another on disk. So is what the stage holds out.
 
     Raises:
-        ValueError: a batch is incomplete, as after a stopped ingestion.
+        ValueError: a batch is incomplete, as after a stopped ingestion, or the file of held-out
+            samples is wrong.
     """
     batches = root.batches(stage)
     metadata = {batch: batch_metadata(root, stage, batch) for batch in batches}
-    return _assemble(stage, {b: read_batch(root, stage, b) for b in batches}, metadata)
+    tables = {batch: read_batch(root, stage, batch) for batch in batches}
+    return _assemble(stage, tables, metadata, read_held_out(root, stage))
 
 
 def pool_fingerprint(root: DataRoot, stage: Stage) -> str:

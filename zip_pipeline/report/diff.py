@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import polars as pl
 
 from zip_pipeline.report.fates import NOT_IN_POOL
-from zip_pipeline.report.tables import pool_rows
 from zip_pipeline.storage import VersionStore
 
 
@@ -59,7 +58,8 @@ def diff_versions(store: VersionStore, before: int, after: int) -> VersionDiff:
 
 def _ledger(store: VersionStore, number: int) -> pl.DataFrame:
     ledger = pl.read_parquet(store.path(number) / "ledger.parquet")
-    picked_first = pool_rows(ledger).sort(pl.col("fate") != "picked", maintain_order=True)
+    samples = ledger.filter(pl.col("fate") != "duplicate")
+    picked_first = samples.sort(pl.col("fate") != "picked", maintain_order=True)
     # Only a pool that was taken as it comes can hold a sample twice.
     return picked_first.unique("sample_id", keep="first", maintain_order=True)
 

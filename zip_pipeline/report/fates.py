@@ -92,6 +92,10 @@ def _duplicate(row: Row, _config: Row) -> str:
     return f"an exact copy of {place}{inside}, which took part in its place"
 
 
+def _held_out(_row: Row, _config: Row) -> str:
+    return "kept for evaluation, so no version may pick it"
+
+
 _SENTENCES = {
     "picked": _picked,
     "shortlisted": _shortlisted,
@@ -100,4 +104,5 @@ _SENTENCES = {
     "over_budget": _over_budget,
     "quota": _quota,
     "duplicate": _duplicate,
+    "held_out": _held_out,
 }

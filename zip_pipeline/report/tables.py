@@ -4,8 +4,8 @@ import polars as pl
 
 
 def pool_rows(ledger: pl.DataFrame) -> pl.DataFrame:
-    """Return the ledger's rows that took part in the selection: all but exact duplicates."""
-    return ledger.filter(pl.col("fate") != "duplicate")
+    """Return the ledger's rows that took part: neither exact duplicates nor held out."""
+    return ledger.filter(~pl.col("fate").is_in(["duplicate", "held_out"]))
 
 
 def top_sources(ledger: pl.DataFrame, limit: int = 10) -> pl.DataFrame:

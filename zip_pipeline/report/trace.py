@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,11 +64,12 @@ def trace_sample(root: DataRoot, sample_id: str, stages: Sequence[Stage] = STAGE
     """
     prefix = checked_prefix(sample_id)
     # Ledgers of old versions know samples that have left the pool; they are only read for those.
-    found = _find(root, stages, prefix, _pool_tables) or _find(root, stages, prefix, _ledgers)
+    found = _find(root, stages, prefix, _sample_tables) or _find(root, stages, prefix, _ledgers)
     stage = next(iter(found), stages[0])
     full_id = only_one(set().union(*found.values()), sample_id, f"{root.path}: ")
     ledger_rows = _ledger_rows(root, stage, full_id)
-    origins = [*_origins(root, stage, full_id)] or _recorded_origins(ledger_rows)
+    origins = _with_held_out(root, stage, full_id, [*_origins(root, stage, full_id)])
+    origins = origins or _recorded_origins(ledger_rows)
     store = root.versions(stage)
     fates = [
         _fate(f"version {number}", rows, store.manifest(number))
@@ -115,8 +116,9 @@ def _check_ledger(path: Path) -> None:
         )
 
 
-def _pool_tables(root: DataRoot, stage: Stage) -> list[Path]:
-    return [root.samples(stage, batch) for batch in root.batches(stage)]
+def _sample_tables(root: DataRoot, stage: Stage) -> list[Path]:
+    held_out = [root.held_out(stage)] if root.held_out(stage).exists() else []
+    return [root.samples(stage, batch) for batch in root.batches(stage)] + held_out
 
 
 def _ledgers(root: DataRoot, stage: Stage) -> list[Path]:
@@ -147,7 +149,7 @@ def _rows(table: Path, sample_id: str) -> pl.DataFrame:
 
 
 def _text(root: DataRoot, stage: Stage, sample_id: str) -> str | None:
-    for table in _pool_tables(root, stage):
+    for table in _sample_tables(root, stage):
         rows = _rows(table, sample_id)
         if rows.height:
             return _readable(stage, rows.head(1))
@@ -176,6 +178,17 @@ def _origins(root: DataRoot, stage: Stage, sample_id: str) -> Iterator[Origin]:
         if rows.height and root.duplicates(stage, batch).exists():
             source = str(rows["source"][0])
             yield from _copies(root.duplicates(stage, batch), sample_id, batch, source)
+
+
+def _with_held_out(
+    root: DataRoot, stage: Stage, sample_id: str, origins: list[Origin]
+) -> list[Origin]:
+    path = root.held_out(stage)
+    rows = _rows(path, sample_id) if path.exists() else pl.DataFrame()
+    if rows.height and origins:
+        return [replace(origins[0], note="kept for evaluation"), *origins[1:]]
+    note = "kept for evaluation; no batch holds it"
+    return origins or [_origin(row, note) for row in rows.iter_rows(named=True)]
 
 
 def _origin(row: Mapping[str, Any], note: str) -> Origin:

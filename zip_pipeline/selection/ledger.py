@@ -16,6 +16,7 @@ FATES = {
     "quota": "it was in reach, but the quotas of its source or of others left no room",
     "picked": "it is in the subset",
     "duplicate": "it repeats another sample turn by turn; the other one took part",
+    "held_out": "it is kept for evaluation, so no version may pick it",
 }
 _PROVENANCE = ("sample_id", "batch", "source", "source_file", "source_row")
 _SCHEMA = {
@@ -38,8 +39,10 @@ def build_ledger(
     num_bytes: pl.Series,
     num_tokens: pl.Series,
     duplicates: pl.DataFrame | None,
+    held_out: pl.DataFrame | None = None,
 ) -> pl.DataFrame:
-    """Return one row per pool sample in pool order, then one per exact duplicate.
+    """Return one row per pool sample in pool order, then one per exact duplicate, then
+    one per sample that is kept for evaluation.
 
     ``fate`` is a key of :data:`FATES`; ``round`` the last round in which the sample reached
     that stage (null: none); ``rank`` the place in pick order from 1 (null: not picked);
@@ -53,6 +56,7 @@ def build_ledger(
         num_bytes: size of each sample, shape (samples,).
         num_tokens: tokens of each sample, null where they were not counted.
         duplicates: duplicates across batches, as the pool's assembly reports them.
+        held_out: pool table of the samples kept for evaluation.
     """
     names = np.array([fate.name.lower() for fate in Fate])
     rank = np.zeros(len(run.fate), dtype=np.int64)
@@ -69,6 +73,8 @@ def build_ledger(
     parts = [_complete(ledger)]
     if duplicates is not None and len(duplicates):
         parts.append(_complete(_duplicate_rows(duplicates)))
+    if held_out is not None and len(held_out):
+        parts.append(_complete(held_out.select(_PROVENANCE).with_columns(fate=pl.lit("held_out"))))
     return pl.concat(parts)
 
 

@@ -21,7 +21,7 @@ from zip_pipeline.storage import fingerprint
 
 # xz reads about 2 MB a second: too slow for a whole pool.
 _POOL_CODECS = ("deflate", "zstd")
-COUNTS = ("num_rows_read", "num_quarantined", "num_duplicates")
+COUNTS = ("num_rows_read", "num_quarantined", "num_duplicates", "num_held_out")
 
 
 def library_versions() -> dict[str, str]:
@@ -66,12 +66,12 @@ def build_manifest(
         ledger: the fate of every sample.
         tokenizer: which tokenizer counted tokens.
         inputs: fingerprint of each input by name.
-        counts: ``num_rows_read``, ``num_quarantined``, ``num_duplicates`` of the inputs.
+        counts: :data:`COUNTS` of the inputs; what is left out is 0.
         num_rounds: rounds played.
         used: what was used of the budget, in its unit.
     """
     picked = ledger.filter(pl.col("fate") == "picked")
-    in_pool = ledger.filter(pl.col("fate") != "duplicate")
+    in_pool = ledger.filter(~pl.col("fate").is_in(["duplicate", "held_out"]))
     return {
         "stage": stage,
         "strategy": config.strategy,

@@ -65,6 +65,7 @@ def select(
     progress: ProgressHook | None = None,
     checkpoint: Path | None = None,
     duplicates: pl.DataFrame | None = None,
+    held_out: pl.DataFrame | None = None,
     inputs: Mapping[str, str] | None = None,
     counts: Mapping[str, int] | None = None,
 ) -> Selection:
@@ -83,8 +84,9 @@ def select(
         progress: called after each round.
         checkpoint: file to store progress in and to resume from; removed at the end.
         duplicates: exact duplicates across batches, recorded in the ledger.
+        held_out: samples kept for evaluation, recorded in the ledger.
         inputs: fingerprint of each input, for the manifest.
-        counts: rows read, quarantined and duplicate, for the manifest.
+        counts: rows read, quarantined, duplicate and held out, for the manifest.
 
     Raises:
         ValueError: ``state`` does not cover every sample.
@@ -101,7 +103,9 @@ def select(
     tokens = pool.num_tokens
     if tokens is None:
         tokens = picked_tokens(pool.texts, run.picks, tokenizer)
-    ledger = build_ledger(samples, run, pool.pi, pl.Series(pool.num_bytes), tokens, duplicates)
+    ledger = build_ledger(
+        samples, run, pool.pi, pl.Series(pool.num_bytes), tokens, duplicates, held_out
+    )
     manifest = build_manifest(
         stage,
         config,

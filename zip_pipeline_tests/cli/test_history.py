@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from zip_pipeline.samples import sample_id
@@ -30,6 +31,17 @@ def test_trace_tells_text_places_and_fates(tmp_path: Path):
     assert "a.jsonl row 4 (source a) exact copy of a.jsonl, row 1" in text
     assert "version 1 picked as number 1, in round 1: the least redundant left on" in text
     assert "version 2 left on the shortlist" in text
+
+
+def test_trace_says_that_a_sample_is_kept_for_evaluation(tmp_path: Path):
+    """A held-out sample says so, also before any version was selected."""
+    root = small_root(tmp_path)
+    root.held_out("sft").parent.mkdir()
+    held_out = pl.read_parquet(root.samples("sft", "b.jsonl")).filter(sample_id=_FOUR)
+    held_out.write_parquet(root.held_out("sft"))
+    root.versions("sft").folder.rename(tmp_path / "elsewhere")
+    text = _words(call_well("trace", _FOUR, "--data-root", tmp_path))
+    assert "b.jsonl row 2 (source b) kept for evaluation" in text
 
 
 def test_trace_without_versions_says_so(tmp_path: Path):

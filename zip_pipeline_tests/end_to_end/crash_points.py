@@ -16,6 +16,8 @@ import numpy as np
 import polars as pl
 
 from zip_pipeline.cli.output_files import OutputFiles
+from zip_pipeline.pool.assemble import assemble_pool
+from zip_pipeline.pool.held_out import HeldOutSettings, freeze_held_out
 from zip_pipeline.pool.ingest import ingest_drop
 from zip_pipeline.pool.states import write_state
 from zip_pipeline.selection.checkpoint import ROUNDS_BETWEEN, Checkpoint
@@ -24,7 +26,7 @@ from zip_pipeline.storage import DataRoot
 
 BATCH = "a.jsonl"
 # What Python reports before it creates, moves, changes or removes a file.
-_OPERATIONS = ("open", "os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.chmod")
+_OPERATIONS = ("open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.chmod")
 
 
 def publish(folder: Path, num_records: int = 2) -> None:
@@ -57,8 +59,15 @@ def checkpoint(folder: Path, num_rounds: int = 2 * ROUNDS_BETWEEN) -> None:
     Checkpoint(folder / "selection", "key").save(run)
 
 
+def freeze(folder: Path) -> None:
+    """Draw the held-out set of what is ingested."""
+    settings = HeldOutSettings(share=0.5, min_source_samples=1)
+    samples = assemble_pool(DataRoot(folder), "sft").samples
+    freeze_held_out(DataRoot(folder), "sft", samples, settings)
+
+
 ACTIONS: dict[str, Callable[[Path], None]] = {
-    action.__name__: action for action in (publish, version, batch, checkpoint)
+    action.__name__: action for action in (publish, version, batch, checkpoint, freeze)
 }
 
 

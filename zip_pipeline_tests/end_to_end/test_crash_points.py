@@ -10,6 +10,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from zip_pipeline.pool.held_out_set import read_held_out
 from zip_pipeline.pool.ingest import batch_metadata
 from zip_pipeline.pool.states import is_current
 from zip_pipeline.selection.checkpoint import ROUNDS_BETWEEN, Checkpoint
@@ -120,6 +121,21 @@ def test_crashed_first_ingestion_is_new_or_refused(tmp_path: Path, replaced_drop
         for batch in root.batches("sft"):
             assert batch_metadata(root, "sft", batch)["num_samples"] == "9"
     assert DataRoot(folders[0]).batches("sft") == []
+
+
+def test_crashed_held_out_set_is_whole_or_not_there(tmp_path: Path, replaced_drop: DataRoot):
+    """The set is drawn wholly or not at all, and the next run ends with the same one."""
+    folders = _crash("freeze", replaced_drop.path, tmp_path / "crashes")
+
+    def state(folder: Path) -> str:
+        frozen = read_held_out(DataRoot(folder), "sft")
+        return "absent" if frozen is None else {3: "new"}[frozen.samples.height]
+
+    assert _seen(folders, state).keys() == {"absent", "new"}
+    wanted = DataRoot(folders[-1]).held_out("sft").read_bytes()
+    for folder in folders:
+        crash_points.freeze(folder)
+        assert DataRoot(folder).held_out("sft").read_bytes() == wanted
 
 
 def test_crashed_checkpoint_is_old_or_new(tmp_path: Path):

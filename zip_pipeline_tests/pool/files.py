@@ -10,6 +10,9 @@ from pathlib import Path
 import polars as pl
 import zstandard
 
+from zip_pipeline.pool.ingest import ingest, write_batch
+from zip_pipeline.storage import DataRoot
+
 COMPRESSIONS = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}
 
 
@@ -65,3 +68,11 @@ def write(path: Path, content: bytes) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(compress(content))
     return path
+
+
+def drop_sums(root: DataRoot, source: str, numbers: range) -> None:
+    """Ingest a batch of one source whose samples are sums of those numbers."""
+    rows = [{"question": f"{n} + 1", "answer": str(n + 1)} for n in numbers]
+    path = write(root.raw("sft") / f"{source}.jsonl", json_lines(rows))
+    batch = f"{source}.jsonl"
+    write_batch(root, "sft", batch, ingest(path, "sft", batch=batch, source=source))

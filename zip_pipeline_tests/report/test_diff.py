@@ -51,6 +51,16 @@ def test_diff_counts_a_repeated_sample_once(tmp_path: Path):
     assert difference.batches.rows() == [("a.jsonl", "changed")]
 
 
+def test_diff_says_that_a_pick_is_held_out_now(tmp_path: Path):
+    """A sample that was picked before it was kept for evaluation is out, and says why."""
+    root = DataRoot(tmp_path)
+    for fate, size in (("picked", 100), ("held_out", None)):
+        write_version(root, ledger_of([{"sample_id": "aa", "fate": fate, "num_bytes": size}]))
+    difference = diff_versions(root.versions("sft"), 1, 2)
+    columns = ("change", "fate_before", "fate_after", "num_bytes")
+    assert difference.samples.select(columns).rows() == [("out", "picked", "held_out", 100)]
+
+
 def test_diff_of_an_unknown_version_names_the_known_ones(tmp_path: Path):
     """An unknown number is an error that lists what there is."""
     with pytest.raises(ValueError, match="no version 9; there are: 1, 2"):

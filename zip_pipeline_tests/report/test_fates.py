@@ -90,6 +90,9 @@ _ROW = {
             "an exact copy of part.jsonl, row 17 in batch a.jsonl, which took part in its place",
             id="duplicate",
         ),
+        pytest.param(
+            "held_out", {}, "kept for evaluation, so no version may pick it", id="held out"
+        ),
     ],
 )
 def test_explain_fate_says_why(fate: str, changes: dict[str, object], words: str):

@@ -31,9 +31,10 @@ def test_top_sources_rank_by_picks_then_pool_then_name():
     ]
 
 
-def test_top_sources_leave_duplicates_out():
-    """An exact duplicate took no part, so it counts in no share."""
-    table = top_sources(_ledger(("a", "picked", 1), ("a", "duplicate", 1), ("b", "duplicate", 1)))
+@pytest.mark.parametrize("fate", ["duplicate", "held_out"])
+def test_top_sources_leave_out_what_took_no_part(fate: str):
+    """Exact duplicates and held-out samples took no part, so they count in no share."""
+    table = top_sources(_ledger(("a", "picked", 1), ("a", fate, 1), ("b", fate, 1)))
     assert table.select("source", "num_pool", "pool_share").rows() == [("a", 1, 1.0)]
 
 

@@ -66,6 +66,38 @@ def test_trace_finds_what_left_the_pool(tmp_path: Path):
     assert [fate.fate for fate in found.fates] == ["not_in_pool", "picked"]
 
 
+def _hold_out(root: DataRoot, *texts: str) -> None:
+    """Put samples of the batches into the held-out table."""
+    ids = [sample_id(sample_of(text)) for text in texts]
+    tables = [pl.read_parquet(root.samples("sft", batch)) for batch in root.batches("sft")]
+    held_out = pl.concat(tables).filter(pl.col("sample_id").is_in(ids)).unique("sample_id")
+    write_table(root.held_out("sft"), held_out, {})
+
+
+def test_trace_says_what_is_kept_for_evaluation(tmp_path: Path):
+    """A held-out sample is noted at its place, and in the versions that recorded it."""
+    root = small_root(tmp_path)
+    _hold_out(root, "four")
+    row = {"sample_id": _FOUR, "batch": "b.jsonl", "source": "b", "fate": "held_out"}
+    write_version(root, ledger_of([row | {"num_bytes": None, "round": None, "pi": None}]))
+    found = trace_sample(root, _FOUR)
+    assert found.origins == (Origin("b.jsonl", "b", "b.jsonl", 2, "kept for evaluation"),)
+    assert [fate.fate for fate in found.fates] == ["not_in_pool", "picked", "held_out"]
+    assert found.fates[2].why == "kept for evaluation, so no version may pick it"
+    assert trace_sample(root, _ONE).origins[0].note == ""
+
+
+def test_trace_finds_what_is_kept_for_evaluation_in_no_batch(tmp_path: Path):
+    """A held-out sample whose batch is gone, or never was, is found with its text."""
+    root = small_root(tmp_path)
+    _hold_out(root, "four")
+    root.samples("sft", "b.jsonl").unlink()
+    found = trace_sample(root, _FOUR)
+    note = "kept for evaluation; no batch holds it"
+    assert found.origins == (Origin("b.jsonl", "b", "b.jsonl", 2, note),)
+    assert found.text == "user: four\nassistant: answer to four\n"
+
+
 def test_trace_takes_a_unique_prefix(tmp_path: Path):
     """Six digits that name one sample are enough."""
     root = small_root(tmp_path)

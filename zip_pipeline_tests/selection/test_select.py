@@ -88,6 +88,19 @@ def test_ledger_records_duplicates_with_what_they_repeat() -> None:
     assert (last["duplicate_of_batch"], last["duplicate_of_row"]) == ("batch", 3)
 
 
+def test_ledger_records_what_is_held_out() -> None:
+    """A held-out sample is a row of its own with its place; it counts to no pool."""
+    table = numbered_pool(8)
+    config = SelectionConfig(budget_samples=6, k1=6, k2=6, k3=6)
+    counts = {"num_rows_read": 8, "num_held_out": 2}
+    selection = select(table.head(6), None, "sft", config, held_out=table.tail(2), counts=counts)
+    assert _fates(selection.ledger) == {"picked": 6, "held_out": 2}
+    assert (selection.manifest["num_samples"], selection.manifest["num_held_out"]) == (6, 2)
+    columns = ["sample_id", "batch", "source", "source_file", "source_row"]
+    assert selection.ledger.tail(2).select(columns).equals(table.tail(2).select(columns))
+    assert selection.ledger.tail(2)["num_bytes"].to_list() == [None, None]
+
+
 def test_manifest_figures_equal_those_of_the_subset() -> None:
     """Counts, bytes, tokens and R in the manifest are those of the picked samples."""
     table = numbered_pool(50)
