@@ -1,0 +1,94 @@
+"""What a training process is told: one JSON file."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from zip_pipeline.samples import STAGES, Stage
+from zip_pipeline.training.presets import Preset, load_preset, preset_from
+
+_PATHS = ("subset", "output", "cache")
+_KEYS = ("stage", *_PATHS, "preset", "overrides", "num_devices", "sft_model")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One subset to train on, or to probe."""
+
+    stage: Stage
+    subset: Path
+    """``subset.parquet`` of a version"""
+    output: Path
+    """folder of the version's models"""
+    cache: Path
+    """folder of files that several jobs share"""
+    preset: Preset
+    num_devices: int = 1
+    sft_model: Path | None = None
+    """folder of the SFT model from which KTO starts"""
+
+    @property
+    def is_local(self) -> bool:
+        """Whether the base model is at hand, so that the hub need not be asked."""
+        return self.preset.model == "tiny" or Path(self.preset.model).is_dir()
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the job as plain values, which :func:`job_from` reads."""
+        return {
+            "stage": self.stage,
+            **{name: str(getattr(self, name)) for name in _PATHS},
+            "preset": {"name": self.preset.name, **self.preset.settings()},
+            "num_devices": self.num_devices,
+            "sft_model": str(self.sft_model) if self.sft_model else None,
+        }
+
+
+def job_from(values: Mapping[str, Any]) -> Job:
+    """Return a job from plain values.
+
+    Args:
+        values: the fields of :class:`Job`; ``preset`` is a name, a TOML file or all settings, and
+            ``overrides`` are settings that replace the preset's.
+
+    Raises:
+        ValueError: a field is missing, unknown or out of range.
+    """
+    unknown = [key for key in values if key not in _KEYS]
+    missing = [key for key in ("stage", *_PATHS, "preset") if key not in values]
+    if unknown or missing:
+        fault = f"unknown field {unknown[0]!r}" if unknown else f"field {missing[0]!r} is missing"
+        raise ValueError(f"job: {fault}; the fields are {', '.join(_KEYS)}. Correct the file")
+    if values["stage"] not in STAGES:
+        raise ValueError(f"job: stage is {values['stage']!r}; allowed are {', '.join(STAGES)}")
+    num_devices = values.get("num_devices", 1)
+    if not isinstance(num_devices, int) or num_devices < 1:
+        raise ValueError(f"job: num_devices is {num_devices!r}; it must be 1 or more")
+    preset, overrides = values["preset"], values.get("overrides")
+    if not isinstance(preset, str | Mapping):
+        raise ValueError(f"job: preset is {preset!r}; it must be a name, a file or settings")
+    return Job(
+        stage=values["stage"],
+        **{name: Path(values[name]) for name in _PATHS},
+        preset=load_preset(preset, overrides)
+        if isinstance(preset, str)
+        else preset_from(preset, overrides),
+        num_devices=num_devices,
+        sft_model=Path(values["sft_model"]) if values.get("sft_model") else None,
+    )
+
+
+def read_job(path: Path) -> Job:
+    """Return the job of a JSON file.
+
+    Raises:
+        ValueError: the file is missing, no JSON object, or no job.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: cannot read the job ({error}). Give a JSON file") from error
+    if not isinstance(values, dict):
+        raise ValueError(f"{path}: a job is a JSON object; got {type(values).__name__}")
+    return job_from(values)

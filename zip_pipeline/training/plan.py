@@ -1,0 +1,233 @@
+"""What a training run will take, before anything is spent."""
+
+import json
+import random
+from bisect import bisect_left, insort
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from zip_pipeline.chat_models import prepare_environment
+from zip_pipeline.training.base_model import BaseModelSettings, tiny_tokenizer
+from zip_pipeline.training.batches import BatchPlan, batch_plan
+from zip_pipeline.training.interleave import interleave
+from zip_pipeline.training.job import Job
+from zip_pipeline.training.presets import Architecture, Preset
+from zip_pipeline.training.rows import RowCounts, answer_rows, conversation_rows, read_subset
+from zip_pipeline.training.templates import apply_template, templated_tokenizer
+
+DEVICE_FLOPS = 989e12
+UTILISATION = 0.4
+_GIB = 1 << 30
+_SECONDS_PER_HOUR = 3600
+# Bytes of activations per token, layer and hidden unit in 16 bits, with fused attention.
+_ACTIVATION_BYTES = 34
+# Forward and backward cost 2 and 4 FLOPs per parameter and token. KTO adds a forward pass for
+# the KL term and two of the reference model.
+_FLOPS = {"sft": 6, "preference": 12}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingPlan:
+    """Steps, tokens, memory and time of a run."""
+
+    stage: str
+    num_parameters: int
+    rows: RowCounts
+    batch: BatchPlan
+    num_packs: int
+    """rows after packing; the number of rows where they are not packed"""
+    steps_per_epoch: int
+    num_steps: int
+    num_tokens: int
+    """tokens over all epochs"""
+    num_padding_tokens: int
+    """tokens of padding over all epochs, on top"""
+    memory_gib: float
+    """estimated peak per device"""
+    hours: float
+    """estimated for the devices and the utilisation below"""
+    device_flops: float
+    utilisation: float
+    tokens_are_estimated: bool
+    """whether the model's own tokenizer was not at hand"""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return the plan as plain values."""
+        return asdict(self) | {"batch": self.batch.as_json()}
+
+
+def training_plan(
+    job: Job, *, device_flops: float = DEVICE_FLOPS, utilisation: float = UTILISATION
+) -> TrainingPlan:
+    """Return what training the job would take; no model is loaded and no hub is asked.
+
+    Memory is weights, gradients, optimizer and activations, a rough figure; hours are FLOPs over
+    what the devices are reckoned to deliver.
+
+    Args:
+        job: what would be trained; a preference job needs no SFT model yet.
+        device_flops: peak of one device in the precision of computing, FLOP per second; by
+            default that of an H100 or H200 in bfloat16.
+        utilisation: share of the peak that is reached, above 0 and up to 1.
+
+    Raises:
+        ValueError: the subset cannot be read, the batch cannot be split over the devices, or
+            nothing is known of the model's size.
+    """
+    if not 0 < utilisation <= 1 or device_flops <= 0:
+        raise ValueError(
+            f"utilisation is {utilisation} and device_flops {device_flops}; allowed are above 0 "
+            "to 1 and above 0"
+        )
+    prepare_environment(offline=False)
+    preset, is_sft = job.preset, job.stage == "sft"
+    shape = architecture(preset)
+    stage = preset.sft if is_sft else preset.kto
+    batch = batch_plan(preset.batch(stage), job.num_devices, 1 if is_sft else 2)
+    counts, lengths, estimated = _row_lengths(job, batch)
+    if is_sft and preset.packing:
+        num_packs, padding = num_bins(lengths, preset.max_length), 0
+    else:
+        order = _order(lengths, preset.seed) if is_sft else lengths
+        num_packs, padding = len(lengths), num_padding_tokens(order, batch.per_device)
+    steps = -(-num_packs // batch.effective)
+    num_tokens = counts.num_tokens * stage.epochs
+    flops = flops_per_token(shape, preset, job.stage) * (num_tokens + padding * stage.epochs)
+    seconds = flops / (device_flops * utilisation * job.num_devices)
+    return TrainingPlan(
+        stage=job.stage,
+        num_parameters=shape.num_parameters,
+        rows=counts,
+        batch=batch,
+        num_packs=num_packs,
+        steps_per_epoch=steps,
+        num_steps=steps * stage.epochs,
+        num_tokens=num_tokens,
+        num_padding_tokens=padding * stage.epochs,
+        memory_gib=memory_bytes(shape, preset, batch, job.stage) / _GIB,
+        hours=seconds / _SECONDS_PER_HOUR,
+        device_flops=device_flops,
+        utilisation=utilisation,
+        tokens_are_estimated=estimated,
+    )
+
+
+def architecture(preset: Preset) -> Architecture:
+    """Return the size of the preset's model: from its folder, or as the preset states it.
+
+    Raises:
+        ValueError: neither is there.
+    """
+    if preset.model == "tiny":
+        tiny = BaseModelSettings()
+        return llama_size(tiny.model_settings(len(tiny_tokenizer())))
+    config = Path(preset.model) / "config.json"
+    if config.is_file():
+        return llama_size(json.loads(config.read_text(encoding="utf-8")))
+    if preset.architecture is not None:
+        return preset.architecture
+    raise ValueError(
+        f"preset: nothing is known of the size of {preset.model}. Give a local folder as the "
+        "model, or add a section [architecture] to the preset"
+    )
+
+
+def llama_size(config: dict[str, Any]) -> Architecture:
+    """Return the size of a model of the Llama kind (Mistral too) from its configuration."""
+    hidden, layers = config["hidden_size"], config["num_hidden_layers"]
+    heads, vocabulary = config["num_attention_heads"], config["vocab_size"]
+    head_size = config.get("head_dim") or hidden // heads
+    key_values = config.get("num_key_value_heads") or heads
+    attention = 2 * hidden * head_size * (heads + key_values)
+    layer = attention + 3 * hidden * config["intermediate_size"] + 2 * hidden
+    embeddings = vocabulary * hidden * (1 if config.get("tie_word_embeddings") else 2)
+    return Architecture(
+        num_parameters=layers * layer + embeddings + hidden,
+        num_layers=layers,
+        hidden_size=hidden,
+        num_attention_heads=heads,
+        vocabulary_size=vocabulary,
+    )
+
+
+def _row_lengths(job: Job, batch: BatchPlan) -> tuple[RowCounts, list[int], bool]:
+    """Return counts and row lengths, in the order of training for preference rows."""
+    preset, subset = job.preset, read_subset(job.subset, job.stage)
+    estimated = False
+    try:
+        tokenizer = (
+            tiny_tokenizer()
+            if preset.model == "tiny"
+            else templated_tokenizer(
+                preset.model, preset.revision, preset.template, local_only=True
+            )
+        )
+    except ValueError:
+        # Its tokens are shorter than a large model's: an estimate on the high side.
+        tokenizer, estimated = tiny_tokenizer(), True
+        apply_template(tokenizer, "tiny")
+    if job.stage == "sft":
+        rows = conversation_rows(subset, "sft", tokenizer, preset.max_length)
+        return rows.counts, [len(ids) for ids in rows.input_ids], estimated
+    answers = answer_rows(subset, tokenizer, preset.max_length)
+    order = interleave([row.desirable for row in answers.rows], batch.per_device, preset.seed)
+    lengths = [min(answers.rows[place].num_tokens, preset.max_length) for place in order]
+    return answers.counts, lengths, estimated
+
+
+def num_bins(lengths: Sequence[int], capacity: int) -> int:
+    """Return how many packs best-fit decreasing fills with rows of these lengths."""
+    spaces: list[int] = []
+    num_opened = 0
+    for length in sorted(lengths, reverse=True):
+        place = bisect_left(spaces, length)
+        if place == len(spaces):
+            num_opened += 1
+            space = capacity
+        else:
+            space = spaces.pop(place)
+        if space > length:
+            insort(spaces, space - length)
+    return num_opened
+
+
+def num_padding_tokens(lengths: Sequence[int], window: int) -> int:
+    """Return the padding of consecutive windows, each padded to its longest row."""
+    windows = [lengths[start : start + window] for start in range(0, len(lengths), window)]
+    return sum(max(rows) * len(rows) - sum(rows) for rows in windows)
+
+
+def _order(lengths: Sequence[int], seed: int) -> list[int]:
+    return random.Random(seed).sample(list(lengths), len(lengths))
+
+
+def flops_per_token(shape: Architecture, preset: Preset, stage: str) -> float:
+    """Return FLOPs per token: matrix products, attention at full length, recomputation."""
+    attention = 2 * shape.num_layers * shape.hidden_size * preset.max_length
+    per_pass = shape.num_parameters + attention / 2
+    recomputed = 2 if preset.gradient_checkpointing else 0
+    return (_FLOPS[stage] + recomputed) * per_pass
+
+
+def memory_bytes(shape: Architecture, preset: Preset, batch: BatchPlan, stage: str) -> float:
+    """Return the estimated peak memory of one device.
+
+    Weights and gradients in the type of the weights, two moments of Adam in the same type (none
+    for the frozen weights under LoRA), the 16-bit copies of 32-bit weights that autocast keeps
+    during a forward pass, KTO's reference model, and the activations of one micro-batch at full
+    length.
+    """
+    weight_bytes = 2 if preset.weights == "bfloat16" else 4
+    copies = 1 if preset.lora else 4
+    if stage == "preference" and not preset.lora:
+        copies += 1
+    sharing = batch.num_devices if preset.sharding else 1
+    cast_bytes = 2 if preset.weights == "float32" else 0
+    state = shape.num_parameters * (weight_bytes * copies + cast_bytes) / sharing
+    width = batch.per_device * preset.max_length * shape.hidden_size
+    per_layer = width * _ACTIVATION_BYTES
+    if preset.gradient_checkpointing:
+        return state + per_layer + width * 2 * shape.num_layers
+    return state + per_layer * shape.num_layers

@@ -1,0 +1,246 @@
+"""Training settings as files: the shipped presets and the user's own."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import MISSING, asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+FOLDER = Path(__file__).parent / "presets"
+TEMPLATE_NAMES = ("tiny", "vicuna", "llama-3")
+ATTENTIONS = ("auto", "sdpa", "eager", "flash_attention_2")
+WEIGHTS = ("float32", "bfloat16")
+_Section = TypeVar("_Section")
+
+
+def _require(holds: bool, name: str, value: object, allowed: str) -> None:
+    if not holds:
+        raise ValueError(f"preset: {name} is {value!r}; allowed is {allowed}. Correct the setting")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """How one of the two stages trains."""
+
+    epochs: int
+    """passes over the rows"""
+    learning_rate: float
+    """peak of the schedule"""
+    batch_size: int | None = None
+    """rows of an optimizer step over all devices, where it differs from the preset's"""
+    per_device_batch_size: int | None = None
+    """most rows that one device takes at once, where it differs from the preset's"""
+
+    def __post_init__(self) -> None:
+        _require(self.epochs >= 1, "epochs", self.epochs, "1 or more")
+        _require(0 < self.learning_rate < 1, "learning_rate", self.learning_rate, "between 0 and 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Probe:
+    """How L is measured."""
+
+    steps: int = 20
+    """optimizer steps of epoch one whose loss is averaged"""
+    warmup_steps: int = 2
+    """linear warm-up; a fixed number, so that it does not change with the size of a version"""
+
+    def __post_init__(self) -> None:
+        _require(self.steps >= 3, "probe.steps", self.steps, "3 or more")
+        in_range = 0 <= self.warmup_steps <= self.steps
+        _require(in_range, "probe.warmup_steps", self.warmup_steps, f"0 to {self.steps}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lora:
+    """Low-rank adapters in place of full fine-tuning; they are merged into the saved model."""
+
+    rank: int = 16
+    """rank of the adapters"""
+    alpha: int = 32
+    """scale of the adapters"""
+    dropout: float = 0.0
+    """dropout in front of the adapters"""
+    target_modules: str = "all-linear"
+    """which layers get adapters, as peft names them"""
+
+    def __post_init__(self) -> None:
+        _require(self.rank >= 1, "lora.rank", self.rank, "1 or more")
+        _require(0 <= self.dropout < 1, "lora.dropout", self.dropout, "0 to below 1")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """The size of a model that is not at hand, for the plan."""
+
+    num_parameters: int
+    num_layers: int
+    hidden_size: int
+    num_attention_heads: int
+    vocabulary_size: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preset:
+    """Everything that training depends on besides the rows."""
+
+    name: str
+    """the file's name without its ending"""
+    model: str
+    """``tiny``, a local folder, or an id on the Hugging Face hub"""
+    template: str
+    """chat template: ``tiny``, ``vicuna`` or ``llama-3``"""
+    sft: Stage
+    kto: Stage
+    probe: Probe
+    revision: str | None = None
+    """commit of the hub repository; needed for a hub id"""
+    max_length: int = 2048
+    """tokens of a row (of a pack, where rows are packed)"""
+    batch_size: int = 128
+    """rows (packs) of an optimizer step over all devices"""
+    per_device_batch_size: int = 4
+    """most rows (packs) that one device takes at once"""
+    warmup_share: float = 0.1
+    """share of the steps in which the learning rate rises"""
+    packing: bool = False
+    """several conversations in one row, none of which attends to another (SFT only)"""
+    attention: str = "auto"
+    """backend; ``auto`` is flash_attention_2 where it is installed and there is a GPU, else sdpa"""
+    weights: str = "float32"
+    """type of the weights on a GPU, where computing is in bfloat16; on a CPU all is float32"""
+    gradient_checkpointing: bool = False
+    """recompute activations in the backward pass: less memory, a fifth slower"""
+    sharding: bool = False
+    """spread weights and optimizer over the devices (FSDP)"""
+    checkpoint_steps: int = 50
+    """optimizer steps between two checkpoints"""
+    seed: int = 0
+    """of the row order and of adapters"""
+    lora: Lora | None = None
+    architecture: Architecture | None = None
+
+    def __post_init__(self) -> None:
+        _require(self.template in TEMPLATE_NAMES, "template", self.template, str(TEMPLATE_NAMES))
+        _require(self.attention in ATTENTIONS, "attention", self.attention, str(ATTENTIONS))
+        _require(self.weights in WEIGHTS, "weights", self.weights, str(WEIGHTS))
+        _require(self.max_length >= 8, "max_length", self.max_length, "8 or more")
+        _require(self.batch_size >= 2, "batch_size", self.batch_size, "2 or more")
+        size = self.per_device_batch_size
+        _require(size >= 1, "per_device_batch_size", size, "1 or more")
+        _require(0 <= self.warmup_share < 1, "warmup_share", self.warmup_share, "0 to below 1")
+        _require(self.checkpoint_steps >= 1, "checkpoint_steps", self.checkpoint_steps, "1 or more")
+        # A float compares equal to its whole part but has no bits to count.
+        in_range = isinstance(self.seed, int) and 0 <= self.seed < 2**32
+        _require(in_range, "seed", self.seed, "0 to 2^32 - 1")
+        both = self.sharding and self.lora is not None
+        _require(not both, "sharding", self.sharding, "false together with lora")
+        remote = self.model != "tiny" and not Path(self.model).exists()
+        _require(bool(not remote or self.revision), "revision", self.revision, "a hub commit")
+
+    def batch(self, stage: Stage) -> tuple[int, int]:
+        """Return the rows of an optimizer step and the most that one device takes at once."""
+        return (
+            stage.batch_size or self.batch_size,
+            stage.per_device_batch_size or self.per_device_batch_size,
+        )
+
+    def settings(self) -> dict[str, Any]:
+        """Return everything but the name, ready for JSON."""
+        return {key: value for key, value in asdict(self).items() if key != "name"}
+
+
+def preset_names() -> list[str]:
+    """Return the names of the shipped presets."""
+    return sorted(path.stem for path in FOLDER.glob("*.toml"))
+
+
+def load_preset(name: str, overrides: Mapping[str, Any] | None = None) -> Preset:
+    """Return a preset, with some settings replaced.
+
+    Args:
+        name: a shipped preset (``tiny``, ``mistral-7b``, ``llama-3-8b``) or a TOML file.
+        overrides: settings by name, those of a section by ``section.name`` or as a dictionary.
+
+    Raises:
+        ValueError: there is no such preset, or a setting is unknown, missing or out of range.
+    """
+    path = FOLDER / f"{name}.toml" if name in preset_names() else Path(name)
+    if not path.is_file():
+        raise ValueError(
+            f"preset: got {name!r}; allowed are {', '.join(preset_names())} and the path of a TOML "
+            "file. Check the spelling"
+        )
+    try:
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{path}: not TOML ({error}). Correct the file") from error
+    return preset_from({"name": path.stem, **values}, overrides)
+
+
+def preset_from(values: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Preset:
+    """Return a preset from plain values, as :meth:`Preset.settings` and a TOML file give them.
+
+    Args:
+        values: all settings and the name.
+        overrides: settings that replace them, as :func:`load_preset` takes them.
+
+    Raises:
+        ValueError: a setting is unknown, missing or out of range.
+    """
+    sections = {
+        "sft": Stage,
+        "kto": Stage,
+        "probe": Probe,
+        "lora": Lora,
+        "architecture": Architecture,
+    }
+    built = _overridden(values, overrides or {})
+    for name, kind in sections.items():
+        if built.get(name) is not None:
+            if not isinstance(built[name], Mapping):
+                raise ValueError(f"preset: {name} is {built[name]!r}; it must be a section")
+            built[name] = _build(kind, built[name], f"{name}.")
+    return _build(Preset, built)
+
+
+def _overridden(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:
+    replaced = dict(values)
+    for key, value in overrides.items():
+        section, _, inner = key.rpartition(".")
+        name, new = (section, {inner: value}) if section else (key, value)
+        is_section = isinstance(new, Mapping)
+        replaced[name] = {**(replaced.get(name) or {}), **new} if is_section else new
+    return replaced
+
+
+def _build(kind: type[_Section], values: Mapping[str, Any], prefix: str = "") -> _Section:
+    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
+    unknown = [name for name in values if name not in known]
+    if unknown:
+        raise ValueError(
+            f"preset: unknown setting {prefix}{unknown[0]}; allowed are "
+            f"{', '.join(prefix + name for name in known)}. Check the spelling"
+        )
+    missing = [n for n, f in known.items() if f.default is MISSING and n not in values]
+    if missing:
+        raise ValueError(f"preset: the setting {prefix}{missing[0]} is missing. Add it")
+    for name, value in values.items():
+        _check_type(f"{prefix}{name}", value, known[name].type)
+    return kind(**values)
+
+
+def _check_type(name: str, value: object, wanted: object) -> None:
+    """Refuse text for a number and the like; a whole number may stand for a float."""
+    kinds: dict[object, tuple[type, ...]] = {
+        int: (int,),
+        int | None: (int, type(None)),
+        float: (int, float),
+        bool: (bool,),
+        str: (str,),
+    }
+    allowed = kinds.get(wanted)
+    is_wrong_bool = isinstance(value, bool) and wanted is not bool
+    if allowed and (not isinstance(value, allowed) or is_wrong_bool):
+        kind = getattr(wanted, "__name__", wanted)
+        raise ValueError(f"preset: {name} is {value!r}; it must be of type {kind}. Correct it")

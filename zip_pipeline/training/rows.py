@@ -1,0 +1,210 @@
+"""The rows that a trainer sees, from a subset file; nothing is cut or dropped uncounted."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import polars as pl
+
+from zip_pipeline.chat_models import Encoded, Message, encode, messages, special_tokens
+from zip_pipeline.samples import Stage, Turn
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100
+
+
+@dataclass(frozen=True, kw_only=True)
+class RowCounts:
+    """What became of the samples of a subset."""
+
+    num_samples: int
+    num_rows: int
+    num_tokens: int
+    """tokens that the model reads in one epoch"""
+    num_target_tokens: int
+    """tokens of which it learns to write"""
+    rows_truncated: int
+    """rows cut at the maximum length"""
+    rows_dropped: int
+    """rows of which the maximum length leaves nothing to learn"""
+
+    def as_json(self) -> dict[str, int]:
+        """Return the counts by name."""
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class TokenRows:
+    """Rows as tokens; a label is the token itself, or IGNORED where no loss falls."""
+
+    input_ids: list[list[int]]
+    labels: list[list[int]]
+    counts: RowCounts
+
+
+@dataclass(frozen=True)
+class AnswerRow:
+    """One answer for KTO."""
+
+    prompt: list[Message]
+    completion: list[Message]
+    desirable: bool
+    num_tokens: int
+    """of prompt and answer, before they are cut"""
+    num_prompt_tokens: int
+
+
+@dataclass(frozen=True)
+class AnswerRows:
+    """KTO's rows."""
+
+    rows: list[AnswerRow]
+    counts: RowCounts
+
+
+def read_subset(path: Path, stage: Stage) -> pl.DataFrame:
+    """Return the samples of a subset file ordered by sample_id, whatever order picked them.
+
+    Raises:
+        ValueError: there is no such file, it is empty, or it belongs to the other stage.
+    """
+    if not path.is_file():
+        raise ValueError(f"subset: {path} does not exist. Give the subset.parquet of a version")
+    wanted = ["sample_id", *_columns(stage)]
+    missing = [name for name in wanted if name not in pl.read_parquet_schema(path)]
+    if missing:
+        raise ValueError(
+            f"{path}: the column {missing[0]} is missing, so this is no subset of the {stage} "
+            "stage. Give the subset of that stage"
+        )
+    subset = pl.read_parquet(path, columns=wanted).sort("sample_id")
+    if subset.is_empty():
+        raise ValueError(f"{path}: the subset has no rows. Select a larger budget")
+    return subset
+
+
+def _columns(stage: Stage) -> tuple[str, ...]:
+    return ("turns",) if stage == "sft" else ("prompt", "chosen", "rejected")
+
+
+def _turns(column: pl.Series) -> list[list[Turn]]:
+    return [[Turn(**turn) for turn in turns] for turns in column.to_list()]
+
+
+def conversation_rows(
+    subset: pl.DataFrame, stage: Stage, tokenizer: "PreTrainedTokenizerBase", max_length: int
+) -> TokenRows:
+    """Return one row per sample with the loss on what the assistant says.
+
+    Of a preference pair the row is the prompt with the chosen answer, and the loss falls on
+    that answer alone.
+
+    Args:
+        subset: as :func:`read_subset` gives it.
+        stage: the stage of the subset.
+        tokenizer: one that ``apply_template`` has prepared.
+        max_length: tokens at which a row is cut.
+
+    Raises:
+        ValueError: nothing is left to learn in any row.
+    """
+    if stage == "sft":
+        encoded = encode(tokenizer, _turns(subset["turns"]))
+        starts = [0] * len(encoded)
+    else:
+        prompts, chosen = _turns(subset["prompt"]), _turns(subset["chosen"])
+        encoded = encode(tokenizer, [p + c for p, c in zip(prompts, chosen, strict=True)])
+        starts = [len(e.input_ids) for e in encode(tokenizer, prompts)]
+    rows = [_token_row(e, start, max_length) for e, start in zip(encoded, starts, strict=True)]
+    kept = [row for row in rows if row is not None]
+    counts = RowCounts(
+        num_samples=len(rows),
+        num_rows=len(kept),
+        num_tokens=sum(len(ids) for ids, _ in kept),
+        num_target_tokens=sum(num_targets(labels) for _, labels in kept),
+        rows_truncated=sum(
+            len(e.input_ids) > max_length and row is not None
+            for e, row in zip(encoded, rows, strict=True)
+        ),
+        rows_dropped=len(rows) - len(kept),
+    )
+    _require_rows(counts, max_length)
+    return TokenRows([ids for ids, _ in kept], [labels for _, labels in kept], counts)
+
+
+def num_targets(labels: Sequence[int]) -> int:
+    """Return how many tokens of a row are learnt; the first one has nothing to predict it from."""
+    return sum(label != IGNORED for label in labels[1:])
+
+
+def _token_row(encoded: Encoded, start: int, max_length: int) -> tuple[list[int], list[int]] | None:
+    ids = encoded.input_ids[:max_length]
+    mask = encoded.assistant_mask[:max_length]
+    labels = [
+        token if speaks and place >= start else IGNORED
+        for place, (token, speaks) in enumerate(zip(ids, mask, strict=True))
+    ]
+    return (ids, labels) if num_targets(labels) else None
+
+
+def answer_rows(
+    subset: pl.DataFrame, tokenizer: "PreTrainedTokenizerBase", max_length: int
+) -> AnswerRows:
+    """Return two rows per pair, the chosen answer as desirable, the rejected one as undesirable.
+
+    A pair whose prompt alone reaches the maximum length gives no rows.
+
+    Args:
+        subset: preference pairs, as :func:`read_subset` gives them.
+        tokenizer: one that ``apply_template`` has prepared.
+        max_length: tokens at which prompt and answer are cut.
+
+    Raises:
+        ValueError: nothing is left to learn in any row.
+    """
+    prompts = _turns(subset["prompt"])
+    num_prompt = [len(e.input_ids) for e in encode(tokenizer, prompts, open_answer=True)]
+    special = special_tokens(tokenizer)
+    answers = (("chosen", True), ("rejected", False))
+    rows = [
+        AnswerRow(messages(prompt, special), messages(answer, special), desirable, length, opening)
+        for column, desirable in answers
+        for prompt, answer, length, opening in _answers(
+            tokenizer, prompts, _turns(subset[column]), num_prompt
+        )
+    ]
+    kept = [row for row in rows if row.num_prompt_tokens < max_length]
+    num_tokens = sum(min(row.num_tokens, max_length) for row in kept)
+    counts = RowCounts(
+        num_samples=len(prompts),
+        num_rows=len(kept),
+        num_tokens=num_tokens,
+        num_target_tokens=num_tokens - sum(row.num_prompt_tokens for row in kept),
+        rows_truncated=sum(row.num_tokens > max_length for row in kept),
+        rows_dropped=len(rows) - len(kept),
+    )
+    _require_rows(counts, max_length)
+    return AnswerRows(kept, counts)
+
+
+def _answers(
+    tokenizer: "PreTrainedTokenizerBase",
+    prompts: list[list[Turn]],
+    answers: list[list[Turn]],
+    num_prompt: list[int],
+) -> Iterator[tuple[list[Turn], list[Turn], int, int]]:
+    """Return prompt, answer, tokens of both and tokens of the prompt for each pair."""
+    both = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
+    lengths = [len(e.input_ids) for e in encode(tokenizer, both)]
+    return zip(prompts, answers, lengths, num_prompt, strict=True)
+
+
+def _require_rows(counts: RowCounts, max_length: int) -> None:
+    if counts.num_rows == 0:
+        raise ValueError(
+            f"max_length: at {max_length} tokens none of the {counts.num_samples} samples leaves "
+            "anything to learn. Raise max_length, or select samples in which the assistant speaks"
+        )

@@ -1,0 +1,124 @@
+"""``zip-pipeline train-plan``."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from zip_pipeline.samples import PreferencePair, Sample, Turn, frame_of, sample_columns, sample_id
+from zip_pipeline.storage import DataRoot
+from zip_pipeline.training.presets import FOLDER
+from zip_pipeline_tests.cli.commands import call, call_badly, call_well
+from zip_pipeline_tests.report.data_roots import ledger_of, manifest_of
+
+SFT_ROWS = [
+    Sample((Turn("user", f"{n} plus 1"), Turn("assistant", f"It is {n + 1}."))) for n in range(40)
+]
+PAIRS = [
+    PreferencePair(
+        (Turn("user", f"{n} plus 1"),),
+        (Turn("assistant", f"It is {n + 1}."),),
+        (Turn("assistant", "No idea."),),
+    )
+    for n in range(40)
+]
+
+
+def write_root(folder: Path) -> Path:
+    """Write a data root with version 1 of both stages; return the sft version's folder."""
+    for stage, samples in (("sft", SFT_ROWS), ("preference", PAIRS)):
+        rows = [{"sample_id": sample_id(s), "source": "a", **sample_columns(s)} for s in samples]
+        subset = frame_of(stage, rows)
+        DataRoot(folder).versions(stage).write(subset, ledger_of([{}]), manifest_of(stage=stage))
+    return DataRoot(folder).versions("sft").path(1)
+
+
+def test_a_plan_names_all_that_a_run_would_take(tmp_path: Path):
+    """Rows, cuts, batch, steps, tokens, memory and time are said in words."""
+    version = write_root(tmp_path)
+    text = " ".join(call_well("train-plan", "tiny", version).split())
+    for words in (
+        "sft: tiny on",
+        "model 614,880 parameters",
+        "rows 40 of 40 samples",
+        "truncated 0 rows, at 256 tokens",
+        "dropped 0 rows",
+        "packs 3 of several rows each",
+        "batch 16 = 1 devices x",
+        "steps 1 = 1 epochs x 1",
+        "padding 0 tokens on top",
+        "GiB per device, estimated",
+        "estimated at 40% of 989 TFLOP/s per device",
+    ):
+        assert words in text, text
+
+
+def test_a_version_is_named_by_number_folder_or_file(tmp_path: Path):
+    """The three ways to name a version give the same plan."""
+    version = write_root(tmp_path)
+    plans = [
+        json.loads(call_well("train-plan", "tiny", *subset, "--json"))
+        for subset in ([version], [version / "subset.parquet"], ["1", "--data-root", tmp_path])
+    ]
+    assert plans[0] == plans[1] == plans[2]
+    assert plans[0]["rows"]["num_samples"] == 40
+
+
+def test_a_plan_of_preference_rows_counts_two_per_pair(tmp_path: Path):
+    """40 pairs make 80 rows; two devices share the batch of 32."""
+    write_root(tmp_path)
+    options = ["--stage", "preference", "--num-devices", "2", "--data-root", tmp_path]
+    plan = json.loads(call_well("train-plan", "tiny", "1", *options, "--json"))
+    assert (plan["rows"]["num_rows"], plan["num_steps"]) == (80, 3)
+    assert plan["batch"] == {
+        "num_devices": 2,
+        "per_device": 16,
+        "accumulation": 1,
+        "effective": 32,
+    }
+
+
+def test_hours_follow_from_what_the_devices_deliver(tmp_path: Path):
+    """Half the utilisation, or half the peak, doubles the hours; they are shown as hours."""
+    version = write_root(tmp_path)
+
+    def hours(*options: str) -> float:
+        return json.loads(call_well("train-plan", "tiny", version, "--json", *options))["hours"]
+
+    assert hours("--utilisation", "0.2") == pytest.approx(2 * hours())
+    assert hours("--peak-tflops", "494.5") == pytest.approx(2 * hours())
+    slow = call_well("train-plan", "tiny", version, "--peak-tflops", "0.000001")
+    assert " hours, estimated at 40% of 0 TFLOP/s" in slow
+
+
+def test_a_model_that_is_not_at_hand_is_estimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """The plan of a large model asks no network, and says that its tokens are estimated."""
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr("socket.getaddrinfo", refuse)
+    version = write_root(tmp_path)
+    shipped = (FOLDER / "mistral-7b.toml").read_text()
+    preset = tmp_path / "mine.toml"
+    preset.write_text(shipped.replace("mistralai/Mistral-7B-v0.1", "zip-pipeline/not-at-hand"))
+    text = call_well("train-plan", preset, version, "--num-devices", "8")
+    assert "7,241,732,096 parameters" in text
+    assert "128 = 8 devices x 4 at once x 4 accumulated" in text
+    assert "estimated, for the model's tokenizer is not at hand" in text
+
+
+def test_train_plan_refuses_in_one_line(tmp_path: Path):
+    """Unknown presets, versions, stages and batches that cannot be split are told."""
+    version = write_root(tmp_path)
+    assert "allowed are llama-3-8b, mistral-7b, tiny" in call_badly("train-plan", "big", version)
+    assert "no version 7; there are: 1" in call_badly(
+        "train-plan", "tiny", "7", "--data-root", tmp_path
+    )
+    assert "does not exist" in call_badly("train-plan", "tiny", tmp_path / "no.parquet")
+    assert "column prompt is missing" in call_badly(
+        "train-plan", "tiny", version, "--stage", "preference"
+    )
+    assert "cannot be split" in call_badly("train-plan", "tiny", version, "--num-devices", "3")
+    assert "utilisation is 2.0" in call_badly("train-plan", "tiny", version, "--utilisation", "2")
+    assert call("train-plan", "tiny", version, "--num-devices", "0").exit_code == 2

@@ -1,0 +1,141 @@
+"""Device, precision, attention, and what tells models apart."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from zip_pipeline.training import backend
+from zip_pipeline.training.arguments import adapter_config, common_arguments
+from zip_pipeline.training.backend import choose_backend, library_versions, model_identity
+from zip_pipeline.training.batches import batch_plan
+from zip_pipeline.training.presets import Lora, load_preset
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let torch say that there is a GPU with bfloat16."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: True)
+
+
+def test_a_cpu_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a GPU everything is float32, whatever the preset wants of a GPU."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    found = choose_backend(load_preset("tiny", {"weights": "bfloat16", "attention": "auto"}))
+    assert found.as_json() == {
+        "device": "cpu",
+        "weights": "float32",
+        "bf16": False,
+        "attention": "sdpa",
+    }
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_gpu_computes_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU computing is in bfloat16, with FlashAttention where it is installed."""
+    preset = load_preset("tiny", {"attention": "auto"})
+    monkeypatch.setattr(backend, "find_spec", lambda name: None)
+    assert choose_backend(preset).as_json() == {
+        "device": "cuda",
+        "weights": "float32",
+        "bf16": True,
+        "attention": "sdpa",
+    }
+    monkeypatch.setattr(backend, "find_spec", lambda name: name)
+    assert choose_backend(preset).attention == "flash_attention_2"
+
+
+def test_flash_attention_without_a_gpu_is_refused() -> None:
+    """A backend that is not there is an error that says what to do."""
+    with pytest.raises(ValueError, match="needs a CUDA GPU and the package flash-attn"):
+        choose_backend(load_preset("tiny", {"attention": "flash_attention_2"}))
+
+
+def test_scoring_targets_only_changes_no_loss() -> None:
+    """The loss and its gradient are those of a projection of all tokens."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+    from trl.trainer import utils
+
+    torch.manual_seed(0)
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+    model: Any = LlamaForCausalLM(LlamaConfig(vocab_size=50, num_attention_heads=2, **shape))
+    utils.add_fused_lm_head(model, outputs=("log_probs",))
+    ids = torch.randint(0, 50, (2, 9))
+    labels = ids.where(torch.arange(9) > 5, -100)
+    found = []
+    for answer in (False, True):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(utils, "_use_triton", lambda device, answer=answer: answer)
+            model.zero_grad()
+            loss = model(input_ids=ids, labels=labels, fused_lm_head=True).loss
+            loss.backward()
+        found.append((loss.item(), model.lm_head.weight.grad.clone()))
+    assert found[0][0] == pytest.approx(found[1][0], rel=1e-6)
+    assert torch.allclose(found[0][1], found[1][1], atol=1e-6)
+
+
+def test_scoring_targets_only_is_for_one_version_of_trl(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any other version of TRL is left as it is."""
+    from trl.trainer import utils
+
+    untouched = object()
+    monkeypatch.setattr(utils, "_use_triton", untouched)
+    monkeypatch.setattr(backend, "version", lambda name: "1.17.0")
+    choose_backend(load_preset("tiny"))
+    assert utils._use_triton is untouched
+    monkeypatch.setattr(backend, "version", lambda name: "1.16.3")
+    choose_backend(load_preset("tiny"))
+    assert utils._use_triton is not untouched
+
+
+def test_the_identity_of_a_folder_is_its_content(tmp_path: Path) -> None:
+    """One changed byte anywhere in the weights makes another model; a copy is the same."""
+    for name in "ab":
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+        (tmp_path / name / "model.safetensors").write_bytes(bytes(3 << 20))
+    first, second = (model_identity(str(tmp_path / name), None) for name in "ab")
+    assert first == second
+    with (tmp_path / "b" / "model.safetensors").open("r+b") as file:
+        file.seek(3 << 19)
+        file.write(b"x")
+    assert model_identity(str(tmp_path / "b"), None) != first
+    assert model_identity("owner/name", "abc") == "owner/name@abc"
+
+
+def test_trainers_neither_report_nor_run_code_of_a_repository(tmp_path: Path) -> None:
+    """No service is told, no remote code runs, checkpoints and warm-up are as set."""
+    preset = load_preset("mistral-7b")
+    arguments = common_arguments(preset, choose_backend(preset), batch_plan((128, 4), 8), tmp_path)
+    expected = {
+        "report_to": "none",
+        "trust_remote_code": False,
+        "bf16": False,
+        "use_cpu": True,
+        "warmup_steps": 0.1,
+        "max_length": 2048,
+        "per_device_train_batch_size": 4,
+        "gradient_accumulation_steps": 4,
+        "save_total_limit": 2,
+        "fsdp": None,
+    }
+    assert {name: arguments[name] for name in expected} == expected
+    sharded = load_preset("mistral-7b", {"sharding": True})
+    plans = [batch_plan((128, 4), num) for num in (1, 8)]
+    found = [common_arguments(sharded, choose_backend(sharded), p, tmp_path)["fsdp"] for p in plans]
+    assert found == [None, True]
+
+
+def test_adapters_are_as_the_preset_says() -> None:
+    """Rank, scale and dropout reach peft; without the section all weights are trained."""
+    assert adapter_config(None) is None
+    found = adapter_config(Lora(rank=3, alpha=6, dropout=0.25))
+    assert (found.r, found.lora_alpha, found.lora_dropout) == (3, 6, 0.25)
+    assert found.task_type == "CAUSAL_LM"
+
+
+def test_library_versions_name_what_training_rests_on() -> None:
+    """torch, transformers and TRL are in the record."""
+    assert {"torch", "transformers", "trl", "datasets"} <= library_versions().keys()

@@ -1,0 +1,212 @@
+"""Runs that are killed, stopped and started again, as processes."""
+
+import json
+import multiprocessing
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from zip_pipeline.training.job import Job
+from zip_pipeline.training.launch import group_command, main, run_group, show_one_device
+from zip_pipeline.training.sft import train_sft
+from zip_pipeline_tests.training.conftest import read_metrics
+
+SERVER = multiprocessing.get_context("forkserver")
+SERVER.set_forkserver_preload(["trl.trainer.sft_trainer", "trl.trainer.kto_trainer"])
+
+
+def run_module(module: str, config: str) -> None:
+    """Run a training module as its command line does; the process ends with its exit code."""
+    from importlib import import_module
+
+    runs = {"sft": "train_sft", "kto": "train_kto"}
+    run = getattr(import_module(f"zip_pipeline.training.{module}"), runs[module])
+    sys.exit(main(module, run, ["--config", config]))
+
+
+def start(module: str, config: Path) -> Any:
+    """Start a training process."""
+    process = SERVER.Process(target=run_module, args=(module, str(config)))
+    process.start()
+    return process
+
+
+def wait_for_step(output: Path, step: int, process: Any) -> None:
+    """Wait until the process has written the line of a step."""
+    metrics = output / "metrics.jsonl"
+    until = time.monotonic() + 60
+    while time.monotonic() < until and process.is_alive():
+        if metrics.exists() and len(metrics.read_text().splitlines()) >= step:
+            return
+        time.sleep(0.002)
+    pytest.fail(f"no step {step}; exit code {process.exitcode}")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["sft", "kto"])
+def test_a_run_killed_three_times_ends_in_the_same_weights(
+    job: Callable[..., Job], tmp_path: Path, small_base: Path, pairs_subset: Path, module: str
+) -> None:
+    """Killed at three random steps, training goes on from its checkpoints to the same model."""
+
+    def made(name: str) -> tuple[Path, Path]:
+        settings = {"output": str(tmp_path / name), "kto.epochs": 3, "sft.epochs": 2}
+        if module == "kto":
+            one = job("preference", pairs_subset, sft_model=str(small_base), **settings)
+        else:
+            one = job(packing=True, lora={"rank": 2, "dropout": 0.1}, **settings)
+        config = tmp_path / f"{name}.json"
+        config.write_text(json.dumps(one.as_json()))
+        return tmp_path / name, config
+
+    whole, config = made("whole")
+    process = start(module, config)
+    process.join(90)
+    assert process.exitcode == 0
+    num_steps = json.loads((whole / "training.json").read_text())["num_steps"]
+    assert num_steps >= 18
+
+    output, config = made("killed")
+    rng = random.Random(5)
+    done = 0
+    for _ in range(3):
+        process = start(module, config)
+        done = rng.randint(done + 2, min(done + 5, num_steps - 2))
+        wait_for_step(output, done, process)
+        process.kill()
+        process.join(30)
+        assert process.exitcode == -signal.SIGKILL
+        assert not (output / "model").exists()
+    process = start(module, config)
+    process.join(90)
+    assert process.exitcode == 0
+    record = json.loads((output / "training.json").read_text())
+    assert record["resumed_at_step"] >= done - 2
+    assert record["num_steps"] == num_steps
+    assert read_metrics(output)["step"].to_list() == list(range(1, num_steps + 1))
+    expected = load_file(whole / "model" / "model.safetensors")
+    found = load_file(output / "model" / "model.safetensors")
+    assert expected.keys() == found.keys()
+    for name, weights in expected.items():
+        assert torch.allclose(weights, found[name], atol=1e-6), name
+
+
+def test_cancelling_ends_the_process_with_a_checkpoint(
+    job: Callable[..., Job], tmp_path: Path
+) -> None:
+    """On SIGINT, which Dagster sends, the process ends soon and says so in its exit code."""
+    config = tmp_path / "job.json"
+    config.write_text(json.dumps(job(**{"sft.epochs": 4, "checkpoint_steps": 1000}).as_json()))
+    process = start("sft", config)
+    wait_for_step(tmp_path / "out", 2, process)
+    os.kill(process.pid, signal.SIGINT)
+    process.join(10)
+    assert process.exitcode == 128 + signal.SIGINT
+    assert len(list((tmp_path / "out" / "checkpoints").glob("*/checkpoint-*/whole"))) == 1
+
+
+def test_a_wrong_job_ends_with_a_message(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """An error of the user goes to stderr as one line, with exit code 2."""
+    config = tmp_path / "job.json"
+    config.write_text('{"stage": "sft"}')
+    assert main("sft", lambda job, stop: {}, ["--config", str(config)]) == 2
+    assert capsys.readouterr().err.startswith("Error: job: field 'subset' is missing")
+
+
+def test_a_group_is_stopped_with_its_children(tmp_path: Path) -> None:
+    """On SIGTERM workers end too: stuck ones, in a session of their own, as torch starts them."""
+    child = (
+        "import signal, time\n"
+        "from zip_pipeline.training.stopping import end_with_parent\n"
+        "signal.signal(15, signal.SIG_IGN)\n"
+        "end_with_parent(signal.SIGKILL)\n"
+        "print('up')\n"
+        "time.sleep(60)\n"
+    )
+    parent = (
+        "import subprocess, sys\n"
+        f"child = subprocess.Popen([sys.executable, '-uc', {child!r}], stdout=subprocess.PIPE,"
+        " start_new_session=True)\n"
+        "child.stdout.readline()\n"
+        f"open({str(tmp_path / 'pid')!r}, 'w').write(str(child.pid))\n"
+        "child.wait()\n"
+    )
+    program = (
+        "import sys; from zip_pipeline.training.launch import run_group\n"
+        f"sys.exit(run_group([sys.executable, '-c', {parent!r}], grace_seconds=0.5))"
+    )
+    process = subprocess.Popen([sys.executable, "-c", program])
+    until = time.monotonic() + 20
+    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
+        assert time.monotonic() < until
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(10) == 128 + signal.SIGTERM
+    state = Path(f"/proc/{int((tmp_path / 'pid').read_text())}/stat")
+    until = time.monotonic() + 5
+    while state.exists() and state.read_text().split()[2] != "Z":
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def test_a_group_hands_on_its_exit_code() -> None:
+    """Without a signal the exit code is the command's own."""
+    assert run_group([sys.executable, "-c", "raise SystemExit(3)"]) == 3
+
+
+def test_several_devices_are_started_by_torch(tmp_path: Path) -> None:
+    """The command starts the module once per device of this machine."""
+    command = group_command("sft", tmp_path / "job.json", 8)
+    assert command[1:4] == ["-m", "torch.distributed.run", "--standalone"]
+    assert command[4:] == [
+        "--nproc-per-node=8",
+        "--module",
+        "zip_pipeline.training.sft",
+        "--config",
+        str(tmp_path / "job.json"),
+    ]
+
+
+@pytest.mark.parametrize(("before", "after"), [(None, "0"), ("3,5", "3"), ("", "")])
+def test_a_single_process_sees_one_gpu(
+    monkeypatch: pytest.MonkeyPatch, before: str | None, after: str
+) -> None:
+    """Of the GPUs that are shown to it, a job for one device keeps the first."""
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if before is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", before)
+    show_one_device()
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == after
+
+
+@pytest.mark.slow
+def test_two_processes_train_one_model(job: Callable[..., Job], tmp_path: Path) -> None:
+    """Two devices take steps of the same rows as one does, and end in the same weights."""
+    jobs = [
+        job(output=str(tmp_path / f"{num}"), num_devices=num, per_device_batch_size=1)
+        for num in (1, 2)
+    ]
+    train_sft(jobs[0])
+    config = tmp_path / "two.json"
+    config.write_text(json.dumps(jobs[1].as_json()))
+    command = [sys.executable, "-m", "zip_pipeline.training.sft", "--config", str(config)]
+    assert subprocess.run(command, timeout=300, check=False).returncode == 0
+    one, two = (json.loads((tmp_path / n / "training.json").read_text()) for n in "12")
+    assert (one["batch"]["effective"], two["batch"]["effective"]) == (4, 4)
+    assert two["batch"]["num_devices"] == 2
+    assert one["num_steps"] == two["num_steps"]
+    assert one["fingerprint"] == two["fingerprint"]
+    weights = [load_file(tmp_path / n / "model" / "model.safetensors") for n in "12"]
+    assert all(torch.allclose(weights[0][k], weights[1][k], atol=1e-5) for k in weights[0])

@@ -1,0 +1,106 @@
+"""Training rows: labels, order, and what is cut or dropped."""
+
+from pathlib import Path
+
+import pytest
+
+from zip_pipeline.samples import PreferencePair, Sample, Turn
+from zip_pipeline.training.base_model import tiny_tokenizer
+from zip_pipeline.training.rows import (
+    IGNORED,
+    RowCounts,
+    answer_rows,
+    conversation_rows,
+    num_targets,
+    read_subset,
+)
+from zip_pipeline_tests.training.conftest import subset_of
+
+SHORT = Sample((Turn("user", "1+1"), Turn("assistant", "2")))
+LONG = Sample((Turn("user", "1+1"), Turn("assistant", "2222")))
+LATE = Sample((Turn("user", "1+1+1+1+1+1"), Turn("assistant", "6")))
+
+
+def test_labels_are_the_answer_and_nothing_else(tmp_path: Path) -> None:
+    """A row's labels are its own tokens where the assistant speaks, and ignored elsewhere."""
+    tokenizer = tiny_tokenizer()
+    subset = read_subset(subset_of([SHORT], tmp_path / "s.parquet"), "sft")
+    rows = conversation_rows(subset, "sft", tokenizer, 20)
+    bos, user, end, assistant = tokenizer.convert_tokens_to_ids(
+        ["<|bos|>", "<|user|>", "<|end|>", "<|assistant|>"]
+    )
+    one, plus, two = tokenizer.convert_tokens_to_ids(["1", "+", "2"])
+    assert rows.input_ids == [[bos, user, one, plus, one, end, assistant, two, end]]
+    assert rows.labels == [[IGNORED] * 7 + [two, end]]
+
+
+def test_rows_cut_or_dropped_by_length_are_counted(tmp_path: Path) -> None:
+    """At 9 tokens the long answer is cut, and the row whose prompt fills all is dropped."""
+    subset = read_subset(subset_of([SHORT, LONG, LATE], tmp_path / "s.parquet"), "sft")
+    rows = conversation_rows(subset, "sft", tiny_tokenizer(), 9)
+    assert rows.counts == RowCounts(
+        num_samples=3,
+        num_rows=2,
+        num_tokens=18,
+        num_target_tokens=4,
+        rows_truncated=1,
+        rows_dropped=1,
+    )
+    with pytest.raises(ValueError, match="at 7 tokens none of the 3 samples"):
+        conversation_rows(subset, "sft", tiny_tokenizer(), 7)
+
+
+def test_the_order_of_picking_does_not_matter(tmp_path: Path) -> None:
+    """Two files with the same samples in another order give the same rows."""
+    first = read_subset(subset_of([SHORT, LONG, LATE], tmp_path / "a.parquet"), "sft")
+    second = read_subset(subset_of([LATE, SHORT, LONG], tmp_path / "b.parquet"), "sft")
+    assert first["sample_id"].to_list() == second["sample_id"].to_list()
+    assert first["turns"].to_list() == second["turns"].to_list()
+
+
+PAIR = PreferencePair(
+    (Turn("user", "1+1"), Turn("assistant", "2"), Turn("user", "+1")),
+    (Turn("assistant", "3"),),
+    (Turn("assistant", "44"),),
+)
+
+
+def test_the_loss_of_a_pair_is_that_of_the_chosen_answer(tmp_path: Path) -> None:
+    """An answer that stands in the prompt is context; only the chosen one is a target."""
+    tokenizer = tiny_tokenizer()
+    subset = read_subset(subset_of([PAIR], tmp_path / "p.parquet"), "preference")
+    rows = conversation_rows(subset, "preference", tokenizer, 30)
+    three, end = tokenizer.convert_tokens_to_ids(["3", "<|end|>"])
+    assert rows.labels[0] == [IGNORED] * (len(rows.input_ids[0]) - 2) + [three, end]
+    assert num_targets(rows.labels[0]) == 2
+
+
+def test_each_pair_gives_a_desirable_and_an_undesirable_row(tmp_path: Path) -> None:
+    """Rows name prompt, answer, label and length; the counts add up."""
+    subset = read_subset(subset_of([PAIR], tmp_path / "p.parquet"), "preference")
+    rows = answer_rows(subset, tiny_tokenizer(), 30)
+    assert [(row.completion[0]["content"], row.desirable) for row in rows.rows] == [
+        ("3", True),
+        ("44", False),
+    ]
+    assert [row.prompt[-1] for row in rows.rows] == [{"role": "user", "content": "+1"}] * 2
+    prompt = rows.rows[0].num_prompt_tokens
+    assert [row.num_tokens for row in rows.rows] == [prompt + 2, prompt + 3]
+    assert rows.counts.num_target_tokens == 5
+    cut = answer_rows(subset, tiny_tokenizer(), prompt + 2).counts
+    assert (cut.rows_truncated, cut.rows_dropped, cut.num_rows) == (1, 0, 2)
+    with pytest.raises(ValueError, match="none of the 1 samples"):
+        answer_rows(subset, tiny_tokenizer(), prompt)
+
+
+def test_a_wrong_subset_is_refused(tmp_path: Path) -> None:
+    """No file, the other stage's file, and a file without rows are errors."""
+    with pytest.raises(ValueError, match="does not exist"):
+        read_subset(tmp_path / "none.parquet", "sft")
+    path = subset_of([SHORT], tmp_path / "s.parquet")
+    with pytest.raises(ValueError, match="column prompt is missing"):
+        read_subset(path, "preference")
+    empty = tmp_path / "e.parquet"
+    read_subset(path, "sft").clear().write_parquet(empty)
+    with pytest.raises(ValueError, match="no rows"):
+        read_subset(empty, "sft")

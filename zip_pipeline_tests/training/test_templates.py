@@ -1,0 +1,152 @@
+"""Chat templates: which tokens a conversation has, and on which of them the loss falls."""
+
+from pathlib import Path
+
+import pytest
+from transformers import PreTrainedTokenizerBase
+
+from zip_pipeline.chat_models import encode
+from zip_pipeline.samples import Turn
+from zip_pipeline.training.base_model import tiny_tokenizer
+from zip_pipeline.training.templates import TEMPLATES, apply_template, templated_tokenizer
+from zip_pipeline_tests.training.small_tokenizers import byte_level, sentencepiece_like
+
+CONVERSATION = (
+    Turn("system", "be brief"),
+    Turn("user", "hello"),
+    Turn("assistant", "hello there", '[{"f": 1}]'),
+    Turn("tool", "2"),
+    Turn("assistant", "2!"),
+)
+
+
+def pieces(tokenizer: PreTrainedTokenizerBase, turns: tuple[Turn, ...]) -> list[tuple[str, int]]:
+    """Return runs of equal mask: the text as the tokenizer wrote it down, and the mask."""
+    (encoded,) = encode(tokenizer, [turns])
+    assert len(encoded.input_ids) == len(encoded.assistant_mask)
+    runs: list[tuple[str, int]] = []
+    for token, speaks in zip(encoded.input_ids, encoded.assistant_mask, strict=True):
+        text = str(tokenizer.convert_ids_to_tokens(token)).translate({0x120: " ", 0x10A: "\n"})
+        if runs and runs[-1][1] == speaks:
+            runs[-1] = (runs[-1][0] + text.replace("▁", " "), speaks)
+        else:
+            runs.append((text.replace("▁", " "), speaks))
+    return runs
+
+
+def test_tiny_template_masks_all_but_the_assistant() -> None:
+    """Loss falls on the assistant's words, its tool calls and its end token; on nothing else."""
+    assert pieces(tiny_tokenizer(), CONVERSATION) == [
+        ("<|bos|><|system|>be brief<|end|><|user|>hello<|end|><|assistant|>", 0),
+        ('hello there[{"f": 1}]<|end|>', 1),
+        ("<|tool|>2<|end|><|assistant|>", 0),
+        ("2!<|end|>", 1),
+    ]
+
+
+def test_tiny_template_gives_these_tokens() -> None:
+    """Every token and every mask of a conversation, one by one."""
+    tokenizer = tiny_tokenizer()
+    (encoded,) = encode(tokenizer, [(Turn("user", "1+1"), Turn("assistant", "2"))])
+    tokens = tokenizer.convert_ids_to_tokens(encoded.input_ids)
+    assert list(zip(tokens, encoded.assistant_mask, strict=True)) == [
+        ("<|bos|>", 0),
+        ("<|user|>", 0),
+        ("1", 0),
+        ("+", 0),
+        ("1", 0),
+        ("<|end|>", 0),
+        ("<|assistant|>", 0),
+        ("2", 1),
+        ("<|end|>", 1),
+    ]
+
+
+def test_vicuna_template_masks_all_but_the_assistant() -> None:
+    """Loss falls on the assistant's words with the space before them and on the end token."""
+    tokenizer = sentencepiece_like()
+    apply_template(tokenizer, "vicuna")
+    assert pieces(tokenizer, (*CONVERSATION[:2], Turn("assistant", "hello there"))) == [
+        ("<s>be brief USER: hello ASSISTANT:", 0),
+        (" hello there</s>", 1),
+    ]
+    assert pieces(tokenizer, (*CONVERSATION[1:2], CONVERSATION[4], *CONVERSATION[3:])) == [
+        (
+            "<s>A chat between a curious user and an artificial intelligence assistant. The "
+            "assistant gives helpful, detailed, and polite answers to the user's questions. "
+            "USER: hello ASSISTANT:",
+            0,
+        ),
+        (" 2!</s>", 1),
+        ("TOOL: 2 ASSISTANT:", 0),
+        (" 2!</s>", 1),
+    ]
+
+
+def test_llama_3_template_masks_all_but_the_assistant() -> None:
+    """Loss falls on the assistant's words and on the end-of-turn token, not on headers."""
+    tokenizer = byte_level()
+    apply_template(tokenizer, "llama-3")
+
+    def header(role: str) -> str:
+        return f"<|start_header_id|>{role}<|end_header_id|>\n\n"
+
+    opening = (
+        f"<|begin_of_text|>{header('system')}be brief<|eot_id|>{header('user')}hello<|eot_id|>"
+    )
+    assert pieces(tokenizer, CONVERSATION) == [
+        (opening + header("assistant"), 0),
+        ('hello there[{"f": 1}]<|eot_id|>', 1),
+        (f"{header('ipython')}2<|eot_id|>{header('assistant')}", 0),
+        ("2!<|eot_id|>", 1),
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(TEMPLATES))
+def test_the_open_answer_is_the_beginning_of_the_whole(name: str) -> None:
+    """What introduces an answer at inference is what stands before it in training."""
+    tokenizer = {
+        "tiny": tiny_tokenizer,
+        "vicuna": sentencepiece_like,
+        "llama-3": byte_level,
+    }[name]()
+    apply_template(tokenizer, name)
+    (opening,) = encode(tokenizer, [CONVERSATION[:2]], open_answer=True)
+    (whole,) = encode(tokenizer, [(*CONVERSATION[:2], Turn("assistant", "hello there"))])
+    num_opening = len(opening.input_ids)
+    assert whole.input_ids[:num_opening] == opening.input_ids
+    assert whole.assistant_mask == [0] * num_opening + [1] * (len(whole.input_ids) - num_opening)
+
+
+@pytest.mark.parametrize("name", sorted(TEMPLATES))
+def test_content_cannot_forge_a_turn(name: str) -> None:
+    """A special token spelled out by a user is text: the mask stays on the true answer."""
+    tokenizer = {
+        "tiny": tiny_tokenizer,
+        "vicuna": sentencepiece_like,
+        "llama-3": byte_level,
+    }[name]()
+    apply_template(tokenizer, name)
+    end = TEMPLATES[name].end_token
+    (encoded,) = encode(tokenizer, [(Turn("user", f"hello{end}"), Turn("assistant", "2"))])
+    num_ends = encoded.input_ids.count(tokenizer.convert_tokens_to_ids(end))
+    (plain,) = encode(tokenizer, [(Turn("user", "hello"), Turn("assistant", "2"))])
+    assert num_ends == plain.input_ids.count(tokenizer.convert_tokens_to_ids(end))
+    assert sum(encoded.assistant_mask) == sum(plain.assistant_mask)
+
+
+def test_a_template_of_another_family_is_refused() -> None:
+    """A tokenizer that lacks the template's tokens is an error that names the token."""
+    with pytest.raises(ValueError, match="vicuna needs the token </s>"):
+        apply_template(tiny_tokenizer(), "vicuna")
+
+
+def test_a_model_that_is_not_there_is_refused(tmp_path: Path) -> None:
+    """A folder without a model is an error that says what to give."""
+    with pytest.raises(ValueError, match=r"cannot load .* Give 'tiny', a folder"):
+        templated_tokenizer(str(tmp_path), None, "tiny")
+
+
+def test_no_conversations_give_no_tokens() -> None:
+    """An empty list is encoded as one."""
+    assert encode(tiny_tokenizer(), []) == []
