@@ -4,7 +4,8 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from zip_pipeline.evaluation.endpoint import Message
+from zip_pipeline.evaluation.chat_client import Reply
+from zip_pipeline.evaluation.endpoint import EndpointError, Message, RequestRefused
 from zip_pipeline.evaluation.exchanges import Exchange, ExchangeStore, Responder
 from zip_pipeline.evaluation.judge import (
     JudgeSettings,
@@ -34,10 +35,16 @@ LOW, HIGH = 1.0, 10.0
 
 @dataclass(frozen=True)
 class Answer:
-    """A model's two answers; ``num_cut`` counts those that the limit on tokens cut off."""
+    """A model's two answers.
+
+    ``num_cut`` counts those that the limit on tokens cut off, ``num_refused`` those that the
+    model refused (``refusal`` says why): they are empty, and judged like any other.
+    """
 
     turns: tuple[str, str]
     num_cut: int
+    num_refused: int = 0
+    refusal: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,6 +57,7 @@ class MtBenchResult:
         by_turn: mean rating of first and of second turns; None without any rating.
         num_questions: how many questions there are (the benchmark has 80).
         num_cut_answers: answers cut off by the limit on tokens.
+        num_refused_answers: answers that the model refused, judged as empty ones.
     """
 
     summary: RatingSummary
@@ -57,6 +65,7 @@ class MtBenchResult:
     by_turn: tuple[float | None, float | None]
     num_questions: int
     num_cut_answers: int
+    num_refused_answers: int
 
     def as_dict(self) -> dict[str, object]:
         """Return the result as plain values, for JSON."""
@@ -88,7 +97,8 @@ def run_mt_bench(
         num_answer_workers: answers under way at once; 1 for a model in this process.
 
     Raises:
-        EndpointError: an endpoint failed; what is stored stays.
+        EndpointError: an endpoint failed, or the model refused every question; what is stored
+            stays.
 
     Source: MT-bench (arXiv 2306.05685), single-answer grading.
     """
@@ -97,14 +107,15 @@ def run_mt_bench(
         return answer(question, model, model_name, store)
 
     answers = ask_in_parallel(answer_one, bench.questions, num_answer_workers)
+    if all(given.num_refused == 2 for given in answers):
+        raise EndpointError(f"every question was refused; the first: {answers[0].refusal}")
     prompts = [
         judge_messages(bench, question, given, turn)
         for question, given in zip(bench.questions, answers, strict=True)
         for turn in (1, 2)
     ]
     ratings = rate_all(judge, store, prompts, settings)
-    num_cut = sum(given.num_cut for given in answers)
-    return _result(bench.questions, ratings, num_cut)
+    return _result(bench.questions, answers, ratings)
 
 
 def mt_bench_settings(model: str, *, repetitions: int = 3, num_workers: int = 8) -> JudgeSettings:
@@ -117,9 +128,12 @@ def mt_bench_settings(model: str, *, repetitions: int = 3, num_workers: int = 8)
 def answer(
     question: BenchQuestion, model: Responder, model_name: str, store: ExchangeStore
 ) -> Answer:
-    """Return a model's answers to the two turns, the second given the first."""
+    """Return a model's answers to the two turns, the second given the first.
+
+    After a refused turn the next is not asked: its conversation would be longer still.
+    """
     messages: tuple[Message, ...] = ()
-    replies = []
+    replies: list[Reply] = []
     for turn in question.turns:
         messages += ({"role": "user", "content": turn},)
         exchange = Exchange(
@@ -128,10 +142,18 @@ def answer(
             temperature=TEMPERATURES.get(question.category, _OTHER_TEMPERATURE),
             max_tokens=MAX_ANSWER_TOKENS,
         )
-        replies.append(store.ask(model, exchange))
+        try:
+            replies.append(store.ask(model, exchange))
+        except RequestRefused as refusal:
+            return _answer(replies, str(refusal))
         messages += ({"role": "assistant", "content": replies[-1].text},)
+    return _answer(replies)
+
+
+def _answer(replies: Sequence[Reply], refusal: str = "") -> Answer:
     num_cut = sum(reply.finish_reason == "length" for reply in replies)
-    return Answer((replies[0].text, replies[1].text), num_cut)
+    first, second, *_ = (*(reply.text for reply in replies), "", "")
+    return Answer((first, second), num_cut, 2 - len(replies), refusal)
 
 
 def judge_messages(
@@ -163,7 +185,9 @@ def judge_messages(
 
 
 def _result(
-    questions: Sequence[BenchQuestion], ratings: Sequence[Sequence[Rating]], num_cut: int
+    questions: Sequence[BenchQuestion],
+    answers: Sequence[Answer],
+    ratings: Sequence[Sequence[Rating]],
 ) -> MtBenchResult:
     categories = [question.category for question in questions for _ in (1, 2)]
     by_category: dict[str, float] = {}
@@ -173,7 +197,14 @@ def _result(
         if mean is not None:
             by_category[category] = mean
     by_turn = (_mean(ratings[::2]), _mean(ratings[1::2]))
-    return MtBenchResult(summarise(ratings), by_category, by_turn, len(questions), num_cut)
+    return MtBenchResult(
+        summarise(ratings),
+        by_category,
+        by_turn,
+        num_questions=len(questions),
+        num_cut_answers=sum(given.num_cut for given in answers),
+        num_refused_answers=sum(given.num_refused for given in answers),
+    )
 
 
 def _mean(ratings: Sequence[Sequence[Rating]]) -> float | None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from zip_pipeline.evaluation.chat_client import ChatClient
-from zip_pipeline.evaluation.endpoint import Endpoint
+from zip_pipeline.evaluation.endpoint import Endpoint, EndpointError
 from zip_pipeline.evaluation.exchanges import ExchangeStore
 from zip_pipeline.evaluation.mt_bench import MtBenchResult, mt_bench_settings, run_mt_bench
 from zip_pipeline.evaluation.mt_bench_files import load_bench
@@ -15,6 +15,7 @@ from zip_pipeline_tests.evaluation.judge_server import (
     Behaviour,
     JudgeServer,
     Received,
+    fails,
     in_turn,
     says,
 )
@@ -51,7 +52,8 @@ PROMPTS = [
 ]
 
 
-def _files(folder: Path, **replaced: list[object]) -> dict[str, Path]:
+def write_bench(folder: Path, **replaced: list[object]) -> dict[str, Path]:
+    """Write the benchmark's files, some with other records, and return their paths."""
     records = {"questions": QUESTIONS, "prompts": PROMPTS, "references": REFERENCES} | replaced
     paths = {}
     for name, rows in records.items():
@@ -64,7 +66,12 @@ def _files(folder: Path, **replaced: list[object]) -> dict[str, Path]:
 
 
 def _run(
-    model: JudgeServer, judge: JudgeServer, folder: Path, repetitions: int = 2, name: str = "v1"
+    model: JudgeServer,
+    judge: JudgeServer,
+    folder: Path,
+    repetitions: int = 2,
+    name: str = "v1",
+    num_workers: int = 8,
 ) -> MtBenchResult:
     with (
         ChatClient(Endpoint(url=model.url, model="served")) as answering,
@@ -72,11 +79,11 @@ def _run(
         ExchangeStore(folder / "mt_bench.jsonl") as store,
     ):
         return run_mt_bench(
-            load_bench(**_files(folder)),
+            load_bench(**write_bench(folder)),
             model=answering,
             model_name=name,
             judge=judging,
-            settings=mt_bench_settings("judge", repetitions=repetitions),
+            settings=mt_bench_settings("judge", repetitions=repetitions, num_workers=num_workers),
             store=store,
         )
 
@@ -160,6 +167,40 @@ def test_mt_bench_asks_nothing_twice(tmp_path: Path):
     assert set(Counter(repr(r.body["messages"]) for r in model.requests).values()) == {2}
 
 
+def test_mt_bench_judges_a_refused_answer_as_an_empty_one(tmp_path: Path):
+    """A question that the model cannot take costs its rating, not the run; others are asked."""
+
+    def refuses(received: Received, count: int) -> Behaviour:
+        too_long = received.question in ("Plus 3?", "Why is it blue?")
+        return fails(400, "too long") if too_long else _answers(received, count)
+
+    with JudgeServer(refuses) as model, JudgeServer(_judges) as judge:
+        result = _run(model, judge, tmp_path, repetitions=1)
+    assert result.num_refused_answers == 3
+    assert result.num_cut_answers == 0
+    assert sorted(r.question for r in model.requests) == [
+        "1 + 1?",
+        "Plus 3?",
+        "Shorter\u2028now.",
+        "Why is it blue?",
+        "Write {a} poem.",
+    ]
+    judged = [r.body["messages"][1]["content"] for r in judge.requests]
+    assert "Q Why is it blue? A  in {braces}" in judged
+    assert "Why is it blue? /  / And red? / " in judged
+
+
+def test_mt_bench_of_a_model_that_refuses_everything_fails(tmp_path: Path):
+    """A server that takes no question as right is a fault of the settings, not a Z of 1."""
+    with (
+        JudgeServer(lambda *_: fails(400, "no such field")) as model,
+        JudgeServer(_judges) as judge,
+        pytest.raises(EndpointError, match=r"every question was refused; the first: .* HTTP 400"),
+    ):
+        _run(model, judge, tmp_path)
+    assert not judge.requests
+
+
 def test_mt_bench_reports_the_drift_between_repetitions(tmp_path: Path):
     """A judge that rates each repetition differently has a drift."""
     seen = Counter[str]()
@@ -169,7 +210,7 @@ def test_mt_bench_reports_the_drift_between_repetitions(tmp_path: Path):
         return says(f"[[{6 + seen[received.question]}]]")
 
     with JudgeServer(_answers) as model, JudgeServer(wavering) as judge:
-        result = _run(model, judge, tmp_path)
+        result = _run(model, judge, tmp_path, num_workers=1)
     assert sorted(result.summary.by_repetition) == [7.0, 8.0]
     assert result.summary.mean == 7.5
     assert result.summary.drift == pytest.approx(0.5**0.5)
@@ -217,12 +258,12 @@ def test_bench_files_are_checked_before_anything_is_asked(
 ):
     """What is wrong with a file is said with its name and line."""
     with pytest.raises(ValueError, match=message):
-        load_bench(**_files(tmp_path, **replaced))
+        load_bench(**write_bench(tmp_path, **replaced))
 
 
-def test_bench_needs_its_files(tmp_path: Path):
+def test_bench_needs_itswrite_bench(tmp_path: Path):
     """A path without a file is named; references are optional where no question needs them."""
-    paths = _files(tmp_path, questions=[_QUESTION])
+    paths = write_bench(tmp_path, questions=[_QUESTION])
     bench = load_bench(paths["questions"], paths["prompts"])
     assert [q.question_id for q in bench.questions] == ["81"]
     with pytest.raises(ValueError, match=r"absent\.jsonl: no such file"):
@@ -232,5 +273,5 @@ def test_bench_needs_its_files(tmp_path: Path):
 def test_bench_takes_references_from_the_questions(tmp_path: Path):
     """A reference in the question's own record needs no further file."""
     own = QUESTIONS[1] | {"reference": ["2", "5"]}
-    paths = _files(tmp_path, questions=[own])
+    paths = write_bench(tmp_path, questions=[own])
     assert load_bench(paths["questions"], paths["prompts"]).questions[0].references == ("2", "5")

@@ -1,0 +1,146 @@
+"""A trained model in this process as one that answers conversations."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from zip_pipeline.chat_models import encode, load_model, load_tokenizer, prepare_environment
+from zip_pipeline.evaluation.chat_client import Reply
+from zip_pipeline.evaluation.endpoint import Message, RequestRefused
+from zip_pipeline.samples import Turn
+from zip_pipeline.storage import fingerprint
+
+if TYPE_CHECKING:
+    from transformers import GenerationConfig, PreTrainedTokenizerBase
+
+
+class LocalModel:
+    """A model folder that answers with its own chat template; threads wait for each other.
+
+    The same conversation gets the same answer in every process on the same kind of machine:
+    sampling is seeded by the request. The weights are read with the first request.
+
+    Args:
+        folder: with ``config.json``, safetensors, and a tokenizer with a chat template.
+
+    Raises:
+        ValueError: the folder holds no model.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not (folder / "config.json").is_file():
+            raise ValueError(f"model: {folder} holds no model; give the folder of a trained one")
+        self._folder = folder
+        self._lock = threading.Lock()
+
+    def complete(
+        self, messages: Sequence[Message], *, temperature: float, max_tokens: int
+    ) -> Reply:
+        """Return the model's answer to a conversation.
+
+        Args:
+            messages: ``role`` and ``content`` of each turn.
+            temperature: of the sampling; 0 for the likeliest answer.
+            max_tokens: most tokens of the answer; fewer where the model's context ends.
+
+        Raises:
+            ValueError: the model cannot be loaded.
+            RequestRefused: the conversation leaves no room for an answer.
+        """
+        with self._lock:
+            ids = self._prompt(messages)
+            room = self._num_positions - len(ids)
+            if room < 1:
+                raise RequestRefused(
+                    f"{self._folder}: a conversation of {len(ids)} tokens leaves no room for an "
+                    f"answer in a context of {self._num_positions}"
+                )
+            seed = _seed(messages, temperature, max_tokens)
+            said = self._generated(ids, temperature, min(max_tokens, room), seed)
+        is_ended = bool(said) and said[-1] in self._end_tokens
+        text: Any = self._tokenizer.decode(
+            said, skip_special_tokens=True, clean_up_tokenization_spaces=False
+        )
+        return Reply(str(text).strip(), "stop" if is_ended else "length")
+
+    @cached_property
+    def _tokenizer(self) -> "PreTrainedTokenizerBase":
+        prepare_environment(offline=True)
+        return load_tokenizer(str(self._folder), None)
+
+    @cached_property
+    def _network(self) -> Any:  # noqa: ANN401  PreTrainedModel, whose generate has no types
+        prepare_environment(offline=True)
+        import torch
+        from transformers import GenerationConfig
+
+        on_gpu = torch.cuda.is_available()
+        model: Any = load_model(str(self._folder), None, "bfloat16" if on_gpu else "float32")
+        # What a request leaves open, the model's own settings (a top_p, say) would fill in.
+        own = model.generation_config
+        model.generation_config = GenerationConfig(  # type: ignore[no-untyped-call]
+            eos_token_id=own.eos_token_id
+        )
+        return model.to("cuda" if on_gpu else "cpu").eval()
+
+    @cached_property
+    def _num_positions(self) -> int:
+        return int(self._network.config.max_position_embeddings)
+
+    @cached_property
+    def _end_tokens(self) -> list[int]:
+        own = self._network.generation_config.eos_token_id
+        known = [*(own if isinstance(own, list) else [own]), self._tokenizer.eos_token_id]
+        return sorted({int(token) for token in known if token is not None})
+
+    def _prompt(self, messages: Sequence[Message]) -> list[int]:
+        turns = [Turn(message["role"], message["content"]) for message in messages]
+        return encode(self._tokenizer, [turns], open_answer=True)[0].input_ids
+
+    def _generated(
+        self, ids: Sequence[int], temperature: float, max_tokens: int, seed: int
+    ) -> list[int]:
+        import torch
+
+        prompt = torch.tensor([ids], device=self._network.device)
+        devices = [prompt.device] if prompt.device.type == "cuda" else []
+        with torch.inference_mode(), torch.random.fork_rng(devices):
+            torch.manual_seed(seed)
+            output = self._network.generate(
+                input_ids=prompt,
+                attention_mask=torch.ones_like(prompt),
+                generation_config=self._generation(temperature, max_tokens),
+            )
+        return list(output[0, len(ids) :].tolist())
+
+    def _generation(self, temperature: float, max_tokens: int) -> "GenerationConfig":
+        from transformers import GenerationConfig
+
+        # 0 leaves the whole vocabulary in; by default 50 tokens are.
+        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0}
+        return GenerationConfig(  # type: ignore[no-untyped-call]
+            **(sampling if temperature > 0 else {"do_sample": False}),
+            max_new_tokens=max_tokens,
+            eos_token_id=self._end_tokens,
+            pad_token_id=next(iter(self._end_tokens), 0),
+        )
+
+
+def _seed(messages: Sequence[Message], temperature: float, max_tokens: int) -> int:
+    turns = json.dumps([sorted(message.items()) for message in messages])
+    return int(fingerprint([turns, repr(temperature), str(max_tokens)])[:15], 16)
+
+
+def model_hash(folder: Path) -> str:
+    """Return a hash of all that a model folder's answers depend on: its files, by content."""
+    digest = hashlib.blake2b(digest_size=16)
+    for path in sorted(folder.iterdir()):
+        if path.is_file() and path.suffix in (".json", ".jinja", ".model", ".safetensors"):
+            with path.open("rb") as file:
+                content = hashlib.file_digest(file, "blake2b").hexdigest()
+            digest.update(f"{path.name} {content}\n".encode())
+    return digest.hexdigest()
