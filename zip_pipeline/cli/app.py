@@ -6,11 +6,13 @@ from typing import Annotated
 import typer
 
 from zip_pipeline.cli.console import ReadableErrors
+from zip_pipeline.cli.demo_command import demo
 from zip_pipeline.cli.history_commands import diff, trace
 from zip_pipeline.cli.ratio_command import ratio
 from zip_pipeline.cli.run_command import run
 from zip_pipeline.cli.sample_data_command import sample_data
 from zip_pipeline.cli.select_command import select
+from zip_pipeline.cli.train_plan_command import train_plan
 
 app = typer.Typer(
     cls=ReadableErrors,
@@ -40,12 +42,14 @@ def _options(
     pass
 
 
+app.command("demo")(demo)
 app.command("sample-data")(sample_data)
 app.command("run")(run)
 app.command("select")(select)
 app.command("ratio")(ratio)
 app.command("trace")(trace)
 app.command("diff")(diff)
+app.command("train-plan")(train_plan)
 
 
 def main() -> None:

@@ -10,6 +10,7 @@ from rich.markup import escape
 from rich.padding import Padding
 
 from zip_pipeline.cli.console import new_table
+from zip_pipeline.cli.law_summary import show_law
 from zip_pipeline.cli.summary import show_selection, words_of_counts
 from zip_pipeline.pool.ingest import batch_metadata
 from zip_pipeline.samples import STAGES, Stage
@@ -33,6 +34,7 @@ def show_data_root(
         console.rule(f"[bold]{stage}[/]", align="left")
         _show_batches(console, root, stage)
         _show_version(console, root, stage, versions_before[stage])
+    show_law(console, root)
     _show_next_steps(console, root)
 
 

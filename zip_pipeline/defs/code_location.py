@@ -4,8 +4,13 @@ from pathlib import Path
 
 import dagster as dg
 
+from zip_pipeline.defs.automation import law_sensor, training_sensor
+from zip_pipeline.defs.evaluations import evaluation_asset
 from zip_pipeline.defs.ingestion import compression_state_asset, raw_pool_asset
-from zip_pipeline.defs.jobs import ingest_job, reselection_job
+from zip_pipeline.defs.jobs import evaluation_job, ingest_job, reselection_job, training_job
+from zip_pipeline.defs.law import entropy_law_asset
+from zip_pipeline.defs.models import model_asset
+from zip_pipeline.defs.probes import loss_probe_asset
 from zip_pipeline.defs.resources import DataRootResource
 from zip_pipeline.defs.schedules import reselection_schedule
 from zip_pipeline.defs.sensors import drop_sensor
@@ -27,8 +32,11 @@ def code_location(data_root: Path) -> dg.Definitions:
             raw_pool_asset(stage),
             compression_state_asset(stage),
             zip_subset_asset(stage, data_root),
+            loss_probe_asset(stage, data_root),
+            model_asset(stage, data_root),
         )
     ]
+    assets += [evaluation_asset(), entropy_law_asset()]
     checks = [
         check
         for stage in STAGES
@@ -37,8 +45,13 @@ def code_location(data_root: Path) -> dg.Definitions:
     return dg.Definitions(
         assets=assets,
         asset_checks=checks,
-        jobs=[*(ingest_job(stage) for stage in STAGES), reselection_job()],
-        sensors=[drop_sensor(stage) for stage in STAGES],
+        jobs=[
+            *(ingest_job(stage) for stage in STAGES),
+            reselection_job(),
+            training_job(),
+            evaluation_job(),
+        ],
+        sensors=[*(drop_sensor(stage) for stage in STAGES), training_sensor(), law_sensor()],
         schedules=[reselection_schedule()],
         resources={"data_root": DataRootResource(path=str(data_root))},
         # The steps of a run follow one another and use all cores themselves.

@@ -1,6 +1,6 @@
-"""The whole graph without a server: ingest what is new, then select the subsets.
+"""The whole graph without a server: from new drops to models and the law's figures.
 
-``python -m zip_pipeline.defs.headless [--data-root DIR]``
+``python -m zip_pipeline.defs.headless [--data-root DIR] [--until STEP]``
 """
 
 import argparse
@@ -8,24 +8,34 @@ import logging
 import os
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import dagster as dg
-from dagster._core.errors import DagsterExecutionInterruptedError
+from dagster._core.errors import (
+    DagsterAssetCheckFailedError,
+    DagsterExecutionInterruptedError,
+)
 
 from zip_pipeline.defs.code_location import code_location
 from zip_pipeline.defs.drops import list_drops
 from zip_pipeline.defs.ingested import is_ingested
-from zip_pipeline.defs.jobs import RESELECTION, ingest_job_name
+from zip_pipeline.defs.jobs import EVALUATION_JOB, RESELECTION, TRAINING, ingest_job_name
+from zip_pipeline.defs.keys import RISK_CHECK, loss_probe_key, model_key
 from zip_pipeline.defs.partitions import partitions_name, zip_subset_key
 from zip_pipeline.defs.resources import default_data_root
 from zip_pipeline.defs.run_launcher import LOCK_TAG, held_lock
+from zip_pipeline.defs.trained import trained_versions
 from zip_pipeline.samples import STAGES, Stage
 from zip_pipeline.storage import DataRoot, remove_leftovers
 
+Step: TypeAlias = Literal["subset", "probe", "law"]
+STEPS: tuple[Step, ...] = get_args(Step)
 LOCK_FILE = ".run.lock"
 INTERRUPTED = 130
+BLOCKED = 3
+"""Exit code where all went well, but the entropy law keeps a version from being trained."""
 _QUIET: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -48,13 +58,14 @@ def open_instance(folder: Path) -> dg.DagsterInstance:
 
 
 class HeadlessRun:
-    """One pass over the graph: every new drop, then the subset of every stage with a pool."""
+    """One pass over the graph: new drops, subsets, probes, models, evaluation and the law."""
 
     def __init__(self, instance: dg.DagsterInstance, data_root: Path) -> None:
         self._instance = instance
         self._root = DataRoot(data_root)
         self._repository = code_location(data_root).get_repository_def()
         self.failures: list[str] = []
+        self.blocked: list[str] = []
 
     def ingest(self, stage: Stage) -> int:
         """Ingest each drop not ingested as it looks now; return how many drops there are."""
@@ -69,14 +80,30 @@ class HeadlessRun:
             self._execute(ingest_job_name(stage), f"{stage} {batch}", {"partition_key": batch})
         return len(drops.found) + len(drops.unusable)
 
-    def select(self) -> None:
-        """Select the subset of each stage that has a pool, and check it."""
-        for stage in STAGES:
-            if self._root.batches(stage):
-                key = zip_subset_key(stage)
-                self._execute(RESELECTION, key.to_user_string(), {"asset_selection": [key]})
+    def select(self, stage: Stage) -> bool:
+        """Select the subset of a stage and check it; return whether all is well."""
+        return self._materialise(RESELECTION, zip_subset_key(stage))
 
-    def _execute(self, job_name: str, subject: str, what: dict[str, Any]) -> None:
+    def probe(self, stage: Stage) -> bool:
+        """Ask the law about the subset of a stage; return whether it may be trained."""
+        return self._materialise(RESELECTION, loss_probe_key(stage))
+
+    def train(self, stage: Stage) -> None:
+        """Train the latest version of a stage; KTO needs an SFT model to start from."""
+        if stage == "preference" and not trained_versions(self._root, "sft"):
+            print("preference/model: not trained, for there is no SFT model yet", flush=True)
+            return
+        self._materialise(TRAINING, model_key(stage))
+
+    def evaluate(self) -> None:
+        """Evaluate what is trained, and draw the law's figures anew."""
+        self._execute(EVALUATION_JOB, "evaluation, entropy_law", {})
+
+    def _materialise(self, job_name: str, key: dg.AssetKey) -> bool:
+        return self._execute(job_name, key.to_user_string(), {"asset_selection": [key]})
+
+    def _execute(self, job_name: str, subject: str, what: dict[str, Any]) -> bool:
+        """Run a job and note what went wrong; return whether nothing did."""
         result = self._repository.get_job(job_name).execute_in_process(
             instance=self._instance,
             run_config=_QUIET,
@@ -87,23 +114,45 @@ class HeadlessRun:
         errors = _step_errors(result.all_node_events)
         if any(DagsterExecutionInterruptedError.__name__ in error for error in errors):
             raise KeyboardInterrupt
-        problems = [*errors, *_failed_checks(result)]
-        if not result.success and not problems:
+        failed = _failed_checks(result)
+        if blocked := failed.pop(RISK_CHECK, None):
+            self.blocked.append(f"{subject}: {blocked}")
+            # The error that a failed blocking check raises says less than the check.
+            errors = [e for e in errors if DagsterAssetCheckFailedError.__name__ not in e]
+        problems = [*errors, *(f"check {name} failed: {words}" for name, words in failed.items())]
+        if not result.success and not problems and not blocked:
             problems = ["failed"]
         self.failures += [f"{subject}: {problem}" for problem in problems]
         if not problems:
-            print(f"{subject}: done", flush=True)
+            print(f"{subject}: {'blocked' if blocked else 'done'}", flush=True)
+        return not problems and not blocked
 
 
-def run_graph(data_root: Path, working_folder: Path) -> list[str]:
+@dataclass(frozen=True)
+class Outcome:
+    """What a pass over the graph came to, one line each.
+
+    ``failures``: what failed; checks of severity WARN are no failure. ``blocked``: versions that
+    the entropy law keeps from being trained, with its reason.
+    """
+
+    failures: list[str]
+    blocked: list[str]
+
+    @property
+    def exit_code(self) -> int:
+        """1 when something failed, else BLOCKED when a version is blocked, else 0."""
+        return 1 if self.failures else BLOCKED if self.blocked else 0
+
+
+def run_graph(data_root: Path, working_folder: Path, *, until: Step = "law") -> Outcome:
     """Run the whole graph once over ``data_root``.
 
     Args:
         data_root: folder of drops, pool, state and versions.
         working_folder: holds the ``dagster.yaml`` of the instance that keeps the history.
-
-    Returns:
-        What failed, one line each; checks of severity WARN are no failure.
+        until: the last step: ``subset`` selects only, ``probe`` asks the entropy law as well,
+            ``law`` trains what it lets through, evaluates and draws the figures.
 
     Raises:
         ValueError: no instance, a wrong ``selection.toml``, or another run is at work.
@@ -118,8 +167,14 @@ def run_graph(data_root: Path, working_folder: Path) -> list[str]:
         run = HeadlessRun(instance, data_root)
         if not sum([run.ingest(stage) for stage in STAGES]):
             print(f"{data_root / 'raw'}: no drops", flush=True)
-        run.select()
-        return run.failures
+        stages = [stage for stage in STAGES if DataRoot(data_root).batches(stage)]
+        for stage in stages:
+            may_train = run.select(stage) and until != "subset" and run.probe(stage)
+            if may_train and until == "law":
+                run.train(stage)
+        if stages and until == "law":
+            run.evaluate()
+        return Outcome(run.failures, run.blocked)
 
 
 def _lock(data_root: Path) -> Path:
@@ -132,29 +187,30 @@ def _step_errors(events: Iterable[dg.DagsterEvent]) -> list[str]:
     return [cause.message.strip() for cause in causes]
 
 
-def _failed_checks(result: dg.ExecuteInProcessResult) -> list[str]:
-    return [
-        f"check {check.check_name} failed: {check.description or ''}"
+def _failed_checks(result: dg.ExecuteInProcessResult) -> dict[str, str]:
+    return {
+        check.check_name: check.description or ""
         for check in result.get_asset_check_evaluations()
         if not check.passed and check.severity == dg.AssetCheckSeverity.ERROR
-    ]
+    }
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the graph; return 0, 1 when something failed (said on standard error), 130 on Ctrl-C."""
-    parser = argparse.ArgumentParser(description="Ingest all drops and select the subsets.")
+    """Run the graph; return the outcome's exit code (failures on standard error), 130 on Ctrl-C."""
+    parser = argparse.ArgumentParser(description="Run the whole graph once.")
     parser.add_argument("--data-root", type=Path, default=default_data_root())
-    data_root = parser.parse_args(arguments).data_root
+    parser.add_argument("--until", choices=STEPS, default=STEPS[-1])
+    given = parser.parse_args(arguments)
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
     try:
-        failures = run_graph(data_root, Path.cwd())
+        outcome = run_graph(given.data_root, Path.cwd(), until=given.until)
     except ValueError as error:
-        failures = [str(error)]
+        outcome = Outcome([str(error)], [])
     except (KeyboardInterrupt, DagsterExecutionInterruptedError):
         return INTERRUPTED
-    for failure in failures:
-        print(failure, file=sys.stderr)
-    return 1 if failures else 0
+    for line in (*outcome.failures, *outcome.blocked):
+        print(line, file=sys.stderr)
+    return outcome.exit_code
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
-"""What runs together: the ingestion of one drop, and the nightly selection."""
+"""What runs together: a drop, the nightly selection, training, and what is learnt from it."""
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import (
     UnresolvedAssetJobDefinition,
 )
 
+from zip_pipeline.defs.keys import ENTROPY_LAW, EVALUATION, loss_probe_key, model_key
 from zip_pipeline.defs.partitions import (
     compression_state_key,
     raw_pool_key,
@@ -13,6 +14,8 @@ from zip_pipeline.defs.partitions import (
 from zip_pipeline.samples import STAGES, Stage
 
 RESELECTION = "nightly_reselection"
+TRAINING = "training"
+EVALUATION_JOB = "evaluation_and_law"
 
 
 def ingest_job_name(stage: Stage) -> str:
@@ -30,9 +33,29 @@ def ingest_job(stage: Stage) -> UnresolvedAssetJobDefinition:
 
 
 def reselection_job() -> UnresolvedAssetJobDefinition:
-    """Return the job that selects the subsets of all stages and checks them."""
+    """Return the job that selects the subsets of all stages, checks them and probes them."""
+    keys = [key(stage) for stage in STAGES for key in (zip_subset_key, loss_probe_key)]
     return dg.define_asset_job(
         name=RESELECTION,
-        selection=dg.AssetSelection.assets(*(zip_subset_key(stage) for stage in STAGES)),
-        description="Select the subset of each stage anew and check it.",
+        selection=dg.AssetSelection.assets(*keys),
+        description="Select the subset of each stage anew, check it, measure its probe loss, and "
+        "ask the entropy law whether it may be trained.",
+    )
+
+
+def training_job() -> UnresolvedAssetJobDefinition:
+    """Return the job that trains the latest version of both stages, SFT first."""
+    return dg.define_asset_job(
+        name=TRAINING,
+        selection=dg.AssetSelection.assets(*(model_key(stage) for stage in STAGES)),
+        description="Train the latest version of both stages: SFT, then KTO from the SFT model.",
+    )
+
+
+def evaluation_job() -> UnresolvedAssetJobDefinition:
+    """Return the job that evaluates what is trained and draws the law's figures anew."""
+    return dg.define_asset_job(
+        name=EVALUATION_JOB,
+        selection=dg.AssetSelection.assets(EVALUATION, ENTROPY_LAW),
+        description="Evaluate every trained version, and draw the figures of the entropy law.",
     )

@@ -91,7 +91,7 @@ def versions_figure(table: pl.DataFrame, stage: str, title: str) -> bytes:
         if name == "Z":
             _mark_untrained(axes, rows.filter(is_blocked() & pl.col("Z").is_null()))
         _draw_borders(axes, rows, written=name == "R")
-        _finish(axes, "", _label(name, known).replace(", ", "\n", 1))
+        _finish(axes, "", _label(name, known).replace(", ", "\n"))
         axes.margins(y=0.2)
     panels[-1].set_xlabel("version", fontsize=9)
     if rows.height:

@@ -36,20 +36,27 @@ def selection_figure(ledger: pl.DataFrame, title: str) -> bytes:
     Returns:
         The bytes of a PNG picture.
     """
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(10, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(10, 4.2)
     left, right = figure.subplots(1, 2)
     pool = pool_rows(ledger)
     _draw_ratios(left, pool)
     _draw_sources(right, pool)
     figure.suptitle(title, fontsize=12, fontweight="bold")
-    return _png(figure)
+    return png(figure)
 
 
-def _png(figure: "Figure") -> bytes:
+def new_figure(width: float, height: float) -> "Figure":
+    """Return an empty figure of that size in inches, without a window system."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def png(figure: "Figure") -> bytes:
+    """Return a figure as the bytes of a PNG picture."""
     stream = io.BytesIO()
     # No creation date or library version inside: the same ledger gives the same bytes.
     figure.savefig(stream, format="png", dpi=110, metadata={"Software": None})

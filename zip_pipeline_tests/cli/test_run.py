@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from zip_pipeline.cli import run_command
+from zip_pipeline.cli import graph_process
 from zip_pipeline.storage import DataRoot
 from zip_pipeline_tests.cli.commands import call, call_badly, call_well
 
@@ -18,7 +18,7 @@ _PROJECT = Path(__file__).parents[2]
 def _run(folder: Path) -> str:
     environment = {k: v for k, v in os.environ.items() if k != "DAGSTER_HOME"} | {"COLUMNS": "120"}
     done = subprocess.run(
-        [sys.executable, "-m", "zip_pipeline.cli", "run"],
+        [sys.executable, "-m", "zip_pipeline.cli", "run", "--until", "subset"],
         cwd=folder,
         env=environment,
         capture_output=True,
@@ -63,7 +63,7 @@ def test_run_passes_the_exit_code_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """When the graph fails, so does the command, with a word about where to look."""
     (tmp_path / "raw" / "sft").mkdir(parents=True)
     (tmp_path / "raw" / "sft" / "a.jsonl").write_text("{}\n")
-    monkeypatch.setattr(run_command, "_GRAPH", "zip_pipeline.no_such_module")
+    monkeypatch.setattr(graph_process, "_GRAPH", "zip_pipeline.no_such_module")
     result = call("run", "--data-root", tmp_path)
     assert result.exit_code == 1
     assert "Error: the graph ended with exit code 1" in result.stderr

@@ -23,7 +23,7 @@ CHECK_LIMIT_SECONDS = 6.0
 
 
 def test_graph_has_the_assets_and_edges_of_both_stages(tmp_path: Path) -> None:
-    """Drop, state and subset per stage; the subset hangs on both of the others."""
+    """Per stage drop, state, subset, probe and model; then what both stages share."""
     graph = code_location(tmp_path).resolve_asset_graph()
     edges = {
         key.to_user_string(): sorted(k.to_user_string() for k in graph.get(key).parent_keys)
@@ -34,6 +34,11 @@ def test_graph_has_the_assets_and_edges_of_both_stages(tmp_path: Path) -> None:
         expected[f"{stage}/raw_pool"] = []
         expected[f"{stage}/compression_state"] = [f"{stage}/raw_pool"]
         expected[f"{stage}/zip_subset"] = [f"{stage}/compression_state", f"{stage}/raw_pool"]
+        expected[f"{stage}/loss_probe"] = [f"{stage}/zip_subset"]
+        expected[f"{stage}/model"] = [f"{stage}/loss_probe", f"{stage}/zip_subset"]
+    expected["preference/model"].insert(2, "sft/model")
+    expected["evaluation"] = ["preference/model", "sft/model"]
+    expected["entropy_law"] = ["evaluation", "preference/loss_probe", "sft/loss_probe"]
     assert edges == expected
 
 
@@ -41,17 +46,45 @@ def test_assets_carry_group_owner_kinds_and_code_version(tmp_path: Path) -> None
     """What the UI sorts and filters by is set on every asset."""
     graph = code_location(tmp_path).resolve_asset_graph()
     nodes = [graph.get(key) for key in graph.get_all_asset_keys()]
-    assert len(nodes) == 6
+    assert len(nodes) == 12
     for node in nodes:
-        assert node.group_name == node.key.path[0]
+        path = node.key.path
+        assert node.group_name == (path[0] if len(path) == 2 else "entropy_law")
         assert list(node.owners) == ["team:data"]
-        assert {"polars", "parquet"} <= set(node.kinds)
-        assert node.code_version == "1"
+        assert {"polars", "parquet"} <= set(node.kinds) or {"pytorch"} <= set(node.kinds)
+        assert node.code_version == ("2" if path[-1] == "zip_subset" else "1")
         assert node.description
 
 
+def test_gpu_is_one_pool(tmp_path: Path) -> None:
+    """What computes on a GPU waits for each other, in whatever run."""
+    graph = code_location(tmp_path).resolve_asset_graph()
+    on_gpu = {
+        key.to_user_string() for key in graph.get_all_asset_keys() if "gpu" in graph.get(key).pools
+    }
+    assert on_gpu == {
+        "sft/loss_probe",
+        "preference/loss_probe",
+        "sft/model",
+        "preference/model",
+        "evaluation",
+    }
+
+
+def test_training_waits_to_be_switched_on(tmp_path: Path) -> None:
+    """The sensor that spends GPU hours is off; the one that draws figures is on."""
+    repository = code_location(tmp_path).get_repository_def()
+    status = {sensor.name: sensor.default_status.value for sensor in repository.sensor_defs}
+    assert status == {
+        "sft_drops": "RUNNING",
+        "preference_drops": "RUNNING",
+        "training_of_new_versions": "STOPPED",
+        "entropy_law_figures": "RUNNING",
+    }
+
+
 def test_checks_and_jobs_are_all_there(tmp_path: Path) -> None:
-    """Five checks per stage, three jobs, two sensors, one schedule."""
+    """Six checks per stage, one of them blocking, five jobs, one schedule."""
     definitions = code_location(tmp_path)
     repository = definitions.get_repository_def()
     checks = {key.to_user_string() for key in repository.asset_graph.asset_check_keys}
@@ -61,11 +94,17 @@ def test_checks_and_jobs_are_all_there(tmp_path: Path) -> None:
         "sft/compression_state:covers_every_sample",
         "sft/zip_subset:within_budget",
         "sft/zip_subset:less_redundant_than_random",
+        "sft/loss_probe:entropy_law_risk",
     }
-    assert len(checks) == 10
+    assert len(checks) == 12
     jobs = {name for name in repository.job_names if not name.startswith("__")}
-    assert jobs == {"ingest_sft", "ingest_preference", "nightly_reselection"}
-    assert {sensor.name for sensor in repository.sensor_defs} == {"sft_drops", "preference_drops"}
+    assert jobs == {
+        "ingest_sft",
+        "ingest_preference",
+        "nightly_reselection",
+        "training",
+        "evaluation_and_law",
+    }
     assert [schedule.name for schedule in repository.schedule_defs] == ["nightly_reselection"]
 
 

@@ -18,6 +18,7 @@ from zip_pipeline.defs.run_launcher import held_lock
 from zip_pipeline_tests.defs.graph import Graph, alpaca_rows, pair_rows
 
 ROOT = Path(__file__).parents[2]
+SUBSETS = ["--until", "subset"]
 
 
 @pytest.fixture
@@ -41,6 +42,11 @@ def project(folder: Path) -> Iterator[Graph]:
         yield graph
 
 
+def _failures(folder: Path) -> list[str]:
+    """Run the graph up to the subsets and return what failed."""
+    return run_graph(folder / "data", folder, until="subset").failures
+
+
 def _counts(graph: Graph) -> list[int]:
     names = ("raw_pool", "compression_state", "zip_subset")
     return [graph.num_materializations(s, name) for s in ("sft", "preference") for name in names]
@@ -51,7 +57,7 @@ def test_headless_ingests_and_selects_everything(project: Graph, folder: Path) -
     where the UI reads it, and nothing else is written into the folder.
     """
     process = subprocess.run(
-        [sys.executable, "-m", "zip_pipeline.defs.headless"],
+        [sys.executable, "-m", "zip_pipeline.defs.headless", *SUBSETS],
         cwd=folder,
         capture_output=True,
         text=True,
@@ -80,12 +86,12 @@ def test_headless_ingests_and_selects_everything(project: Graph, folder: Path) -
 
 def test_headless_repeats_only_what_changed(project: Graph, folder: Path) -> None:
     """Drops that are ingested as they look now are left alone; the subset is not written twice."""
-    assert run_graph(folder / "data", folder) == []
-    assert run_graph(folder / "data", folder) == []
+    assert _failures(folder) == []
+    assert _failures(folder) == []
     assert _counts(project) == [3, 3, 2, 1, 1, 2]
     assert project.root.versions("sft").numbers() == [1]
     project.drop("sft", "1.jsonl", alpaca_rows(7, first=6))
-    assert run_graph(folder / "data", folder) == []
+    assert _failures(folder) == []
     assert _counts(project) == [4, 4, 3, 1, 1, 3]
     assert project.num_materializations("sft", "raw_pool", "1.jsonl") == 2
     assert project.root.versions("sft").numbers() == [1, 2]
@@ -94,7 +100,7 @@ def test_headless_repeats_only_what_changed(project: Graph, folder: Path) -> Non
 
 def test_headless_repairs_batches_whose_files_are_gone(project: Graph, folder: Path) -> None:
     """A batch that history calls ingested but one of whose tables is missing is ingested again."""
-    assert run_graph(folder / "data", folder) == []
+    assert _failures(folder) == []
     root = project.root
     lost = [
         root.samples("sft", "0.jsonl"),
@@ -103,7 +109,7 @@ def test_headless_repairs_batches_whose_files_are_gone(project: Graph, folder: P
     ]
     for path in lost:
         path.unlink()
-    assert run_graph(folder / "data", folder) == []
+    assert _failures(folder) == []
     assert [path.exists() for path in lost] == [True] * 3
     assert _counts(project) == [5, 5, 2, 2, 2, 2]
 
@@ -115,7 +121,7 @@ def test_headless_reports_a_failed_drop_and_goes_on(
     sidecar = project.root.raw("sft") / "1.jsonl.batch.toml"
     sidecar.write_text('formt = "alpaca"')
     project.drop("sft", "a...b.jsonl", alpaca_rows(1))
-    assert main(["--data-root", str(folder / "data")]) == 1
+    assert main(["--data-root", str(folder / "data"), *SUBSETS]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert lines[0].endswith("'a...b.jsonl' is no batch: the name contains '...'; rename it")
@@ -133,12 +139,12 @@ def test_headless_fails_on_a_failed_error_check(
         return dg.AssetCheckResult(passed=False, severity=severity, description="said so")
 
     monkeypatch.setattr("zip_pipeline.defs.subset_checks._within_budget", failed)
-    assert run_graph(folder / "data", folder) == [
+    assert _failures(folder) == [
         "sft/zip_subset: check within_budget failed: said so",
         "preference/zip_subset: check within_budget failed: said so",
     ]
     severity = dg.AssetCheckSeverity.WARN
-    assert run_graph(folder / "data", folder) == []
+    assert _failures(folder) == []
 
 
 def test_headless_stops_at_an_interrupt(
@@ -152,9 +158,9 @@ def test_headless_stops_at_an_interrupt(
 
     with monkeypatch.context() as patch:
         patch.setattr("zip_pipeline.defs.ingestion.write_state", interrupted)
-        assert main([]) == headless.INTERRUPTED == 130
+        assert main(SUBSETS) == headless.INTERRUPTED == 130
     assert _counts(project) == [1, 0, 0, 0, 0, 0]
-    assert main([]) == 0
+    assert main(SUBSETS) == 0
     assert _counts(project) == [4, 3, 1, 1, 1, 1]
 
 
@@ -162,7 +168,7 @@ def test_headless_without_drops_is_content(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nothing to do is no failure, and says where it looked."""
-    assert main([]) == 0
+    assert main(SUBSETS) == 0
     assert capsys.readouterr().out == "data/raw: no drops\n"
 
 
@@ -172,9 +178,9 @@ def test_headless_runs_once_at_a_time(
     """A second run over the same data root is refused while the first is at work."""
     with held_lock(project.path / headless.LOCK_FILE) as is_mine:
         assert is_mine
-        assert main([]) == 1
+        assert main(SUBSETS) == 1
     assert capsys.readouterr().err == "data: another run is at work there; wait until it ends\n"
-    assert main([]) == 0
+    assert main(SUBSETS) == 0
 
 
 def test_headless_needs_a_place_for_its_history(
@@ -183,7 +189,7 @@ def test_headless_needs_a_place_for_its_history(
     """Without dagster.yaml and DAGSTER_HOME there is none; DAGSTER_HOME is one."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
-    assert main([]) == 1
+    assert main(SUBSETS) == 1
     assert "no dagster.yaml, so there is no place for the history" in capsys.readouterr().err
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path))
     (tmp_path / "dagster.yaml").write_text("telemetry: {enabled: false}")

@@ -222,8 +222,6 @@ def test_workspace_loads_the_code_location_over_grpc(
             assert context.code_location_names == ["zip_pipeline"]
             assert not context.has_code_location_error("zip_pipeline")
             keys = {key.to_user_string() for key in context.asset_graph.get_all_asset_keys()}
-    assert keys == {
-        f"{stage}/{name}"
-        for stage in ("sft", "preference")
-        for name in ("raw_pool", "compression_state", "zip_subset")
-    }
+    names = ("raw_pool", "compression_state", "zip_subset", "loss_probe", "model")
+    of_stages = {f"{stage}/{name}" for stage in ("sft", "preference") for name in names}
+    assert keys == of_stages | {"evaluation", "entropy_law"}

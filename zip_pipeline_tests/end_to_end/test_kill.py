@@ -199,8 +199,11 @@ def test_a_killed_graph_ends_right_when_run_again(tmp_path: Path, whole: WholeRu
     settings = {name: getattr(CONFIG, name) for name in ("budget_samples", "k1", "k2", "k3")}
     lines = "".join(f"{name} = {value}\n" for name, value in settings.items())
     (root.path / "selection.toml").write_text(f"[sft]\n{lines}")
+    # The run to compare with holds nothing out.
+    (root.path / "training.toml").write_text("[held_out]\nshare = 0\n")
     shutil.copy(_PROJECT / "dagster.yaml", tmp_path)
     command = [sys.executable, "-m", "zip_pipeline.defs.headless", "--data-root", "data"]
+    command += ["--until", "subset"]
     for place in (root.path / "quarantine" / "sft", root.checkpoints("sft")):
         assert kill_after(command, lambda place=place: _has_files(place), 0.02, tmp_path)
         check_data_root(root)

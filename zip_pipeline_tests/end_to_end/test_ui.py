@@ -34,7 +34,8 @@ AUTOMATION = """
 
 
 @contextmanager
-def _browser_page() -> Iterator[Page]:
+def browser_page() -> Iterator[Page]:
+    """Yield a page of headless Chromium."""
     executable = shutil.which("chromium")
     if executable is None:
         pytest.skip("no chromium on the path")
@@ -56,7 +57,8 @@ def _statuses(server: DevServer) -> dict[str, str]:
     return found | {s["name"]: s["scheduleState"]["status"] for s in node["schedules"]}
 
 
-def _metadata(materialization: dict[str, Any]) -> dict[str, Any]:
+def metadata_of(materialization: dict[str, Any]) -> dict[str, Any]:
+    """Return the metadata of a materialisation by name."""
     values = ("intValue", "boolValue", "floatValue", "mdStr")
     return {
         entry["label"]: next((entry[v] for v in values if v in entry), None)
@@ -64,7 +66,8 @@ def _metadata(materialization: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _drop(folder: Path) -> None:
+def drop_questions(folder: Path) -> None:
+    """Drop a file of rows as a careful writer does."""
     rows = "".join(json.dumps(row) + "\n" for row in alpaca_rows(NUM_ROWS))
     drop = folder / "data" / "raw" / "sft" / "questions.jsonl"
     part = drop.with_name(drop.name + ".part")
@@ -102,10 +105,11 @@ def test_drop_becomes_a_subset_in_the_browser_and_history_survives(tmp_path: Pat
     """
     make_project(tmp_path)
     (tmp_path / "data" / "selection.toml").write_text("[sft]\nbudget_samples = 20\nk3 = 5\n")
-    with dev_server(tmp_path) as server, _browser_page() as page:
-        running = dict.fromkeys(("sft_drops", "preference_drops", "nightly_reselection"), "RUNNING")
+    with dev_server(tmp_path) as server, browser_page() as page:
+        names = ("sft_drops", "preference_drops", "nightly_reselection", "entropy_law_figures")
+        running = dict.fromkeys(names, "RUNNING") | {"training_of_new_versions": "STOPPED"}
         assert _statuses(server) == running
-        _drop(tmp_path)
+        drop_questions(tmp_path)
         _see_the_graph(page, server, tmp_path / "graph.png")
 
         (state,) = server.wait(
@@ -114,7 +118,7 @@ def test_drop_becomes_a_subset_in_the_browser_and_history_survives(tmp_path: Pat
         assert state["partition"] == "questions.jsonl"
         (pool,) = server.materializations("sft", "raw_pool")
         assert pool["partition"] == "questions.jsonl"
-        assert _metadata(pool)["num_samples"] == NUM_ROWS
+        assert metadata_of(pool)["num_samples"] == NUM_ROWS
         assert server.materializations("sft", "zip_subset") == []
 
         _click_materialize(page, server)
@@ -122,7 +126,7 @@ def test_drop_becomes_a_subset_in_the_browser_and_history_survives(tmp_path: Pat
             "the subset", lambda: server.materializations("sft", "zip_subset"), 90
         )
         server.wait("the run's end", lambda: server.run_status(subset["runId"]) == "SUCCESS")
-        metadata = _metadata(subset)
+        metadata = metadata_of(subset)
         assert (metadata["version"], metadata["reused"]) == (1, False)
         assert (metadata["num_picked"], metadata["budget_samples"]) == (20, 20)
         assert metadata["pool_compression_ratio_zstd"] > metadata["subset_compression_ratio_zstd"]

@@ -1,0 +1,102 @@
+"""The entropy law over all versions: the table, what hangs together, and the figures."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+
+from zip_pipeline.defs.ingestion import OWNERS
+from zip_pipeline.defs.keys import ENTROPY_LAW, EVALUATION, loss_probe_key
+from zip_pipeline.defs.metadata import markdown_table, picture, table_metadata
+from zip_pipeline.defs.resources import DataRootResource
+from zip_pipeline.entropy_law.figures import relation_figure, versions_figure
+from zip_pipeline.entropy_law.fit import Relation, relations, relations_table
+from zip_pipeline.entropy_law.versions_table import is_blocked, read_versions, versions_path
+from zip_pipeline.samples import STAGES, Stage
+from zip_pipeline.storage import DataRoot, fingerprint, write_bytes
+
+ENTROPY_LAW_CODE_VERSION = "1"
+_SHOWN = ("stage", "version", "strategy", "R", "L", "Z", "Q", "verdict", "override")
+
+
+def entropy_law_asset() -> dg.AssetsDefinition:
+    """Return the asset ``entropy_law``."""
+
+    @dg.asset(
+        key=ENTROPY_LAW,
+        deps=[*(loss_probe_key(stage) for stage in STAGES), EVALUATION],
+        group_name="entropy_law",
+        owners=OWNERS,
+        kinds={"polars", "parquet"},
+        code_version=ENTROPY_LAW_CODE_VERSION,
+        automation_condition=when_something_was_measured(),
+        description="All versions with R (redundancy), L (probe loss), Z (quality of the model) "
+        "and Q (quality of the samples), their correlations and fit with uncertainty, and the "
+        "figures. Blocked versions are in it.",
+    )
+    def entropy_law(data_root: DataRootResource) -> dg.MaterializeResult[None]:
+        root = data_root.root
+        table = read_versions(root)
+        if table.is_empty():
+            raise dg.Failure(
+                "no version was probed yet; materialise sft/loss_probe or preference/loss_probe",
+                allow_retries=False,
+            )
+        found = {
+            stage: relations(table, stage)
+            for stage in STAGES
+            if not table.filter(pl.col("stage") == stage).is_empty()
+        }
+        figures = law_figures(table, found)
+        for name, png in figures.items():
+            write_bytes(figures_folder(root) / f"{name}.png", png)
+        return _result(root, table, found, figures)
+
+    return entropy_law
+
+
+def when_something_was_measured() -> dg.AutomationCondition:  # type: ignore[type-arg]
+    """Return the condition of drawing the figures anew: a probe or an evaluation came in."""
+    return (
+        dg.AutomationCondition.any_deps_updated().since_last_handled()
+        & ~dg.AutomationCondition.in_progress()
+    ).with_label("something was measured")
+
+
+def figures_folder(root: DataRoot) -> Path:
+    """Return where the figures lie."""
+    return versions_path(root).with_name("figures")
+
+
+def law_figures(table: pl.DataFrame, found: Mapping[Stage, list[Relation]]) -> dict[str, bytes]:
+    """Return the figures as PNG by name: per stage the versions, Z over R, Z over L, R over L."""
+    figures: dict[str, bytes] = {}
+    for stage, of_stage in found.items():
+        figures[f"{stage}_versions"] = versions_figure(table, stage, f"{stage}: all versions")
+        for relation in of_stage:
+            title = f"{stage}: {relation.y} over {relation.x}"
+            figures[f"{stage}_{relation.y}_over_{relation.x}"] = relation_figure(relation, title)
+    return figures
+
+
+def _result(
+    root: DataRoot,
+    table: pl.DataFrame,
+    found: Mapping[Stage, list[Relation]],
+    figures: dict[str, bytes],
+) -> dg.MaterializeResult[None]:
+    return dg.MaterializeResult(
+        metadata={
+            "num_blocked": table.filter(is_blocked()).height,
+            "versions": markdown_table(table.select(_SHOWN).tail(50)),
+            **{
+                f"{stage}_relations": markdown_table(relations_table(of_stage))
+                for stage, of_stage in found.items()
+            },
+            **{f"plot_{name}": picture(png, name) for name, png in figures.items()},
+            "path": dg.MetadataValue.path(str(versions_path(root))),
+            **table_metadata(table),
+        },
+        data_version=dg.DataVersion(fingerprint([table.write_json()])),
+    )

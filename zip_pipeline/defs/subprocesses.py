@@ -1,0 +1,60 @@
+"""Runs a job of training or evaluation as a process of its own, through Dagster Pipes."""
+
+import sys
+import tempfile
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+from dagster._core.errors import DagsterPipesExecutionError
+
+from zip_pipeline.job_errors import ERROR_FILE_VARIABLE
+from zip_pipeline.storage import write_json
+
+# A training process saves a checkpoint before it ends.
+SECONDS_TO_STOP = 20.0
+
+
+def run_module(
+    context: dg.AssetExecutionContext, module: str, job: Mapping[str, Any], job_file: Path
+) -> None:
+    """Write a job file, run it, and wait; see :func:`run_modules`."""
+    run_modules(context, module, {job_file: job})
+
+
+def run_modules(
+    context: dg.AssetExecutionContext, module: str, jobs: Mapping[Path, Mapping[str, Any]]
+) -> None:
+    """Run ``python -m module --config FILE ...`` and wait for it.
+
+    Its progress goes to the run's log while it works; a cancelled run stops it and its children.
+
+    Args:
+        context: of the asset that needs the outcome.
+        module: a module that takes job files.
+        jobs: the contents of each file, which is written first.
+
+    Raises:
+        Failure: the process failed; the message is the reason that it gave.
+    """
+    for job_file, job in jobs.items():
+        write_json(job_file, job)
+    with tempfile.TemporaryDirectory() as folder:
+        error_file = Path(folder) / "error"
+        client = dg.PipesSubprocessClient(
+            env={ERROR_FILE_VARIABLE: str(error_file)},
+            termination_timeout_seconds=SECONDS_TO_STOP,
+        )
+        command = [sys.executable, "-m", module, "--config", *map(str, jobs)]
+        try:
+            with warnings.catch_warnings():
+                # Of Dagster's own Pipes about its own preview.
+                warnings.simplefilter("ignore", dg.PreviewWarning)
+                client.run(command=command, context=context)
+        except DagsterPipesExecutionError as error:
+            reason = str(error)
+            if error_file.exists():
+                reason = error_file.read_text(encoding="utf-8")
+            raise dg.Failure(f"{module}: {reason}", allow_retries=False) from error

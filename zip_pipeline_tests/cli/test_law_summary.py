@@ -1,0 +1,61 @@
+"""The entropy law in the summary of a run."""
+
+import io
+from pathlib import Path
+
+from rich.console import Console
+
+from zip_pipeline.cli.law_summary import show_law
+from zip_pipeline.entropy_law.versions_table import upsert_version
+from zip_pipeline.storage import DataRoot
+
+
+def shown(root: DataRoot) -> str:
+    """Return what a person reads."""
+    console = Console(file=io.StringIO(), width=120)
+    show_law(console, root)
+    text = console.file
+    assert isinstance(text, io.StringIO)
+    return text.getvalue()
+
+
+def measured(root: DataRoot, version: int, **columns: object) -> None:
+    """Record a version of sft."""
+    row = {"stage": "sft", "version": version, "strategy": "zip", "num_tokens": 1000, "series": "s"}
+    upsert_version(root, row | {"R": 3.5, "R_spread": 0.25, "L": 1.5} | columns)
+
+
+def test_versions_are_shown_with_their_measures_and_verdict(tmp_path: Path) -> None:
+    """R, L and Z with their spreads; blocked and overridden versions stand out."""
+    root = DataRoot(tmp_path)
+    measured(root, 1, verdict="first", Z=-1.25, Z_spread=0.5, reason="nothing before")
+    measured(root, 2, verdict="risk", override="Ada said so", reason="up and up")
+    measured(root, 3, verdict="risk", reason="R [rose] and L rose.")
+    lines = shown(root).splitlines()
+    (first,) = [line for line in lines if line.startswith("  1 ")]
+    assert first.split() == [
+        *("1", "zip", "1,000", "3.500", "±", "0.250", "1.500", "-1.250", "±", "0.500", "first")
+    ]
+    (second,) = [line for line in lines if line.startswith("  2 ")]
+    assert "risk, overridden" in second
+    (third,) = [line for line in lines if line.startswith("  3 ")]
+    assert "-" in third.split()
+    assert "risk: blocked" in third
+    assert "R [rose] and L rose." in lines
+    assert any("Z over R: insufficient points: 1 of at least 5" in line for line in lines)
+
+
+def test_figures_are_named_where_they_lie(tmp_path: Path) -> None:
+    """The folder and the files are said once there are some."""
+    root = DataRoot(tmp_path)
+    measured(root, 1, verdict="first", reason="nothing before")
+    assert "Figures" not in shown(root)
+    folder = tmp_path / "entropy_law" / "figures"
+    folder.mkdir()
+    (folder / "sft_versions.png").touch()
+    assert f"Figures in {folder}: sft_versions.png" in shown(root)
+
+
+def test_law_without_versions_is_silent(tmp_path: Path) -> None:
+    """A data root of which nothing was probed shows nothing."""
+    assert shown(DataRoot(tmp_path)) == ""

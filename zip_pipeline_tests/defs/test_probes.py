@@ -1,0 +1,317 @@
+"""The loss probe of a version, the law's verdict on it, and who may train after it."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from zip_pipeline.defs import models, probes
+from zip_pipeline.defs.jobs import RESELECTION, TRAINING
+from zip_pipeline.defs.keys import RISK_CHECK, loss_probe_key, model_key
+from zip_pipeline.defs.models import model_asset
+from zip_pipeline.defs.probes import loss_probe_asset
+from zip_pipeline.defs.subsets import write_version
+from zip_pipeline.entropy_law.versions_table import read_versions, upsert_version
+from zip_pipeline.pool.ingest import ingest_drop
+from zip_pipeline.pool.states import write_state
+from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.storage import DataRoot
+from zip_pipeline_tests.defs.graph import (
+    QUIET,
+    SMALL,
+    Graph,
+    alpaca_rows,
+    checks_of,
+    error_of,
+    metadata_of,
+)
+
+ROUND: dict[str, Any] = {"k1": 20, "k2": 6, "k3": 3}
+EARLIER = ((1.01, 1.02), (1.0, 1.0), (1.02, 0.99), (0.99, 1.01))
+"""R and L of four versions that hardly differ."""
+
+
+class FakeProbe:
+    """Stands for the probe's process: writes what it would find, and counts how often."""
+
+    def __init__(self) -> None:
+        self.L = 1.0
+        self.jobs: list[dict[str, Any]] = []
+
+    def __call__(self, _: object, module: str, job: dict[str, Any], job_file: Path) -> None:
+        """Do what the process would do."""
+        assert module == "zip_pipeline.training.loss_probe"
+        self.jobs.append(job)
+        job_file.parent.mkdir(parents=True, exist_ok=True)
+        job_file.write_text(json.dumps(job))
+        loss = {
+            "L": self.L,
+            "L_spread": 0.01,
+            "num_tokens": 300,
+            "num_steps": 3,
+            "series": f"series of {job['preset']}",
+            "settings": {"preset": job["preset"]},
+            "subset_hash": "hash",
+            "rows_truncated": 2,
+            "rows_dropped": 1,
+            "steps": {"loss_sums": [3.0, 2.0, 1.0], "num_tokens": [1, 1, 1]},
+        }
+        job_file.with_name("loss.json").write_text(json.dumps(loss))
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> FakeProbe:
+    """Put a fake in the place of the probe's process."""
+    found = FakeProbe()
+    monkeypatch.setattr(probes, "run_module", found)
+    return found
+
+
+def run(graph: Graph, job: str, *keys: dg.AssetKey, **config: Any) -> dg.ExecuteInProcessResult:
+    """Materialise assets, all with the same launchpad values."""
+    ops = {key.to_python_identifier(): {"config": config} for key in keys}
+    return graph.repository.get_job(job).execute_in_process(
+        instance=graph.instance,
+        run_config=QUIET | {"ops": ops},
+        raise_on_error=False,
+        asset_selection=list(keys),
+    )
+
+
+def probe(graph: Graph, **config: Any) -> dg.ExecuteInProcessResult:
+    """Materialise sft/loss_probe."""
+    return run(graph, RESELECTION, loss_probe_key("sft"), **config)
+
+
+@pytest.fixture(scope="module")
+def measured_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a data root with five versions of sft, of which the first four are measured."""
+    root = DataRoot(tmp_path_factory.mktemp("measured"))
+    root.raw("sft").mkdir(parents=True)
+    rows = "".join(json.dumps(row) + "\n" for row in alpaca_rows(40))
+    (root.raw("sft") / "a.jsonl").write_text(rows)
+    ingest_drop(root, "sft", "a.jsonl")
+    write_state(root, "sft", "a.jsonl")
+    for number, (r, loss) in enumerate(EARLIER, start=1):
+        write_version(root, "sft", SelectionConfig(budget_samples=number, **ROUND), print)
+        row = {"stage": "sft", "version": number, "R": r, "L": loss, "verdict": "no_change"}
+        upsert_version(root, row | {"series": "series of tiny"})
+    write_version(root, "sft", SelectionConfig(budget_samples=30, **ROUND), print)
+    return root.path
+
+
+@pytest.fixture
+def fifth(graph: Graph, fake: FakeProbe, measured_root: Path) -> Graph:
+    """Return a graph at its fifth version of sft, of which the first four have been measured."""
+    shutil.copytree(measured_root, graph.path, dirs_exist_ok=True)
+    return graph
+
+
+def row_of(graph: Graph, version: int) -> dict[str, Any]:
+    """Return what the table holds of a version of sft."""
+    (row,) = [r for r in read_versions(graph.root).to_dicts() if r["version"] == version]
+    return row
+
+
+def test_first_version_is_measured_and_passes(graph: Graph, fake: FakeProbe) -> None:
+    """R, L, Q and the series go into the table; with nothing to compare the check passes."""
+    graph.drop("sft", "a.jsonl", [*alpaca_rows(19), {"instruction": "only"}])
+    graph.ingest("sft", "a.jsonl")
+    graph.select("sft", SMALL | {"budget_samples": 9})
+    result = probe(graph)
+    metadata = metadata_of(result, "sft", "loss_probe")
+    assert checks_of(result) == {RISK_CHECK: True}
+    row = row_of(graph, 1)
+    manifest = graph.root.versions("sft").manifest(1)
+    assert row["R"] == manifest["compression_ratio"]["deflate"]  # type: ignore[index]
+    assert 0 < row["R_spread"] < row["R"]
+    assert (row["L"], row["L_spread"], row["series"]) == (1.0, 0.01, "series of tiny")
+    assert (row["Q"], row["Q_name"]) == (0.95, "filter pass rate")
+    assert (row["strategy"], row["verdict"], row["override"]) == ("zip", "first", None)
+    assert row["num_tokens"] == manifest["picked_tokens"]
+    assert (metadata["rows_truncated"], metadata["rows_dropped"]) == (2, 1)
+    assert metadata["plot"].startswith("![sft version 1: loss of the probe](data:image/png")
+    assert "no earlier version" in metadata["reason"]
+
+
+def test_rise_of_redundancy_and_loss_blocks(fifth: Graph, fake: FakeProbe) -> None:
+    """R and L up: the check fails with the numbers and versions, and stays so in the table."""
+    fake.L = 1.5
+    result = probe(fifth)
+    (check,) = result.get_asset_check_evaluations()
+    assert (check.check_name, check.passed, check.blocking) == (RISK_CHECK, False, True)
+    assert check.description is not None
+    assert "L rose to 1.5, +0.495 against 1.005" in check.description
+    assert "R rose to" in check.description
+    assert "versions 1, 2, 3 and 4" in check.description
+    numbers = {name: value.value for name, value in check.metadata.items()}
+    assert (numbers["verdict"], numbers["compared_with"]) == ("risk", [1, 2, 3, 4])
+    assert numbers["L_reference"] == pytest.approx(1.005)
+    assert row_of(fifth, 5)["verdict"] == "risk"
+
+
+def test_rise_of_redundancy_alone_does_not_block(fifth: Graph) -> None:
+    """R up at equal L is a warning in words; the check passes."""
+    result = probe(fifth)
+    assert checks_of(result) == {RISK_CHECK: True}
+    assert row_of(fifth, 5)["verdict"] == "redundancy_warning"
+
+
+def test_blocked_version_is_not_trained_in_the_same_run(fifth: Graph, fake: FakeProbe) -> None:
+    """Probe and model asked for together: the model's step is skipped."""
+    fake.L = 1.5
+    keys = [loss_probe_key("sft"), model_key("sft")]
+    result = dg.materialize(
+        [loss_probe_asset("sft", fifth.path), model_asset("sft", fifth.path)],
+        instance=fifth.instance,
+        resources=fifth.resources,
+        selection=keys,
+        raise_on_error=False,
+    )
+    assert not result.success
+    skipped = [event.step_key for event in result.all_node_events if event.is_step_skipped]
+    started = [event.step_key for event in result.all_node_events if event.is_step_start]
+    assert started == ["sft__loss_probe"]
+    assert skipped in ([], ["sft__model"])
+
+
+def test_blocked_version_is_refused_in_a_later_run(fifth: Graph, fake: FakeProbe) -> None:
+    """A run of its own looks the verdict up, names the reason and the way out."""
+    fake.L = 1.5
+    probe(fifth)
+    result = run(fifth, TRAINING, model_key("sft"))
+    assert not result.success
+    assert error_of(result).startswith("dagster._core.definitions.events.Failure: sft version 5 is")
+    assert "give a reason to override the verdict" in error_of(result)
+
+
+def test_version_without_verdict_is_refused(fifth: Graph) -> None:
+    """Nothing is trained unprobed, not even with an override."""
+    result = run(fifth, TRAINING, model_key("sft"), override="I know better")
+    assert "no verdict yet; materialise sft/loss_probe first" in error_of(result)
+    assert 5 not in read_versions(fifth.root)["version"].to_list()
+
+
+def fake_training(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[dict[str, Any]]]:
+    """Put a fake in the place of training; return the jobs that it got."""
+    jobs: list[dict[str, Any]] = []
+
+    def train(_: object, module: str, job: dict[str, Any], job_file: Path) -> None:
+        jobs.append({"module": module, **job})
+        output = Path(job["output"])
+        (output / "model").mkdir(parents=True, exist_ok=True)
+        (output / "model" / "config.json").write_text("{}")
+        (output / "metrics.jsonl").write_text('{"step": 1, "loss": 2.0}\n{"step": 2, "loss": 1}\n')
+        record = {
+            "fingerprint": f"fingerprint {len(jobs)}",
+            "preset": job["preset"],
+            "settings": {"max_length": 256},
+            "model": {"source": job.get("sft_model", "base"), "revision": None},
+            "backend": {"device": "cpu"},
+            "batch": {"effective": 16},
+            "rows": {"num_samples": 30, "num_rows": 29, "rows_truncated": 3, "rows_dropped": 1},
+            "num_steps": 2,
+            "train_loss": 1.5,
+            "final_loss": 1.0,
+            "seconds": 0.1,
+            "resumed_at_step": 0,
+        }
+        (output / "training.json").write_text(json.dumps(record))
+
+    monkeypatch.setattr(models, "run_module", train)
+    return lambda: jobs
+
+
+def test_override_lets_a_blocked_version_through(
+    fifth: Graph, fake: FakeProbe, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A reason in the launchpad of the training run is recorded with the run, and holds."""
+    jobs = fake_training(monkeypatch)
+    fake.L = 1.5
+    probe(fifth)
+    result = run(fifth, TRAINING, model_key("sft"), override="needed for the audit, Ada")
+    metadata = metadata_of(result, "sft", "model")
+    assert row_of(fifth, 5)["override"] == f"needed for the audit, Ada (run {result.run_id})"
+    assert (metadata["rows_truncated"], metadata["rows_dropped"]) == (3, 1)
+    assert metadata["plot"].startswith("![sft version 5: training loss](data:image/png")
+    assert len(jobs()) == 1
+    again = probe(fifth)
+    (check,) = again.get_asset_check_evaluations()
+    assert check.passed
+    assert check.description is not None
+    assert "Trained nevertheless: needed for the audit, Ada" in check.description
+
+
+def test_override_in_the_probe_passes_the_check(fifth: Graph, fake: FakeProbe) -> None:
+    """Given before the verdict is known, the reason is recorded and the check passes."""
+    fake.L = 1.5
+    result = probe(fifth, override="a dry run")
+    assert checks_of(result) == {RISK_CHECK: True}
+    assert row_of(fifth, 5)["verdict"] == "risk"
+    assert row_of(fifth, 5)["override"] == f"a dry run (run {result.run_id})"
+
+
+def test_blank_override_is_none(fifth: Graph, fake: FakeProbe) -> None:
+    """Spaces are no reason."""
+    fake.L = 1.5
+    assert checks_of(probe(fifth, override="  ")) == {RISK_CHECK: False}
+
+
+def test_version_is_measured_once(fifth: Graph, fake: FakeProbe) -> None:
+    """The same job is not run again; another preset is, and starts a series of its own."""
+    probe(fifth)
+    probe(fifth)
+    assert len(fake.jobs) == 1
+    assert metadata_of(probe(fifth, preset="other"), "sft", "loss_probe")["verdict"] == (
+        "not_comparable"
+    )
+    assert len(fake.jobs) == 2
+    assert "it starts a new series" in row_of(fifth, 5)["reason"]
+
+
+def test_wrong_training_file_fails_the_probe_alone(fifth: Graph) -> None:
+    """The code location loads and selects; the probe says what is wrong with the file."""
+    (fifth.path / "training.toml").write_text('[training]\npresets = "tiny"\n')
+    fifth.reload()
+    assert fifth.select("sft").success
+    result = probe(fifth)
+    assert "[training] sets presets; allowed are preset, overrides, num_devices" in error_of(result)
+
+
+def test_training_file_sets_the_defaults(fifth: Graph, fake: FakeProbe) -> None:
+    """What training.toml says reaches the job; the launchpad can change it."""
+    (fifth.path / "training.toml").write_text(
+        '[training]\npreset = "tiny"\noverrides = {max_length = 99}\n'
+    )
+    fifth.reload()
+    probe(fifth)
+    assert fake.jobs[-1]["overrides"] == {"max_length": 99}
+    probe(fifth, overrides={"max_length": 77})
+    assert fake.jobs[-1]["overrides"] == {"max_length": 77}
+
+
+def test_preference_training_starts_from_the_newest_sft_model(
+    fifth: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """KTO gets the folder of the newest SFT model, and is refused where there is none."""
+    from zip_pipeline_tests.defs.graph import pair_rows
+
+    jobs = fake_training(monkeypatch)
+    fifth.drop("preference", "p.jsonl", pair_rows(12))
+    fifth.ingest("preference", "p.jsonl")
+    fifth.select("preference", SMALL)
+    run(fifth, RESELECTION, loss_probe_key("preference"))
+    refused = run(fifth, TRAINING, model_key("preference"))
+    assert "there is none yet; materialise sft/model first" in error_of(refused)
+    probe(fifth)
+    metadata_of(run(fifth, TRAINING, model_key("sft")), "sft", "model")
+    metadata_of(run(fifth, TRAINING, model_key("preference")), "preference", "model")
+    sft, preference = jobs()
+    assert sft["module"] == "zip_pipeline.training.sft"
+    assert "sft_model" not in sft
+    assert preference["module"] == "zip_pipeline.training.kto"
+    assert preference["sft_model"] == str(fifth.root.models("sft", 5) / "model")

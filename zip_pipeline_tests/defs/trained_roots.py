@@ -1,0 +1,52 @@
+"""Data roots in which versions seem to be trained and evaluated, without a model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from zip_pipeline.pool.ingest import ingest_drop
+from zip_pipeline.pool.states import write_state
+from zip_pipeline.samples import Stage
+from zip_pipeline.storage import DataRoot
+from zip_pipeline_tests.defs.graph import alpaca_rows
+
+HELD_OUT = "[held_out]\nshare = 0.1\nmin_source_samples = 10\n"
+
+
+def ingested(root: DataRoot, name: str, num_rows: int, first: int = 0) -> None:
+    """Drop rows of sft and ingest them."""
+    root.raw("sft").mkdir(parents=True, exist_ok=True)
+    rows = "".join(json.dumps(row) + "\n" for row in alpaca_rows(num_rows, first=first))
+    (root.raw("sft") / name).write_text(rows)
+    ingest_drop(root, "sft", name)
+    write_state(root, "sft", name)
+
+
+def trained(root: DataRoot, stage: Stage, number: int, fingerprint: str = "first") -> None:
+    """Leave behind what a finished training run does."""
+    output = root.models(stage, number)
+    (output / "model").mkdir(parents=True, exist_ok=True)
+    (output / "model" / "config.json").write_text("{}")
+    record = {"fingerprint": fingerprint, "settings": {"max_length": 256}}
+    (output / "training.json").write_text(json.dumps(record))
+
+
+class FakeEvaluation:
+    """Stands for the processes of evaluation: every job's loss is its version's number."""
+
+    def __init__(self) -> None:
+        self.jobs: list[tuple[str, dict[str, Any]]] = []
+
+    def __call__(self, _: object, module: str, jobs: dict[Path, dict[str, Any]]) -> None:
+        """Do what the process would do."""
+        for job_file, job in jobs.items():
+            self.jobs.append((module.rpartition(".")[2], job))
+            job_file.parent.mkdir(parents=True, exist_ok=True)
+            job_file.write_text(json.dumps(job))
+            if module.endswith("held_out"):
+                number = int(Path(job["model"]).parent.name[1:])
+                found = {"loss": number, "loss_spread": 0.1, "held_out": "0123456789"}
+                Path(job["output"]).write_text(json.dumps(found))
+            else:
+                found = {"Z": 6.5, "Z_spread": 0.2, "Z_name": "MT-bench, judge j"}
+                (Path(job["output"]) / "result.json").write_text(json.dumps(found))
