@@ -18,6 +18,7 @@ from zip_pipeline.defs.subsets import StoredVersion, latest_version
 from zip_pipeline.defs.trained import trained_versions, training_record
 from zip_pipeline.defs.training_configuration import training_defaults, training_tunables
 from zip_pipeline.entropy_law.versions_table import (
+    has_verdict,
     read_versions,
     training_refusal,
     upsert_version,
@@ -98,10 +99,7 @@ def require_allowed(root: DataRoot, stage: Stage, number: int, override: Mapping
         Failure: the version must not be trained.
     """
     table = read_versions(root)
-    is_judged = table.filter(
-        (pl.col("stage") == stage) & (pl.col("version") == number) & pl.col("verdict").is_not_null()
-    ).height
-    if override and is_judged:
+    if override and has_verdict(table, stage, number):
         table = upsert_version(root, {"stage": stage, "version": number, **override})
     refusal = training_refusal(table, stage, number)
     if refusal:

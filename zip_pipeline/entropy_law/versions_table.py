@@ -167,6 +167,12 @@ def is_blocked() -> pl.Expr:
     return (pl.col("verdict").fill_null("") == BLOCKING_VERDICT) & ~overridden
 
 
+def has_verdict(table: pl.DataFrame, stage: str, version: int) -> bool:
+    """Return whether a version was judged."""
+    is_this = (pl.col("stage") == stage) & (pl.col("version") == version)
+    return not table.filter(is_this & pl.col("verdict").is_not_null()).is_empty()
+
+
 def training_refusal(table: pl.DataFrame, stage: str, version: int) -> str | None:
     """Return why a version must not be trained, None where it may.
 
@@ -175,9 +181,9 @@ def training_refusal(table: pl.DataFrame, stage: str, version: int) -> str | Non
         stage: ``sft`` or ``preference``.
         version: its number.
     """
-    row = table.filter((pl.col("stage") == stage) & (pl.col("version") == version))
-    if row.is_empty() or row["verdict"][0] is None:
+    if not has_verdict(table, stage, version):
         return f"{stage} version {version} has no verdict yet; materialise {stage}/loss_probe first"
+    row = table.filter((pl.col("stage") == stage) & (pl.col("version") == version))
     if not row.select(is_blocked()).item():
         return None
     reason = row["reason"][0] or "no reason was recorded"

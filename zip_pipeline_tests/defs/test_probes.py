@@ -29,38 +29,11 @@ from zip_pipeline_tests.defs.graph import (
     error_of,
     metadata_of,
 )
+from zip_pipeline_tests.defs.trained_roots import FakeProbe
 
 ROUND: dict[str, Any] = {"k1": 20, "k2": 6, "k3": 3}
 EARLIER = ((1.01, 1.02), (1.0, 1.0), (1.02, 0.99), (0.99, 1.01))
 """R and L of four versions that hardly differ."""
-
-
-class FakeProbe:
-    """Stands for the probe's process: writes what it would find, and counts how often."""
-
-    def __init__(self) -> None:
-        self.L = 1.0
-        self.jobs: list[dict[str, Any]] = []
-
-    def __call__(self, _: object, module: str, job: dict[str, Any], job_file: Path) -> None:
-        """Do what the process would do."""
-        assert module == "zip_pipeline.training.loss_probe"
-        self.jobs.append(job)
-        job_file.parent.mkdir(parents=True, exist_ok=True)
-        job_file.write_text(json.dumps(job))
-        loss = {
-            "L": self.L,
-            "L_spread": 0.01,
-            "num_tokens": 300,
-            "num_steps": 3,
-            "series": f"series of {job['preset']}",
-            "settings": {"preset": job["preset"]},
-            "subset_hash": "hash",
-            "rows_truncated": 2,
-            "rows_dropped": 1,
-            "steps": {"loss_sums": [3.0, 2.0, 1.0], "num_tokens": [1, 1, 1]},
-        }
-        job_file.with_name("loss.json").write_text(json.dumps(loss))
 
 
 @pytest.fixture

@@ -6,10 +6,21 @@ from typing import Any
 import dagster as dg
 import pytest
 
+from zip_pipeline.defs import probes
 from zip_pipeline.defs.schedules import reselection_schedule
+from zip_pipeline.entropy_law.versions_table import upsert_version, versions_path
 from zip_pipeline_tests.defs.graph import Graph, alpaca_rows, metadata_of, pair_rows
+from zip_pipeline_tests.defs.trained_roots import FakeProbe
 
 SMALL_TOML = "[sft]\nbudget_samples = 5\n[preference]\nbudget_samples = 2\n"
+
+
+@pytest.fixture(autouse=True)
+def probe(monkeypatch: pytest.MonkeyPatch) -> FakeProbe:
+    """Put a fake in the place of the probe's process."""
+    fake = FakeProbe()
+    monkeypatch.setattr(probes, "run_module", fake)
+    return fake
 
 
 def _tick(graph: Graph) -> dg.RunRequest | str:
@@ -60,11 +71,16 @@ def test_schedule_skips_when_nothing_changed_and_says_so(graph: Graph) -> None:
     """After a night's versions the next night skips, naming them."""
     _fill(graph)
     request = _tick(graph)
-    assert _selected(request) == ["sft/zip_subset", "preference/zip_subset"]
+    assert _selected(request) == [
+        "sft/zip_subset",
+        "sft/loss_probe",
+        "preference/zip_subset",
+        "preference/loss_probe",
+    ]
     result = _run(graph, request)
     assert metadata_of(result, "sft", "zip_subset")["num_picked"] == 5
     assert metadata_of(result, "preference", "zip_subset")["num_picked"] == 2
-    assert len(result.get_asset_check_evaluations()) == 4
+    assert len(result.get_asset_check_evaluations()) == 6
     assert _tick(graph) == (
         "sft: neither pool nor configuration changed since version 1; "
         "preference: neither pool nor configuration changed since version 1"
@@ -79,7 +95,7 @@ def test_schedule_selects_only_the_stage_whose_pool_changed(graph: Graph) -> Non
     assert isinstance(_tick(graph), str)
     graph.drop("preference", "c.jsonl", pair_rows(8))
     assert graph.ingest("preference", "c.jsonl").success
-    assert _selected(_tick(graph)) == ["preference/zip_subset"]
+    assert _selected(_tick(graph)) == ["preference/zip_subset", "preference/loss_probe"]
 
 
 def test_schedule_selects_a_stage_whose_configuration_changed(graph: Graph) -> None:
@@ -88,9 +104,34 @@ def test_schedule_selects_a_stage_whose_configuration_changed(graph: Graph) -> N
     _run(graph, _tick(graph))
     (graph.path / "selection.toml").write_text(SMALL_TOML.replace("= 5", "= 7"))
     request = _tick(graph)
-    assert _selected(request) == ["sft/zip_subset"]
+    assert _selected(request) == ["sft/zip_subset", "sft/loss_probe"]
     assert metadata_of(_run(graph, request), "sft", "zip_subset")["num_picked"] == 7
     assert isinstance(_tick(graph), str)
+
+
+def test_schedule_probes_a_version_without_verdict(graph: Graph, probe: FakeProbe) -> None:
+    """A version whose probe failed is probed the next night; its subset stays as it is."""
+    _fill(graph)
+    _run(graph, _tick(graph))
+    versions_path(graph.root).unlink()
+    upsert_version(graph.root, {"stage": "preference", "version": 1, "verdict": "first"})
+    request = _tick(graph)
+    assert _selected(request) == ["sft/zip_subset", "sft/loss_probe"]
+    assert metadata_of(_run(graph, request), "sft", "zip_subset")["reused"] is True
+    assert isinstance(_tick(graph), str)
+
+
+def test_schedule_takes_the_training_file_as_it_is(graph: Graph, probe: FakeProbe) -> None:
+    """Its state at the tick counts; a wrong one lets the selection be made."""
+    _fill(graph)
+    (graph.path / "training.toml").write_text("[training]\noverrides = {seed = 3}\n")
+    _run(graph, _tick(graph))
+    assert probe.jobs[0]["overrides"] == {"seed": 3}
+    (graph.path / "selection.toml").write_text(SMALL_TOML.replace("= 5", "= 7"))
+    (graph.path / "training.toml").write_text("[training]\nsteps = 3\n")
+    request = _tick(graph)
+    assert isinstance(request, dg.RunRequest)
+    assert list(request.run_config["ops"]) == ["sft__zip_subset"]
 
 
 def test_schedule_fails_on_a_wrong_defaults_file(graph: Graph) -> None:

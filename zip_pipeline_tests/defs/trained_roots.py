@@ -1,4 +1,4 @@
-"""Data roots in which versions seem to be trained and evaluated, without a model."""
+"""Data roots in which versions seem to be probed, trained and evaluated, without a model."""
 
 import json
 from pathlib import Path
@@ -50,3 +50,31 @@ class FakeEvaluation:
             else:
                 found = {"Z": 6.5, "Z_spread": 0.2, "Z_name": "MT-bench, judge j"}
                 (Path(job["output"]) / "result.json").write_text(json.dumps(found))
+
+
+class FakeProbe:
+    """Stands for the probe's process: writes what it would find, and counts how often."""
+
+    def __init__(self) -> None:
+        self.L = 1.0
+        self.jobs: list[dict[str, Any]] = []
+
+    def __call__(self, _: object, module: str, job: dict[str, Any], job_file: Path) -> None:
+        """Do what the process would do."""
+        assert module == "zip_pipeline.training.loss_probe"
+        self.jobs.append(job)
+        job_file.parent.mkdir(parents=True, exist_ok=True)
+        job_file.write_text(json.dumps(job))
+        loss = {
+            "L": self.L,
+            "L_spread": 0.01,
+            "num_tokens": 300,
+            "num_steps": 3,
+            "series": f"series of {job['preset']}",
+            "settings": {"preset": job["preset"]},
+            "subset_hash": "hash",
+            "rows_truncated": 2,
+            "rows_dropped": 1,
+            "steps": {"loss_sums": [3.0, 2.0, 1.0], "num_tokens": [1, 1, 1]},
+        }
+        job_file.with_name("loss.json").write_text(json.dumps(loss))
