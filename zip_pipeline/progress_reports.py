@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol
 
-_PIPES_VARIABLE = "DAGSTER_PIPES_CONTEXT"
+from zip_pipeline.job_process import PIPES_VARIABLE
 
 
 class Reporter(Protocol):
@@ -56,7 +56,7 @@ def reporter() -> Iterator[Reporter]:
     """Yield the reporter of this process, open for as long as the block lasts."""
     if os.environ.get("RANK", "0") != "0":
         yield SilentReporter()
-    elif _PIPES_VARIABLE in os.environ:
+    elif PIPES_VARIABLE in os.environ:
         from dagster_pipes import open_dagster_pipes
 
         with open_dagster_pipes() as context:

@@ -10,7 +10,7 @@ from typing import Any
 import dagster as dg
 from dagster._core.errors import DagsterPipesExecutionError
 
-from zip_pipeline.job_errors import ERROR_FILE_VARIABLE
+from zip_pipeline.job_process import ERROR_FILE_VARIABLE
 from zip_pipeline.storage import write_json
 
 # A training process saves a checkpoint before it ends.

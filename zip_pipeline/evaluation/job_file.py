@@ -2,12 +2,13 @@
 
 import argparse
 import json
+import os
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from zip_pipeline.evaluation.endpoint import EndpointError
-from zip_pipeline.job_errors import report_error
+from zip_pipeline.job_process import PIPES_VARIABLE, end_with_parent, report_error
 from zip_pipeline.progress_reports import Reporter, reporter
 
 
@@ -24,6 +25,8 @@ def main(
     parser = argparse.ArgumentParser(prog=f"python -m zip_pipeline.evaluation.{module}")
     parser.add_argument("--config", type=Path, nargs="+", required=True, help="a job as JSON")
     configs = parser.parse_args(arguments).config
+    if PIPES_VARIABLE in os.environ:
+        end_with_parent()
     try:
         with reporter() as report:
             for config in configs:

@@ -12,12 +12,11 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from zip_pipeline.job_errors import report_error
+from zip_pipeline.job_process import PIPES_VARIABLE, end_with_parent, report_error
 from zip_pipeline.training.job import Job, read_job
-from zip_pipeline.training.stopping import GRACE_SECONDS, StopRequest, end_with_parent
+from zip_pipeline.training.stopping import GRACE_SECONDS, StopRequest
 
 _WORKER_VARIABLE = "LOCAL_RANK"
-_PIPES_VARIABLE = "DAGSTER_PIPES_CONTEXT"
 # Importing torch, transformers and TRL makes objects that stay; looking through them again and
 # again takes time (*measured*: 5.1 s of processor time, 4.6 s with this threshold).
 _OBJECTS_BETWEEN_COLLECTIONS = 20_000
@@ -44,7 +43,7 @@ def main(
         # The launcher starts workers as sessions of their own, which no signal to its group
         # reaches; they end with it even while they wait for one another.
         end_with_parent(signal.SIGKILL)
-    elif _PIPES_VARIABLE in os.environ:
+    elif PIPES_VARIABLE in os.environ:
         end_with_parent()
     try:
         job = read_job(config)

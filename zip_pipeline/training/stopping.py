@@ -1,13 +1,11 @@
 """Ends a training process soon after it is told to, with a checkpoint where there is time."""
 
-import ctypes
 import os
 import signal
 import threading
 from types import FrameType
 
 GRACE_SECONDS = 8.0
-_PARENT_DEATH_SIGNAL = 1
 
 
 class StopRequest:
@@ -40,15 +38,3 @@ class StopRequest:
         timer = threading.Timer(self._grace_seconds, os._exit, (self.exit_code,))
         timer.daemon = True
         timer.start()
-
-
-def end_with_parent(number: int = signal.SIGTERM) -> None:
-    """Let the kernel send a signal to this process when its parent dies, however that dies.
-
-    Does nothing where there is no such service (it is Linux's).
-    """
-    try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        libc.prctl(_PARENT_DEATH_SIGNAL, number, 0, 0, 0)
-    except (OSError, AttributeError):
-        return

@@ -16,7 +16,7 @@ _JOB = """
 import json, sys, time
 from pathlib import Path
 from dagster_pipes import open_dagster_pipes
-from zip_pipeline.job_errors import report_error
+from zip_pipeline.job_process import report_error
 configs = sys.argv[sys.argv.index("--config") + 1:]
 jobs = [json.loads(Path(config).read_text()) for config in configs]
 with open_dagster_pipes() as context:

@@ -129,7 +129,7 @@ def test_a_group_is_stopped_with_its_children(tmp_path: Path) -> None:
     """On SIGTERM workers end too: stuck ones, in a session of their own, as torch starts them."""
     child = (
         "import signal, time\n"
-        "from zip_pipeline.training.stopping import end_with_parent\n"
+        "from zip_pipeline.job_process import end_with_parent\n"
         "signal.signal(15, signal.SIG_IGN)\n"
         "end_with_parent(signal.SIGKILL)\n"
         "print('up')\n"
