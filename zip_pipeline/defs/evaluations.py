@@ -12,7 +12,7 @@ import polars as pl
 from zip_pipeline.defs.ingestion import OWNERS
 from zip_pipeline.defs.keys import EVALUATION, model_key
 from zip_pipeline.defs.metadata import markdown_table
-from zip_pipeline.defs.models import when_a_version_may_train
+from zip_pipeline.defs.models import when_its_inputs_changed
 from zip_pipeline.defs.resources import DataRootResource
 from zip_pipeline.defs.subprocesses import run_modules
 from zip_pipeline.defs.trained import trained_versions, training_record
@@ -66,7 +66,7 @@ def evaluation_asset() -> dg.AssetsDefinition:
         kinds={"pytorch", "huggingface"},
         code_version=EVALUATION_CODE_VERSION,
         pool="gpu",
-        automation_condition=when_a_version_may_train(),
+        automation_condition=when_its_inputs_changed(),
         description="Z of the trained versions: the loss on held-out samples that no pool has, "
         "averaged over sources, or MT-bench where training.toml configures it. What was "
         "evaluated before stays.",

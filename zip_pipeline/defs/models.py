@@ -78,7 +78,16 @@ def model_asset(stage: Stage, data_root_path: Path) -> dg.AssetsDefinition:
 
 
 def when_a_version_may_train() -> dg.AutomationCondition:  # type: ignore[type-arg]
-    """Return the condition of training: what it rests on changed, and no check blocks it.
+    """Return the condition of training: what it rests on changed, and no check blocks it."""
+    return (
+        when_its_inputs_changed()
+        & ~dg.AutomationCondition.any_deps_missing()
+        & dg.AutomationCondition.all_deps_blocking_checks_passed()
+    ).with_label("a version changed and may be trained")
+
+
+def when_its_inputs_changed() -> dg.AutomationCondition:  # type: ignore[type-arg]
+    """Return the condition that the data version of an input changed, and no run is at it.
 
     A change counts until automation has asked for a run. Were it forgotten at the next
     materialisation, a version that comes while the one before trains would never be trained.
@@ -86,10 +95,8 @@ def when_a_version_may_train() -> dg.AutomationCondition:  # type: ignore[type-a
     changed = dg.AutomationCondition.any_deps_match(dg.AutomationCondition.data_version_changed())
     return (
         changed.since(dg.AutomationCondition.newly_requested())
-        & ~dg.AutomationCondition.any_deps_missing()
         & ~dg.AutomationCondition.in_progress()
-        & dg.AutomationCondition.all_deps_blocking_checks_passed()
-    ).with_label("a version changed and may be trained")
+    )
 
 
 def require_allowed(root: DataRoot, stage: Stage, number: int, override: Mapping[str, str]) -> None:

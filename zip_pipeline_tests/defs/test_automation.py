@@ -4,7 +4,7 @@ import dagster as dg
 import pytest
 
 from zip_pipeline.defs.code_location import code_location
-from zip_pipeline.defs.keys import ENTROPY_LAW, RISK_CHECK, loss_probe_key, model_key
+from zip_pipeline.defs.keys import ENTROPY_LAW, EVALUATION, RISK_CHECK, loss_probe_key, model_key
 from zip_pipeline.defs.partitions import zip_subset_key
 from zip_pipeline_tests.defs.graph import Graph
 
@@ -96,3 +96,11 @@ def test_figures_follow_a_probe_even_of_a_blocked_version(history: History) -> N
     history.materialised(loss_probe_key("sft"), "loss 2")
     assert history.wanted(ENTROPY_LAW) == {ENTROPY_LAW}
     assert history.wanted(ENTROPY_LAW) == set()
+
+
+def test_evaluation_follows_the_model_of_either_stage(history: History) -> None:
+    """A team without preference pairs has its SFT models evaluated all the same."""
+    history.wanted(EVALUATION)
+    history.materialised(SFT, "model 1")
+    assert history.wanted(EVALUATION) == {EVALUATION}
+    assert history.wanted(EVALUATION) == set()
