@@ -1,7 +1,7 @@
 """Z of every trained model: the held-out loss, or MT-bench where it is configured."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,9 +45,14 @@ class EvaluationJob:
             return False
         return bool(json.loads(self.job_file.read_text(encoding="utf-8")) == self.job)
 
+    def found(self) -> dict[str, Any]:
+        """Return what the process wrote."""
+        values: dict[str, Any] = json.loads(self.result_file.read_text(encoding="utf-8"))
+        return values
+
     def row(self) -> dict[str, Any]:
         """Return Z as the table of versions keeps it, higher = better."""
-        found = json.loads(self.result_file.read_text(encoding="utf-8"))
+        found = self.found()
         row: dict[str, Any] = {"stage": self.stage, "version": self.version}
         if self.module == _MT_BENCH:
             return row | {name: found[name] for name in ("Z", "Z_spread", "Z_name")}
@@ -79,10 +84,9 @@ def evaluation_asset() -> dg.AssetsDefinition:
             waiting = {j.job_file: j.job for j in jobs if j.module == module and not j.is_done()}
             if waiting:
                 run_modules(context, module, waiting)
-        rows = [job.row() for job in jobs]
-        for row in rows:
-            upsert_version(data_root.root, row)
-        return _result(rows)
+        for job in jobs:
+            upsert_version(data_root.root, job.row())
+        return _result(jobs)
 
     return evaluation
 
@@ -155,15 +159,24 @@ def _mt_bench_job(root: DataRoot, stage: Stage, number: int) -> EvaluationJob:
     return EvaluationJob(stage, number, _MT_BENCH, job, *files)
 
 
-def _result(rows: list[dict[str, Any]]) -> dg.MaterializeResult[None]:
-    newest = {row["stage"]: row for row in rows}
+def _result(jobs: Sequence[EvaluationJob]) -> dg.MaterializeResult[None]:
+    rows = [job.row() for job in jobs]
+    newest = {job.stage: job for job in jobs}
     said = "Z: higher is better." if rows else "No model is trained yet, or nothing is held out."
+    losses = {stage: job.found() for stage, job in newest.items() if job.module == _HELD_OUT}
     return dg.MaterializeResult(
         metadata={
-            **{f"Z_{stage}": row["Z"] for stage, row in newest.items()},
-            **{f"version_{stage}": row["version"] for stage, row in newest.items()},
+            **{f"Z_{stage}": job.row()["Z"] for stage, job in newest.items()},
+            **{f"version_{stage}": job.version for stage, job in newest.items()},
+            **{f"bits_per_byte_{stage}": loss["bits_per_byte"] for stage, loss in losses.items()},
+            **{f"sources_{stage}": _sources_table(loss) for stage, loss in losses.items()},
             "evaluated": markdown_table(pl.DataFrame(rows, infer_schema_length=None)),
             "note": said,
         },
         data_version=dg.DataVersion(fingerprint([json.dumps(rows, sort_keys=True)])),
     )
+
+
+def _sources_table(loss: Mapping[str, Any]) -> dg.MetadataValue:
+    rows = [{"source": name, **of_source} for name, of_source in loss["sources"].items()]
+    return markdown_table(pl.DataFrame(rows, infer_schema_length=None))

@@ -67,6 +67,8 @@ def test_trained_versions_get_the_negated_held_out_loss(pool: Graph, fake: FakeE
     assert [(n, rows[n]["Z"], rows[n]["Z_spread"]) for n in rows] == [(1, -1, 0.1), (2, -2, 0.1)]
     assert rows[1]["Z_name"] == "minus held-out loss, samples 01234567"
     assert (metadata["Z_sft"], metadata["version_sft"]) == (-2, 2)
+    assert metadata["bits_per_byte_sft"] == 0.5
+    assert "| web" in metadata["sources_sft"]
     (module, job), _ = fake.jobs
     assert module == "held_out"
     assert job["model"] == str(pool.root.models("sft", 1) / "model")
