@@ -146,10 +146,14 @@ def _result(
     output = root.models(stage, number)
     losses = pl.read_ndjson(output / "metrics.jsonl", infer_schema_length=None)["loss"].to_list()
     title = f"{stage} version {number}: training loss"
+    is_this = (pl.col("stage") == stage) & (pl.col("version") == number)
+    row = read_versions(root).row(by_predicate=is_this, named=True)
     rows, batch = record["rows"], record["batch"]
     return dg.MaterializeResult(
         metadata={
             "version": number,
+            "verdict": row["verdict"],
+            **({"override": row["override"]} if row["override"] else {}),
             "preset": record["preset"],
             "start_model": str(record["model"]["source"]),
             "start_model_revision": str(record["model"]["revision"]),

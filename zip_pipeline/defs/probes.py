@@ -67,9 +67,10 @@ def loss_probe_asset(stage: Stage, data_root_path: Path) -> dg.AssetsDefinition:
         loss = measured_loss(context, root, stage, version, config.job())  # type: ignore[attr-defined]
         row = _law_row(root, stage, version, loss)
         verdict = judge(row, read_versions(root))
-        if verdict.kind == "not_comparable":
-            context.log.warning(verdict.reason)
-        row |= {"verdict": verdict.kind, "reason": verdict.reason}
+        reason = verdict.reason + _short_probe_words(loss)
+        if verdict.kind == "not_comparable" or reason != verdict.reason:
+            context.log.warning(reason)
+        row |= {"verdict": verdict.kind, "reason": reason}
         row |= recorded_override(context, config.override)  # type: ignore[attr-defined]
         table = upsert_version(root, row)
         return _result(stage, version, loss, verdict, table)
@@ -125,9 +126,28 @@ def _law_row(
         "R_spread": compression_ratio_spread(texts, R_CODEC),
         "L": loss["L"],
         "L_spread": loss["L_spread"],
-        "series": loss["series"],
+        "series": law_series(loss, manifest),
         **{name: quality[name] for name in ("Q", "Q_spread", "Q_name")},
     }
+
+
+def law_series(loss: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+    """Return the fingerprint of all that versions share which the law compares.
+
+    The probe's settings, and the budget: a larger subset of one pool is more redundant.
+    """
+    budget = manifest["budget"]
+    return fingerprint([loss["series"], budget["unit"], str(budget["value"])])
+
+
+def _short_probe_words(loss: Mapping[str, Any]) -> str:
+    num_steps, wanted = loss["num_steps"], loss["num_steps_wanted"]
+    if num_steps >= wanted:
+        return ""
+    return (
+        f" The version is small for its probe, which had {num_steps} of {wanted} steps: raise the "
+        "budget, or lower probe.steps or batch_size of the preset."
+    )
 
 
 def _result(
@@ -140,7 +160,7 @@ def _result(
     is_this = (pl.col("stage") == stage) & (pl.col("version") == version.number)
     row = table.row(by_predicate=is_this, named=True)
     allowed = not verdict.blocks or bool(row["override"])
-    words = verdict.reason
+    words = row["reason"]
     if verdict.blocks and allowed:
         words += f" Trained nevertheless: {row['override']}."
     measures = {name: row[name] for name in ("R", "R_spread", "L", "L_spread", "Q")}
@@ -154,9 +174,12 @@ def _result(
             "Q_name": row["Q_name"],
             "verdict": verdict.kind,
             "reason": words,
-            "series": loss["series"],
-            "series_settings": dg.MetadataValue.json(dict(loss["settings"])),
+            "series": row["series"],
+            "series_settings": dg.MetadataValue.json(
+                {"budget": version.manifest["budget"], **loss["settings"]}
+            ),
             "num_steps": loss["num_steps"],
+            "num_steps_wanted": loss["num_steps_wanted"],
             "num_tokens": loss["num_tokens"],
             "rows_truncated": loss["rows_truncated"],
             "rows_dropped": loss["rows_dropped"],
@@ -165,7 +188,7 @@ def _result(
                 versions_figure(table, stage, f"{stage}: all versions"), "versions"
             ),
         },
-        data_version=dg.DataVersion(fingerprint([loss["subset_hash"], loss["series"]])),
+        data_version=dg.DataVersion(fingerprint([loss["subset_hash"], row["series"]])),
         check_results=[
             dg.AssetCheckResult(
                 check_name=RISK_CHECK,

@@ -57,4 +57,5 @@ def run_modules(
             reason = str(error)
             if error_file.exists():
                 reason = error_file.read_text(encoding="utf-8")
-            raise dg.Failure(f"{module}: {reason}", allow_retries=False) from error
+            # The cause says less than the process did.
+            raise dg.Failure(f"{module}: {reason}", allow_retries=False) from None

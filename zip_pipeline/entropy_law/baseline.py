@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 import polars as pl
 
 from zip_pipeline.entropy_law.prediction import VerdictRule
-from zip_pipeline.entropy_law.versions_table import is_blocked
+from zip_pipeline.entropy_law.versions_table import BLOCKING_VERDICT, is_blocked
 
 Obstacle: TypeAlias = Literal["first", "not_comparable", "law_not_applicable"]
 Row: TypeAlias = Mapping[str, Any]
@@ -31,9 +31,9 @@ class Baseline:
 def baseline(new: Row, table: pl.DataFrame, rule: VerdictRule) -> Baseline:
     """Return the latest comparable versions before a new one, at most ``rule.window``.
 
-    Comparable: same stage, a lower number, the same series, R and L measured, not blocked (a
-    blocked version is not trained and must not become the measure of the next; one that a
-    person let through counts), and Q within its spread (see :func:`same_quality`).
+    Comparable: same stage, a lower number, the same series, R and L measured, not a risk (or one
+    that a person let through, and that :func:`did_no_harm`), and Q within its spread (see
+    :func:`same_quality`).
 
     Args:
         new: the row of the new version.
@@ -47,9 +47,10 @@ def baseline(new: Row, table: pl.DataFrame, rule: VerdictRule) -> Baseline:
         return Baseline(earlier, "first", "there is no earlier version to compare with.")
     series = earlier.filter(pl.col("series").eq_missing(pl.lit(new["series"], pl.String)))
     if series.is_empty():
-        why = f"no earlier version was probed with the settings {new['series']!r} of this one"
+        why = f"no earlier version has its budget and probe settings (series {new['series']!r})"
         return Baseline(series, "not_comparable", why + "; it starts a new series.")
-    usable = series.filter(~is_blocked() & pl.all_horizontal(pl.col("R", "L").is_not_null()))
+    measured = series.filter(pl.all_horizontal(pl.col("R", "L").is_not_null()))
+    usable = measured.filter((pl.col("verdict").fill_null("") != BLOCKING_VERDICT) | did_no_harm())
     if usable.is_empty():
         why = f"every earlier version of the series {new['series']!r} is blocked or unmeasured."
         return Baseline(usable, "not_comparable", why)
@@ -57,6 +58,18 @@ def baseline(new: Row, table: pl.DataFrame, rule: VerdictRule) -> Baseline:
     if alike.is_empty():
         return Baseline(usable.tail(rule.window), "law_not_applicable", _quality_words(new, usable))
     return Baseline(alike.tail(rule.window))
+
+
+def did_no_harm() -> pl.Expr:
+    """Return the expression that is true for versions let through whose model is not worse.
+
+    A person who trains a version against the law's advice does not make it the measure of the
+    next ones. Its Z does: where that is not below the lowest Z of the versions that were no risk,
+    measured in the same way, the law was wrong about it.
+    """
+    is_risk = pl.col("verdict").fill_null("") == BLOCKING_VERDICT
+    lowest = pl.col("Z").filter(~is_risk).min().over("Z_name")
+    return (~is_blocked() & (pl.col("Z") >= lowest)).fill_null(False)
 
 
 def same_quality(new: Row, rows: pl.DataFrame, rule: VerdictRule) -> pl.DataFrame:

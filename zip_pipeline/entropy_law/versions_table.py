@@ -189,5 +189,5 @@ def training_refusal(table: pl.DataFrame, stage: str, version: int) -> str | Non
     reason = row["reason"][0] or "no reason was recorded"
     return (
         f"{stage} version {version} is blocked: {reason} To train it nevertheless, give a reason "
-        "to override the verdict"
+        "under `override` in the launchpad"
     )

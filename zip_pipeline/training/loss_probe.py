@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import torch
     from trl.trainer.sft_trainer import SFTTrainer
 
+_LEAST_STEPS = 5
 # What makes two measurements comparable; the split over devices does not change a step.
 _SERIES = ("template", "max_length", "packing", "probe", "seed", "lora")
 
@@ -61,8 +62,8 @@ def probe_loss(job: Job, stop: StopRequest | None = None) -> dict[str, Any]:
 
     Returns:
         The contents of loss.json: ``L`` and ``L_spread`` (nats per token), ``num_tokens``,
-        ``num_steps``, ``series`` (equal for comparable measurements), the settings behind it,
-        and what became of the rows.
+        ``num_steps`` and ``num_steps_wanted`` (a small version has fewer), ``series`` (equal for
+        comparable measurements), the settings behind it, and what became of the rows.
 
     Raises:
         ValueError: the job cannot be run.
@@ -85,13 +86,16 @@ def probe_loss(job: Job, stop: StopRequest | None = None) -> dict[str, Any]:
             trainer = _probe_trainer(job, backend, rows, (base.source, base.revision), folder)
             trainer.train()
         steps = trainer.step_losses()  # type: ignore[attr-defined]
-        settings = series_settings(job, backend, base.model)
+        num_steps = len(steps.num_tokens)
+        # The more a model has learnt, the lower its loss: a shorter probe is another measure.
+        settings = series_settings(job, backend, base.model) | {"num_steps": num_steps}
         result = {
             "stage": job.stage,
             "L": loss_mean(steps),
             "L_spread": loss_spread(steps),
             "num_tokens": sum(steps.num_tokens),
-            "num_steps": len(steps.num_tokens),
+            "num_steps": num_steps,
+            "num_steps_wanted": job.preset.probe.steps,
             "series": json_fingerprint(settings),
             "settings": settings,
             "subset_hash": file_hash(job.subset),
@@ -103,7 +107,7 @@ def probe_loss(job: Job, stop: StopRequest | None = None) -> dict[str, Any]:
         }
         if trainer.is_world_process_zero():
             write_json(job.output / "probe" / "loss.json", result)
-        report.line(f"L = {result['L']:.4f} +- {result['L_spread']:.4f} nats per token")
+        report.line(f"L = {result['L']:.4f} nats per token over {num_steps} steps")
         report.record({"kind": "probe", **result})
     return result
 
@@ -127,7 +131,7 @@ def loss_mean(steps: StepLosses) -> float:
     return sum(steps.loss_sums) / sum(steps.num_tokens)
 
 
-def loss_spread(steps: StepLosses) -> float:
+def loss_spread(steps: StepLosses) -> float | None:
     """Return the standard error of :func:`loss_mean`, from how steps scatter about their trend.
 
     The steps are fitted by a straight line in their number, weighted by tokens, so that learning
@@ -135,13 +139,16 @@ def loss_spread(steps: StepLosses) -> float:
     estimates how L would vary with another seed of the row order.
 
     Args:
-        steps: three steps or more; with fewer the spread is 0.
+        steps: of the probe.
+
+    Returns:
+        Nats per token, None with fewer than five steps, which say too little of their scatter.
     """
     num_tokens = np.asarray(steps.num_tokens, dtype=np.float64)
     losses = np.asarray(steps.loss_sums) / num_tokens
     num_steps = len(losses)
-    if num_steps < 3:
-        return 0.0
+    if num_steps < _LEAST_STEPS:
+        return None
     weights = num_tokens / num_tokens.sum()
     line = np.polyfit(np.arange(num_steps), losses, 1, w=np.sqrt(weights))
     scatter = losses - np.polyval(line, np.arange(num_steps))

@@ -13,7 +13,7 @@ from zip_pipeline.defs import models, probes
 from zip_pipeline.defs.jobs import RESELECTION, TRAINING
 from zip_pipeline.defs.keys import RISK_CHECK, loss_probe_key, model_key
 from zip_pipeline.defs.models import model_asset
-from zip_pipeline.defs.probes import loss_probe_asset
+from zip_pipeline.defs.probes import law_series, loss_probe_asset
 from zip_pipeline.defs.subsets import write_version
 from zip_pipeline.entropy_law.versions_table import read_versions, upsert_version
 from zip_pipeline.pool.ingest import ingest_drop
@@ -31,6 +31,7 @@ from zip_pipeline_tests.defs.graph import (
 )
 from zip_pipeline_tests.defs.trained_roots import FakeProbe
 
+SERIES = law_series({"series": "series of tiny"}, {"budget": {"unit": "samples", "value": 30}})
 ROUND: dict[str, Any] = {"k1": 20, "k2": 6, "k3": 3}
 EARLIER = ((1.01, 1.02), (1.0, 1.0), (1.02, 0.99), (0.99, 1.01))
 """R and L of four versions that hardly differ."""
@@ -72,7 +73,7 @@ def measured_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for number, (r, loss) in enumerate(EARLIER, start=1):
         write_version(root, "sft", SelectionConfig(budget_samples=number, **ROUND), print)
         row = {"stage": "sft", "version": number, "R": r, "L": loss, "verdict": "no_change"}
-        upsert_version(root, row | {"series": "series of tiny"})
+        upsert_version(root, row | {"series": SERIES})
     write_version(root, "sft", SelectionConfig(budget_samples=30, **ROUND), print)
     return root.path
 
@@ -102,7 +103,8 @@ def test_first_version_is_measured_and_passes(graph: Graph, fake: FakeProbe) -> 
     manifest = graph.root.versions("sft").manifest(1)
     assert row["R"] == manifest["compression_ratio"]["deflate"]  # type: ignore[index]
     assert 0 < row["R_spread"] < row["R"]
-    assert (row["L"], row["L_spread"], row["series"]) == (1.0, 0.01, "series of tiny")
+    assert (row["L"], row["L_spread"]) == (1.0, 0.01)
+    assert row["series"] == law_series({"series": "series of tiny"}, manifest)
     assert (row["Q"], row["Q_name"]) == (0.95, "filter pass rate")
     assert (row["strategy"], row["verdict"], row["override"]) == ("zip", "first", None)
     assert row["num_tokens"] == manifest["picked_tokens"]
@@ -159,7 +161,7 @@ def test_blocked_version_is_refused_in_a_later_run(fifth: Graph, fake: FakeProbe
     result = run(fifth, TRAINING, model_key("sft"))
     assert not result.success
     assert error_of(result).startswith("dagster._core.definitions.events.Failure: sft version 5 is")
-    assert "give a reason to override the verdict" in error_of(result)
+    assert "give a reason under `override` in the launchpad" in error_of(result)
 
 
 def test_version_without_verdict_is_refused(fifth: Graph) -> None:
@@ -210,6 +212,8 @@ def test_override_lets_a_blocked_version_through(
     metadata = metadata_of(result, "sft", "model")
     assert row_of(fifth, 5)["override"] == f"needed for the audit, Ada (run {result.run_id})"
     assert (metadata["rows_truncated"], metadata["rows_dropped"]) == (3, 1)
+    assert metadata["verdict"] == "risk"
+    assert metadata["override"].startswith("needed for the audit, Ada")
     assert metadata["plot"].startswith("![sft version 5: training loss](data:image/png")
     assert len(jobs()) == 1
     again = probe(fifth)
@@ -244,6 +248,24 @@ def test_version_is_measured_once(fifth: Graph, fake: FakeProbe) -> None:
     )
     assert len(fake.jobs) == 2
     assert "it starts a new series" in row_of(fifth, 5)["reason"]
+
+
+def test_other_budget_is_another_series(fifth: Graph) -> None:
+    """A larger subset of one pool is more redundant, so it is not compared with a smaller one."""
+    fifth.select("sft", SMALL | {"budget_samples": 35})
+    metadata = metadata_of(probe(fifth), "sft", "loss_probe")
+    assert metadata["verdict"] == "not_comparable"
+    assert metadata["series_settings"]["budget"] == {"unit": "samples", "value": 35}
+    assert row_of(fifth, 6)["series"] != SERIES
+
+
+def test_short_probe_is_told(fifth: Graph, fake: FakeProbe) -> None:
+    """A version that is too small for all steps of the probe says so, and what to do."""
+    fake.num_steps = 2
+    metadata = metadata_of(probe(fifth), "sft", "loss_probe")
+    assert (metadata["num_steps"], metadata["num_steps_wanted"]) == (2, 3)
+    assert "had 2 of 3 steps: raise the budget, or lower probe.steps" in metadata["reason"]
+    assert row_of(fifth, 5)["reason"] == metadata["reason"]
 
 
 def test_wrong_training_file_fails_the_probe_alone(fifth: Graph) -> None:

@@ -59,6 +59,7 @@ class FakeProbe:
 
     def __init__(self) -> None:
         self.L = 1.0
+        self.num_steps = 3
         self.jobs: list[dict[str, Any]] = []
 
     def __call__(self, _: object, module: str, job: dict[str, Any], job_file: Path) -> None:
@@ -71,7 +72,8 @@ class FakeProbe:
             "L": self.L,
             "L_spread": 0.01,
             "num_tokens": 300,
-            "num_steps": 3,
+            "num_steps": self.num_steps,
+            "num_steps_wanted": 3,
             "series": f"series of {job['preset']}",
             "settings": {"preset": job["preset"]},
             "subset_hash": "hash",

@@ -97,7 +97,7 @@ def test_verdict_on_other_probe_settings_starts_a_new_series():
     """A version probed with other settings is not compared, and says so."""
     verdict = judge(version_row(5, R=9.0, L=9.0, series="t"), SCATTER)
     assert (verdict.kind, verdict.blocks, verdict.compared) == ("not_comparable", False, [])
-    assert "no earlier version was probed with the settings 't'" in verdict.reason
+    assert "no earlier version has its budget and probe settings (series 't')" in verdict.reason
     assert "it starts a new series" in verdict.reason
     mixed = pl.concat([SCATTER, versions(version_row(5, series="t"))])
     assert judge(version_row(6, R=9.0, L=9.0, series="t"), mixed).compared == [5]
@@ -105,16 +105,31 @@ def test_verdict_on_other_probe_settings_starts_a_new_series():
 
 
 def test_blocked_versions_do_not_become_the_measure():
-    """A blocked version is left out of the next comparison; one let through counts."""
+    """A risk is left out of the next comparison, also one that a person let through."""
     bad = {"R": 9.0, "L": 9.0, "verdict": "risk"}
     blocked = pl.concat([SCATTER, versions(version_row(5, **bad))])
     verdict = judge(version_row(6, R=9.0, L=9.0), blocked)
     assert (verdict.kind, verdict.compared) == ("risk", [1, 2, 3, 4])
     through = pl.concat([SCATTER, versions(version_row(5, **bad, override="Ada"))])
-    assert judge(version_row(6, R=9.0, L=9.0), through).compared == [1, 2, 3, 4, 5]
+    assert judge(version_row(6, R=9.0, L=9.0), through).compared == [1, 2, 3, 4]
     only = judge(version_row(6), versions(version_row(5, **bad), version_row(4, L=None)))
     assert only.kind == "not_comparable"
     assert "is blocked or unmeasured" in only.reason
+
+
+def test_version_let_through_counts_once_its_model_proves_the_law_wrong():
+    """Not below the lowest Z of the others, measured in the same way: it becomes a measure."""
+    others = SCATTER.with_columns(Z=-pl.col("version") / 10, Z_name=pl.lit("loss"))
+    bad = {"R": 9.0, "L": 9.0, "verdict": "risk", "override": "Ada"}
+
+    def compared(**measured: object) -> list[int]:
+        table = pl.concat([others, versions(version_row(5, **bad, **measured))])
+        return judge(version_row(6, R=9.0, L=9.0), table).compared
+
+    assert compared(Z=-0.4, Z_name="loss") == [1, 2, 3, 4, 5]
+    assert compared(Z=-0.5, Z_name="loss") == [1, 2, 3, 4]
+    assert compared(Z=9.0, Z_name="MT-bench") == [1, 2, 3, 4]
+    assert compared() == [1, 2, 3, 4]
 
 
 def test_verdict_looks_back_ten_versions():

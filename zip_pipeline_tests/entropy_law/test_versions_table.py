@@ -155,8 +155,8 @@ def test_training_is_refused_where_no_verdict_lets_it_through():
     )
     assert training_refusal(table, "sft", 1) is None
     assert training_refusal(table, "sft", 2) == (
-        "sft version 2 is blocked: Version 2: worse. To train it nevertheless, give a reason to "
-        "override the verdict"
+        "sft version 2 is blocked: Version 2: worse. To train it nevertheless, give a reason "
+        "under `override` in the launchpad"
     )
     assert training_refusal(table, "sft", 3) is None
     for version in (4, 6):

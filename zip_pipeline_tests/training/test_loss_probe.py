@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,6 +114,22 @@ def test_loss_spread_agrees_with_redrawn_versions() -> None:
     assert np.mean(spreads) == pytest.approx(np.std(means), rel=0.15)
 
 
-def test_two_steps_have_no_spread() -> None:
-    """A trend and its scatter need three steps."""
-    assert loss_spread(StepLosses(loss_sums=[1.0, 2.0], num_tokens=[1, 1])) == 0.0
+def test_few_steps_have_no_spread() -> None:
+    """Four steps say too little of how they scatter; that is no spread of zero."""
+    four = StepLosses(loss_sums=[1.0, 2.0, 1.5, 1.5], num_tokens=[1] * 4)
+    assert loss_spread(four) is None
+    assert loss_spread(StepLosses(loss_sums=[1.0, 2.0, 1.5, 1.5, 1.0], num_tokens=[1] * 5))
+
+
+def test_a_small_version_has_a_short_probe_in_a_series_of_its_own(
+    job: Callable[..., Job], tmp_path: Path, tasks: list[Any]
+) -> None:
+    """It ends with the first epoch, says so, and is not compared with longer probes."""
+    whole = probe_loss(job())
+    small = probe_loss(
+        job(subset=subset_of([t.sample() for t in tasks[:8]], tmp_path / "s.parquet"))
+    )
+    assert (whole["num_steps"], whole["num_steps_wanted"]) == (5, 5)
+    assert small["num_steps"] < small["num_steps_wanted"] == 5
+    assert small["L_spread"] is None
+    assert small["series"] != whole["series"]
