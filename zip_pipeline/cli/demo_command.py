@@ -49,19 +49,24 @@ def demo(
     """
     root = DataRoot(data_root)
     diary = _diary(root, seed)
+    versions_before = {stage: root.versions(stage).latest() for stage in STAGES}
+    if diary["is_finished"]:
+        output().print("The demonstration is finished: its drops go through the graph once more.")
     root.path.mkdir(parents=True, exist_ok=True)
     for name, text in (("selection.toml", _SELECTION), ("training.toml", _TRAINING)):
         if not (root.path / name).exists():
             (root.path / name).write_text(text, encoding="utf-8")
     for state in STATES[STATES.index(diary["state"]) :]:
         write_json(root.path / DIARY, diary | {"state": state})
-        output().rule(f"[bold]{state}[/]: {_NEWS[state]}", align="left")
+        if not diary["is_finished"]:
+            output().rule(f"[bold]{state}[/]: {_NEWS[state]}", align="left")
         write_sample_data(root.path, seed=seed, state=state)
         exit_code = run_graph(root.path, until)
         if exit_code not in (0, BLOCKED):
             print_error(f"state {state} ended with exit code {exit_code}; see above")
             raise typer.Exit(exit_code)
-    show_data_root(output(), root, dict.fromkeys(STAGES))
+    write_json(root.path / DIARY, diary | {"state": STATES[-1], "is_finished": True})
+    show_data_root(output(), root, versions_before)
 
 
 def _diary(root: DataRoot, seed: int) -> dict[str, Any]:
@@ -86,4 +91,4 @@ def _diary(root: DataRoot, seed: int) -> dict[str, Any]:
             "wants a folder of its own. Name one with --data-root, or take the drops through the "
             f"graph with: zip-pipeline run --data-root {root.path}"
         )
-    return {"seed": seed, "state": STATES[0]}
+    return {"seed": seed, "state": STATES[0], "is_finished": False}

@@ -13,6 +13,12 @@ from zip_pipeline.samples import STAGES
 from zip_pipeline.storage import DataRoot
 
 _NUM_VERSIONS = 10
+_LEGEND = """\
+R  redundancy: raw / compressed bytes of the subset, higher = more redundant
+L  probe loss: mean loss of the first training steps, nats per token, higher = less consistent
+Z  quality of the trained model, higher = better (a loss is negated); - where it is not trained
+The law: Z falls as R and L rise. A version of which both rise is a risk, and is not trained.
+"""
 
 
 def show_law(console: Console, root: DataRoot) -> None:
@@ -26,6 +32,7 @@ def show_law(console: Console, root: DataRoot) -> None:
     if table.is_empty():
         return
     console.rule("[bold]entropy law[/]", align="left")
+    console.print(_LEGEND)
     for stage in STAGES:
         rows = table.filter(pl.col("stage") == stage)
         if not rows.is_empty():
@@ -49,6 +56,12 @@ def _show_versions(console: Console, stage: str, rows: pl.DataFrame) -> None:
         )
     console.print(table)
     console.print(f"{escape(rows['reason'][-1])}\n", soft_wrap=True)
+    if rows["blocked"][-1]:
+        console.print(
+            f"To train it nevertheless, give a reason under `override` in the launchpad of "
+            f"{stage}/model. What came in: the diff below.\n",
+            soft_wrap=True,
+        )
 
 
 def _measure(row: dict[str, Any], name: str) -> str:

@@ -87,7 +87,8 @@ def _show_version(console: Console, root: DataRoot, stage: Stage, before: int | 
 
 def _show_next_steps(console: Console, root: DataRoot) -> None:
     option = "" if str(root.path) == "data" else f" --data-root {root.path}"
-    steps = [("make ui", "the graph, all versions and their figures in the browser")]
+    ui = "make ui" if str(root.path) == "data" else f"make ui DATA={root.path}"
+    steps = [(ui, "the graph, all versions and their figures in the browser")]
     for stage in STAGES:
         store = root.versions(stage)
         numbers = store.numbers()

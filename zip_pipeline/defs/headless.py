@@ -33,6 +33,7 @@ from zip_pipeline.storage import DataRoot, remove_leftovers
 Step: TypeAlias = Literal["subset", "probe", "law"]
 STEPS: tuple[Step, ...] = get_args(Step)
 LOCK_FILE = ".run.lock"
+HISTORY_NOTE = Path(".dagster") / "data_root"
 INTERRUPTED = 130
 BLOCKED = 3
 """Exit code where all went well, but the entropy law keeps a version from being trained."""
@@ -55,6 +56,28 @@ def open_instance(folder: Path) -> dg.DagsterInstance:
             "project's folder or set DAGSTER_HOME"
         )
     return dg.DagsterInstance.from_config(str(folder))
+
+
+def claim_history(folder: Path, data_root: Path) -> None:
+    """Note whose history ``folder/.dagster`` is; refuse to mix it with another data root's.
+
+    Where DAGSTER_HOME is set, the history is its owner's business.
+
+    Raises:
+        ValueError: it holds the history of another data root.
+    """
+    if os.environ.get("DAGSTER_HOME"):
+        return
+    note, mine = folder / HISTORY_NOTE, os.path.relpath(data_root.resolve(), folder.resolve())
+    known = note.read_text(encoding="utf-8") if note.exists() else mine
+    if known != mine:
+        raise ValueError(
+            f"{note.parent}: holds the history of the data root {known}, with which that of {mine} "
+            "would be mixed up in the UI. Run this in a folder of its own, to which you copy "
+            "dagster.yaml, or set DAGSTER_HOME to such a folder"
+        )
+    note.parent.mkdir(exist_ok=True)
+    note.write_text(mine, encoding="utf-8")
 
 
 class HeadlessRun:
@@ -155,7 +178,8 @@ def run_graph(data_root: Path, working_folder: Path, *, until: Step = "law") -> 
             ``law`` trains what it lets through, evaluates and draws the figures.
 
     Raises:
-        ValueError: no instance, a wrong ``selection.toml``, or another run is at work.
+        ValueError: no instance or that of another data root, a wrong ``selection.toml``, or
+            another run is at work.
     """
     with (
         open_instance(working_folder) as instance,
@@ -163,6 +187,7 @@ def run_graph(data_root: Path, working_folder: Path, *, until: Step = "law") -> 
     ):
         if not is_mine:
             raise ValueError(f"{data_root}: another run is at work there; wait until it ends")
+        claim_history(working_folder, data_root)
         remove_leftovers(DataRoot(data_root))
         run = HeadlessRun(instance, data_root)
         if not sum([run.ingest(stage) for stage in STAGES]):

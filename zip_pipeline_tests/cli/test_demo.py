@@ -74,9 +74,12 @@ def test_stopped_demo_goes_on_where_it_stopped(
     call_well("demo", "--data-root", tmp_path)
     assert [len(names) for names in fake.drops] == [1, 2, 2, 3, 4, 4]
     assert (tmp_path / "selection.toml").read_text() == "[sft]\nbudget_samples = 3\n"
-    call_well("demo", "--data-root", tmp_path)
+    text = call_well("demo", "--data-root", tmp_path)
     assert len(fake.drops) == 7
-    assert json.loads((tmp_path / "demo.json").read_text()) == {"seed": 0, "state": "x5"}
+    assert text.startswith("The demonstration is finished")
+    assert "broken re-export" not in text
+    diary = json.loads((tmp_path / "demo.json").read_text())
+    assert diary == {"seed": 0, "state": "x5", "is_finished": True}
 
 
 def test_demo_leaves_drops_of_other_people_alone(tmp_path: Path) -> None:

@@ -42,6 +42,8 @@ def test_versions_are_shown_with_their_measures_and_verdict(tmp_path: Path) -> N
     assert "-" in third.split()
     assert "risk: blocked" in third
     assert "R [rose] and L rose." in lines
+    assert any(line.startswith("To train it nevertheless, give a reason") for line in lines)
+    assert any(line.startswith("Z  quality of the trained model, higher") for line in lines)
     assert any("Z over R: insufficient points: 1 of at least 5" in line for line in lines)
 
 

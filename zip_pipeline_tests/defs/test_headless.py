@@ -183,6 +183,26 @@ def test_headless_runs_once_at_a_time(
     assert main(SUBSETS) == 0
 
 
+def test_headless_keeps_histories_apart(
+    project: Graph,
+    folder: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Another data root in the same folder would spoil what the UI shows of the first one."""
+    assert main(SUBSETS) == 0
+    shutil.copytree(folder / "data", folder / "other")
+    capsys.readouterr()
+    assert main(["--data-root", "other", *SUBSETS]) == 1
+    error = capsys.readouterr().err
+    assert "holds the history of the data root data, with which that of other" in error
+    assert main(["--data-root", str(folder / "data"), *SUBSETS]) == 0
+    (folder / "home").mkdir()
+    shutil.copy(ROOT / "dagster.yaml", folder / "home")
+    monkeypatch.setenv("DAGSTER_HOME", str(folder / "home"))
+    assert main(["--data-root", "other", *SUBSETS]) == 0
+
+
 def test_headless_needs_a_place_for_its_history(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
