@@ -94,7 +94,13 @@ def _subset_file(subset: str, stage: Stage, data_root: Path) -> Path:
     if subset.isdecimal() and not Path(subset).exists():
         return existing_root(data_root).versions(stage).path(int(subset)) / "subset.parquet"
     path = Path(subset)
-    return path / "subset.parquet" if path.is_dir() else path
+    file = path / "subset.parquet" if path.is_dir() else path
+    if not file.is_file():
+        raise ValueError(
+            f"SUBSET: {file} does not exist. Give the number of a version, the folder of a "
+            "version or a subset.parquet"
+        )
+    return file
 
 
 def _facts(plan: TrainingPlan, max_length: int) -> list[tuple[str, str]]:
@@ -102,10 +108,11 @@ def _facts(plan: TrainingPlan, max_length: int) -> list[tuple[str, str]]:
     rows, batch = plan.rows, plan.batch
     epochs = plan.num_steps // plan.steps_per_epoch
     is_packed = plan.num_packs != rows.num_rows
+    is_short = plan.num_packs < batch.effective
     note = "; estimated, for the model's tokenizer is not at hand"
     return [
         ("model", f"{plan.num_parameters:,} parameters"),
-        ("rows", f"{rows.num_rows:,} of {rows.num_samples:,} samples"),
+        ("rows", _rows(plan)),
         ("truncated", f"{rows.rows_truncated:,} rows, at {max_length:,} tokens"),
         ("dropped", f"{rows.rows_dropped:,} rows, which leave nothing to learn"),
         *([("packs", f"{plan.num_packs:,} of several rows each")] if is_packed else []),
@@ -114,17 +121,30 @@ def _facts(plan: TrainingPlan, max_length: int) -> list[tuple[str, str]]:
             f"{batch.effective:,} = {batch.num_devices} devices x {batch.per_device} at once x "
             f"{batch.accumulation} accumulated",
         ),
+        *([("", _unfilled(plan, "packs" if is_packed else "rows"))] if is_short else []),
         ("steps", f"{plan.num_steps:,} = {epochs} epochs x {plan.steps_per_epoch:,}"),
         ("tokens", f"{plan.num_tokens:,}" + (note if plan.tokens_are_estimated else "")),
         ("padding", f"{plan.num_padding_tokens:,} tokens on top"),
         ("GPU memory", f"{plan.memory_gib:,.2f} GiB per device, estimated"),
-        ("time", f"{_duration(plan.hours)}, estimated at {_speed(plan)}"),
+        ("time", f"{_duration(plan.hours)}, estimated for {_devices(plan)}"),
     ]
+
+
+def _rows(plan: TrainingPlan) -> str:
+    num_rows, num_samples = plan.rows.num_rows, plan.rows.num_samples
+    if plan.stage == "preference":
+        return f"{num_rows:,} rows of {num_samples:,} pairs"
+    return f"{num_rows:,} of {num_samples:,} samples"
+
+
+def _unfilled(plan: TrainingPlan, what: str) -> str:
+    return f"not filled: an epoch has only {plan.num_packs:,} {what}"
 
 
 def _duration(hours: float) -> str:
     return f"{hours:,.1f} hours" if hours >= 1 else words_of_seconds(hours * _SECONDS_PER_HOUR)
 
 
-def _speed(plan: TrainingPlan) -> str:
-    return f"{plan.utilisation:.0%} of {plan.device_flops / _TERA:,.0f} TFLOP/s per device"
+def _devices(plan: TrainingPlan) -> str:
+    speed = f"{plan.utilisation:.0%} of {plan.device_flops / _TERA:,.0f} TFLOP/s"
+    return f"GPUs that each reach {speed}; a CPU is far slower"

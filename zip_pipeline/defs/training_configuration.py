@@ -1,13 +1,13 @@
 """What probe and training can be told in the launchpad, and its defaults per data root."""
 
-import tomllib
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 from pydantic import Field, create_model
 
-DEFAULTS_FILE = "training.toml"
+from zip_pipeline.training_file import TRAINING_FILE, read_training_table
+
 TABLE = "training"
 _NAMES = ("preset", "overrides", "num_devices")
 OVERRIDE = Field(
@@ -43,10 +43,11 @@ def training_defaults(data_root: Path) -> dict[str, Any]:
     """Return the launchpad values that the table [training] of ``training.toml`` sets.
 
     Raises:
-        ValueError: the file is no TOML, or a field of the table is unknown or out of range.
+        ValueError: the file is wrong (see :func:`.read_training_table`), or a field of the table
+            is unknown or out of range.
     """
-    path = data_root / DEFAULTS_FILE
-    values = _read_table(path)
+    path = data_root / TRAINING_FILE
+    values = read_training_table(data_root, TABLE) or {}
     unknown = sorted(set(values) - set(_NAMES))
     if unknown:
         raise ValueError(
@@ -84,15 +85,3 @@ def training_op_config(data_root: Path) -> dict[str, Any]:
         ValueError: see :func:`training_defaults`.
     """
     return TrainingTunables(**training_defaults(data_root)).model_dump(mode="json")
-
-
-def _read_table(path: Path) -> dict[str, Any]:
-    if not path.exists():
-        return {}
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8")).get(TABLE, {})
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid TOML in UTF-8: {error}") from error
-    if not isinstance(table, dict):
-        raise ValueError(f"{path}: {TABLE} is {table!r}; it must be a table [{TABLE}]")
-    return table

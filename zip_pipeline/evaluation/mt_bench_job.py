@@ -16,13 +16,10 @@ from zip_pipeline.evaluation.job_file import main, read_job
 from zip_pipeline.evaluation.local_model import LocalModel, model_hash
 from zip_pipeline.evaluation.mt_bench import MtBenchResult, mt_bench_settings, run_mt_bench
 from zip_pipeline.evaluation.mt_bench_files import Bench, load_bench
-from zip_pipeline.evaluation.settings import (
-    SETTINGS_FILE,
-    MtBenchSettings,
-    mt_bench_settings_of,
-)
+from zip_pipeline.evaluation.settings import MtBenchSettings, mt_bench_settings_of
 from zip_pipeline.progress_reports import Reporter
 from zip_pipeline.storage import fingerprint, write_json
+from zip_pipeline.training_file import TRAINING_FILE
 
 STORE_FILE, RESULT_FILE = "exchanges.jsonl", "result.json"
 _LINE_SECONDS = 5.0
@@ -81,7 +78,7 @@ def evaluate(config: Path, report: Reporter) -> None:
     settings = mt_bench_settings_of(Path(job["data_root"]))
     if settings is None:
         raise ValueError(
-            f"{Path(job['data_root']) / SETTINGS_FILE}: no table [mt_bench]. Add it with "
+            f"{Path(job['data_root']) / TRAINING_FILE}: no table [mt_bench]. Add it with "
             "questions, prompts and judge"
         )
     output = Path(job["output"])

@@ -1,15 +1,14 @@
 """The evaluation settings of a data root: two tables of ``training.toml``."""
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from zip_pipeline.evaluation.endpoint import Endpoint
+from zip_pipeline.training_file import TRAINING_FILE, read_training_table
 
-SETTINGS_FILE = "training.toml"
 _TOKEN_LIMIT_FIELDS = ("max_tokens", "max_completion_tokens")
 # Lower case is left out so that a key, given in place of its variable, is noticed.
 _VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*|")
@@ -71,7 +70,8 @@ def mt_bench_settings_of(data_root: Path) -> MtBenchSettings | None:
         data_root: the folder with the file.
 
     Raises:
-        ValueError: the file is no TOML, or a key is unknown, missing or out of range.
+        ValueError: the file is wrong (see :func:`.read_training_table`), or a key is unknown,
+            missing or out of range.
     """
     table = _table(data_root, "mt_bench", _MT_BENCH, ("questions", "prompts", "judge"))
     if table is None:
@@ -96,7 +96,8 @@ def quality_audit_settings_of(data_root: Path) -> QualityAuditSettings | None:
         data_root: the folder with the file.
 
     Raises:
-        ValueError: the file is no TOML, or a key is unknown, missing or out of range.
+        ValueError: the file is wrong (see :func:`.read_training_table`), or a key is unknown,
+            missing or out of range.
     """
     table = _table(data_root, "quality_audit", _QUALITY_AUDIT, ("judge",))
     if table is None:
@@ -134,23 +135,17 @@ class _Table:
 
 
 def _table(data_root: Path, name: str, types: _Types, needed: tuple[str, ...]) -> _Table | None:
-    path = data_root / SETTINGS_FILE
-    if not path.exists():
+    values = read_training_table(data_root, name)
+    if values is None:
         return None
-    try:
-        tables = tomllib.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid TOML in UTF-8: {error}. Correct the file") from error
-    if name not in tables:
-        return None
-    place = f"{path}: [{name}]"
-    return _Table(place, _checked(place, tables[name], types, needed))
+    place = f"{data_root / TRAINING_FILE}: [{name}]"
+    return _Table(place, _checked(place, values, types, needed))
 
 
-def _checked(place: str, values: object, types: _Types, needed: tuple[str, ...]) -> dict[str, Any]:
+def _checked(
+    place: str, values: dict[str, Any], types: _Types, needed: tuple[str, ...]
+) -> dict[str, Any]:
     """Return the table with only known keys of the right type, or say what is wrong with it."""
-    if not isinstance(values, dict):
-        raise ValueError(f"{place}: must be a table, is {type(values).__name__}. Correct it")
     unknown = sorted(set(values) - set(types))
     if unknown:
         raise ValueError(

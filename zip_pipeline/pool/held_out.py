@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -12,8 +11,8 @@ import polars as pl
 from zip_pipeline.pool.held_out_set import HeldOut, read_held_out
 from zip_pipeline.samples import STAGES, Stage
 from zip_pipeline.storage import DataRoot, locked, write_table
+from zip_pipeline.training_file import TRAINING_FILE, read_training_table
 
-SETTINGS_FILE = "training.toml"
 TABLE = "held_out"
 
 
@@ -53,20 +52,14 @@ def _is_number(value: object, kind: Any) -> bool:  # noqa: ANN401
 
 
 def held_out_settings(root: DataRoot) -> HeldOutSettings:
-    """Return what the table [held_out] of ``training.toml`` sets; the other tables are not read.
+    """Return what the table [held_out] of ``training.toml`` sets.
 
     Raises:
-        ValueError: the file is no TOML, or a setting is unknown or out of range.
+        ValueError: the file is wrong (see :func:`.read_training_table`), or a setting is unknown
+            or out of range.
     """
-    path = root.path / SETTINGS_FILE
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8")).get(TABLE, {})
-    except FileNotFoundError:
-        return HeldOutSettings()
-    except ValueError as error:
-        raise ValueError(f"{path}: not valid TOML in UTF-8: {error}") from error
-    if not isinstance(table, dict):
-        raise ValueError(f"{path}: {TABLE} = {table!r} is not allowed; must be a table [{TABLE}]")
+    path = root.path / TRAINING_FILE
+    table = read_training_table(root.path, TABLE) or {}
     allowed = [field.name for field in fields(HeldOutSettings)]
     unknown = sorted(set(table) - set(allowed))
     if unknown:
@@ -166,7 +159,7 @@ def _require_rest(
 ) -> None:
     if held.height == samples.height:
         raise ValueError(
-            f"{root.path / SETTINGS_FILE}: [{TABLE}] would hold out all {held.height} samples of "
+            f"{root.path / TRAINING_FILE}: [{TABLE}] would hold out all {held.height} samples of "
             f"the {stage} pool; lower share, or name fewer whole_sources"
         )
 
@@ -201,7 +194,7 @@ def _check_sources(root: DataRoot, settings: HeldOutSettings) -> None:
         missing -= set(pl.read_parquet(table, columns=["source"])["source"].unique())
     if missing:
         raise ValueError(
-            f"{root.path / SETTINGS_FILE}: [{TABLE}] whole_sources names {sorted(missing)[0]!r}, "
+            f"{root.path / TRAINING_FILE}: [{TABLE}] whole_sources names {sorted(missing)[0]!r}, "
             "which is a source of no ingested batch; take names from the column source of a pool, "
             "or drop its file first"
         )

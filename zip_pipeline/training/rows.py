@@ -69,21 +69,36 @@ def read_subset(path: Path, stage: Stage) -> pl.DataFrame:
     """Return the samples of a subset file ordered by sample_id, whatever order picked them.
 
     Raises:
-        ValueError: there is no such file, it is empty, or it belongs to the other stage.
+        ValueError: there is no such file, it is no Parquet file or a damaged one, it is empty, or
+            it belongs to the other stage.
     """
     if not path.is_file():
         raise ValueError(f"subset: {path} does not exist. Give the subset.parquet of a version")
+    try:
+        subset = _read_columns(path, stage)
+    # Polars panics on some damaged files, and that is no Exception.
+    except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+        reason = str(error).strip().partition("\n")[0]
+        raise ValueError(
+            f"{path}: cannot be read as Parquet ({reason}). Give the subset.parquet of a version; "
+            "if it is one, it is damaged: select again"
+        ) from error
+    if subset.is_empty():
+        raise ValueError(f"{path}: the subset has no rows. Select a larger budget")
+    return subset
+
+
+def _read_columns(path: Path, stage: Stage) -> pl.DataFrame:
     wanted = ["sample_id", *_columns(stage)]
-    missing = [name for name in wanted if name not in pl.read_parquet_schema(path)]
+    table = pl.scan_parquet(path, glob=False)
+    known = table.collect_schema()
+    missing = [name for name in wanted if name not in known]
     if missing:
         raise ValueError(
             f"{path}: the column {missing[0]} is missing, so this is no subset of the {stage} "
             "stage. Give the subset of that stage"
         )
-    subset = pl.read_parquet(path, columns=wanted).sort("sample_id")
-    if subset.is_empty():
-        raise ValueError(f"{path}: the subset has no rows. Select a larger budget")
-    return subset
+    return table.select(wanted).collect().sort("sample_id")
 
 
 def _columns(stage: Stage) -> tuple[str, ...]:

@@ -5,7 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from zip_pipeline.samples import PreferencePair, Sample, Turn, frame_of, sample_columns, sample_id
+from zip_pipeline.samples import (
+    PreferencePair,
+    Sample,
+    Stage,
+    Turn,
+    frame_of,
+    sample_columns,
+    sample_id,
+)
 from zip_pipeline.storage import DataRoot
 from zip_pipeline.training.presets import FOLDER
 from zip_pipeline_tests.cli.commands import call, call_badly, call_well
@@ -24,12 +32,17 @@ PAIRS = [
 ]
 
 
+def write_version(folder: Path, stage: Stage, samples: list[Sample] | list[PreferencePair]) -> None:
+    """Write the next version of a stage."""
+    rows = [{"sample_id": sample_id(s), "source": "a", **sample_columns(s)} for s in samples]
+    subset = frame_of(stage, rows)
+    DataRoot(folder).versions(stage).write(subset, ledger_of([{}]), manifest_of(stage=stage))
+
+
 def write_root(folder: Path) -> Path:
     """Write a data root with version 1 of both stages; return the sft version's folder."""
-    for stage, samples in (("sft", SFT_ROWS), ("preference", PAIRS)):
-        rows = [{"sample_id": sample_id(s), "source": "a", **sample_columns(s)} for s in samples]
-        subset = frame_of(stage, rows)
-        DataRoot(folder).versions(stage).write(subset, ledger_of([{}]), manifest_of(stage=stage))
+    write_version(folder, "sft", SFT_ROWS)
+    write_version(folder, "preference", PAIRS)
     return DataRoot(folder).versions("sft").path(1)
 
 
@@ -45,10 +58,11 @@ def test_a_plan_names_all_that_a_run_would_take(tmp_path: Path):
         "dropped 0 rows",
         "packs 3 of several rows each",
         "batch 16 = 1 devices x",
+        "not filled: an epoch has only 3 packs",
         "steps 1 = 1 epochs x 1",
         "padding 0 tokens on top",
         "GiB per device, estimated",
-        "estimated at 40% of 989 TFLOP/s per device",
+        "estimated for GPUs that each reach 40% of 989 TFLOP/s; a CPU is far slower",
     ):
         assert words in text, text
 
@@ -76,6 +90,18 @@ def test_a_plan_of_preference_rows_counts_two_per_pair(tmp_path: Path):
         "accumulation": 1,
         "effective": 32,
     }
+    text = " ".join(call_well("train-plan", "tiny", "1", *options).split())
+    assert "rows 80 rows of 40 pairs" in text
+    assert "not filled" not in text
+
+
+def test_a_plan_says_that_too_few_rows_fill_no_batch(tmp_path: Path):
+    """Rows that are not packed are called rows, and as many as a batch takes fill it."""
+    options = ["--stage", "preference", "--data-root", tmp_path]
+    for number, num_pairs in ((1, 15), (2, 16)):
+        write_version(tmp_path, "preference", PAIRS[:num_pairs])
+        text = " ".join(call_well("train-plan", "tiny", str(number), *options).split())
+        assert ("not filled: an epoch has only 30 rows steps" in text) is (num_pairs == 15)
 
 
 def test_hours_follow_from_what_the_devices_deliver(tmp_path: Path):
@@ -88,7 +114,7 @@ def test_hours_follow_from_what_the_devices_deliver(tmp_path: Path):
     assert hours("--utilisation", "0.2") == pytest.approx(2 * hours())
     assert hours("--peak-tflops", "494.5") == pytest.approx(2 * hours())
     slow = call_well("train-plan", "tiny", version, "--peak-tflops", "0.000001")
-    assert " hours, estimated at 40% of 0 TFLOP/s" in slow
+    assert " hours, estimated for GPUs that each reach 40% of 0 TFLOP/s" in slow
 
 
 def test_a_model_that_is_not_at_hand_is_estimated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
@@ -115,7 +141,14 @@ def test_train_plan_refuses_in_one_line(tmp_path: Path):
     assert "no version 7; there are: 1" in call_badly(
         "train-plan", "tiny", "7", "--data-root", tmp_path
     )
-    assert "does not exist" in call_badly("train-plan", "tiny", tmp_path / "no.parquet")
+    (tmp_path / "empty").mkdir()
+    for missing in ("three", tmp_path / "no.parquet", tmp_path / "empty"):
+        assert "does not exist. Give the number of a version, the folder of a version or a " in (
+            call_badly("train-plan", "tiny", missing)
+        )
+    text = tmp_path / "rows.json"
+    text.write_text("[]")
+    assert f"{text}: cannot be read as Parquet" in call_badly("train-plan", "tiny", text)
     assert "column prompt is missing" in call_badly(
         "train-plan", "tiny", version, "--stage", "preference"
     )

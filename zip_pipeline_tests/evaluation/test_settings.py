@@ -88,7 +88,7 @@ def test_settings_have_defaults(tmp_path: Path):
 
 @pytest.mark.parametrize("read", [mt_bench_settings_of, quality_audit_settings_of])
 def test_absent_table_is_none(tmp_path: Path, read: Callable[[Path], object]):
-    """Without the file or the table nothing is set; a fault in another table does not matter."""
+    """Without the file or the table nothing is set; a fault in another table is left alone."""
     assert read(tmp_path) is None
     other = "quality_audit" if read is mt_bench_settings_of else "mt_bench"
     assert read(_root(tmp_path, f"[training]\npreset = 3\n[{other}]\nwrong = 1\n")) is None
@@ -102,7 +102,8 @@ TABLE = '[mt_bench]\nquestions = "q"\nprompts = "p"\n'
     ("text", "message"),
     [
         ("[mt_bench", r"training\.toml: not valid TOML"),
-        ("mt_bench = 3", r"training\.toml: \[mt_bench\]: must be a table, is int"),
+        ("mt_bench = 3", r"training\.toml: mt_bench must be a table \[mt_bench\], is int"),
+        ("[mt_bensh]", r"training\.toml: the table \[mt_bensh\] is not known; allowed are the t"),
         (TABLE, r"\[mt_bench\]: judge is missing; needed are questions, prompts, judge"),
         (f"{TABLE}judge = 'm'", r"\[mt_bench\]: judge must be a table, is str"),
         (f"{TABLE}reps = 3\n{JUDGE}", r"sets reps; allowed are questions, prompts, references"),

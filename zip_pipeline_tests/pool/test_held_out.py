@@ -227,7 +227,7 @@ def test_callers_at_once_end_with_one_set(tmp_path):
 
 
 def test_settings_come_from_their_table_and_have_defaults(tmp_path):
-    """Without the file or its table the defaults hold; other tables are not looked at."""
+    """Without the file or its table the defaults hold; what other tables say is not looked at."""
     root = DataRoot(tmp_path)
     assert held_out_settings(root) == HeldOutSettings()
     file = tmp_path / "training.toml"
@@ -255,7 +255,8 @@ def test_settings_come_from_their_table_and_have_defaults(tmp_path):
             "[held_out] whole_sources: got 'a'; must be a list of names",
         ),
         ("[held_out]\nwhole_sources = [1]", "[held_out] whole_sources: got (1,); allowed are"),
-        ("held_out = 3", "held_out = 3 is not allowed; must be a table [held_out]"),
+        ("held_out = 3", "held_out must be a table [held_out], is int"),
+        ("[heldout]\nshare = 0.1", "the table [heldout] is not known; allowed are the tables ["),
         ("[held_out", "not valid TOML in UTF-8: "),
     ],
 )

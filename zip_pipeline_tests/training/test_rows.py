@@ -93,6 +93,27 @@ def test_each_pair_gives_a_desirable_and_an_undesirable_row(tmp_path: Path) -> N
         answer_rows(subset, tiny_tokenizer(), prompt)
 
 
+def test_an_unreadable_subset_is_refused(tmp_path: Path) -> None:
+    """What is no Parquet file, or a damaged one, is named with what to give instead."""
+    whole = subset_of([SHORT, LONG], tmp_path / "s.parquet").read_bytes()
+    middle = len(whole) // 4
+    damaged = whole[:middle] + b"\xff" * middle + whole[2 * middle :]
+    path = tmp_path / "wrong"
+    for content in (b"", b'[{"turns": []}]', whole[:-9], damaged):
+        path.write_bytes(content)
+        with pytest.raises(ValueError) as caught:
+            read_subset(path, "sft")
+        assert str(caught.value).startswith(f"{path}: cannot be read as Parquet (")
+        assert "). Give the subset.parquet of a version; if it is one, it" in str(caught.value)
+
+
+def test_a_folder_name_is_no_pattern(tmp_path: Path) -> None:
+    """Brackets in a path stand for themselves."""
+    folder = tmp_path / "data[1]"
+    folder.mkdir()
+    assert read_subset(subset_of([SHORT], folder / "s.parquet"), "sft").height == 1
+
+
 def test_a_wrong_subset_is_refused(tmp_path: Path) -> None:
     """No file, the other stage's file, and a file without rows are errors."""
     with pytest.raises(ValueError, match="does not exist"):
