@@ -34,6 +34,8 @@ class EvaluationJob:
 
     stage: Stage
     version: int
+    start_model: str
+    """identity of the model that training started from"""
     module: str
     job: Mapping[str, Any]
     job_file: Path
@@ -56,7 +58,9 @@ class EvaluationJob:
         row: dict[str, Any] = {"stage": self.stage, "version": self.version}
         if self.module == _MT_BENCH:
             return row | {name: found[name] for name in ("Z", "Z_spread", "Z_name")}
-        name = f"minus held-out loss, samples {found['held_out'][:8]}"
+        # Models of another start, or measured on other samples, cannot be compared.
+        start, samples = self.start_model[:6], found["held_out"][:6]
+        name = f"minus held-out loss, start {start}, samples {samples}"
         return row | {"Z": -found["loss"], "Z_spread": found["loss_spread"], "Z_name": name}
 
 
@@ -137,7 +141,7 @@ def _held_out_job(root: DataRoot, stage: Stage, number: int) -> EvaluationJob:
     }
     folder = output / "evaluation"
     files = folder / "held_out_job.json", folder / "held_out.json"
-    return EvaluationJob(stage, number, _HELD_OUT, job, *files)
+    return EvaluationJob(stage, number, record["model"]["identity"], _HELD_OUT, job, *files)
 
 
 def _ids(path: Path) -> pl.Series:
@@ -156,7 +160,7 @@ def _mt_bench_job(root: DataRoot, stage: Stage, number: int) -> EvaluationJob:
         "fingerprint": fingerprint([record["fingerprint"], repr(mt_bench_settings_of(root.path))]),
     }
     files = folder / "job.json", folder / "result.json"
-    return EvaluationJob(stage, number, _MT_BENCH, job, *files)
+    return EvaluationJob(stage, number, record["model"]["identity"], _MT_BENCH, job, *files)
 
 
 def _result(jobs: Sequence[EvaluationJob]) -> dg.MaterializeResult[None]:

@@ -5,7 +5,6 @@
 
 import argparse
 import logging
-import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ from dagster._core.errors import (
 
 from zip_pipeline.defs.code_location import code_location
 from zip_pipeline.defs.drops import list_drops
+from zip_pipeline.defs.history import claim_history, open_instance
 from zip_pipeline.defs.ingested import is_ingested
 from zip_pipeline.defs.jobs import EVALUATION_JOB, RESELECTION, TRAINING, ingest_job_name
 from zip_pipeline.defs.keys import RISK_CHECK, loss_probe_key, model_key
@@ -27,57 +27,17 @@ from zip_pipeline.defs.partitions import partitions_name, zip_subset_key
 from zip_pipeline.defs.resources import default_data_root
 from zip_pipeline.defs.run_launcher import LOCK_TAG, held_lock
 from zip_pipeline.defs.trained import trained_versions
+from zip_pipeline.defs.training_configuration import training_defaults
 from zip_pipeline.samples import STAGES, Stage
 from zip_pipeline.storage import DataRoot, remove_leftovers
 
 Step: TypeAlias = Literal["subset", "probe", "law"]
 STEPS: tuple[Step, ...] = get_args(Step)
 LOCK_FILE = ".run.lock"
-HISTORY_NOTE = Path(".dagster") / "data_root"
 INTERRUPTED = 130
 BLOCKED = 3
 """Exit code where all went well, but the entropy law keeps a version from being trained."""
 _QUIET: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-
-
-def open_instance(folder: Path) -> dg.DagsterInstance:
-    """Return the instance that ``dg dev``, started in ``folder``, shows.
-
-    That of DAGSTER_HOME where it is set, else that of ``folder/dagster.yaml``.
-
-    Raises:
-        ValueError: there is neither.
-    """
-    if os.environ.get("DAGSTER_HOME"):
-        return dg.DagsterInstance.get()
-    if not (folder / "dagster.yaml").exists():
-        raise ValueError(
-            f"{folder}: no dagster.yaml, so there is no place for the history; run this in the "
-            "project's folder or set DAGSTER_HOME"
-        )
-    return dg.DagsterInstance.from_config(str(folder))
-
-
-def claim_history(folder: Path, data_root: Path) -> None:
-    """Note whose history ``folder/.dagster`` is; refuse to mix it with another data root's.
-
-    Where DAGSTER_HOME is set, the history is its owner's business.
-
-    Raises:
-        ValueError: it holds the history of another data root.
-    """
-    if os.environ.get("DAGSTER_HOME"):
-        return
-    note, mine = folder / HISTORY_NOTE, os.path.relpath(data_root.resolve(), folder.resolve())
-    known = note.read_text(encoding="utf-8") if note.exists() else mine
-    if known != mine:
-        raise ValueError(
-            f"{note.parent}: holds the history of the data root {known}, with which that of {mine} "
-            "would be mixed up in the UI. Run this in a folder of its own, to which you copy "
-            "dagster.yaml, or set DAGSTER_HOME to such a folder"
-        )
-    note.parent.mkdir(exist_ok=True)
-    note.write_text(mine, encoding="utf-8")
 
 
 class HeadlessRun:
@@ -113,10 +73,21 @@ class HeadlessRun:
 
     def train(self, stage: Stage) -> None:
         """Train the latest version of a stage; KTO needs an SFT model to start from."""
-        if stage == "preference" and not trained_versions(self._root, "sft"):
-            print("preference/model: not trained, for there is no SFT model yet", flush=True)
+        if stage == "preference" and not self._has_sft_model():
+            print(
+                "preference/model: not trained, for there is no SFT model yet; drop SFT data too, "
+                "or name a model folder as sft_model in [training] of training.toml",
+                flush=True,
+            )
             return
         self._materialise(TRAINING, model_key(stage))
+
+    def _has_sft_model(self) -> bool:
+        try:
+            given = training_defaults(self._root.path).get("sft_model")
+        except ValueError:  # which the training itself reports
+            return True
+        return bool(given or trained_versions(self._root, "sft"))
 
     def evaluate(self) -> None:
         """Evaluate what is trained, and draw the law's figures anew."""

@@ -69,6 +69,8 @@ def model_asset(stage: Stage, data_root_path: Path) -> dg.AssetsDefinition:
         override = recorded_override(context, config.override)  # type: ignore[attr-defined]
         require_allowed(root, stage, version.number, override)
         job = training_job(root, stage, version, config.job())  # type: ignore[attr-defined]
+        if stage == "preference":
+            job["sft_model"] = start_of_kto(root, config.sft_model)  # type: ignore[attr-defined]
         run_module(context, _MODULES[stage], job, root.models(stage, version.number) / "job.json")
         record = training_record(root, stage, version.number)
         assert record is not None
@@ -116,28 +118,30 @@ def require_allowed(root: DataRoot, stage: Stage, number: int, override: Mapping
 def training_job(
     root: DataRoot, stage: Stage, version: StoredVersion, training: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the job that trains a version.
-
-    Raises:
-        Failure: preference training finds no SFT model to start from.
-    """
-    job = {
+    """Return the job that trains a version from the preset's model."""
+    return {
         "stage": stage,
         "subset": str(version.path / "subset.parquet"),
         "output": str(root.models(stage, version.number)),
         "cache": str(cache_folder(root)),
         **training,
     }
-    if stage == "preference":
-        trained = trained_versions(root, "sft")
-        if not trained:
-            raise dg.Failure(
-                "preference/model starts from an SFT model, and there is none yet; materialise "
-                "sft/model first",
-                allow_retries=False,
-            )
-        job["sft_model"] = str(root.models("sft", trained[-1]) / "model")
-    return job
+
+
+def start_of_kto(root: DataRoot, given: str) -> str:
+    """Return the folder of the model that KTO starts from: the one given, or the newest SFT model.
+
+    Raises:
+        Failure: none is given, and none is trained.
+    """
+    trained = trained_versions(root, "sft")
+    if not (given or trained):
+        raise dg.Failure(
+            "preference/model starts from an SFT model, and there is none yet; materialise "
+            "sft/model first, or name the folder of one under sft_model",
+            allow_retries=False,
+        )
+    return given or str(root.models("sft", trained[-1]) / "model")
 
 
 def _result(

@@ -5,11 +5,13 @@ from typing import Any
 
 import dagster as dg
 from pydantic import Field, create_model
+from pydantic.fields import FieldInfo
 
 from zip_pipeline.training_file import TRAINING_FILE, read_training_table
 
 TABLE = "training"
-_NAMES = ("preset", "overrides", "num_devices")
+_JOB_NAMES = ("preset", "overrides", "num_devices")
+_NAMES = (*_JOB_NAMES, "sft_model")
 OVERRIDE = Field(
     default="",
     description="To train a version that the entropy law blocks: why, and who says so. It is "
@@ -32,11 +34,16 @@ class TrainingTunables(dg.Config):
     num_devices: int = Field(
         default=1, ge=1, description="GPUs of this machine that train together (1 and up)."
     )
+    sft_model: str = Field(
+        default="",
+        description="preference/model only: folder of an SFT model to start from. Empty: the "
+        "newest one of this data root.",
+    )
     override: str = OVERRIDE
 
     def job(self) -> dict[str, Any]:
         """Return the part of a training job that the launchpad decides."""
-        return {name: getattr(self, name) for name in _NAMES}
+        return {name: getattr(self, name) for name in _JOB_NAMES}
 
 
 def training_defaults(data_root: Path) -> dict[str, Any]:
@@ -72,7 +79,7 @@ def training_tunables(data_root: Path) -> type[TrainingTunables]:
         defaults = {}
     known = TrainingTunables.model_fields
     fields: dict[str, Any] = {
-        name: (known[name].annotation, Field(default=value, description=known[name].description))
+        name: (known[name].annotation, FieldInfo.merge_field_infos(known[name], default=value))
         for name, value in defaults.items()
     }
     return create_model("Training", __base__=TrainingTunables, **fields)

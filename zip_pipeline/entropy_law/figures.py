@@ -69,8 +69,9 @@ def relation_figure(relation: Relation, title: str) -> bytes:
 def versions_figure(table: pl.DataFrame, stage: str, title: str) -> bytes:
     """Return a PNG of R, L and Z over the versions of a stage, one panel each.
 
-    A line joins the versions of one series that were not blocked; a dotted line marks where the
-    probe's settings changed, so that L on its two sides cannot be compared.
+    A line joins the versions of one series that were not blocked (of Z: also measured alike); a
+    dotted line marks where the probe's settings or the budget changed, so that R and L on its two
+    sides cannot be compared.
 
     Args:
         table: the table of versions.
@@ -171,7 +172,8 @@ def _spread(rows: pl.DataFrame, name: str) -> list[float] | None:
 
 def _draw_lines(axes: "Axes", rows: pl.DataFrame, name: str) -> None:
     kept = rows.filter(~is_blocked())
-    for (_,), group in kept.group_by("series", maintain_order=True):
+    alike = ["series", "Z_name"] if name == "Z" else ["series"]
+    for _, group in kept.group_by(alike, maintain_order=True):
         axes.plot(group["version"].to_list(), group[name].to_list(), color=_FAINT, linewidth=1.2)
 
 
@@ -210,7 +212,8 @@ def _draw_borders(axes: "Axes", rows: pl.DataFrame, *, written: bool) -> None:
 def _label(name: str, rows: pl.DataFrame) -> str:
     measured = rows["Z_name"].drop_nulls().unique(maintain_order=True).to_list()
     if name == "Z" and measured:
-        return _literal(f"Z, {' / '.join(measured)}")
+        how = measured[0] if len(measured) == 1 else f"measured in {len(measured)} ways"
+        return _literal(f"Z, {how}")
     return _NAMES[name]
 
 

@@ -65,7 +65,7 @@ def test_trained_versions_get_the_negated_held_out_loss(pool: Graph, fake: FakeE
     metadata = metadata_of(materialise(pool, EVALUATION), "evaluation")
     rows = rows_of(pool)
     assert [(n, rows[n]["Z"], rows[n]["Z_spread"]) for n in rows] == [(1, -1, 0.1), (2, -2, 0.1)]
-    assert rows[1]["Z_name"] == "minus held-out loss, samples 01234567"
+    assert rows[1]["Z_name"] == "minus held-out loss, start base01, samples 012345"
     assert (metadata["Z_sft"], metadata["version_sft"]) == (-2, 2)
     assert metadata["bits_per_byte_sft"] == 0.5
     assert "| web" in metadata["sources_sft"]

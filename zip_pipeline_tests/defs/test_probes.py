@@ -274,7 +274,9 @@ def test_wrong_training_file_fails_the_probe_alone(fifth: Graph) -> None:
     fifth.reload()
     assert fifth.select("sft").success
     result = probe(fifth)
-    assert "[training] sets presets; allowed are preset, overrides, num_devices" in error_of(result)
+    assert "[training] sets presets; allowed are preset, overrides, num_devices, " in error_of(
+        result
+    )
 
 
 def test_training_file_sets_the_defaults(fifth: Graph, fake: FakeProbe) -> None:
@@ -292,7 +294,9 @@ def test_training_file_sets_the_defaults(fifth: Graph, fake: FakeProbe) -> None:
 def test_preference_training_starts_from_the_newest_sft_model(
     fifth: Graph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """KTO gets the folder of the newest SFT model, and is refused where there is none."""
+    """KTO gets the folder of the newest SFT model, or the one that is named; with neither it is
+    refused.
+    """
     from zip_pipeline_tests.defs.graph import pair_rows
 
     jobs = fake_training(monkeypatch)
@@ -300,6 +304,10 @@ def test_preference_training_starts_from_the_newest_sft_model(
     fifth.ingest("preference", "p.jsonl")
     fifth.select("preference", SMALL)
     run(fifth, RESELECTION, loss_probe_key("preference"))
+    metadata_of(
+        run(fifth, TRAINING, model_key("preference"), sft_model="mine"), "preference", "model"
+    )
+    assert jobs().pop()["sft_model"] == "mine"
     refused = run(fifth, TRAINING, model_key("preference"))
     assert "there is none yet; materialise sft/model first" in error_of(refused)
     probe(fifth)

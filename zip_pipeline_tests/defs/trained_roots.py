@@ -27,7 +27,11 @@ def trained(root: DataRoot, stage: Stage, number: int, fingerprint: str = "first
     output = root.models(stage, number)
     (output / "model").mkdir(parents=True, exist_ok=True)
     (output / "model" / "config.json").write_text("{}")
-    record = {"fingerprint": fingerprint, "settings": {"max_length": 256}}
+    record = {
+        "fingerprint": fingerprint,
+        "settings": {"max_length": 256},
+        "model": {"identity": "base0123"},
+    }
     (output / "training.json").write_text(json.dumps(record))
 
 

@@ -1,6 +1,8 @@
 """Probe, verdict and training over a real `dg dev`: seen in the browser, cancelled, resumed."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from playwright.sync_api import expect
 from zip_pipeline.chat_models import prepare_environment
 from zip_pipeline.training.base_model import base_model
 from zip_pipeline_tests.end_to_end.dev_server import DevServer, dev_server, make_project
+from zip_pipeline_tests.end_to_end.test_restart import INGEST
 from zip_pipeline_tests.end_to_end.test_ui import (
     PAGE_TIMEOUT_MILLISECONDS,
     browser_page,
@@ -42,6 +45,8 @@ def _project(folder: Path) -> None:
     settings = {"model": str(model), **OVERRIDES, "sft.epochs": NUM_EPOCHS}
     lines = "".join(f"{json.dumps(name)} = {json.dumps(v)}\n" for name, v in settings.items())
     (folder / "data" / "training.toml").write_text(f"[training.overrides]\n{lines}")
+    drop_questions(folder)
+    subprocess.run([sys.executable, "-c", INGEST], cwd=folder, check=True, timeout=120)
 
 
 def _launch(server: DevServer, job: str, *assets: str, **config: Any) -> str:
@@ -87,12 +92,8 @@ def test_version_is_probed_trained_cancelled_and_resumed(tmp_path: Path) -> None
     """
     _project(tmp_path)
     with dev_server(tmp_path) as server:
-        drop_questions(tmp_path)
-        server.wait("the state", lambda: server.materializations("sft", "compression_state"))
-        refused = _launch(server, "training", "sft/model")
-        _end(server, refused, "FAILURE")
-        _end(server, _launch(server, "nightly_reselection", "sft/zip_subset"), "SUCCESS")
-        _end(server, _launch(server, "nightly_reselection", "sft/loss_probe"), "SUCCESS")
+        night = _launch(server, "nightly_reselection", "sft/zip_subset", "sft/loss_probe")
+        _end(server, night, "SUCCESS")
         (probe,) = server.materializations("sft", "loss_probe")
         assert metadata_of(probe)["L"] > 0
 

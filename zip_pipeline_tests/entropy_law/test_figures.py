@@ -57,6 +57,14 @@ def test_versions_figure_draws_three_panels():
     assert _num_pixels(through, BLOCKED) > _num_pixels(plain, BLOCKED)
 
 
+def test_versions_figure_joins_only_what_was_measured_alike():
+    """Z of another start model or of other samples is a point that no line reaches."""
+    alike = versions(*(version_row(n, Z=-float(n), Z_name="a") for n in range(1, 5)))
+    apart = versions(*(version_row(n, Z=-float(n), Z_name=str(n)) for n in range(1, 5)))
+    joined, single = (_num_pixels(versions_figure(t, "sft", "t"), BAND) for t in (alike, apart))
+    assert joined > single
+
+
 def test_figures_of_the_same_table_are_the_same():
     """The same table gives the same bytes."""
     assert versions_figure(_table(5), "sft", "t") == versions_figure(_table(5), "sft", "t")
