@@ -5,11 +5,16 @@ import os
 import signal
 import sys
 from pathlib import Path
+from typing import Literal, TypeAlias
 
 ERROR_FILE_VARIABLE = "ZIP_PIPELINE_ERROR_FILE"
 """Names the file into which whoever starts the process wants the reason, besides stderr."""
 FAULT = 2
 """Exit code of a job that cannot be done as it was given."""
+BLOCKED = 3
+"""Exit code of a headless run: all went well, but the law keeps a version from being trained."""
+Step: TypeAlias = Literal["subset", "probe", "law"]
+"""How far a headless run goes."""
 PIPES_VARIABLE = "DAGSTER_PIPES_CONTEXT"
 """Is set where Dagster started the process."""
 _PARENT_DEATH_SIGNAL = 1

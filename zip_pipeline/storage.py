@@ -1,14 +1,13 @@
 """Where things lie on disk; every write is whole or not there at all."""
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -131,15 +130,6 @@ def write_json(path: Path, value: Mapping[str, object]) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path``, atomically."""
     write_atomically(path, lambda p: p.write_bytes(content))
-
-
-@contextlib.contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock ``path``, once it is free; the kernel releases it when its holder ends."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def remove_leftovers(root: DataRoot, older_than_seconds: float = SECONDS_PER_DAY) -> int:

@@ -7,8 +7,9 @@ import typer
 
 from zip_pipeline.cli.console import output, print_error
 from zip_pipeline.cli.data_roots import DEFAULT_DATA_ROOT, DataRootOption
-from zip_pipeline.cli.graph_process import BLOCKED, Step, run_graph
+from zip_pipeline.cli.graph_process import run_graph
 from zip_pipeline.cli.root_summary import show_data_root
+from zip_pipeline.job_process import BLOCKED, Step
 from zip_pipeline.sample_data import STATES, write_sample_data
 from zip_pipeline.samples import STAGES
 from zip_pipeline.storage import DataRoot, write_json

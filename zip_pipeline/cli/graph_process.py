@@ -3,13 +3,10 @@
 import subprocess
 import sys
 from pathlib import Path
-from typing import Literal, TypeAlias
 
 from zip_pipeline.cli.console import interruption_hint
+from zip_pipeline.job_process import Step
 
-Step: TypeAlias = Literal["subset", "probe", "law"]
-BLOCKED = 3
-"""Exit code where all went well, but the entropy law keeps a version from being trained."""
 _GRAPH = "zip_pipeline.defs.headless"
 
 

@@ -8,7 +8,7 @@ from rich.markup import escape
 
 from zip_pipeline.cli.console import new_table
 from zip_pipeline.entropy_law.fit import relations
-from zip_pipeline.entropy_law.versions_table import is_blocked, read_versions, versions_path
+from zip_pipeline.entropy_law.versions_table import figures_folder, is_blocked, read_versions
 from zip_pipeline.samples import STAGES
 from zip_pipeline.storage import DataRoot
 
@@ -38,7 +38,7 @@ def show_law(console: Console, root: DataRoot) -> None:
         if not rows.is_empty():
             _show_versions(console, stage, rows.tail(_NUM_VERSIONS))
             _show_relations(console, stage, table.drop("blocked"))
-    figures = sorted(versions_path(root).with_name("figures").glob("*.png"))
+    figures = sorted(figures_folder(root).glob("*.png"))
     if figures:
         names = ", ".join(path.name for path in figures)
         console.print(f"Figures in {escape(str(figures[0].parent))}: {names}\n", soft_wrap=True)

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, get_args
 
 import dagster as dg
 from dagster._core.errors import (
@@ -25,18 +25,17 @@ from zip_pipeline.defs.jobs import EVALUATION_JOB, RESELECTION, TRAINING, ingest
 from zip_pipeline.defs.keys import RISK_CHECK, loss_probe_key, model_key
 from zip_pipeline.defs.partitions import partitions_name, zip_subset_key
 from zip_pipeline.defs.resources import default_data_root
-from zip_pipeline.defs.run_launcher import LOCK_TAG, held_lock
+from zip_pipeline.defs.run_launcher import LOCK_TAG
 from zip_pipeline.defs.trained import trained_versions
 from zip_pipeline.defs.training_configuration import training_defaults
+from zip_pipeline.job_process import BLOCKED, Step
+from zip_pipeline.locks import held_lock
 from zip_pipeline.samples import STAGES, Stage
 from zip_pipeline.storage import DataRoot, remove_leftovers
 
-Step: TypeAlias = Literal["subset", "probe", "law"]
 STEPS: tuple[Step, ...] = get_args(Step)
 LOCK_FILE = ".run.lock"
 INTERRUPTED = 130
-BLOCKED = 3
-"""Exit code where all went well, but the entropy law keeps a version from being trained."""
 _QUIET: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 

@@ -1,7 +1,6 @@
 """The entropy law over all versions: the table, what hangs together, and the figures."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import dagster as dg
 import polars as pl
@@ -12,7 +11,12 @@ from zip_pipeline.defs.metadata import markdown_table, picture, table_metadata
 from zip_pipeline.defs.resources import DataRootResource
 from zip_pipeline.entropy_law.figures import relation_figure, versions_figure
 from zip_pipeline.entropy_law.fit import Relation, relations, relations_table
-from zip_pipeline.entropy_law.versions_table import is_blocked, read_versions, versions_path
+from zip_pipeline.entropy_law.versions_table import (
+    figures_folder,
+    is_blocked,
+    read_versions,
+    versions_path,
+)
 from zip_pipeline.samples import STAGES, Stage
 from zip_pipeline.storage import DataRoot, fingerprint, write_bytes
 
@@ -62,11 +66,6 @@ def when_something_was_measured() -> dg.AutomationCondition:  # type: ignore[typ
         dg.AutomationCondition.any_deps_updated().since_last_handled()
         & ~dg.AutomationCondition.in_progress()
     ).with_label("something was measured")
-
-
-def figures_folder(root: DataRoot) -> Path:
-    """Return where the figures lie."""
-    return versions_path(root).with_name("figures")
 
 
 def law_figures(table: pl.DataFrame, found: Mapping[Stage, list[Relation]]) -> dict[str, bytes]:

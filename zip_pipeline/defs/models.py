@@ -12,16 +12,18 @@ from zip_pipeline.defs.keys import loss_probe_key, model_key
 from zip_pipeline.defs.metadata import picture
 from zip_pipeline.defs.partitions import zip_subset_key
 from zip_pipeline.defs.probes import recorded_override
-from zip_pipeline.defs.resources import DataRootResource, cache_folder
+from zip_pipeline.defs.resources import DataRootResource
 from zip_pipeline.defs.subprocesses import run_module
-from zip_pipeline.defs.subsets import StoredVersion, latest_version
+from zip_pipeline.defs.subsets import latest_version
 from zip_pipeline.defs.trained import trained_versions, training_record
 from zip_pipeline.defs.training_configuration import training_defaults, training_tunables
+from zip_pipeline.defs.training_jobs import training_job
 from zip_pipeline.entropy_law.versions_table import (
     has_verdict,
     read_versions,
     training_refusal,
     upsert_version,
+    version_row,
 )
 from zip_pipeline.report.training_figures import loss_figure
 from zip_pipeline.samples import Stage
@@ -115,19 +117,6 @@ def require_allowed(root: DataRoot, stage: Stage, number: int, override: Mapping
         raise dg.Failure(refusal, allow_retries=False)
 
 
-def training_job(
-    root: DataRoot, stage: Stage, version: StoredVersion, training: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return the job that trains a version from the preset's model."""
-    return {
-        "stage": stage,
-        "subset": str(version.path / "subset.parquet"),
-        "output": str(root.models(stage, version.number)),
-        "cache": str(cache_folder(root)),
-        **training,
-    }
-
-
 def start_of_kto(root: DataRoot, given: str) -> str:
     """Return the folder of the model that KTO starts from: the one given, or the newest SFT model.
 
@@ -150,8 +139,8 @@ def _result(
     output = root.models(stage, number)
     losses = pl.read_ndjson(output / "metrics.jsonl", infer_schema_length=None)["loss"].to_list()
     title = f"{stage} version {number}: training loss"
-    is_this = (pl.col("stage") == stage) & (pl.col("version") == number)
-    row = read_versions(root).row(by_predicate=is_this, named=True)
+    row = version_row(read_versions(root), stage, number)
+    assert row is not None
     rows, batch = record["rows"], record["batch"]
     return dg.MaterializeResult(
         metadata={

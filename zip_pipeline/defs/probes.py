@@ -15,13 +15,14 @@ from zip_pipeline.defs.keys import RISK_CHECK, loss_probe_key
 from zip_pipeline.defs.metadata import picture
 from zip_pipeline.defs.partitions import zip_subset_key
 from zip_pipeline.defs.qualities import version_quality
-from zip_pipeline.defs.resources import DataRootResource, cache_folder
+from zip_pipeline.defs.resources import DataRootResource
 from zip_pipeline.defs.subprocesses import run_module
 from zip_pipeline.defs.subsets import StoredVersion, latest_version
 from zip_pipeline.defs.training_configuration import training_defaults, training_tunables
+from zip_pipeline.defs.training_jobs import training_job
 from zip_pipeline.entropy_law.figures import versions_figure
 from zip_pipeline.entropy_law.verdict import Verdict, judge
-from zip_pipeline.entropy_law.versions_table import read_versions, upsert_version
+from zip_pipeline.entropy_law.versions_table import read_versions, upsert_version, version_row
 from zip_pipeline.report.training_figures import loss_figure
 from zip_pipeline.samples import Stage, serialised_text
 from zip_pipeline.storage import DataRoot, fingerprint
@@ -88,13 +89,7 @@ def measured_loss(
     """Return what the probe of a version found, measuring it unless the same job was done."""
     output = root.models(stage, version.number)
     job_file, loss_file = output / "probe" / "job.json", output / "probe" / "loss.json"
-    job = {
-        "stage": stage,
-        "subset": str(version.path / "subset.parquet"),
-        "output": str(output),
-        "cache": str(cache_folder(root)),
-        **training,
-    }
+    job = training_job(root, stage, version, training)
     is_done = loss_file.exists() and job_file.exists() and json.loads(job_file.read_text()) == job
     if is_done:
         context.log.info(f"{stage} version {version.number} was probed like this before")
@@ -157,8 +152,8 @@ def _result(
     verdict: Verdict,
     table: pl.DataFrame,
 ) -> dg.MaterializeResult[None]:
-    is_this = (pl.col("stage") == stage) & (pl.col("version") == version.number)
-    row = table.row(by_predicate=is_this, named=True)
+    row = version_row(table, stage, version.number)
+    assert row is not None
     allowed = not verdict.blocks or bool(row["override"])
     words = row["reason"]
     if verdict.blocks and allowed:

@@ -1,8 +1,5 @@
 """Notices runs whose process is gone, so that a power cut does not block the queue for ever."""
 
-import fcntl
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import dagster as dg
@@ -11,6 +8,8 @@ from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
 from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
 from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
 from dagster_shared.serdes import deserialize_value
+
+from zip_pipeline.locks import is_locked
 
 # On runs without a code server: the file that their process keeps locked while it lives.
 LOCK_TAG = "zip_pipeline/lock"
@@ -49,31 +48,3 @@ class LocalRunLauncher(DefaultRunLauncher):
         except DagsterUserCodeUnreachableError:
             return False
         return deserialize_value(reply, CanCancelExecutionResult).can_cancel
-
-
-@contextmanager
-def held_lock(path: Path) -> Iterator[bool]:
-    """Hold the lock ``path`` for as long as the block lasts; yield whether it was free.
-
-    The lock ends with the process, however that ends.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
-
-
-def is_locked(path: Path) -> bool:
-    """Return whether some process holds the lock ``path``."""
-    if not path.exists():
-        return False
-    with path.open() as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        return False

@@ -1,16 +1,15 @@
 """The law's pictures, as PNG bytes: quality over redundancy, and all measures over versions."""
 
-import io
 from typing import TYPE_CHECKING
 
 import polars as pl
 
 from zip_pipeline.entropy_law.fit import Relation
 from zip_pipeline.entropy_law.versions_table import is_blocked
+from zip_pipeline.pictures import new_figure, png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _TRAINED = "#1f6fb2"
 _BLOCKED = "#c0392b"
@@ -33,7 +32,7 @@ def relation_figure(relation: Relation, title: str) -> bytes:
         relation: from :func:`zip_pipeline.entropy_law.fit.relations`.
         title: printed above the picture.
     """
-    figure = _figure(6.4, 4.6)
+    figure = new_figure(6.4, 4.6)
     axes = figure.subplots()
     if relation.curve is not None:
         curve = relation.curve
@@ -63,7 +62,7 @@ def relation_figure(relation: Relation, title: str) -> bytes:
         axes.legend(frameon=False, fontsize=8, loc="best")
     figure.suptitle(_literal(title), fontsize=12, fontweight="bold")
     axes.set_title(relation.note, fontsize=9, color="#444444")
-    return _png(figure)
+    return png(figure)
 
 
 def versions_figure(table: pl.DataFrame, stage: str, title: str) -> bytes:
@@ -81,7 +80,7 @@ def versions_figure(table: pl.DataFrame, stage: str, title: str) -> bytes:
     from matplotlib.ticker import MaxNLocator
 
     rows = table.filter(pl.col("stage") == stage).sort("version")
-    figure = _figure(8.4, 6.6)
+    figure = new_figure(8.4, 6.6)
     panels = figure.subplots(3, 1, sharex=True)
     for axes, name in zip(panels, ("R", "L", "Z"), strict=True):
         known = rows.filter(pl.col(name).is_not_null())
@@ -100,23 +99,7 @@ def versions_figure(table: pl.DataFrame, stage: str, title: str) -> bytes:
         panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, nbins=20))
     panels[0].legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
     figure.suptitle(_literal(title), fontsize=12, fontweight="bold", x=0.02, ha="left")
-    return _png(figure)
-
-
-def _figure(width: float, height: float) -> "Figure":
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def _png(figure: "Figure") -> bytes:
-    stream = io.BytesIO()
-    # No creation date or library version inside: the same table gives the same bytes.
-    figure.savefig(stream, format="png", dpi=110, metadata={"Software": None})
-    return stream.getvalue()
+    return png(figure)
 
 
 def _scatter(axes: "Axes", rows: pl.DataFrame, x: str, y: str, *, labelled: bool = True) -> None:

@@ -8,8 +8,9 @@ from typing import Any
 
 import polars as pl
 
+from zip_pipeline.locks import locked
 from zip_pipeline.samples import STAGES
-from zip_pipeline.storage import DataRoot, locked, write_table
+from zip_pipeline.storage import DataRoot, write_table
 
 KEY = ("stage", "version")
 _COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
@@ -50,6 +51,11 @@ _MEASURES = ("R", "L", "Z", "Q")
 def versions_path(root: DataRoot) -> Path:
     """Return where the table of versions lies."""
     return root.path / "entropy_law" / "versions.parquet"
+
+
+def figures_folder(root: DataRoot) -> Path:
+    """Return where the law's figures lie."""
+    return versions_path(root).with_name("figures")
 
 
 def read_versions(root: DataRoot) -> pl.DataFrame:
@@ -167,10 +173,16 @@ def is_blocked() -> pl.Expr:
     return (pl.col("verdict").fill_null("") == BLOCKING_VERDICT) & ~overridden
 
 
+def version_row(table: pl.DataFrame, stage: str, version: int) -> dict[str, Any] | None:
+    """Return what a table of versions holds of one version, None where it has no row."""
+    is_this = (pl.col("stage") == stage) & (pl.col("version") == version)
+    return next(table.filter(is_this).iter_rows(named=True), None)
+
+
 def has_verdict(table: pl.DataFrame, stage: str, version: int) -> bool:
     """Return whether a version was judged."""
-    is_this = (pl.col("stage") == stage) & (pl.col("version") == version)
-    return not table.filter(is_this & pl.col("verdict").is_not_null()).is_empty()
+    row = version_row(table, stage, version)
+    return row is not None and row["verdict"] is not None
 
 
 def training_refusal(table: pl.DataFrame, stage: str, version: int) -> str | None:

@@ -8,9 +8,10 @@ from typing import Any
 
 import polars as pl
 
+from zip_pipeline.locks import locked
 from zip_pipeline.pool.held_out_set import HeldOut, read_held_out
 from zip_pipeline.samples import STAGES, Stage
-from zip_pipeline.storage import DataRoot, locked, write_table
+from zip_pipeline.storage import DataRoot, write_table
 from zip_pipeline.training_file import TRAINING_FILE, read_training_table
 
 TABLE = "held_out"

@@ -1,16 +1,15 @@
 """Pictures of a selection, as PNG bytes."""
 
-import io
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import polars as pl
 
+from zip_pipeline.pictures import new_figure, png
 from zip_pipeline.report.tables import pool_rows, top_sources
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 _POOL_COLOUR = "#a9afb9"
 _SUBSET_COLOUR = "#1f6fb2"
@@ -43,24 +42,6 @@ def selection_figure(ledger: pl.DataFrame, title: str) -> bytes:
     _draw_sources(right, pool)
     figure.suptitle(title, fontsize=12, fontweight="bold")
     return png(figure)
-
-
-def new_figure(width: float, height: float) -> "Figure":
-    """Return an empty figure of that size in inches, without a window system."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(figure)
-    return figure
-
-
-def png(figure: "Figure") -> bytes:
-    """Return a figure as the bytes of a PNG picture."""
-    stream = io.BytesIO()
-    # No creation date or library version inside: the same ledger gives the same bytes.
-    figure.savefig(stream, format="png", dpi=110, metadata={"Software": None})
-    return stream.getvalue()
 
 
 def _say_nothing(axes: "Axes", text: str) -> None:

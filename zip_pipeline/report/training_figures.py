@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from zip_pipeline.report.figures import new_figure, png
+from zip_pipeline.pictures import new_figure, png
 
 _COLOUR = "#1f6fb2"
 _MARKED_POINTS = 60

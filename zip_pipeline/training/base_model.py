@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from zip_pipeline.chat_models import encode
 from zip_pipeline.compression.tokens import SHIPPED_TOKENIZERS
+from zip_pipeline.locks import locked
 from zip_pipeline.samples import Sample
 from zip_pipeline.storage import fingerprint, write_json
 from zip_pipeline.training.backend import json_fingerprint
-from zip_pipeline.training.locks import locked
 from zip_pipeline.training.templates import TEMPLATES, apply_template
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def base_model(cache: Path, settings: BaseModelSettings | None = None) -> Path:
     """
     chosen = settings or BaseModelSettings()
     folder = cache / "base_models" / base_model_hash(chosen)
-    with locked(folder.parent / f".{folder.name}.lock", wait=True):
+    with locked(folder.parent / f".{folder.name}.lock"):
         if not folder.exists():
             _build(folder, chosen)
     return folder

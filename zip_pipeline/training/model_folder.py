@@ -1,5 +1,6 @@
 """Where a trained model ends up: whole, and in formats that run no code when they are loaded."""
 
+import json
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -36,3 +37,14 @@ def publish(trainer: "Trainer", output: Path, record: dict[str, Any]) -> None:
         write_json(output / "training.json", record)
         shutil.rmtree(output / "checkpoints", ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
+
+
+def finished_training(output: Path, fingerprint: str | None = None) -> dict[str, Any] | None:
+    """Return training.json where the model is complete (and of that fingerprint), else None."""
+    try:
+        record = json.loads((output / "training.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    is_same = fingerprint is None or record.get("fingerprint") == fingerprint
+    is_there = (output / "model" / "config.json").is_file()
+    return record if is_same and is_there and isinstance(record, dict) else None

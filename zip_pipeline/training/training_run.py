@@ -1,7 +1,6 @@
 """One training run from start to model folder: resumed where it was killed, never repeated."""
 
 import contextlib
-import json
 import os
 import shutil
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zip_pipeline.chat_models import prepare_environment
+from zip_pipeline.locks import held_lock
 from zip_pipeline.progress_reports import Reporter, reporter
 from zip_pipeline.training.backend import (
     Backend,
@@ -23,8 +23,7 @@ from zip_pipeline.training.base_model import base_model
 from zip_pipeline.training.batches import BatchPlan
 from zip_pipeline.training.checkpoints import latest_whole, step_of
 from zip_pipeline.training.job import Job
-from zip_pipeline.training.locks import locked
-from zip_pipeline.training.model_folder import publish
+from zip_pipeline.training.model_folder import finished_training, publish
 from zip_pipeline.training.progress import progress_callback
 from zip_pipeline.training.rows import RowCounts
 from zip_pipeline.training.stopping import StopRequest
@@ -81,7 +80,7 @@ def train(job: Job, make: Maker, stop: StopRequest | None = None) -> dict[str, A
     """
     prepare_environment(offline=job.is_local)
     is_first = os.environ.get("RANK", "0") == "0"
-    lock = locked(job.output / ".lock", wait=False) if is_first else contextlib.nullcontext()
+    lock = _alone(job.output) if is_first else contextlib.nullcontext()
     with lock, reporter() as report:
         start = starting_point(job)
         finished = finished_training(job.output, start.fingerprint)
@@ -89,6 +88,17 @@ def train(job: Job, make: Maker, stop: StopRequest | None = None) -> dict[str, A
             report.line(f"{job.output}: trained already, nothing to do")
             return finished | {"trained": False}
         return _train(start, make, report, stop or StopRequest()) | {"trained": True}
+
+
+@contextlib.contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """Keep other processes from training in a folder for as long as the block lasts."""
+    with held_lock(output / ".lock") as is_mine:
+        if not is_mine:
+            raise ValueError(
+                f"{output}: another process is training here. Wait until it has ended, or stop it"
+            )
+        yield
 
 
 def starting_point(job: Job) -> Start:
@@ -137,17 +147,6 @@ def file_hash(path: Path) -> str:
         raise ValueError(f"subset: {path} does not exist. Give the subset.parquet of a version")
     with path.open("rb") as file:
         return hashlib.file_digest(file, "blake2b").hexdigest()
-
-
-def finished_training(output: Path, fingerprint: str | None = None) -> dict[str, Any] | None:
-    """Return training.json where the model is complete (and of that fingerprint), else None."""
-    try:
-        record = json.loads((output / "training.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
-        return None
-    is_same = fingerprint is None or record.get("fingerprint") == fingerprint
-    is_there = (output / "model" / "config.json").is_file()
-    return record if is_same and is_there and isinstance(record, dict) else None
 
 
 def _train(start: Start, make: Maker, report: Reporter, stop: StopRequest) -> dict[str, Any]:

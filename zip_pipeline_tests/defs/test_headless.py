@@ -15,7 +15,7 @@ import pytest
 from zip_pipeline.defs import headless
 from zip_pipeline.defs.headless import main, run_graph
 from zip_pipeline.defs.history import open_instance
-from zip_pipeline.defs.run_launcher import held_lock
+from zip_pipeline.locks import held_lock
 from zip_pipeline_tests.defs.graph import Graph, alpaca_rows, pair_rows
 
 ROOT = Path(__file__).parents[2]

@@ -23,15 +23,6 @@ with open_instance(Path.cwd()) as instance:
     run.ingest("sft")
     assert not run.failures, run.failures
 """
-LAUNCH = """
-mutation Launch($params: ExecutionParams!) {
-  launchRun(executionParams: $params) {
-    __typename
-    ... on LaunchRunSuccess { run { runId } }
-    ... on PythonError { message }
-  }
-}
-"""
 RUNS = """
 { runsOrError(filter: {pipelineName: "nightly_reselection"}) {
     ... on Runs { results { runId status parentRunId } } } }
@@ -46,18 +37,6 @@ def _prepare(folder: Path) -> None:
     subprocess.run([sys.executable, "-c", INGEST], cwd=folder, check=True, timeout=120)
 
 
-def _launch(server: DevServer) -> str:
-    selector = {
-        "repositoryName": "__repository__",
-        "repositoryLocationName": "zip_pipeline",
-        "jobName": "nightly_reselection",
-        "assetSelection": [{"path": ["sft", "zip_subset"]}],
-    }
-    answer = server.query(LAUNCH, params={"selector": selector, "runConfigData": "{}"})
-    assert answer["launchRun"]["__typename"] == "LaunchRunSuccess", answer
-    return str(answer["launchRun"]["run"]["runId"])
-
-
 def _runs(server: DevServer) -> list[dict[str, Any]]:
     return list(server.query(RUNS)["runsOrError"]["results"])
 
@@ -70,7 +49,7 @@ def test_killed_selection_is_noticed_retried_and_finished(tmp_path: Path) -> Non
     _prepare(tmp_path)
     checkpoints = tmp_path / "data" / "checkpoints" / "sft"
     with dev_server(tmp_path) as server:
-        first = _launch(server)
+        first = server.launch("nightly_reselection", "sft/zip_subset")
         server.wait("a checkpoint", lambda: list(checkpoints.glob("[!.]*.npz")), 90)
         assert server.run_status(first) == "STARTED"
         server.kill()

@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from playwright.sync_api import expect
@@ -24,16 +23,6 @@ from zip_pipeline_tests.training.conftest import OVERRIDES, SMALLEST
 pytestmark = [pytest.mark.browser, pytest.mark.slow]
 
 NUM_EPOCHS = 60
-LAUNCH = """
-mutation Launch($params: ExecutionParams!) {
-  launchRun(executionParams: $params) {
-    __typename
-    ... on LaunchRunSuccess { run { runId } }
-    ... on PythonError { message }
-    ... on RunConfigValidationInvalid { errors { message } }
-  }
-}
-"""
 CANCEL = "mutation Cancel($id: String!) { terminateRun(runId: $id) { __typename } }"
 
 
@@ -47,20 +36,6 @@ def _project(folder: Path) -> None:
     (folder / "data" / "training.toml").write_text(f"[training.overrides]\n{lines}")
     drop_questions(folder)
     subprocess.run([sys.executable, "-c", INGEST], cwd=folder, check=True, timeout=120)
-
-
-def _launch(server: DevServer, job: str, *assets: str, **config: Any) -> str:
-    selector = {
-        "repositoryName": "__repository__",
-        "repositoryLocationName": "zip_pipeline",
-        "jobName": job,
-        "assetSelection": [{"path": asset.split("/")} for asset in assets],
-    }
-    ops = {asset.replace("/", "__"): {"config": config} for asset in assets if config}
-    params = {"selector": selector, "runConfigData": json.dumps({"ops": ops} if ops else {})}
-    answer = server.query(LAUNCH, params=params)["launchRun"]
-    assert answer["__typename"] == "LaunchRunSuccess", answer
-    return str(answer["run"]["runId"])
 
 
 def _end(server: DevServer, run: str, status: str) -> None:
@@ -92,12 +67,12 @@ def test_version_is_probed_trained_cancelled_and_resumed(tmp_path: Path) -> None
     """
     _project(tmp_path)
     with dev_server(tmp_path) as server:
-        night = _launch(server, "nightly_reselection", "sft/zip_subset", "sft/loss_probe")
+        night = server.launch("nightly_reselection", "sft/zip_subset", "sft/loss_probe")
         _end(server, night, "SUCCESS")
         (probe,) = server.materializations("sft", "loss_probe")
         assert metadata_of(probe)["L"] > 0
 
-        run = _launch(server, "training", "sft/model")
+        run = server.launch("training", "sft/model")
         server.wait("ten steps", lambda: _num_steps(tmp_path) >= 10, 90)
         assert len(_training_processes(tmp_path)) == 1
         server.query(CANCEL, id=run)
@@ -105,7 +80,7 @@ def test_version_is_probed_trained_cancelled_and_resumed(tmp_path: Path) -> None
         server.wait("the process's end", lambda: not _training_processes(tmp_path), 30)
         num_steps = _num_steps(tmp_path)
 
-        _end(server, _launch(server, "training", "sft/model"), "SUCCESS")
+        _end(server, server.launch("training", "sft/model"), "SUCCESS")
         (model,) = server.materializations("sft", "model")
         metadata = metadata_of(model)
         assert 0 < metadata["resumed_at_step"] <= num_steps < metadata["num_steps"]

@@ -159,10 +159,10 @@ def test_half_written_checkpoints_are_removed(tmp_path: Path) -> None:
 
 def test_one_job_at_a_time_trains_in_a_folder(job: Callable[..., Job], tmp_path: Path) -> None:
     """A second process is refused while the first holds the folder."""
-    from zip_pipeline.training.locks import locked
+    from zip_pipeline.locks import held_lock
 
     with (
-        locked(tmp_path / "out" / ".lock", wait=False),
+        held_lock(tmp_path / "out" / ".lock"),
         pytest.raises(ValueError, match="another process is training here"),
     ):
         train_sft(job())
