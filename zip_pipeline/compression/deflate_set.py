@@ -55,15 +55,23 @@ class DeflateSet:
 
     def ratios_with(self, texts: Sequence[bytes]) -> Ratios:
         """Return R of (set + text), raw / compressed bytes, for each text on its own."""
+        num_bytes = np.array([len(text) for text in texts], dtype=np.int64)
+        return self.raw_bytes_with(num_bytes) / self.sizes_with(texts)
+
+    def raw_bytes_with(self, num_bytes: Sizes) -> Ratios:
+        """Return the raw bytes of (set + text) for texts of these sizes."""
         around = self._raw_bytes + len(self._before_text()) + len(self._framing.closing)
-        raw = np.array([around + len(text) for text in texts], dtype=np.float64)
-        return raw / self.sizes_with(texts)
+        return (num_bytes + around).astype(np.float64)
+
+    def closed_bytes(self) -> int:
+        """Return the compressed bytes of the set as it is."""
+        closed = self._stream.copy()
+        ending = len(closed.compress(self._framing.closing)) + len(closed.flush())
+        return self._emitted_bytes + ending
 
     def marginal_bytes(self, texts: Sequence[bytes]) -> Sizes:
         """Return by how many bytes each text, on its own, would grow the compressed set."""
-        closed = self._stream.copy()
-        closed_bytes = len(closed.compress(self._framing.closing)) + len(closed.flush())
-        return self.sizes_with(texts) - (self._emitted_bytes + closed_bytes)
+        return self.sizes_with(texts) - self.closed_bytes()
 
     def _before_text(self) -> bytes:
         return b"" if self._is_empty else self._framing.separator

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 Sizes: TypeAlias = NDArray[np.int64]
 Ratios: TypeAlias = NDArray[np.float64]
+Indices: TypeAlias = NDArray[np.int64]
 
 _CHUNKS_PER_WORKER = 4
 _MIN_CHUNK = 16

@@ -36,6 +36,11 @@ class TextFile(Sequence[bytes]):
         """The size of each text, shape (texts,)."""
         return np.diff(self.offsets)
 
+    def num_bytes_of(self, indices: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return the sizes of the texts at these positions."""
+        sizes: NDArray[np.int64] = self.offsets[indices + 1] - self.offsets[indices]
+        return sizes
+
     def __len__(self) -> int:
         return len(self.offsets) - 1
 

@@ -1,6 +1,6 @@
 """One budget, enforced for every strategy, with optional quotas per source."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from enum import IntEnum
 
 import numpy as np
@@ -36,7 +36,7 @@ class Budget:
         self,
         value: int,
         costs: Indices,
-        sources: Sequence[str],
+        sources: Iterable[str],
         quotas: Mapping[str, tuple[float | None, float | None]],
     ) -> None:
         self.value = value

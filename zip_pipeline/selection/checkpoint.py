@@ -1,12 +1,12 @@
 """A selection killed at any moment goes on where its last checkpoint stands."""
 
 import zipfile
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from zip_pipeline.compression.codecs import codec_versions
+from zip_pipeline.compression.text_file import TextFile
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.progress import Run
 from zip_pipeline.storage import fingerprint, write_atomically
@@ -28,14 +28,13 @@ class Checkpoint:
 
     @classmethod
     def of_texts(
-        cls, path: Path | None, config: SelectionConfig, texts: Sequence[bytes]
+        cls, path: Path | None, config: SelectionConfig, texts: TextFile
     ) -> "Checkpoint":
         """Return the checkpoint of a selection over ``texts`` (hashed only when needed)."""
         if path is None:
             return cls(None, "")
-        decoded = (text.decode("utf-8", "surrogatepass") for text in texts)
-        parts = [config.fingerprint(), *codec_versions().values()]
-        return cls(path, fingerprint([*parts, fingerprint(decoded)]))
+        parts = [config.fingerprint(), *codec_versions().values(), texts.fingerprint()]
+        return cls(path, fingerprint(parts))
 
     def save(self, run: Run) -> None:
         """Store ``run`` if its round is due."""

@@ -8,21 +8,26 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from zip_pipeline.compression.deflate_set import DeflateSet, Framing
-from zip_pipeline.compression.selected_set import Parallel, worker_count
+from zip_pipeline.compression.deflate_processes import DeflateMeasurer
+from zip_pipeline.compression.deflate_set import Framing
+from zip_pipeline.compression.indexed_set import IndexedSet
+from zip_pipeline.compression.selected_set import worker_count
+from zip_pipeline.compression.text_file import TemporaryTexts, TextFile
 from zip_pipeline.samples import Stage
 from zip_pipeline.selection.budget import Indices
+from zip_pipeline.selection.candidates import picked_tokens
 from zip_pipeline.selection.checkpoint import Checkpoint
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.ledger import build_ledger
 from zip_pipeline.selection.manifest import build_manifest, measure_ratios
 from zip_pipeline.selection.ordering import Ordering, reference_ordering
 from zip_pipeline.selection.progress import Fate, Progress, Run
-from zip_pipeline.selection.select import ProgressHook, Selection, picked_tokens
+from zip_pipeline.selection.select import ProgressHook, Selection
 
 # What the published code writes over the ratio of a sample that is out of the running.
 _DROPPED = 1_000_000.0
 _LEVEL = 9
+_SELECTED, _PICKED = "selected", "picked"
 FRAMING = Framing(b"[", b", ", b"]")
 
 
@@ -42,24 +47,23 @@ class ReferenceSelection:
 
     def __init__(
         self,
-        texts: Sequence[bytes],
+        measurer: DeflateMeasurer,
         config: SelectionConfig,
-        parallel: Parallel,
         ordering: Ordering | None = None,
     ) -> None:
-        self._texts = texts
+        self._measurer = measurer
         self._config = config
-        self._parallel = parallel
         self._lowest = ordering or reference_ordering()
-        self._selected = self._new_set()
+        self._selected = measurer.new_set(_SELECTED)
 
     def start(self, run: Run) -> None:
         """Build the selected set from the picks of earlier rounds."""
-        self._selected.add([self._texts[i] for i in run.picks])
+        self._selected.add(np.array(run.picks, dtype=np.int64))
 
     def initial_state(self) -> NDArray[np.float32]:
         """Return R of each record alone, as the published code prints it in a list."""
-        return self._new_set().ratios_with(self._texts).astype(np.float32)
+        everyone = np.arange(len(self._measurer.texts))
+        return self._ratios(self._measurer.new_set(_PICKED), everyone)
 
     def play_round(self, run: Run) -> bool:
         """Run one round; return False, with nothing done, when no sample is left."""
@@ -75,11 +79,11 @@ class ReferenceSelection:
         run.reach(shortlist, Fate.SHORTLISTED)
         picks = self._fine(shortlist, run)
         run.pi[shortlist] = _DROPPED
-        self._selected.add([self._texts[i] for i in picks])
+        self._selected.add(np.array(picks, dtype=np.int64))
         return True
 
     def _fine(self, shortlist: Indices, run: Run) -> list[int]:
-        picked = self._new_set()
+        picked = self._measurer.new_set(_PICKED)
         picks: list[int] = []
         ratios = np.full(len(shortlist), _DROPPED, dtype=np.float32)
         is_open = np.ones(len(shortlist), dtype=np.bool_)
@@ -90,18 +94,15 @@ class ReferenceSelection:
             is_open[position], ratios[position] = False, _DROPPED
             run.pick(index)
             picks.append(index)
-            picked.add([self._texts[index]])
+            picked.add(np.array([index]))
         return picks
 
-    def _new_set(self) -> DeflateSet:
-        return DeflateSet(self._parallel, _LEVEL, FRAMING)
-
-    def _ratios(self, given: DeflateSet, indices: Indices) -> NDArray[np.float32]:
-        return given.ratios_with([self._texts[i] for i in indices]).astype(np.float32)
+    def _ratios(self, given: IndexedSet, indices: Indices) -> NDArray[np.float32]:
+        return given.ratios_with(indices).astype(np.float32)
 
 
 def run_reference(
-    texts: Sequence[bytes],
+    texts: TextFile,
     config: SelectionConfig,
     store: Checkpoint,
     *,
@@ -114,17 +115,16 @@ def run_reference(
     Picks are added in whole rounds of k3, so the budget is overshot to a multiple of k3.
     """
     started = time.monotonic()
-    parallel = Parallel(worker_count(workers))
-    selection = ReferenceSelection(texts, config, parallel, ordering)
-    run = store.load() or Run.start(selection.initial_state())
-    selection.start(run)
-    while len(run.picks) < config.budget and selection.play_round(run):
-        store.save(run)
-        if progress:
-            seconds = time.monotonic() - started
-            num = len(run.picks)
-            progress(Progress(run.num_rounds, num, num, config.budget, "samples", seconds))
-    parallel.close()
+    with DeflateMeasurer(texts, worker_count(workers), _LEVEL, FRAMING) as measurer:
+        selection = ReferenceSelection(measurer, config, ordering)
+        run = store.load() or Run.start(selection.initial_state())
+        selection.start(run)
+        while len(run.picks) < config.budget and selection.play_round(run):
+            store.save(run)
+            if progress:
+                seconds = time.monotonic() - started
+                num = len(run.picks)
+                progress(Progress(run.num_rounds, num, num, config.budget, "samples", seconds))
     return run
 
 
@@ -155,24 +155,24 @@ def select_reference(
         inputs: fingerprint of each input, for the manifest.
     """
     started = time.monotonic()
-    texts = reference_texts(records)
-    store = Checkpoint.of_texts(checkpoint, config, texts)
-    run = run_reference(texts, config, store, workers=workers, progress=progress)
-    num_bytes = pl.Series([len(text) for text in texts], dtype=pl.Int64)
-    tokens = picked_tokens(texts, run.picks, tokenizer)
-    alone = ReferenceSelection(texts, config, Parallel(1)).initial_state()
-    ledger = build_ledger(provenance, run, alone, num_bytes, tokens, None)
-    manifest = build_manifest(
-        stage,
-        config,
-        ledger,
-        tokenizer=tokenizer,
-        inputs=inputs or {},
-        counts={"num_rows_read": len(records)},
-        num_rounds=run.num_rounds,
-        used=len(run.picks),
-    )
-    manifest |= measure_ratios([texts[i] for i in run.picks], texts)
+    with TemporaryTexts.write([reference_texts(records)]) as texts:
+        store = Checkpoint.of_texts(checkpoint, config, texts)
+        run = run_reference(texts, config, store, workers=workers, progress=progress)
+        tokens = picked_tokens(texts, run.picks, tokenizer)
+        with DeflateMeasurer(texts, worker_count(workers), _LEVEL, FRAMING) as measurer:
+            alone = ReferenceSelection(measurer, config).initial_state()
+        ledger = build_ledger(provenance, run, alone, pl.Series(texts.num_bytes), tokens, None)
+        manifest = build_manifest(
+            stage,
+            config,
+            ledger,
+            tokenizer=tokenizer,
+            inputs=inputs or {},
+            counts={"num_rows_read": len(records)},
+            num_rounds=run.num_rounds,
+            used=len(run.picks),
+        )
+        manifest |= measure_ratios(texts.read(run.picks), texts)
     manifest["seconds"] = {"select": round(time.monotonic() - started, 3)}
     store.remove()
     return Selection(run.picks, ledger, manifest)

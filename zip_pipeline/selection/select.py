@@ -1,25 +1,27 @@
 """Pool and configuration to picks, ledger and manifest: the same work for CLI and Dagster."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
-from zip_pipeline.compression.deflate_set import DeflateSet
-from zip_pipeline.compression.selected_set import Parallel, SelectedSet, worker_count
-from zip_pipeline.compression.state import DEFLATE_LEVEL, ZSTD_LEVEL, alone_bytes, texts_of
-from zip_pipeline.compression.tokens import count_tokens
+from zip_pipeline.compression.deflate_processes import DeflateMeasurer
+from zip_pipeline.compression.indexed_set import IndexedSet, LocalSet
+from zip_pipeline.compression.selected_set import worker_count
+from zip_pipeline.compression.state import texts_of
+from zip_pipeline.compression.text_file import TemporaryTexts, TextFile
 from zip_pipeline.compression.zstd_set import ZstdSet
 from zip_pipeline.samples import Stage
-from zip_pipeline.selection.budget import Budget, Indices
+from zip_pipeline.selection.budget import Budget
+from zip_pipeline.selection.candidates import Candidates, Measured, measure, picked_tokens
 from zip_pipeline.selection.checkpoint import Checkpoint
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.ledger import build_ledger
-from zip_pipeline.selection.long_range import LongRangeEngine, marginal_ratios
+from zip_pipeline.selection.long_range import LongRangeEngine
 from zip_pipeline.selection.manifest import build_manifest, measure_ratios
 from zip_pipeline.selection.progress import Progress, Run
 from zip_pipeline.selection.rounds import Engine, run_rounds
@@ -27,7 +29,6 @@ from zip_pipeline.selection.strategies.ordered import fill_in_order, random_orde
 from zip_pipeline.selection.zip import ZipEngine
 
 ProgressHook = Callable[[Progress], None]
-_STATE_COLUMNS = {("deflate", DEFLATE_LEVEL): "deflate_bytes", ("zstd", ZSTD_LEVEL): "zstd_bytes"}
 
 
 @dataclass(frozen=True)
@@ -42,16 +43,6 @@ class Selection:
         """Return the picked rows of the pool table in pick order, with rank, round and pi."""
         fates = self.ledger[self.picks].select("rank", "round", "pi")
         return samples[self.picks].hstack(fates)
-
-
-@dataclass(frozen=True)
-class Measured:
-    """The pool as a strategy sees it: texts, cost of each sample, initial redundancy state."""
-
-    texts: Sequence[bytes]
-    num_bytes: Indices
-    num_tokens: pl.Series | None
-    pi: NDArray[np.float64]
 
 
 def select(
@@ -91,20 +82,53 @@ def select(
     Raises:
         ValueError: ``state`` does not cover every sample.
     """
+    parts = [texts_of(samples, stage)]
+    aligned = None if state is None else _aligned(state, samples)
+    with TemporaryTexts.write(parts) as texts:
+        return select_candidates(
+            Candidates(samples, texts, aligned),
+            stage,
+            config,
+            tokenizer=tokenizer,
+            workers=workers,
+            progress=progress,
+            checkpoint=checkpoint,
+            duplicates=duplicates,
+            held_out=held_out,
+            inputs=inputs,
+            counts=counts,
+        )
+
+
+def select_candidates(
+    candidates: Candidates,
+    stage: Stage,
+    config: SelectionConfig,
+    *,
+    tokenizer: str = "tiny",
+    workers: int = 0,
+    progress: ProgressHook | None = None,
+    checkpoint: Path | None = None,
+    duplicates: pl.DataFrame | None = None,
+    held_out: pl.DataFrame | None = None,
+    inputs: Mapping[str, str] | None = None,
+    counts: Mapping[str, int] | None = None,
+) -> Selection:
+    """Select as :func:`select` does, from a pool that need not fit into memory."""
     assert not config.reference_compat, "raw records go to select_reference"
     clock = [time.monotonic()]
     num_workers = worker_count(workers)
-    pool = _measure_pool(samples, state, stage, config, tokenizer, num_workers)
+    pool = measure(candidates, config, tokenizer, num_workers)
     clock.append(time.monotonic())
-    budget = Budget(config.budget, _costs(pool, config), samples["source"].to_list(), config.quotas)
-    store = Checkpoint.of_texts(checkpoint, config, pool.texts)
-    run = _run(pool, samples, config, budget, store, num_workers, progress)
+    budget = Budget(config.budget, pool.costs, candidates.index["source"], config.quotas)
+    store = Checkpoint.of_texts(checkpoint, config, candidates.texts)
+    run = _run(pool, config, budget, store, num_workers, progress)
     clock.append(time.monotonic())
     tokens = pool.num_tokens
     if tokens is None:
-        tokens = picked_tokens(pool.texts, run.picks, tokenizer)
+        tokens = picked_tokens(candidates.texts, run.picks, tokenizer)
     ledger = build_ledger(
-        samples, run, pool.pi, pl.Series(pool.num_bytes), tokens, duplicates, held_out
+        candidates.index, run, pool.pi, pl.Series(pool.num_bytes), tokens, duplicates, held_out
     )
     manifest = build_manifest(
         stage,
@@ -112,40 +136,16 @@ def select(
         ledger,
         tokenizer=tokenizer,
         inputs=inputs or {},
-        counts=counts or {"num_rows_read": len(samples)},
+        counts=counts or {"num_rows_read": len(candidates.index)},
         num_rounds=run.num_rounds,
         used=budget.used,
     )
-    manifest |= measure_ratios([pool.texts[i] for i in run.picks], pool.texts)
+    manifest |= measure_ratios(candidates.texts.read(run.picks), candidates.texts)
     clock.append(time.monotonic())
     durations = np.diff(clock).round(3).tolist()
     manifest["seconds"] = dict(zip(("prepare", "select", "measure"), durations, strict=True))
     store.remove()
     return Selection(run.picks, ledger, manifest)
-
-
-def _measure_pool(
-    samples: pl.DataFrame,
-    state: pl.DataFrame | None,
-    stage: Stage,
-    config: SelectionConfig,
-    tokenizer: str,
-    workers: int,
-) -> Measured:
-    texts = texts_of(samples, stage)
-    num_bytes = np.array([len(text) for text in texts], dtype=np.int64)
-    aligned = None if state is None else _aligned(state, samples)
-    codec, level = config.resolved_codec, config.resolved_level
-    column = _STATE_COLUMNS.get((codec, level))
-    if aligned is not None and column is not None:
-        sizes = aligned[column].to_numpy()
-    else:
-        sizes = alone_bytes(texts, codec, level, workers)
-    tokens = None if aligned is None else aligned["num_tokens"]
-    if tokens is None and config.unit == "tokens":
-        tokens = pl.Series(count_tokens([t.decode() for t in texts], tokenizer), dtype=pl.Int64)
-    overhead = config.overhead_bytes if config.strategy == "long_range" else 0
-    return Measured(texts, num_bytes, tokens, marginal_ratios(num_bytes, sizes, overhead))
 
 
 def _aligned(state: pl.DataFrame, samples: pl.DataFrame) -> pl.DataFrame:
@@ -162,18 +162,8 @@ def _aligned(state: pl.DataFrame, samples: pl.DataFrame) -> pl.DataFrame:
     return aligned
 
 
-def _costs(pool: Measured, config: SelectionConfig) -> Indices:
-    if config.unit == "samples":
-        return np.ones(len(pool.texts), dtype=np.int64)
-    if config.unit == "bytes":
-        return pool.num_bytes
-    assert pool.num_tokens is not None
-    return pool.num_tokens.to_numpy()
-
-
 def _run(
     pool: Measured,
-    samples: pl.DataFrame,
     config: SelectionConfig,
     budget: Budget,
     store: Checkpoint,
@@ -185,39 +175,43 @@ def _run(
     for index in run.picks:
         budget.take(index)
     if config.strategy == "random":
-        fill_in_order(run, budget, random_order(samples["sample_id"].to_list(), config.seed))
+        ids = pool.candidates.index["sample_id"]
+        fill_in_order(run, budget, random_order(ids, config.seed))
         return run
-    parallel = Parallel(workers)
-    engine = _engine(pool.texts, config, parallel)
-    for after in run_rounds(run, budget, engine, (config.k1, config.k2, config.k3)):
-        store.save(after)
-        if progress:
-            seconds = time.monotonic() - started
-            num_picked = len(run.picks)
-            progress(
-                Progress(
-                    run.num_rounds, num_picked, budget.used, config.budget, config.unit, seconds
+    with engine_for(pool.candidates.texts, config, workers) as engine:
+        for after in run_rounds(run, budget, engine, (config.k1, config.k2, config.k3)):
+            store.save(after)
+            if progress:
+                seconds = time.monotonic() - started
+                num_picked = len(run.picks)
+                progress(
+                    Progress(
+                        run.num_rounds, num_picked, budget.used, config.budget, config.unit, seconds
+                    )
                 )
-            )
-    parallel.close()
     return run
 
 
-def _engine(texts: Sequence[bytes], config: SelectionConfig, parallel: Parallel) -> Engine:
-    def new_set() -> SelectedSet:
-        if config.resolved_codec == "zstd":
-            return ZstdSet(parallel.workers, config.resolved_level)
-        return DeflateSet(parallel, config.resolved_level)
+@contextmanager
+def engine_for(texts: TextFile, config: SelectionConfig, workers: int) -> Iterator[Engine]:
+    """Yield what measures the redundancy of samples as ``config`` says.
 
+    Args:
+        texts: the serialised samples.
+        config: strategy zip or long_range, codec and level.
+        workers: threads (zstd) or processes (DEFLATE); no result depends on their number.
+    """
+    level = config.resolved_level
+    if config.resolved_codec == "zstd":
+        yield _engine(config, texts, lambda _: LocalSet(texts, ZstdSet(workers, level)))
+        return
+    with DeflateMeasurer(texts, workers, level) as measurer:
+        yield _engine(config, texts, measurer.new_set)
+
+
+def _engine(
+    config: SelectionConfig, texts: TextFile, new_set: Callable[[str], IndexedSet]
+) -> Engine:
     if config.strategy == "long_range":
-        return LongRangeEngine(texts, new_set, config.overhead_bytes)
-    return ZipEngine(texts, new_set)
-
-
-def picked_tokens(texts: Sequence[bytes], picks: Sequence[int], tokenizer: str) -> pl.Series:
-    """Return the number of tokens of each pick, null for all other texts."""
-    counts: list[int | None] = [None] * len(texts)
-    numbers = count_tokens([texts[i].decode() for i in picks], tokenizer)
-    for index, num in zip(picks, numbers, strict=True):
-        counts[index] = num
-    return pl.Series(counts, dtype=pl.Int64)
+        return LongRangeEngine(texts.num_bytes, new_set, config.overhead_bytes)
+    return ZipEngine(new_set)

@@ -1,37 +1,37 @@
 """Strategy ``zip``: the paper's multi-stage greedy selection."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from zip_pipeline.compression.selected_set import SelectedSet
+from zip_pipeline.compression.indexed_set import IndexedSet
 from zip_pipeline.selection.budget import Indices
 from zip_pipeline.selection.ordering import lowest_index_first
 from zip_pipeline.selection.progress import Run
 from zip_pipeline.selection.rounds import Offer
+
+_SELECTED, _PICKED = "selected", "picked"
 
 
 class ZipEngine:
     """Measures R of (set + sample), against all picks (coarse) and this round's picks (fine).
 
     Args:
-        texts: the serialised samples of the pool, in pool order.
-        new_set: returns an empty set of the codec.
+        new_set: returns an empty set of pool samples; one of the same name takes its place.
 
     Source: ZIP, algorithm 1.
     Deviation: float64 instead of float32; ties go to the lowest index.
     """
 
-    def __init__(self, texts: Sequence[bytes], new_set: Callable[[], SelectedSet]) -> None:
-        self._texts = texts
+    def __init__(self, new_set: Callable[[str], IndexedSet]) -> None:
         self._new_set = new_set
-        self._selected = new_set()
+        self._selected = new_set(_SELECTED)
 
     def start(self, picks_by_round: list[list[int]]) -> None:
         """Build the selected set from the picks of earlier rounds."""
-        self._selected = self._new_set()
+        self._selected = self._new_set(_SELECTED)
         for picks in picks_by_round:
             self.add(picks)
 
@@ -39,26 +39,26 @@ class ZipEngine:
         self, candidates: Indices, pi: NDArray[np.floating[Any]]
     ) -> NDArray[np.floating[Any]]:
         """Return R of (all picks + candidate) for each candidate."""
-        return self._selected.ratios_with([self._texts[i] for i in candidates])
+        return self._selected.ratios_with(candidates)
 
     def fine(self, shortlist: Indices, k3: int, outside: float, offer: Offer, run: Run) -> None:
         """Offer, again and again, the sample with the lowest R of (picks of this round + it)."""
-        picked = self._new_set()
+        picked = self._new_set(_PICKED)
         left = shortlist
         num_picked = 0
         while num_picked < k3 and len(left):
-            ratios = picked.ratios_with([self._texts[i] for i in left])
+            ratios = picked.ratios_with(left)
             order = lowest_index_first(ratios, len(left))
             taken = next(
                 (n for n, position in enumerate(order) if offer(int(left[position]))), None
             )
             if taken is None:
                 return
-            picked.add([self._texts[left[order[taken]]]])
+            picked.add(left[order[taken : taken + 1]])
             num_picked += 1
             # Whoever came before the accepted one did not fit, and never will in this round.
             left = np.delete(left, order[: taken + 1])
 
     def add(self, picks: list[int]) -> None:
         """Add the picks of a round to the selected set."""
-        self._selected.add([self._texts[i] for i in picks])
+        self._selected.add(np.array(picks, dtype=np.int64))

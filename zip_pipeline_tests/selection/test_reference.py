@@ -2,15 +2,18 @@
 
 import gzip
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zip_pipeline.compression.text_file import TemporaryTexts
 from zip_pipeline.selection.checkpoint import Checkpoint
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.ordering import lowest_index_first, reference_ordering
+from zip_pipeline.selection.progress import Run
 from zip_pipeline.selection.reference import reference_texts, run_reference
 from zip_pipeline_tests.selection.oracles import reference_oracle
 from zip_pipeline_tests.selection.test_zip import shapes
@@ -21,6 +24,12 @@ records = st.lists(
     min_size=1,
     max_size=14,
 )
+
+
+def run_records(pool: Sequence[object], config: SelectionConfig, **options) -> Run:
+    """Return the finished run over records as they come."""
+    with TemporaryTexts.write([reference_texts(pool)]) as texts:
+        return run_reference(texts, config, Checkpoint(None, ""), **options)
 
 
 @pytest.mark.parametrize("name", ["small", "chat"])
@@ -37,7 +46,7 @@ def test_reference_picks_equal_the_published_code(shared_folder: Path, name: str
         k3=expected["k3"],
         reference_compat=True,
     )
-    run = run_reference(reference_texts(pool), config, Checkpoint(None, ""), ordering=ordering)
+    run = run_records(pool, config, ordering=ordering)
     assert len(run.picks) == expected["budget_samples"]
     assert [pool[i]["id"] for i in run.picks] == expected["picks"]
 
@@ -51,13 +60,7 @@ def test_reference_equals_oracle(
     config = SelectionConfig(
         budget_samples=budget, k1=k[0], k2=k[1], k3=k[2], reference_compat=True
     )
-    run = run_reference(
-        reference_texts(pool),
-        config,
-        Checkpoint(None, ""),
-        workers=workers,
-        ordering=lowest_index_first,
-    )
+    run = run_records(pool, config, workers=workers, ordering=lowest_index_first)
     assert run.picks == reference_oracle(pool, k, budget)
     assert len(set(run.picks)) == len(run.picks)
 
@@ -66,7 +69,7 @@ def test_reference_budget_is_overshot_to_whole_rounds() -> None:
     """A budget of 5 with k3 = 4 gives 8 picks, and shortlisted samples never come back."""
     pool = [{"id": i, "text": str(i * i) * 3} for i in range(30)]
     config = SelectionConfig(budget_samples=5, k1=20, k2=6, k3=4, reference_compat=True)
-    run = run_reference(reference_texts(pool), config, Checkpoint(None, ""))
+    run = run_records(pool, config)
     assert len(run.picks) == 8
     assert run.num_rounds == 2
     assert (run.pi == 1_000_000).sum() == 12
@@ -77,7 +80,7 @@ def test_reference_takes_every_record_as_it_comes() -> None:
     pool = [{"a": "\ud800"}, "text", None, {}, {"id": 1, "conversations": []}]
     config = SelectionConfig(budget_samples=5, k1=5, k2=3, k3=1, reference_compat=True)
     assert reference_texts(pool[:1]) == [rb"{'a': '\ud800'}"]
-    run = run_reference(reference_texts(pool), config, Checkpoint(None, ""))
+    run = run_records(pool, config)
     # Each round drops its shortlist of three and keeps one pick.
     assert len(run.picks) == 2
 

@@ -8,15 +8,17 @@ import pytest
 
 from zip_pipeline.compression.codecs import compression_ratio
 from zip_pipeline.compression.state import compression_state, texts_of
+from zip_pipeline.compression.text_file import TemporaryTexts
 from zip_pipeline.selection.checkpoint import Checkpoint
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.ledger import FATES
 from zip_pipeline.selection.ordering import lowest_index_first
-from zip_pipeline.selection.progress import Progress
-from zip_pipeline.selection.reference import reference_texts, run_reference, select_reference
+from zip_pipeline.selection.progress import Progress, Run
+from zip_pipeline.selection.reference import select_reference
 from zip_pipeline.selection.select import select
 from zip_pipeline.selection.strategies.ordered import random_order
 from zip_pipeline_tests.selection.pools import numbered_pool
+from zip_pipeline_tests.selection.test_reference import run_records
 
 SMALL = {"k1": 40, "k2": 12, "k3": 5}
 
@@ -232,13 +234,16 @@ def test_a_checkpoint_of_another_pool_or_configuration_is_ignored(tmp_path: Path
 
     with pytest.raises(KilledError):
         select(numbered_pool(60), None, "sft", config, checkpoint=path, progress=stop_late)
-    texts = texts_of(numbered_pool(60), "sft")
-    assert Checkpoint.of_texts(path, config, texts).load().num_rounds == 3
-    assert Checkpoint.of_texts(path, config, texts[:-1]).load() is None
-    other = SelectionConfig(budget_samples=31, **SMALL)
-    assert Checkpoint.of_texts(path, other, texts).load() is None
+
+    def stored(config: SelectionConfig, num_texts: int = 60) -> Run | None:
+        with TemporaryTexts.write([texts_of(numbered_pool(60), "sft")[:num_texts]]) as texts:
+            return Checkpoint.of_texts(path, config, texts).load()
+
+    assert stored(config).num_rounds == 3
+    assert stored(config, num_texts=59) is None
+    assert stored(SelectionConfig(budget_samples=31, **SMALL)) is None
     path.write_bytes(path.read_bytes()[:100])
-    assert Checkpoint.of_texts(path, config, texts).load() is None
+    assert stored(config) is None
 
 
 def test_reference_selection_resumes_and_reports(tmp_path: Path) -> None:
@@ -247,7 +252,7 @@ def test_reference_selection_resumes_and_reports(tmp_path: Path) -> None:
     provenance = pl.DataFrame({"sample_id": [f"{i:032x}" for i in range(60)], "source": ["s"] * 60})
     config = SelectionConfig(budget_samples=18, reference_compat=True, k1=30, k2=5, k3=4)
     path = tmp_path / "checkpoint"
-    expected = run_reference(reference_texts(records), config, Checkpoint(None, "")).picks
+    expected = run_records(records, config).picks
 
     def stop(progress: Progress) -> None:
         if progress.round == 4:

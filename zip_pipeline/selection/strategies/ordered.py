@@ -1,7 +1,7 @@
 """Strategies that rank the whole pool once and fill the budget in that order."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -9,7 +9,7 @@ from zip_pipeline.selection.budget import Budget, Fit, Indices
 from zip_pipeline.selection.progress import Run
 
 
-def random_order(sample_ids: Sequence[str], seed: int) -> Indices:
+def random_order(sample_ids: Iterable[str], seed: int) -> Indices:
     """Return all positions in a uniform order that depends on the ids and the seed alone.
 
     Each id is hashed with the seed and the hashes are sorted (ties: by id), so the order of
