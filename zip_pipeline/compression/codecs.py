@@ -2,6 +2,8 @@
 
 import lzma
 import zlib
+from collections.abc import Iterable
+from typing import Any
 
 import zstandard
 
@@ -45,15 +47,39 @@ def compressed_bytes(data: bytes, codec: str = "deflate", level: int | None = No
     if codec == "deflate":
         return len(zlib.compress(data, level))
     if codec == "zstd":
-        parameters = zstandard.ZstdCompressionParameters.from_level(
-            level, enable_ldm=True, window_log=_ZSTD_LONG_WINDOW_LOG
-        )
-        return len(zstandard.ZstdCompressor(compression_params=parameters).compress(data))
+        return len(_zstd_compressor(level).compress(data))
     # A dictionary beyond the data changes nothing but the encoder's memory.
     wanted = 1 << max(len(data) - 1, 1).bit_length()
     dictionary = min(max(wanted, _XZ_MIN_DICTIONARY), _XZ_MAX_DICTIONARY)
     filters = [{"id": lzma.FILTER_LZMA2, "preset": level, "dict_size": dictionary}]
     return len(lzma.compress(data, format=lzma.FORMAT_XZ, filters=filters))
+
+
+def streamed_bytes(chunks: Iterable[bytes], num_bytes: int, codec: str) -> int:
+    """Return the compressed size of data that comes in pieces, at the codec's default level.
+
+    It is that of :func:`compressed_bytes` for ``deflate``; for ``zstd`` it may differ by some
+    bytes, as blocks are cut elsewhere.
+
+    Args:
+        chunks: the data.
+        num_bytes: its size.
+        codec: ``deflate`` or ``zstd``.
+    """
+    assert codec in ("deflate", "zstd"), codec
+    stream: Any = (
+        zlib.compressobj(DEFAULT_LEVELS[codec])
+        if codec == "deflate"
+        else _zstd_compressor(DEFAULT_LEVELS[codec]).compressobj(size=num_bytes)
+    )
+    return sum(len(stream.compress(chunk)) for chunk in chunks) + len(stream.flush())
+
+
+def _zstd_compressor(level: int) -> zstandard.ZstdCompressor:
+    parameters = zstandard.ZstdCompressionParameters.from_level(
+        level, enable_ldm=True, window_log=_ZSTD_LONG_WINDOW_LOG
+    )
+    return zstandard.ZstdCompressor(compression_params=parameters)
 
 
 def compression_ratio(data: bytes, codec: str = "deflate", level: int | None = None) -> float:

@@ -14,7 +14,7 @@ import numpy as np
 
 from zip_pipeline.compression.deflate_set import DeflateSet, Framing
 from zip_pipeline.compression.indexed_set import IndexedSet, LocalSet
-from zip_pipeline.compression.selected_set import Indices, Parallel, Ratios, Sizes
+from zip_pipeline.compression.selected_set import Indices, Ratios, Sizes
 from zip_pipeline.compression.text_file import TextFile
 
 # Fewer questions than this, one after another, are answered before a process has started.
@@ -52,7 +52,7 @@ class DeflateMeasurer:
 
     def new_set(self, name: str) -> IndexedSet:
         """Return an empty set; it takes the place of an earlier one of that name."""
-        inner = DeflateSet(Parallel(1), self._level, self._framing)
+        inner = DeflateSet(self._level, self._framing)
         if self._num_workers == 1:
             return LocalSet(self.texts, inner)
         return _SharedSet(self, name, inner)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from zip_pipeline.compression.selected_set import Parallel, Ratios, Sizes
+from zip_pipeline.compression.selected_set import Ratios, Sizes
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,7 @@ class DeflateSet:
     Deviation: none in the figures; the published code recompresses the whole set each time.
     """
 
-    def __init__(self, parallel: Parallel, level: int = 9, framing: Framing | None = None) -> None:
-        self._parallel = parallel
+    def __init__(self, level: int = 9, framing: Framing | None = None) -> None:
         self._framing = framing or Framing()
         self._stream = zlib.compressobj(level)
         self._raw_bytes = len(self._framing.opening)
@@ -51,7 +50,14 @@ class DeflateSet:
 
     def sizes_with(self, texts: Sequence[bytes]) -> Sizes:
         """Return the compressed bytes of (set + text) for each text on its own."""
-        return self._parallel.sizes(self._measure, texts)
+        copy, emitted = self._stream.copy, self._emitted_bytes
+        before, closing = self._before_text(), self._framing.closing
+        sizes = []
+        for text in texts:
+            stream = copy()
+            compressed = len(stream.compress(before + text + closing))
+            sizes.append(emitted + compressed + len(stream.flush()))
+        return np.array(sizes, dtype=np.int64)
 
     def ratios_with(self, texts: Sequence[bytes]) -> Ratios:
         """Return R of (set + text), raw / compressed bytes, for each text on its own."""
@@ -75,13 +81,3 @@ class DeflateSet:
 
     def _before_text(self) -> bytes:
         return b"" if self._is_empty else self._framing.separator
-
-    def _measure(self, texts: Sequence[bytes]) -> list[int]:
-        copy, emitted = self._stream.copy, self._emitted_bytes
-        before, closing = self._before_text(), self._framing.closing
-        sizes = []
-        for text in texts:
-            stream = copy()
-            compressed = len(stream.compress(before + text + closing))
-            sizes.append(emitted + compressed + len(stream.flush()))
-        return sizes

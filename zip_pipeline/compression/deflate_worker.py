@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from zip_pipeline.compression.deflate_set import DeflateSet, Framing
-from zip_pipeline.compression.selected_set import Parallel
 from zip_pipeline.compression.text_file import TextFile
 
 
@@ -25,7 +24,7 @@ class Worker:
 
     def new(self, name: str) -> None:
         """Make an empty set, in place of the one of that name."""
-        self._sets[name] = DeflateSet(Parallel(1), self._level, self._framing)
+        self._sets[name] = DeflateSet(self._level, self._framing)
 
     def add(self, name: str, indices: bytes) -> None:
         """Append texts to a set."""

@@ -10,16 +10,22 @@ from zip_pipeline.compression.selected_set import Ratios, Sizes
 # Content that the dictionary keeps; beyond it the oldest texts of the set are forgotten.
 MAX_WINDOW_BYTES = 1 << 27
 _MIN_WINDOW_LOG, _MIN_TABLE_LOG, _MAX_TABLE_LOG = 17, 15, 20
+# Sets beyond 16 MB would forget their oldest texts with 2^20 entries.
+_CONTENT_PER_ENTRY_LOG = 4
+# A thread starts with tables of its own, which costs as much as measuring some 100 texts.
+_MIN_PER_WORKER = 200
 
 
 def _parameters(level: int, dictionary_bytes: int) -> zstandard.ZstdCompressionParameters:
     """Return magicless frames without size, checksum or dictionary id, tables as the set needs.
 
     A level's own tables are sized for small dictionaries: at level 3 they forget all but the
-    last few hundred KB of a set of 7 MB. 2^20 entries keep nearly all of it and stay in cache.
+    last few hundred KB of a set of 7 MB. 2^20 entries keep nearly all of it and stay in cache;
+    sets of more than 16 MB get more entries.
     """
     size_log = max(dictionary_bytes, 1).bit_length()
-    table_log = min(max(size_log - 1, _MIN_TABLE_LOG), _MAX_TABLE_LOG)
+    most = max(_MAX_TABLE_LOG, size_log - _CONTENT_PER_ENTRY_LOG)
+    table_log = min(max(size_log - 1, _MIN_TABLE_LOG), most)
     return zstandard.ZstdCompressionParameters.from_level(
         level,
         dict_size=dictionary_bytes,
@@ -71,7 +77,7 @@ class ZstdSet:
         if not texts:
             return np.zeros(0, dtype=np.int64)
         compressor = self._prepared()
-        if len(texts) < 2 * self._workers:
+        if self._workers == 1 or len(texts) < _MIN_PER_WORKER * self._workers:
             return np.array([len(compressor.compress(text)) for text in texts], dtype=np.int64)
         frames = compressor.multi_compress_to_buffer(list(texts), threads=self._workers)
         return np.fromiter((len(frames[i]) for i in range(len(texts))), np.int64, len(texts))

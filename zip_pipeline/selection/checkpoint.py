@@ -27,9 +27,7 @@ class Checkpoint:
         self._key = key
 
     @classmethod
-    def of_texts(
-        cls, path: Path | None, config: SelectionConfig, texts: TextFile
-    ) -> "Checkpoint":
+    def of_texts(cls, path: Path | None, config: SelectionConfig, texts: TextFile) -> "Checkpoint":
         """Return the checkpoint of a selection over ``texts`` (hashed only when needed)."""
         if path is None:
             return cls(None, "")

@@ -13,7 +13,11 @@ from zip_pipeline.selection.budget import Indices
 from zip_pipeline.selection.progress import Run
 from zip_pipeline.selection.rounds import Offer
 
-_SELECTED, _PICKED = "selected", "picked"
+# The settled part of the selected set is prepared anew when the recent part is this much smaller.
+SETTLED_PER_RECENT = 8
+# Smaller blocks measure fewer candidates, larger ones keep several threads busy.
+BLOCK_PER_SHORTLIST = 4
+_SETTLED, _RECENT, _PICKED = "settled", "recent", "picked"
 
 
 def marginal_ratios(
@@ -47,20 +51,39 @@ class LongRangeEngine:
         self._num_bytes = num_bytes
         self._new_set = new_set
         self._overhead_bytes = overhead_bytes
-        self._selected = new_set(_SELECTED)
+        self.start([])
 
     def start(self, picks_by_round: list[list[int]]) -> None:
         """Build the selected set from the picks of earlier rounds."""
-        self._selected = self._new_set(_SELECTED)
-        self.add([index for picks in picks_by_round for index in picks])
+        self._settled = self._new_set(_SETTLED)
+        self._settled_bytes = 0
+        self._recent = self._new_set(_RECENT)
+        self._recent_picks: list[int] = []
+        # Which form of the settled part each ratio has seen: it need not be measured twice.
+        self._form = 0
+        self._seen_form = np.zeros(len(self._num_bytes), dtype=np.int32)
+        for picks in picks_by_round:
+            self.add(picks)
 
-    def coarse(
-        self, candidates: Indices, pi: NDArray[np.floating[Any]]
-    ) -> NDArray[np.floating[Any]]:
-        """Return max(last known ratio, rho(x | all picks)) for each candidate."""
-        known = self._rho(self._selected, candidates)
-        refreshed: NDArray[np.floating[Any]] = np.maximum(pi, known)
-        return refreshed
+    def coarse(self, candidates: Indices, k2: int, pi: NDArray[np.floating[Any]]) -> Indices:
+        """Write max(last known ratio, rho(x | all picks)) to ``pi``, no more often than needed.
+
+        Candidates are measured in blocks, lowest known ratio first. As no ratio falls, the
+        shortlist is settled once the next one's known ratio is above the k2-th lowest.
+        """
+        size = BLOCK_PER_SHORTLIST * k2
+        for start in range(0, len(candidates), size):
+            if start and pi[candidates[start]] > _kth_lowest(pi[candidates[:start]], k2):
+                return candidates[:start]
+            self._refresh(candidates[start : start + size], pi)
+        return candidates
+
+    def _refresh(self, block: Indices, pi: NDArray[np.floating[Any]]) -> None:
+        unseen = block[self._seen_form[block] != self._form]
+        pi[unseen] = np.maximum(pi[unseen], self._rho(self._settled, unseen))
+        self._seen_form[unseen] = self._form
+        if self._recent_picks:
+            pi[block] = np.maximum(pi[block], self._rho(self._recent, block))
 
     def fine(self, shortlist: Indices, k3: int, outside: float, offer: Offer, run: Run) -> None:
         """Offer the sample whose refreshed ratio is still the lowest of the shortlist.
@@ -87,9 +110,22 @@ class LongRangeEngine:
                 picked.extend(np.array([index]))
 
     def add(self, picks: list[int]) -> None:
-        """Add the picks of a round to the selected set."""
-        self._selected.extend(np.array(picks, dtype=np.int64))
+        """Add the picks of a round to the recent part, and settle that when it has grown."""
+        self._recent.extend(np.array(picks, dtype=np.int64))
+        self._recent_picks += picks
+        recent_bytes = int(self._num_bytes[self._recent_picks].sum())
+        if recent_bytes * SETTLED_PER_RECENT <= self._settled_bytes:
+            return
+        self._settled.extend(np.array(self._recent_picks, dtype=np.int64))
+        self._settled_bytes += recent_bytes
+        self._form += 1
+        self._recent = self._new_set(_RECENT)
+        self._recent_picks = []
 
     def _rho(self, given: IndexedSet, indices: Indices) -> NDArray[np.float64]:
         sizes = given.marginal_bytes(indices)
         return marginal_ratios(self._num_bytes[indices], sizes, self._overhead_bytes)
+
+
+def _kth_lowest(values: NDArray[np.floating[Any]], k: int) -> float:
+    return float(np.partition(values, k - 1)[k - 1])

@@ -14,7 +14,9 @@ from zip_pipeline.compression.codecs import (
     DEFAULT_LEVELS,
     codec_versions,
     compression_ratio,
+    streamed_bytes,
 )
+from zip_pipeline.compression.text_file import TextFile
 from zip_pipeline.compression.zstd_set import MAX_WINDOW_BYTES
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.storage import fingerprint
@@ -30,16 +32,19 @@ def library_versions() -> dict[str, str]:
     return {"python": platform.python_version(), **packages, **codec_versions()}
 
 
-def measure_ratios(subset: Sequence[bytes], pool: Sequence[bytes]) -> dict[str, dict[str, float]]:
+def measure_ratios(subset: Sequence[bytes], pool: TextFile) -> dict[str, dict[str, float]]:
     """Return R of subset and pool by codec, at the codec's default level."""
-    jobs = [("compression_ratio", codec, subset) for codec in CODECS]
-    jobs += [("pool_compression_ratio", codec, pool) for codec in _POOL_CODECS]
+    joined = b"".join(subset)
+    num_bytes = int(pool.offsets[-1])
     with ThreadPoolExecutor() as executor:
-        figures = executor.map(lambda job: compression_ratio(b"".join(job[2]), job[1]), jobs)
-        ratios: dict[str, dict[str, float]] = {}
-        for (key, codec, _), figure in zip(jobs, figures, strict=True):
-            ratios.setdefault(key, {})[codec] = figure
-    return ratios
+        of_subset = {c: executor.submit(compression_ratio, joined, c) for c in CODECS}
+        of_pool = {
+            c: executor.submit(streamed_bytes, pool.chunks(), num_bytes, c) for c in _POOL_CODECS
+        }
+        return {
+            "compression_ratio": {c: ratio.result() for c, ratio in of_subset.items()},
+            "pool_compression_ratio": {c: num_bytes / size.result() for c, size in of_pool.items()},
+        }
 
 
 def fingerprint_of_inputs(inputs: Mapping[str, str]) -> str:

@@ -19,10 +19,12 @@ class Engine(Protocol):
     def start(self, picks_by_round: list[list[int]]) -> None:
         """Build the selected set from the picks of earlier rounds."""
 
-    def coarse(
-        self, candidates: Indices, pi: NDArray[np.floating[Any]]
-    ) -> NDArray[np.floating[Any]]:
-        """Return the new redundancy state of candidates, given their last known one."""
+    def coarse(self, candidates: Indices, k2: int, pi: NDArray[np.floating[Any]]) -> Indices:
+        """Measure candidates until the ``k2`` lowest are known; return who was measured.
+
+        ``candidates`` come lowest known ratio first; ``pi``, the redundancy state of the whole
+        pool, is brought up to date in place for those that are measured.
+        """
 
     def fine(self, shortlist: Indices, k3: int, outside: float, offer: Offer, run: Run) -> None:
         """Offer samples of the shortlist, best first, until ``k3`` are accepted or none is left.
@@ -43,9 +45,9 @@ def run_rounds(
 ) -> Iterator[Run]:
     """Run rounds until no unpicked sample fits the budget; yield after each round.
 
-    In a round the ``k1`` samples of lowest known ratio that fit are measured against the
-    selected set, the ``k2`` lowest of them are the shortlist, and ``k3`` of the shortlist are
-    picked one by one. Ties go to the lowest index.
+    In a round the ``k1`` samples of lowest known ratio that fit are candidates; they are
+    measured against the selected set, the ``k2`` lowest of them are the shortlist, and ``k3`` of
+    the shortlist are picked one by one. Ties go to the lowest index.
 
     Args:
         run: the state to start from, fresh or from a checkpoint; changed in place.
@@ -60,14 +62,15 @@ def run_rounds(
     engine.start(run.picks_by_round())
     while len(eligible := _open_round(run, budget, k[0])):
         run.num_rounds += 1
+        # One more than k1: the lowest ratio outside, where somebody is outside.
+        nearest = eligible[lowest_index_first(run.pi[eligible], k[0] + 1)]
+        candidates = nearest[: k[0]]
+        run.reach(engine.coarse(candidates, k[1], run.pi), Fate.CANDIDATE)
         # In pool order, so that the lowest position is the lowest index in a tie.
-        candidates = np.sort(eligible[lowest_index_first(run.pi[eligible], k[0])])
-        run.reach(candidates, Fate.CANDIDATE)
-        run.pi[candidates] = engine.coarse(candidates, run.pi[candidates])
-        shortlist = np.sort(candidates[lowest_index_first(run.pi[candidates], k[1])])
+        shortlist, others = _split(np.sort(candidates), run.pi, k[1])
         run.reach(shortlist, Fate.SHORTLISTED)
         num_before = len(run.picks)
-        outside = _lowest_outside(run, eligible, shortlist)
+        outside = float(run.pi[np.concatenate([others, nearest[k[0] :]])].min(initial=np.inf))
         engine.fine(shortlist, k[2], outside, _offer_to(run, budget), run)
         engine.add(run.picks[num_before:])
         yield run
@@ -90,9 +93,11 @@ def _open_round(run: Run, budget: Budget, k1: int) -> Indices:
     return eligible
 
 
-def _lowest_outside(run: Run, eligible: Indices, shortlist: Indices) -> float:
-    others = np.setdiff1d(eligible, shortlist, assume_unique=True)
-    return float(run.pi[others].min(initial=np.inf))
+def _split(candidates: Indices, pi: NDArray[np.floating[Any]], k2: int) -> tuple[Indices, Indices]:
+    """Return the shortlist, in pool order, and the other candidates."""
+    is_shortlisted = np.zeros(len(candidates), dtype=np.bool_)
+    is_shortlisted[lowest_index_first(pi[candidates], k2)] = True
+    return candidates[is_shortlisted], candidates[~is_shortlisted]
 
 
 def _offer_to(run: Run, budget: Budget) -> Offer:

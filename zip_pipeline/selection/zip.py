@@ -35,11 +35,10 @@ class ZipEngine:
         for picks in picks_by_round:
             self.add(picks)
 
-    def coarse(
-        self, candidates: Indices, pi: NDArray[np.floating[Any]]
-    ) -> NDArray[np.floating[Any]]:
-        """Return R of (all picks + candidate) for each candidate."""
-        return self._selected.ratios_with(candidates)
+    def coarse(self, candidates: Indices, k2: int, pi: NDArray[np.floating[Any]]) -> Indices:
+        """Write R of (all picks + candidate) of each candidate to ``pi``; all are measured."""
+        pi[candidates] = self._selected.ratios_with(candidates)
+        return candidates
 
     def fine(self, shortlist: Indices, k3: int, outside: float, offer: Offer, run: Run) -> None:
         """Offer, again and again, the sample with the lowest R of (picks of this round + it)."""

@@ -4,6 +4,7 @@ import lzma
 import random
 import zlib
 
+import numpy as np
 import pytest
 
 from zip_pipeline.compression.codecs import (
@@ -11,6 +12,7 @@ from zip_pipeline.compression.codecs import (
     codec_versions,
     compressed_bytes,
     compression_ratio,
+    streamed_bytes,
 )
 
 
@@ -66,3 +68,16 @@ def test_versions_name_the_libraries_that_lengths_depend_on() -> None:
     """zlib's runtime version and both zstd versions are recorded."""
     assert codec_versions()["zlib"] == zlib.ZLIB_RUNTIME_VERSION
     assert set(codec_versions()) == {"zlib", "zstd", "python-zstandard"}
+
+
+@pytest.mark.parametrize("codec", ["deflate", "zstd"])
+def test_streamed_bytes_are_those_of_the_whole(codec: str) -> None:
+    """Data in pieces compresses to the size of the same data at once (zstd: within 0.1%)."""
+    rng = np.random.default_rng(3)
+    data = b"".join(b"word%d " % n for n in rng.integers(0, 5000, 400_000))
+    chunks = [data[start : start + 100_001] for start in range(0, len(data), 100_001)]
+    whole = compressed_bytes(data, codec)
+    streamed = streamed_bytes(chunks, len(data), codec)
+    assert len(chunks) > 20
+    assert abs(streamed - whole) <= (0 if codec == "deflate" else whole / 1000)
+    assert streamed_bytes([], 0, codec) == compressed_bytes(b"", codec)

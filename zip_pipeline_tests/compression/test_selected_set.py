@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zip_pipeline.compression.deflate_set import DeflateSet, Framing
-from zip_pipeline.compression.selected_set import Parallel, worker_count
-from zip_pipeline.compression.zstd_set import ZstdSet
+from zip_pipeline.compression.selected_set import worker_count
+from zip_pipeline.compression.zstd_set import ZstdSet, _parameters
 from zip_pipeline_tests.selection.oracles import zstd_bytes_given
 
 pieces = st.lists(
@@ -23,13 +23,13 @@ def _framed(parts: list[bytes], framing: Framing) -> bytes:
     return framing.opening + framing.separator.join(parts) + framing.closing
 
 
-@given(st.lists(texts, max_size=3), texts, st.sampled_from(FRAMINGS), st.integers(1, 2))
+@given(st.lists(texts, max_size=3), texts, st.sampled_from(FRAMINGS))
 @settings(max_examples=80, deadline=None)
 def test_deflate_set_equals_recompressing_everything(
-    added: list[list[bytes]], candidates: list[bytes], framing: Framing, workers: int
+    added: list[list[bytes]], candidates: list[bytes], framing: Framing
 ) -> None:
     """Size and ratio with each candidate are bit-identical to compressing the whole anew."""
-    state = DeflateSet(Parallel(workers), 9, framing)
+    state = DeflateSet(9, framing)
     for group in added:
         state.add(group)
     members = [text for group in added for text in group]
@@ -43,20 +43,19 @@ def test_deflate_set_equals_recompressing_everything(
 
 
 def test_deflate_set_is_exact_beyond_its_window_and_blocks() -> None:
-    """400 KB of members, more than 32 KB of window and several blocks, one or many threads."""
+    """400 KB of members, more than 32 KB of window and several blocks."""
     rng = np.random.default_rng(0)
     words = [b"w%d " % n for n in rng.integers(0, 3000, 200)]
     members = [b"".join(rng.choice(words, 300)) for _ in range(300)]
     candidates = [b"".join(rng.choice(words, n)) for n in rng.integers(1, 300, 70)]
     joined = b"".join(members)
     expected = [len(zlib.compress(joined + text, 9)) for text in candidates[:12]]
-    for workers in (1, 3):
-        state = DeflateSet(Parallel(workers))
-        state.add(members)
-        sizes = state.sizes_with(candidates)
-        assert len(joined) > 400_000
-        assert len(sizes) == 70
-        assert sizes[:12].tolist() == expected
+    state = DeflateSet()
+    state.add(members)
+    sizes = state.sizes_with(candidates)
+    assert len(joined) > 400_000
+    assert len(sizes) == 70
+    assert sizes[:12].tolist() == expected
 
 
 @given(st.lists(texts, max_size=3), texts.filter(all), st.integers(1, 3))
@@ -82,6 +81,19 @@ def test_zstd_set_equals_a_fresh_dictionary(
     assert state.ratios_with(candidates).tolist() == ratios
 
 
+def test_zstd_set_measures_many_texts_with_threads_as_with_none() -> None:
+    """Enough texts for every thread give the sizes that one thread finds."""
+    rng = np.random.default_rng(1)
+    texts = [rng.bytes(40).hex().encode() * int(n) for n in rng.integers(1, 4, 700)]
+    sizes = []
+    for workers in (1, 3):
+        state = ZstdSet(workers)
+        state.extend(texts[:50])
+        sizes.append(state.marginal_bytes(texts).tolist())
+    assert sizes[0] == sizes[1]
+    assert max(sizes[0][:50]) < min(sizes[0][50:])
+
+
 def test_zstd_set_remembers_the_oldest_of_seven_megabytes() -> None:
     """A copy of the first of 7,000 texts costs a few bytes, where DEFLATE pays for it in full."""
     members = [np.random.default_rng(row).bytes(500).hex().encode() for row in range(7000)]
@@ -92,11 +104,17 @@ def test_zstd_set_remembers_the_oldest_of_seven_megabytes() -> None:
     )
     assert max(oldest, newest) < 60
     assert new > 450
-    deflate = DeflateSet(Parallel(1))
+    deflate = DeflateSet()
     deflate.extend(members[:100])
     forgotten, remembered = deflate.marginal_bytes([members[0], members[99]])
     assert forgotten > 450
     assert remembered < 60
+
+
+def test_zstd_tables_grow_with_large_sets() -> None:
+    """2^20 entries up to 16 MB, then one per 16 to 32 bytes of the set."""
+    logs = [_parameters(3, size).hash_log for size in (7 << 20, 15 << 20, 33 << 20, 100 << 20)]
+    assert logs == [20, 20, 22, 23]
 
 
 def test_zstd_set_forgets_only_beyond_its_window() -> None:

@@ -83,6 +83,17 @@ def zstd_bytes_given(text: bytes, content: bytes, level: int = 3) -> int:
     return len(compressor.compress(text))
 
 
+def _measure_in_blocks(
+    candidates: Sequence[int], k2: int, pi: dict[int, float], rho: Callable[[int], float]
+) -> None:
+    """Blocks of 4 k2, until the next one's known ratio is above the k2-th lowest measured."""
+    for place, i in enumerate(candidates):
+        measured = sorted(pi[j] for j in candidates[:place])
+        if place and place % (4 * k2) == 0 and pi[i] > measured[k2 - 1]:
+            return
+        pi[i] = max(pi[i], rho(i))
+
+
 def long_range_oracle(
     texts: Sequence[bytes],
     k: tuple[int, int, int],
@@ -96,16 +107,22 @@ def long_range_oracle(
         size = zstd_bytes_given(texts[i], b"".join(texts[j] for j in given))
         return len(texts[i]) / max(size - overhead_bytes, 1)
 
+    def num_bytes(indices: Sequence[int]) -> int:
+        return sum(len(texts[i]) for i in indices)
+
     pi = {i: rho(i, []) for i in range(len(texts))}
     selected: list[int] = []
+    settled: list[int] = []
+    recent: list[int] = []
     while True:
         left = budget - sum(map(cost, selected))
         fitting = [i for i in pi if i not in selected and cost(i) <= left]
         if not fitting or left == 0:
             return selected
         candidates = sorted(fitting, key=lambda i: (pi[i], i))[: k[0]]
-        for i in candidates:
-            pi[i] = max(pi[i], rho(i, selected))
+        _measure_in_blocks(
+            candidates, k[1], pi, lambda i: max(rho(i, settled), rho(i, recent) if recent else 0.0)
+        )
         shortlist = sorted(candidates, key=lambda i: (pi[i], i))[: k[1]]
         outside = min((pi[i] for i in fitting if i not in shortlist), default=float("inf"))
         picks: list[int] = []
@@ -123,3 +140,7 @@ def long_range_oracle(
                 picks.append(best)
                 fresh = set()
         selected += picks
+        recent.extend(picks)
+        if num_bytes(recent) * 8 > num_bytes(settled):
+            settled.extend(recent)
+            recent.clear()

@@ -1,6 +1,8 @@
 """Strategy long_range against a slow oracle, and what it is for."""
 
 import numpy as np
+import polars as pl
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -34,14 +36,26 @@ def test_long_range_equals_oracle(
     assert select(table, None, "sft", config, workers=2).picks == expected
 
 
-def test_long_range_equals_oracle_on_a_larger_pool() -> None:
-    """The same on 150 samples over several rounds."""
+@pytest.mark.parametrize("k", [(60, 20, 8), (100, 5, 4)])
+def test_long_range_equals_oracle_on_a_larger_pool(k: tuple[int, int, int]) -> None:
+    """The same on 150 samples over several rounds, also where a round measures a few only."""
     table = numbered_pool(150)
-    config = SelectionConfig(strategy="long_range", budget_samples=40, k1=60, k2=20, k3=8)
-    expected = long_range_oracle(texts_of(table, "sft"), (60, 20, 8), 40, lambda _: 1)
+    config = SelectionConfig(
+        strategy="long_range", budget_samples=40, k1=k[0], k2=k[1], k3=k[2], overhead_bytes=0
+    )
+    expected = long_range_oracle(texts_of(table, "sft"), k, 40, lambda _: 1, overhead_bytes=0)
     picks = select(table, None, "sft", config).picks
     assert len(picks) == 40
     assert picks == expected
+
+
+def test_candidates_that_cannot_reach_the_shortlist_are_not_measured() -> None:
+    """Of 100 candidates a round with a shortlist of 5 measures the 20 nearest where that does."""
+    config = SelectionConfig(strategy="long_range", budget_samples=1, k1=100, k2=5, k3=1)
+    ledger = select(numbered_pool(150), None, "sft", config).ledger
+    lowest = set(ledger.sort("initial_pi", maintain_order=True).head(20)["sample_id"])
+    reached = ledger.filter(pl.col("fate") != "never_reached")
+    assert set(reached["sample_id"]) == lowest
 
 
 def test_a_round_ends_when_its_shortlist_repeats_what_was_just_picked() -> None:
