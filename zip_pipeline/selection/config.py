@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from zip_pipeline.compression.codecs import check_codec
 from zip_pipeline.storage import fingerprint
@@ -14,6 +15,9 @@ _DEFAULT_CODECS = {"zip": "deflate", "long_range": "zstd", "random": "deflate"}
 _DEFAULT_LEVELS = {"deflate": 9, "zstd": 3}
 _ROUNDING = 1e-9
 _MAX_SEED = 2**63 - 1
+MAX_SHARDS = 10_000
+# The shards of a selection together pick so many times the budget.
+SHARD_OVERSAMPLING = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +54,8 @@ class SelectionConfig:
     """Least and largest share of the budget by source, each 0 to 1 or None."""
     seed: int = 0
     """Seed of everything random."""
+    num_shards: int = 1
+    """Select in so many shards, then from what they picked; random pays no heed to it."""
     reference_compat: bool = False
     """zip: reproduce the published implementation, quirks included."""
 
@@ -60,6 +66,8 @@ class SelectionConfig:
             value = getattr(self, name)
             if value < low:
                 raise ValueError(f"{name}: got {value}; allowed are whole numbers from {low}")
+        if not 1 <= self.num_shards <= MAX_SHARDS:
+            raise ValueError(f"num_shards: got {self.num_shards}; allowed are 1 to {MAX_SHARDS}")
         if self.seed > _MAX_SEED:
             raise ValueError(f"seed: got {self.seed}; allowed are 0 to {_MAX_SEED}")
         if not self.k3 <= self.k2 <= self.k1:
@@ -96,6 +104,11 @@ class SelectionConfig:
                 "reference_compat: the published implementation knows strategy zip with "
                 "budget_samples and no quotas only; leave reference_compat off for the rest"
             )
+        if self.num_shards > 1:
+            raise ValueError(
+                f"reference_compat: got {self.num_shards} shards; the published implementation "
+                "knows none, leave num_shards at 1"
+            )
         if (self.resolved_codec, self.resolved_level) != ("deflate", 9):
             raise ValueError(
                 f"reference_compat: got codec {self.resolved_codec!r} at level "
@@ -123,6 +136,16 @@ class SelectionConfig:
     def resolved_level(self) -> int:
         """The level, with the codec's default filled in."""
         return _DEFAULT_LEVELS.get(self.resolved_codec, 0) if self.level is None else self.level
+
+    def for_a_shard(self) -> "SelectionConfig":
+        """Return the configuration of each shard: together they pick twice the budget, or it all.
+
+        Source: GreeDi (Mirzasoleiman et al. 2013): greedy in every shard, then over their union.
+        Deviation: each shard picks 2 / num_shards of the budget instead of the whole of it.
+        """
+        share = min(self.budget, -(-SHARD_OVERSAMPLING * self.budget // self.num_shards))
+        budget: dict[str, Any] = {f"budget_{self.unit}": share}
+        return replace(self, num_shards=1, **budget)
 
     def as_dict(self) -> dict[str, object]:
         """Return all fields, codec and level filled in, as JSON can hold them."""

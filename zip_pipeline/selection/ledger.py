@@ -29,6 +29,7 @@ _SCHEMA = {
     "initial_pi": pl.Float64,
     **dict.fromkeys(("duplicate_of_batch", "duplicate_of_file"), pl.String),
     "duplicate_of_row": pl.Int64,
+    "shard": pl.Int64,
 }
 
 
@@ -40,6 +41,8 @@ def build_ledger(
     num_tokens: pl.Series,
     duplicates: pl.DataFrame | None,
     held_out: pl.DataFrame | None = None,
+    *,
+    shards: NDArray[np.int64] | None = None,
 ) -> pl.DataFrame:
     """Return one row per pool sample in pool order, then one per exact duplicate, then
     one per sample that is kept for evaluation.
@@ -57,6 +60,8 @@ def build_ledger(
         num_tokens: tokens of each sample, null where they were not counted.
         duplicates: duplicates across batches, as the pool's assembly reports them.
         held_out: pool table of the samples kept for evaluation.
+        shards: shard of each sample, None where there are none. ``round`` and ``pi`` of a sample
+            that its shard did not pick are those in its shard.
     """
     names = np.array([fate.name.lower() for fate in Fate])
     rank = np.zeros(len(run.fate), dtype=np.int64)
@@ -70,6 +75,8 @@ def build_ledger(
         pi=pl.Series(run.pi.astype(np.float64)),
         initial_pi=pl.Series(initial_pi.astype(np.float64)),
     )
+    if shards is not None:
+        ledger = ledger.with_columns(shard=pl.Series(shards))
     parts = [_complete(ledger)]
     if duplicates is not None and len(duplicates):
         parts.append(_complete(_duplicate_rows(duplicates)))

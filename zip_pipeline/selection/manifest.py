@@ -94,6 +94,7 @@ def build_manifest(
         "unused_budget": max(0, config.budget - used),
         "quotas": _quota_report(config, picked),
         "num_rounds": num_rounds,
+        "sharding": _sharding(config),
         "fates": dict(ledger["fate"].value_counts().sort("fate").iter_rows()),
         "top_sources": _top_sources(picked),
         "inputs": dict(sorted(inputs.items())),
@@ -104,6 +105,13 @@ def build_manifest(
         "versions": library_versions(),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _sharding(config: SelectionConfig) -> dict[str, int] | None:
+    """Return what each shard was to pick, None without shards; rounds are then the merge's."""
+    if config.num_shards == 1 or config.strategy == "random":
+        return None
+    return {"num_shards": config.num_shards, "shard_budget": config.for_a_shard().budget}
 
 
 def _quota_report(config: SelectionConfig, picked: pl.DataFrame) -> dict[str, dict[str, int]]:

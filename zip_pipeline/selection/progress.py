@@ -26,7 +26,12 @@ FATE_OF_MISFIT = {Fit.OVER_BUDGET: Fate.OVER_BUDGET, Fit.QUOTA: Fate.QUOTA}
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a selection has come."""
+    """How far a selection has come.
+
+    ``used`` and ``budget`` are in ``unit``, ``rate`` in units per second; ``rate`` and
+    ``remaining_seconds`` are None while nobody knows. Round 0 comes before the first round, with
+    the estimated time of the whole selection as ``remaining_seconds``.
+    """
 
     round: int
     num_picked: int
@@ -34,6 +39,9 @@ class Progress:
     budget: int
     unit: str
     seconds: float
+    phase: str = "Selecting"
+    rate: float | None = None
+    remaining_seconds: float | None = None
 
 
 @dataclass

@@ -21,8 +21,9 @@ from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.ledger import build_ledger
 from zip_pipeline.selection.manifest import build_manifest, measure_ratios
 from zip_pipeline.selection.ordering import Ordering, reference_ordering
+from zip_pipeline.selection.play import ProgressHook
 from zip_pipeline.selection.progress import Fate, Progress, Run
-from zip_pipeline.selection.select import ProgressHook, Selection
+from zip_pipeline.selection.select import Selection
 
 # What the published code writes over the ratio of a sample that is out of the running.
 _DROPPED = 1_000_000.0

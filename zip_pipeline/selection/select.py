@@ -1,34 +1,47 @@
 """Pool and configuration to picks, ledger and manifest: the same work for CLI and Dagster."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 
-from zip_pipeline.compression.deflate_processes import DeflateMeasurer
-from zip_pipeline.compression.indexed_set import IndexedSet, LocalSet
 from zip_pipeline.compression.selected_set import worker_count
 from zip_pipeline.compression.state import texts_of
-from zip_pipeline.compression.text_file import TemporaryTexts, TextFile
-from zip_pipeline.compression.zstd_set import ZstdSet
+from zip_pipeline.compression.text_file import TemporaryTexts
 from zip_pipeline.samples import Stage
-from zip_pipeline.selection.budget import Budget
-from zip_pipeline.selection.candidates import Candidates, Measured, measure, picked_tokens
+from zip_pipeline.selection.candidates import Candidates, measure, picked_tokens
 from zip_pipeline.selection.checkpoint import Checkpoint
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.ledger import build_ledger
-from zip_pipeline.selection.long_range import LongRangeEngine
 from zip_pipeline.selection.manifest import build_manifest, measure_ratios
-from zip_pipeline.selection.progress import Progress, Run
-from zip_pipeline.selection.rounds import Engine, run_rounds
-from zip_pipeline.selection.strategies.ordered import fill_in_order, random_order
-from zip_pipeline.selection.zip import ZipEngine
+from zip_pipeline.selection.play import ProgressHook, play, used_budget
+from zip_pipeline.selection.ray_cluster import ray_runner
+from zip_pipeline.selection.sharded import play_sharded, run_here
 
-ProgressHook = Callable[[Progress], None]
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where shards are done.
+
+    Args:
+        address: of a Ray cluster, ``local`` to start one; None for this process.
+        folder: where shards lie meanwhile, under the same path on every node; None: beside the
+            checkpoint, or else a temporary one.
+    """
+
+    address: str | None = None
+    folder: Path | None = None
+
+
+HERE = Cluster()
+
+
+def shards_beside(checkpoint: Path) -> Path:
+    """Return the folder of a selection's shards, beside its checkpoint."""
+    return checkpoint.with_name(f"{checkpoint.name}.shards")
 
 
 @dataclass(frozen=True)
@@ -113,22 +126,46 @@ def select_candidates(
     held_out: pl.DataFrame | None = None,
     inputs: Mapping[str, str] | None = None,
     counts: Mapping[str, int] | None = None,
+    cluster: Cluster = HERE,
 ) -> Selection:
-    """Select as :func:`select` does, from a pool that need not fit into memory."""
+    """Select as :func:`select` does, from a pool that need not fit into memory.
+
+    Args as there, but for the pool and
+        cluster: where the shards of ``config.num_shards`` above 1 are done; picks and ledger do
+            not depend on it.
+    """
     assert not config.reference_compat, "raw records go to select_reference"
     clock = [time.monotonic()]
     num_workers = worker_count(workers)
     pool = measure(candidates, config, tokenizer, num_workers)
     clock.append(time.monotonic())
-    budget = Budget(config.budget, pool.costs, candidates.index["source"], config.quotas)
     store = Checkpoint.of_texts(checkpoint, config, candidates.texts)
-    run = _run(pool, config, budget, store, num_workers, progress)
+    shards = None
+    if config.num_shards > 1 and config.strategy != "random":
+        run, shards = play_sharded(
+            pool,
+            config,
+            store,
+            workers=num_workers,
+            run_tasks=ray_runner(cluster.address, workers) if cluster.address else run_here,
+            folder=cluster.folder or (checkpoint and shards_beside(checkpoint)),
+            progress=progress,
+        )
+    else:
+        run = play(pool, config, store, workers=num_workers, progress=progress)
     clock.append(time.monotonic())
     tokens = pool.num_tokens
     if tokens is None:
         tokens = picked_tokens(candidates.texts, run.picks, tokenizer)
     ledger = build_ledger(
-        candidates.index, run, pool.pi, pl.Series(pool.num_bytes), tokens, duplicates, held_out
+        candidates.index,
+        run,
+        pool.pi,
+        pl.Series(pool.num_bytes),
+        tokens,
+        duplicates,
+        held_out,
+        shards=shards,
     )
     manifest = build_manifest(
         stage,
@@ -138,7 +175,7 @@ def select_candidates(
         inputs=inputs or {},
         counts=counts or {"num_rows_read": len(candidates.index)},
         num_rounds=run.num_rounds,
-        used=budget.used,
+        used=used_budget(pool, run),
     )
     manifest |= measure_ratios(candidates.texts.read(run.picks), candidates.texts)
     clock.append(time.monotonic())
@@ -160,58 +197,3 @@ def _aligned(state: pl.DataFrame, samples: pl.DataFrame) -> pl.DataFrame:
             "materialise compression_state for all batches of the pool"
         )
     return aligned
-
-
-def _run(
-    pool: Measured,
-    config: SelectionConfig,
-    budget: Budget,
-    store: Checkpoint,
-    workers: int,
-    progress: ProgressHook | None,
-) -> Run:
-    started = time.monotonic()
-    run = store.load() or Run.start(pool.pi)
-    for index in run.picks:
-        budget.take(index)
-    if config.strategy == "random":
-        ids = pool.candidates.index["sample_id"]
-        fill_in_order(run, budget, random_order(ids, config.seed))
-        return run
-    with engine_for(pool.candidates.texts, config, workers) as engine:
-        for after in run_rounds(run, budget, engine, (config.k1, config.k2, config.k3)):
-            store.save(after)
-            if progress:
-                seconds = time.monotonic() - started
-                num_picked = len(run.picks)
-                progress(
-                    Progress(
-                        run.num_rounds, num_picked, budget.used, config.budget, config.unit, seconds
-                    )
-                )
-    return run
-
-
-@contextmanager
-def engine_for(texts: TextFile, config: SelectionConfig, workers: int) -> Iterator[Engine]:
-    """Yield what measures the redundancy of samples as ``config`` says.
-
-    Args:
-        texts: the serialised samples.
-        config: strategy zip or long_range, codec and level.
-        workers: threads (zstd) or processes (DEFLATE); no result depends on their number.
-    """
-    level = config.resolved_level
-    if config.resolved_codec == "zstd":
-        yield _engine(config, texts, lambda _: LocalSet(texts, ZstdSet(workers, level)))
-        return
-    with DeflateMeasurer(texts, workers, level) as measurer:
-        yield _engine(config, texts, measurer.new_set)
-
-
-def _engine(
-    config: SelectionConfig, texts: TextFile, new_set: Callable[[str], IndexedSet]
-) -> Engine:
-    if config.strategy == "long_range":
-        return LongRangeEngine(texts.num_bytes, new_set, config.overhead_bytes)
-    return ZipEngine(new_set)
