@@ -1,5 +1,6 @@
 """Locks that end with the process that holds them, however it ends."""
 
+import contextlib
 import fcntl
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,23 @@ def locked(path: Path) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def shared_lock(path: Path) -> Iterator[None]:
+    """Keep :func:`locked` waiting for as long as the block lasts; many may do so at once.
+
+    The folder of the lock must be there: without it, there is nothing to lock yet. Who may not
+    write there holds a lock that is there already.
+    """
+    with contextlib.suppress(OSError):
+        path.touch()
+    if not path.exists():
+        yield
+        return
+    with path.open() as file:
+        fcntl.flock(file, fcntl.LOCK_SH)
         yield
 
 

@@ -18,6 +18,9 @@ from zip_pipeline.samples import Stage
 VERSION_FILES = ("subset.parquet", "ledger.parquet", "manifest.json")
 SECONDS_PER_DAY = 86_400.0
 _TEMPORARY = ".tmp-"
+# Who reads a few rows decodes little of a table in small groups; large pages compress better.
+_ROWS_PER_GROUP = 1 << 14
+_PAGE_BYTES = 1 << 22
 GENERATED = (
     "pool", "quarantine", "duplicates", "state", "checkpoints", "versions", "held_out", "models",
     "cache", "entropy_law",
@@ -71,7 +74,7 @@ class DataRoot:
         return self.path / "held_out" / f"{stage}.parquet"
 
     def batches(self, stage: Stage) -> list[str]:
-        """Return the names of all ingested batches, sorted."""
+        """Return the names of all stored batches, sorted; a compacted one holds many."""
         suffix = ".parquet"
         names = (self.path / "pool" / stage).glob(f"*{suffix}")
         return sorted(p.name.removesuffix(suffix) for p in names if not p.name.startswith("."))
@@ -81,7 +84,8 @@ class DataRoot:
         return VersionStore(self.path / "versions" / stage)
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Return when the content of a file, or the names in a folder, would survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -101,10 +105,10 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     temporary = Path(name)
     try:
         write(temporary)
-        _sync(temporary)
+        sync(temporary)
         temporary.chmod(0o644)
         temporary.replace(path)
-        _sync(path.parent)
+        sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -112,7 +116,14 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
 def write_table(path: Path, table: pl.DataFrame, metadata: Mapping[str, str]) -> None:
     """Write a table with string metadata to ``path``, atomically."""
     write_atomically(
-        path, lambda p: table.write_parquet(p, compression="zstd", metadata=dict(metadata))
+        path,
+        lambda p: table.write_parquet(
+            p,
+            compression="zstd",
+            row_group_size=_ROWS_PER_GROUP,
+            data_page_size=_PAGE_BYTES,
+            metadata=dict(metadata),
+        ),
     )
 
 
@@ -232,5 +243,5 @@ class VersionStore:
                 if (self.folder / version_name(number)).exists():
                     continue
                 raise error
-            _sync(self.folder)
+            sync(self.folder)
             return number

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from zip_pipeline.cli.compact_command import compact_batches
 from zip_pipeline.cli.console import ReadableErrors
 from zip_pipeline.cli.demo_command import demo
 from zip_pipeline.cli.history_commands import diff, trace
@@ -49,6 +50,7 @@ app.command("select")(select)
 app.command("ratio")(ratio)
 app.command("trace")(trace)
 app.command("diff")(diff)
+app.command("compact")(compact_batches)
 app.command("train-plan")(train_plan)
 
 

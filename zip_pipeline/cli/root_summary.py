@@ -1,7 +1,6 @@
 """What a data root holds after a run, in tables for people."""
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
 import polars as pl
@@ -12,9 +11,10 @@ from rich.padding import Padding
 from zip_pipeline.cli.console import new_table
 from zip_pipeline.cli.law_summary import show_law
 from zip_pipeline.cli.summary import show_selection, words_of_counts
-from zip_pipeline.pool.ingest import batch_metadata
+from zip_pipeline.pool.members import whole_members
 from zip_pipeline.samples import STAGES, Stage
 from zip_pipeline.storage import DataRoot
+from zip_pipeline.stored_batches import batches_stay, scan_quarantine
 
 _NUM_BATCHES = 20
 _COUNTS = ("num_rows_read", "num_samples", "num_quarantined", "num_duplicates")
@@ -39,7 +39,10 @@ def show_data_root(
 
 
 def _show_batches(console: Console, root: DataRoot, stage: Stage) -> None:
-    counts = {b: found for b in root.batches(stage) if (found := _counts(root, stage, b))}
+    counts = {
+        member.batch: {name: int(member.metadata[name]) for name in _COUNTS}
+        for member in whole_members(root, stage)
+    }
     if not counts:
         console.print("No batch is ingested.\n")
         return
@@ -52,23 +55,16 @@ def _show_batches(console: Console, root: DataRoot, stage: Stage) -> None:
     table.add_section()
     table.add_row(f"{len(counts)} batches", *(f"{total:,}" for total in totals), style="bold")
     console.print(table)
-    tables = [root.quarantine(stage, batch) for batch in counts]
-    if reasons := _quarantine_reasons(tables):
-        words = f"Quarantined: {words_of_counts(reasons)}; rows in {escape(str(tables[0].parent))}"
+    if reasons := _quarantine_reasons(root, stage):
+        folder = root.path / "quarantine" / stage
+        words = f"Quarantined: {words_of_counts(reasons)}; rows in {escape(str(folder))}"
         console.print(f"{words}\n", soft_wrap=True)
 
 
-def _counts(root: DataRoot, stage: Stage, batch: str) -> dict[str, int]:
-    """Return a batch's counts, nothing for one whose ingestion was stopped half-way."""
-    try:
-        metadata = batch_metadata(root, stage, batch)
-    except ValueError:
-        return {}
-    return {name: int(metadata[name]) for name in _COUNTS}
-
-
-def _quarantine_reasons(tables: Sequence[Path]) -> dict[str, int]:
-    reasons = pl.concat([pl.read_parquet(table, columns=["reason"]) for table in tables])["reason"]
+def _quarantine_reasons(root: DataRoot, stage: Stage) -> dict[str, int]:
+    with batches_stay(root, stage):
+        scans = [scan_quarantine(root, stage, member) for member in whole_members(root, stage)]
+        reasons = pl.concat([scan.select("reason").collect() for scan in scans])["reason"]
     return dict(reasons.value_counts(sort=True).iter_rows())
 
 

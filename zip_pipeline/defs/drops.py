@@ -3,8 +3,9 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from zip_pipeline.pool.drops import SIDECAR_SUFFIX, is_batch_name, snapshot
+from zip_pipeline.pool.drops import RESERVED_NAME, SIDECAR_SUFFIX, is_batch_name, snapshot
 from zip_pipeline.storage import fingerprint
+from zip_pipeline.stored_batches import is_compacted
 
 # What Dagster forbids in a partition key, and what a file name has no room for.
 FORBIDDEN_IN_KEYS = ("...", "\a", "\b", "\f", "\n", "\r", "\t", "\v", "\0")
@@ -67,4 +68,4 @@ def _why_unusable(name: str) -> str | None:
     forbidden = [part for part in FORBIDDEN_IN_KEYS if part in name]
     if forbidden:
         return f"the name contains {', '.join(map(repr, forbidden))}"
-    return None
+    return RESERVED_NAME if is_compacted(name) else None

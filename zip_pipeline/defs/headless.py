@@ -18,6 +18,7 @@ from dagster._core.errors import (
 )
 
 from zip_pipeline.defs.code_location import code_location
+from zip_pipeline.defs.compacted_partitions import tidy_partitions
 from zip_pipeline.defs.drops import list_drops
 from zip_pipeline.defs.history import claim_history, open_instance
 from zip_pipeline.defs.ingested import is_ingested
@@ -61,6 +62,13 @@ class HeadlessRun:
             self._instance.add_dynamic_partitions(partitions_name(stage), [batch])
             self._execute(ingest_job_name(stage), f"{stage} {batch}", {"partition_key": batch})
         return len(drops.found) + len(drops.unusable)
+
+    def tidy(self, stage: Stage) -> None:
+        """Let the partitions follow a compaction from the command line, which knows no history."""
+        try:
+            tidy_partitions(self._instance, self._root, stage)
+        except ValueError as error:
+            self.failures.append(f"{stage}: {error}")
 
     def select(self, stage: Stage) -> bool:
         """Select the subset of a stage and check it; return whether all is well."""
@@ -164,6 +172,7 @@ def run_graph(data_root: Path, working_folder: Path, *, until: Step = "law") -> 
             print(f"{data_root / 'raw'}: no drops", flush=True)
         stages = [stage for stage in STAGES if DataRoot(data_root).batches(stage)]
         for stage in stages:
+            run.tidy(stage)
             may_train = run.select(stage) and until != "subset" and run.probe(stage)
             if may_train and until == "law":
                 run.train(stage)

@@ -1,6 +1,6 @@
 """The partitioned assets: samples of a drop, and their compression state."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import dagster as dg
@@ -10,9 +10,12 @@ from zip_pipeline.defs.drops import fingerprint_of
 from zip_pipeline.defs.metadata import counts_table, table_metadata
 from zip_pipeline.defs.partitions import BATCHES, compression_state_key, raw_pool_key
 from zip_pipeline.defs.resources import DataRootResource
-from zip_pipeline.pool.ingest import IngestResult, ingest_drop
+from zip_pipeline.pool.batches import batch_metadata, read_batch, read_quarantine
+from zip_pipeline.pool.ingest import ingest_drop
 from zip_pipeline.pool.states import read_state, state_metadata, write_state
-from zip_pipeline.samples import Stage
+from zip_pipeline.samples import Stage, pool_schema
+from zip_pipeline.storage import DataRoot
+from zip_pipeline.stored_batches import is_compacted
 
 OWNERS = ["team:data"]
 RAW_POOL_CODE_VERSION = "1"
@@ -53,17 +56,21 @@ def raw_pool_asset(stage: Stage) -> dg.AssetsDefinition:
         ],
     )
     def raw_pool(context: dg.AssetExecutionContext, data_root: DataRootResource) -> Results:
-        batch = context.partition_key
-        # Taken before reading: a drop that changes meanwhile is then seen as changed.
-        stat_fingerprint = fingerprint_of(data_root.root.raw(stage) / batch) or ""
-        result = ingest_drop(data_root.root, stage, batch)
+        root, batch = data_root.root, context.partition_key
+        looks: dict[str, Any] = {}
+        # A compacted batch has no drop: it is described as it is stored.
+        if not is_compacted(batch):
+            # Taken before reading: a drop that changes meanwhile is then seen as changed.
+            looks = {DROP_FINGERPRINT: fingerprint_of(root.raw(stage) / batch) or ""}
+            ingest_drop(root, stage, batch)
+        counts = batch_metadata(root, stage, batch)
         yield dg.MaterializeResult(
             asset_key=key,
-            metadata=_raw_pool_metadata(result) | {DROP_FINGERPRINT: stat_fingerprint},
-            data_version=dg.DataVersion(result.fingerprint),
+            metadata=describe_pool(root, stage, batch) | looks,
+            data_version=dg.DataVersion(counts["fingerprint"]),
         )
-        yield _share_check("rejected_share", batch, result, result.quarantine, MAX_REJECTED_SHARE)
-        yield _share_check("duplicate_share", batch, result, result.duplicates, MAX_DUPLICATE_SHARE)
+        yield _share_check("rejected_share", batch, counts, "num_quarantined", MAX_REJECTED_SHARE)
+        yield _share_check("duplicate_share", batch, counts, "num_duplicates", MAX_DUPLICATE_SHARE)
 
     return raw_pool
 
@@ -100,32 +107,31 @@ def compression_state_asset(stage: Stage) -> dg.AssetsDefinition:
         assert stored is not None
         yield dg.MaterializeResult(
             asset_key=key,
-            metadata=_state_metadata(state) | {POOL_FINGERPRINT: stored["pool_fingerprint"]},
+            metadata=describe_state(state) | {POOL_FINGERPRINT: stored["pool_fingerprint"]},
             data_version=dg.DataVersion(stored["fingerprint"]),
         )
-        samples = pl.read_parquet(
-            root.samples(stage, batch), columns=["sample_id"], glob=False, hive_partitioning=False
-        )
-        yield _coverage_check(batch, samples, state)
+        yield _coverage_check(batch, read_batch(root, stage, batch, ["sample_id"]), state)
 
     return compression_state
 
 
-def _raw_pool_metadata(result: IngestResult) -> dict[str, Any]:
+def describe_pool(root: DataRoot, stage: Stage, batch: str) -> dict[str, Any]:
+    """Return what the pool partition of an ingested batch tells: counts, formats, sources."""
+    counts = batch_metadata(root, stage, batch)
+    samples = read_batch(root, stage, batch, ["format", "source"])
+    quarantine = read_quarantine(root, stage, batch, ["reason"])
     return {
-        "num_rows_read": result.num_rows_read,
-        "num_samples": result.samples.height,
-        "num_quarantined": result.quarantine.height,
-        "num_duplicates": result.duplicates.height,
-        "formats": counts_table(result.samples, "format"),
-        "top_sources": counts_table(result.samples, "source"),
-        "quarantine_reasons": counts_table(result.quarantine, "reason"),
-        POOL_FINGERPRINT: result.fingerprint,
-        **table_metadata(result.samples),
+        **{name: int(counts[name]) for name in counts if name.startswith("num_")},
+        "formats": counts_table(samples, "format"),
+        "top_sources": counts_table(samples, "source"),
+        "quarantine_reasons": counts_table(quarantine, "reason"),
+        POOL_FINGERPRINT: counts["fingerprint"],
+        **table_metadata(pool_schema(stage).to_frame(), samples.height),
     }
 
 
-def _state_metadata(state: pl.DataFrame) -> dict[str, Any]:
+def describe_state(state: pl.DataFrame) -> dict[str, Any]:
+    """Return what the state partition of a batch tells: totals and the mean ratio."""
     totals = state.select(pl.col("num_bytes", "num_tokens", "deflate_bytes", "zstd_bytes").sum())
     return {
         "num_samples": state.height,
@@ -136,15 +142,16 @@ def _state_metadata(state: pl.DataFrame) -> dict[str, Any]:
 
 
 def _share_check(
-    name: str, batch: str, result: IngestResult, rows: pl.DataFrame, threshold: float
+    name: str, batch: str, counts: Mapping[str, str], counted: str, threshold: float
 ) -> dg.AssetCheckResult:
-    """Return the check that at most ``threshold`` of the rows read are among ``rows``."""
-    share = rows.height / max(result.num_rows_read, 1)
+    """Return the check that at most ``threshold`` of the rows read are those ``counted``."""
+    num_rows, num_rows_read = int(counts[counted]), int(counts["num_rows_read"])
+    share = num_rows / max(num_rows_read, 1)
     return dg.AssetCheckResult(
         check_name=name,
         passed=share <= threshold,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{batch}: {rows.height:,} of {result.num_rows_read:,} rows ({share:.2%}), "
+        description=f"{batch}: {num_rows:,} of {num_rows_read:,} rows ({share:.2%}), "
         f"allowed are {threshold:.0%}",
         metadata={"batch": batch, "share": share, "threshold": threshold},
     )

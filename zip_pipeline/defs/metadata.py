@@ -29,14 +29,19 @@ COLUMN_DESCRIPTIONS = {
 }
 
 
-def table_metadata(table: pl.DataFrame) -> dict[str, dg.MetadataValue]:
-    """Return row count and column schema under the keys that Dagster shows on its own."""
+def table_metadata(table: pl.DataFrame, num_rows: int | None = None) -> dict[str, dg.MetadataValue]:
+    """Return row count and column schema under the keys that Dagster shows on its own.
+
+    Args:
+        table: the table.
+        num_rows: its rows, where ``table`` has only its columns.
+    """
     columns = [
         dg.TableColumn(name, str(dtype), description=COLUMN_DESCRIPTIONS.get(name))
         for name, dtype in table.schema.items()
     ]
     return {
-        "dagster/row_count": dg.MetadataValue.int(table.height),
+        "dagster/row_count": dg.MetadataValue.int(table.height if num_rows is None else num_rows),
         "dagster/column_schema": dg.MetadataValue.table_schema(dg.TableSchema(columns)),
     }
 

@@ -1,15 +1,17 @@
 """All batches of a stage as one pool."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 import polars as pl
 
-from zip_pipeline.pool.batches import IngestResult, batch_metadata, read_batch
+from zip_pipeline.pool.batches import IngestResult, check_columns
 from zip_pipeline.pool.deduplicate import split_duplicates
 from zip_pipeline.pool.held_out_set import HeldOut, read_held_out
+from zip_pipeline.pool.members import Member, members, scan_rows
 from zip_pipeline.samples import Stage, pool_schema
 from zip_pipeline.storage import DataRoot, fingerprint
+from zip_pipeline.stored_batches import batches_stay
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,7 @@ class AssembledPool:
 
     Args:
         samples: the pool table, batches in the order of their names; of equal samples the first.
+            It may have some of its columns only, then so has ``held_out``.
         duplicates: samples that repeat one of an earlier batch, and that sample.
         held_out: the samples of the batches that are kept for evaluation.
         frozen: the held-out set of the stage, None where there is none.
@@ -51,15 +54,31 @@ class AssembledPool:
         """Return the number of samples kept for evaluation."""
         return self.held_out.height
 
+    @property
+    def counts(self) -> dict[str, int]:
+        """Return what became of all rows, as a version records it."""
+        return {
+            "num_rows_read": self.num_rows_read,
+            "num_quarantined": self.num_quarantined,
+            "num_duplicates": self.num_duplicates,
+            "num_held_out": self.num_held_out,
+        }
 
-def _assemble(
-    stage: Stage,
-    tables: Mapping[str, pl.DataFrame],
+
+def assemble(
+    tables: Iterable[pl.DataFrame],
     metadata: Mapping[str, Mapping[str, str]],
-    frozen: HeldOut | None = None,
+    freeze: Callable[[pl.DataFrame], HeldOut | None],
 ) -> AssembledPool:
-    parts = [pool_schema(stage).to_frame(), *tables.values()]
-    samples, duplicates = split_duplicates(pl.concat(parts, rechunk=False))
+    """Return tables of samples as one pool, in their order.
+
+    Args:
+        tables: some or all columns of a pool table, at least ``sample_id`` and its place.
+        metadata: fingerprint and counts of each batch.
+        freeze: returns the held-out set, given all samples without duplicates.
+    """
+    samples, duplicates = split_duplicates(pl.concat(tables, rechunk=False))
+    frozen = freeze(samples)
     samples, held_out = frozen.split(samples) if frozen else (samples, samples.clear())
 
     def total(key: str) -> int:
@@ -79,12 +98,12 @@ def _assemble(
 
 def assemble_results(stage: Stage, results: Mapping[str, IngestResult]) -> AssembledPool:
     """Return the pool of batches that are in memory, in the order of the mapping."""
-    tables = {batch: result.samples for batch, result in results.items()}
-    return _assemble(stage, tables, {b: result.metadata() for b, result in results.items()})
+    tables = [pool_schema(stage).to_frame(), *(result.samples for result in results.values())]
+    return assemble(tables, {b: result.metadata() for b, result in results.items()}, lambda _: None)
 
 
 def assemble_pool(root: DataRoot, stage: Stage) -> AssembledPool:
-    """Return the pool of all ingested batches of a stage.
+    """Return the pool of all ingested batches of a stage, whole in memory.
 
     Batches come in the order of their names; a sample that an earlier batch has is left out and
     recorded, so batches stay independent of one another on disk. So is what the stage holds out.
@@ -93,10 +112,16 @@ def assemble_pool(root: DataRoot, stage: Stage) -> AssembledPool:
         ValueError: a batch is incomplete, as after a stopped ingestion, or the file of held-out
             samples is wrong.
     """
-    batches = root.batches(stage)
-    metadata = {batch: batch_metadata(root, stage, batch) for batch in batches}
-    tables = {batch: read_batch(root, stage, batch) for batch in batches}
-    return _assemble(stage, tables, metadata, read_held_out(root, stage))
+    with batches_stay(root, stage):
+        found = members(root, stage)
+        tables = [pool_schema(stage).to_frame(), *(_read(root, stage, member) for member in found)]
+    metadata = {member.batch: member.metadata for member in found}
+    return assemble(tables, metadata, lambda _: read_held_out(root, stage))
+
+
+def _read(root: DataRoot, stage: Stage, member: Member) -> pl.DataFrame:
+    check_columns(root, stage, member.stored_in)
+    return scan_rows(root.samples(stage, member.stored_in), member).collect()
 
 
 def pool_fingerprint(root: DataRoot, stage: Stage) -> str:
@@ -105,7 +130,5 @@ def pool_fingerprint(root: DataRoot, stage: Stage) -> str:
     Raises:
         ValueError: a batch is incomplete, as after a stopped ingestion.
     """
-    batches = root.batches(stage)
-    metadata = [batch_metadata(root, stage, batch) for batch in batches]
-    pairs = zip(batches, metadata, strict=True)
-    return fingerprint(part for batch, m in pairs for part in (batch, m["fingerprint"]))
+    found = members(root, stage)
+    return fingerprint(part for member in found for part in (member.batch, member.fingerprint))

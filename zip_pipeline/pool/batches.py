@@ -1,18 +1,21 @@
 """Ingested batches on disk: three tables that belong together."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import chain
 
 import polars as pl
 
 from zip_pipeline.samples import Stage, pool_schema
 from zip_pipeline.storage import DataRoot, fingerprint, read_metadata, write_table
-
-_METADATA_KEYS = (
-    "fingerprint",
-    "num_rows_read",
-    "num_samples",
-    "num_quarantined",
-    "num_duplicates",
+from zip_pipeline.stored_batches import (
+    BATCH_METADATA,
+    Member,
+    batches_stay,
+    is_compacted,
+    live_members,
+    scan_quarantine,
+    scan_rows,
 )
 
 BATCH_DUPLICATES_SCHEMA = pl.Schema(
@@ -71,7 +74,7 @@ def batch_fingerprint(
         value
         for table in tables
         for column in table.iter_columns()
-        for value in (column.name, str(len(column)), *column.cast(pl.String).fill_null(""))
+        for value in chain([column.name, str(len(column))], column.cast(pl.String).fill_null(""))
     )
 
 
@@ -82,23 +85,24 @@ def write_batch(root: DataRoot, stage: Stage, batch: str, result: IngestResult) 
     :func:`batch_metadata` refuses.
     """
     metadata = result.metadata()
-    write_table(root.quarantine(stage, batch), result.quarantine, metadata)
-    write_table(root.duplicates(stage, batch), result.duplicates, metadata)
-    write_table(root.samples(stage, batch), result.samples, metadata)
+    with batches_stay(root, stage):
+        write_table(root.quarantine(stage, batch), result.quarantine, metadata)
+        write_table(root.duplicates(stage, batch), result.duplicates, metadata)
+        write_table(root.samples(stage, batch), result.samples, metadata)
 
 
-def batch_metadata(root: DataRoot, stage: Stage, batch: str) -> dict[str, str]:
-    """Return a batch's fingerprint and counts, without reading its rows.
+def stored_metadata(root: DataRoot, stage: Stage, stored: str) -> dict[str, str]:
+    """Return the metadata of the pool table of a stored batch.
 
     Raises:
-        ValueError: the batch is not ingested, or its tables do not belong together.
+        ValueError: there is no such stored batch, or its tables do not belong together.
     """
     paths = (
-        root.samples(stage, batch),
-        root.quarantine(stage, batch),
-        root.duplicates(stage, batch),
+        root.samples(stage, stored),
+        root.quarantine(stage, stored),
+        root.duplicates(stage, stored),
     )
-    remedy = f"ingest the batch {batch!r} of {stage} again"
+    remedy = _remedy(root, stage, stored)
     for path in paths:
         if not path.exists():
             raise ValueError(f"{path}: the file is missing; {remedy}")
@@ -111,7 +115,54 @@ def batch_metadata(root: DataRoot, stage: Stage, batch: str) -> dict[str, str]:
             f"{paths[0]}: the tables of the batch differ in fingerprint, as after a stopped "
             f"ingestion; {remedy}"
         )
-    return {key: value for key, value in metadata[0].items() if key in _METADATA_KEYS}
+    return metadata[0]
+
+
+def _remedy(root: DataRoot, stage: Stage, stored: str) -> str:
+    if not is_compacted(stored):
+        return f"ingest the batch {stored!r} of {stage} again"
+    if root.samples(stage, stored).exists():
+        return f"remove what is left of {stored!r} and ingest the drops of {stage} again"
+    return "what it held is in another compacted batch by now, so delete its partition"
+
+
+def stored_in(root: DataRoot, stage: Stage, batch: str) -> str:
+    """Return the stored batch that holds a batch: a compacted one, or that of its own name."""
+    member = _compacted_member(root, stage, batch)
+    return member.stored_in if member else batch
+
+
+def _compacted_member(root: DataRoot, stage: Stage, batch: str) -> Member | None:
+    if root.samples(stage, batch).exists():
+        return None
+    compacted = [name for name in root.batches(stage) if is_compacted(name)]
+    found = live_members({name: stored_metadata(root, stage, name) for name in compacted})
+    return next((member for member in found if member.batch == batch), None)
+
+
+def find_member(root: DataRoot, stage: Stage, batch: str) -> Member:
+    """Return where the rows of a batch lie, or all rows of a compacted batch.
+
+    They stay there within a block of :func:`.batches_stay` only.
+
+    Raises:
+        ValueError: the batch is not ingested, or its tables do not belong together.
+    """
+    member = _compacted_member(root, stage, batch)
+    if member is not None:
+        return member
+    metadata = stored_metadata(root, stage, batch)
+    return Member(batch, batch, 0, {key: metadata[key] for key in BATCH_METADATA})
+
+
+def batch_metadata(root: DataRoot, stage: Stage, batch: str) -> dict[str, str]:
+    """Return a batch's fingerprint and counts, without reading its rows.
+
+    Raises:
+        ValueError: the batch is not ingested, or its tables do not belong together.
+    """
+    with batches_stay(root, stage):
+        return dict(find_member(root, stage, batch).metadata)
 
 
 def is_ingested(root: DataRoot, stage: Stage, batch: str) -> bool:
@@ -123,25 +174,38 @@ def is_ingested(root: DataRoot, stage: Stage, batch: str) -> bool:
     return True
 
 
-def read_batch(root: DataRoot, stage: Stage, batch: str) -> pl.DataFrame:
-    """Return the samples of a batch (``pool_schema``).
+def read_batch(
+    root: DataRoot, stage: Stage, batch: str, columns: Sequence[str] | None = None
+) -> pl.DataFrame:
+    """Return the samples of a batch (``pool_schema``), or some of their columns.
 
     Raises:
         ValueError: as :func:`batch_metadata`, or the table has other columns.
     """
-    batch_metadata(root, stage, batch)
+    with batches_stay(root, stage):
+        member = find_member(root, stage, batch)
+        check_columns(root, stage, member.stored_in)
+        rows = scan_rows(root.samples(stage, member.stored_in), member)
+        return (rows if columns is None else rows.select(columns)).collect()
+
+
+def check_columns(root: DataRoot, stage: Stage, batch: str) -> None:
+    """Raise ValueError where the pool table of a batch has other columns than ``pool_schema``."""
     path = root.samples(stage, batch)
-    table = pl.read_parquet(path, glob=False, hive_partitioning=False)
-    if table.schema != pool_schema(stage):
-        raise ValueError(f"{path}: the columns are of another release; ingest {batch!r} again")
-    return table
+    found = pl.scan_parquet(path, glob=False, hive_partitioning=False).collect_schema()
+    if found != pool_schema(stage):
+        remedy = f"ingest {'the drops in ' if is_compacted(batch) else ''}{batch!r} again"
+        raise ValueError(f"{path}: the columns are of another release; {remedy}")
 
 
-def read_quarantine(root: DataRoot, stage: Stage, batch: str) -> pl.DataFrame:
-    """Return the rejected rows of a batch (``QUARANTINE_SCHEMA``).
+def read_quarantine(
+    root: DataRoot, stage: Stage, batch: str, columns: Sequence[str] | None = None
+) -> pl.DataFrame:
+    """Return the rejected rows of a batch (``QUARANTINE_SCHEMA``), or some of their columns.
 
     Raises:
         ValueError: as :func:`batch_metadata`.
     """
-    batch_metadata(root, stage, batch)
-    return pl.read_parquet(root.quarantine(stage, batch), glob=False, hive_partitioning=False)
+    with batches_stay(root, stage):
+        rows = scan_quarantine(root, stage, find_member(root, stage, batch))
+        return (rows if columns is None else rows.select(columns)).collect()

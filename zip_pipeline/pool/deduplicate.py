@@ -29,7 +29,9 @@ def split_duplicates(samples: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]
     """
     is_first = samples.get_column("sample_id").is_first_distinct()
     firsts = samples.filter(is_first)
-    places = firsts.select("sample_id", pl.col(_PLACE).name.prefix("first_"))
-    repeats = samples.filter(~is_first).select("sample_id", *_PLACE)
+    repeats = samples.select("sample_id", *_PLACE).filter(~is_first)
+    # A join with all first samples would build a table of the whole pool.
+    is_repeated = firsts["sample_id"].is_in(repeats["sample_id"].unique().implode())
+    places = firsts.select("sample_id", pl.col(_PLACE).name.prefix("first_")).filter(is_repeated)
     duplicates = repeats.join(places, on="sample_id", how="left", maintain_order="left")
     return firsts, duplicates.match_to_schema(DUPLICATES_SCHEMA)

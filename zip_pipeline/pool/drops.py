@@ -10,9 +10,11 @@ from zip_pipeline.pool.formats import format_named
 from zip_pipeline.pool.readers import data_files
 from zip_pipeline.samples import Stage
 from zip_pipeline.storage import DataRoot
+from zip_pipeline.stored_batches import is_compacted
 
 SIDECAR_SUFFIX = ".batch.toml"
 UNFINISHED_SUFFIXES = (".tmp", ".part", ".crdownload")
+RESERVED_NAME = "such a name is that of a compacted batch"
 _SIDECAR_KEYS = ("format", "source")
 
 Snapshot: TypeAlias = tuple[tuple[str, int, int, int], ...]
@@ -40,6 +42,8 @@ def check_batch_name(batch: str) -> None:
     Raises:
         ValueError: it is empty, leads elsewhere or is reserved.
     """
+    if is_compacted(batch):
+        raise ValueError(f"batch {batch!r}: {RESERVED_NAME}; give the drop another name")
     if not batch or Path(batch).name != batch or not is_batch_name(batch):
         raise ValueError(
             f"batch {batch!r} is no name of a drop; expected the name of a file or folder in the "

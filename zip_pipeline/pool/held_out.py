@@ -2,16 +2,18 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from zip_pipeline.locks import locked
 from zip_pipeline.pool.held_out_set import HeldOut, read_held_out
 from zip_pipeline.samples import STAGES, Stage
 from zip_pipeline.storage import DataRoot, write_table
+from zip_pipeline.stored_batches import batches_stay, scan_rows, stored_members
 from zip_pipeline.training_file import TRAINING_FILE, read_training_table
 
 TABLE = "held_out"
@@ -94,14 +96,10 @@ def is_held_out(samples: pl.DataFrame, settings: HeldOutSettings) -> pl.Series:
         Booleans, shape (samples,).
     """
     key = settings.seed.to_bytes(8, "little")
-    draws = [hashlib.blake2b(i.encode(), digest_size=8, key=key) for i in samples["sample_id"]]
-    table = pl.DataFrame(
-        {
-            "source": samples["source"],
-            "draw": [int.from_bytes(draw.digest(), "little") for draw in draws],
-        },
-        schema={"source": pl.String, "draw": pl.UInt64},
-    )
+    draws = (hashlib.blake2b(i.encode(), digest_size=8, key=key) for i in samples["sample_id"])
+    numbers = (int.from_bytes(draw.digest(), "little") for draw in draws)
+    draw = pl.Series(np.fromiter(numbers, np.uint64, len(samples)))
+    table = pl.DataFrame({"source": samples["source"], "draw": draw})
     num_samples = pl.len().over("source")
     num_held_out = (num_samples * settings.share).round().clip(0, settings.max_source_samples)
     is_drawn = pl.col("draw").rank("ordinal").over("source") <= num_held_out
@@ -112,7 +110,11 @@ def is_held_out(samples: pl.DataFrame, settings: HeldOutSettings) -> pl.Series:
 
 
 def freeze_held_out(
-    root: DataRoot, stage: Stage, samples: pl.DataFrame, settings: HeldOutSettings
+    root: DataRoot,
+    stage: Stage,
+    samples: pl.DataFrame,
+    settings: HeldOutSettings,
+    rows: Callable[[pl.DataFrame], pl.DataFrame] = lambda held: held,
 ) -> HeldOut | None:
     """Draw what each new source of a pool holds out, and write it for good.
 
@@ -126,6 +128,7 @@ def freeze_held_out(
         stage: ``sft`` or ``preference``.
         samples: the pool as it is now; of a sample that two sources have, the first one counts.
         settings: how many samples of which sources.
+        rows: returns the pool table of some of the samples, where ``samples`` are not whole.
 
     Returns:
         The frozen set; None where the pool is too small to hold anything out.
@@ -143,7 +146,7 @@ def freeze_held_out(
         if frozen is not None and fresh.is_empty():
             return frozen
         _check_sources(root, settings)
-        held = fresh.filter(is_held_out(fresh, settings))
+        held = rows(fresh.filter(is_held_out(fresh, settings)))
         if frozen is None and held.is_empty():
             return None
         _require_rest(root, stage, held, samples, settings)
@@ -174,7 +177,7 @@ def _write(
     settings: HeldOutSettings,
 ) -> None:
     before = frozen.samples if frozen else held.clear()
-    seen = {*(frozen.seen_sources if frozen else ()), *samples["source"]}
+    seen = {*(frozen.seen_sources if frozen else ()), *samples["source"].unique()}
     whole = {*(frozen.whole_sources if frozen else ()), *settings.whole_sources}
     grown = HeldOut(pl.concat([before, held]))
     described = {
@@ -188,11 +191,13 @@ def _write(
 
 
 def _check_sources(root: DataRoot, settings: HeldOutSettings) -> None:
-    # The settings are those of both stages, so a source need not be in this one.
-    tables = [root.samples(stage, batch) for stage in STAGES for batch in root.batches(stage)]
     missing = set(settings.whole_sources)
-    for table in tables if missing else []:
-        missing -= set(pl.read_parquet(table, columns=["source"])["source"].unique())
+    # The settings are those of both stages, so a source need not be in this one.
+    for stage in STAGES if missing else ():
+        with batches_stay(root, stage):
+            for member in stored_members(root, stage):
+                rows = scan_rows(root.samples(stage, member.stored_in), member)
+                missing -= set(rows.select(pl.col("source").unique()).collect()["source"])
     if missing:
         raise ValueError(
             f"{root.path / TRAINING_FILE}: [{TABLE}] whole_sources names {sorted(missing)[0]!r}, "

@@ -1,51 +1,40 @@
 """The batches of a stage, and where the rows of each one lie."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
-from zip_pipeline.pool.batches import batch_metadata
+from zip_pipeline.pool.batches import stored_metadata
 from zip_pipeline.samples import Stage
 from zip_pipeline.storage import DataRoot
+from zip_pipeline.stored_batches import (
+    Member,
+    batches_stay,
+    is_compacted,
+    live_members,
+    scan_rows,
+)
 
-
-@dataclass(frozen=True)
-class Member:
-    """One batch, as a slice of a stored table.
-
-    Its samples are the rows ``offset`` to ``offset + num_samples`` of the pool table of
-    ``stored_in``, and so are those of the stored compression state. Readers take slices in the
-    order of :func:`members`, never whole tables, so that the order of the pool (sorted names of
-    batches, then reading order) does not depend on where a batch is stored.
-
-    Args:
-        batch: its name.
-        stored_in: the stored batch whose files hold its rows; its own name, as each stored batch
-            has one member today.
-        offset: the first row of its samples.
-        metadata: its fingerprint and counts, as :func:`.batch_metadata` gives them.
-    """
-
-    batch: str
-    stored_in: str
-    offset: int
-    metadata: Mapping[str, str]
-
-    @property
-    def num_samples(self) -> int:
-        """The number of its samples."""
-        return int(self.metadata["num_samples"])
-
-    @property
-    def fingerprint(self) -> str:
-        """The hash of its content."""
-        return self.metadata["fingerprint"]
+__all__ = ["Member", "members", "scan_rows", "whole_members"]
 
 
 def members(root: DataRoot, stage: Stage) -> list[Member]:
     """Return all batches of a stage, in the order of their names, from metadata alone.
 
+    That order does not depend on which of them are compacted (:func:`.live_members`).
+
     Raises:
         ValueError: a batch is incomplete, as after a stopped ingestion.
     """
-    names = root.batches(stage)
-    return [Member(name, name, 0, batch_metadata(root, stage, name)) for name in names]
+    with batches_stay(root, stage):
+        stored = root.batches(stage)
+        return live_members({name: stored_metadata(root, stage, name) for name in stored})
+
+
+def whole_members(root: DataRoot, stage: Stage) -> list[Member]:
+    """Return those batches of a stage that are complete, in the order of their names."""
+    stored: dict[str, dict[str, str]] = {}
+    with batches_stay(root, stage):
+        for name in root.batches(stage):
+            try:
+                stored[name] = stored_metadata(root, stage, name)
+            except ValueError:
+                # Half a batch still supersedes the one of its name in a compacted batch.
+                stored |= {} if is_compacted(name) else {name: {}}
+    return [member for member in live_members(stored) if member.metadata]

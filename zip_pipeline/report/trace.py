@@ -2,7 +2,9 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,18 @@ import polars as pl
 
 from zip_pipeline.report.fates import NOT_IN_POOL, explain_fate
 from zip_pipeline.report.sample_ids import checked_prefix, only_one
+from zip_pipeline.report.sample_rows import (
+    copies_in,
+    held_out_tables,
+    ids_with,
+    ledgers,
+    pool_tables,
+    rows_of,
+    scan,
+)
 from zip_pipeline.samples import STAGES, Stage, serialised_text
 from zip_pipeline.storage import DataRoot
+from zip_pipeline.stored_batches import batches_stay, stored_members
 
 _ANSWERS = ("chosen", "rejected")
 
@@ -63,8 +75,15 @@ def trace_sample(root: DataRoot, sample_id: str, stages: Sequence[Stage] = STAGE
         ValueError: an id that is too short, unknown, or the prefix of several samples.
     """
     prefix = checked_prefix(sample_id)
+    with ExitStack() as stack:
+        for stage in stages:
+            stack.enter_context(batches_stay(root, stage))
+        return _trace(root, sample_id, prefix, stages)
+
+
+def _trace(root: DataRoot, sample_id: str, prefix: str, stages: Sequence[Stage]) -> Trace:
     # Ledgers of old versions know samples that have left the pool; they are only read for those.
-    found = _find(root, stages, prefix, _sample_tables) or _find(root, stages, prefix, _ledgers)
+    found = _find(root, stages, prefix, _samples) or _find(root, stages, prefix, ledgers)
     stage = next(iter(found), stages[0])
     full_id = only_one(set().union(*found.values()), sample_id, f"{root.path}: ")
     ledger_rows = _ledger_rows(root, stage, full_id)
@@ -94,8 +113,8 @@ def trace_in_ledger(ledger_file: Path, sample_id: str) -> Trace:
     prefix = checked_prefix(sample_id)
     _check_ledger(ledger_file)
     manifest = _manifest_beside(ledger_file)
-    names = _ids([ledger_file], prefix)
-    rows = pl.scan_parquet(ledger_file).filter(pl.col("sample_id").is_in(names)).collect()
+    names = ids_with([scan(ledger_file)], prefix)
+    rows = scan(ledger_file).filter(pl.col("sample_id").is_in(names)).collect()
     full_id = only_one(names, sample_id, f"{ledger_file}: ")
     origins = tuple(_origin(row, _copy_note(row)) for row in rows.iter_rows(named=True))
     fate = _fate(ledger_file.name, rows, manifest)
@@ -116,41 +135,23 @@ def _check_ledger(path: Path) -> None:
         )
 
 
-def _sample_tables(root: DataRoot, stage: Stage) -> list[Path]:
-    held_out = [root.held_out(stage)] if root.held_out(stage).exists() else []
-    return [root.samples(stage, batch) for batch in root.batches(stage)] + held_out
-
-
-def _ledgers(root: DataRoot, stage: Stage) -> list[Path]:
-    store = root.versions(stage)
-    return [store.path(number) / "ledger.parquet" for number in store.numbers()]
+def _samples(root: DataRoot, stage: Stage) -> list[pl.LazyFrame]:
+    return pool_tables(root, stage) + held_out_tables(root, stage)
 
 
 def _find(
     root: DataRoot,
     stages: Sequence[Stage],
     prefix: str,
-    tables: Callable[[DataRoot, Stage], list[Path]],
+    tables: Callable[[DataRoot, Stage], list[pl.LazyFrame]],
 ) -> dict[Stage, set[str]]:
-    found = {stage: _ids(tables(root, stage), prefix) for stage in stages}
+    found = {stage: ids_with(tables(root, stage), prefix) for stage in stages}
     return {stage: names for stage, names in found.items() if names}
 
 
-def _ids(tables: Sequence[Path], prefix: str) -> set[str]:
-    names: set[str] = set()
-    for table in tables:
-        matches = pl.scan_parquet(table).filter(pl.col("sample_id").str.starts_with(prefix))
-        names.update(matches.select("sample_id").collect()["sample_id"].to_list())
-    return names
-
-
-def _rows(table: Path, sample_id: str) -> pl.DataFrame:
-    return pl.scan_parquet(table).filter(pl.col("sample_id") == sample_id).collect()
-
-
 def _text(root: DataRoot, stage: Stage, sample_id: str) -> str | None:
-    for table in _sample_tables(root, stage):
-        rows = _rows(table, sample_id)
+    for table in _samples(root, stage):
+        rows = rows_of(table, sample_id)
         if rows.height:
             return _readable(stage, rows.head(1))
     return None
@@ -168,37 +169,36 @@ def _readable(stage: Stage, row: pl.DataFrame) -> str:
 
 
 def _origins(root: DataRoot, stage: Stage, sample_id: str) -> Iterator[Origin]:
+    members = {member.batch: member for member in stored_members(root, stage)}
+    found = [rows_of(table, sample_id) for table in pool_tables(root, stage)]
+    rows = [row for table in found for row in table.iter_rows(named=True)]
     first_batch: str | None = None
-    for batch in root.batches(stage):
-        rows = _rows(root.samples(stage, batch), sample_id)
-        for row in rows.iter_rows(named=True):
-            note = f"exact copy; batch {first_batch} stands for it" if first_batch else ""
-            first_batch = first_batch or batch
-            yield _origin(row, note)
-        if rows.height and root.duplicates(stage, batch).exists():
-            source = str(rows["source"][0])
-            yield from _copies(root.duplicates(stage, batch), sample_id, batch, source)
+    for row in sorted(rows, key=itemgetter("batch")):
+        note = f"exact copy; batch {first_batch} stands for it" if first_batch else ""
+        first_batch = first_batch or row["batch"]
+        yield _origin(row, note)
+        yield from _copies(copies_in(root, stage, members[row["batch"]], sample_id), row)
 
 
 def _with_held_out(
     root: DataRoot, stage: Stage, sample_id: str, origins: list[Origin]
 ) -> list[Origin]:
-    path = root.held_out(stage)
-    rows = _rows(path, sample_id) if path.exists() else pl.DataFrame()
-    if rows.height and origins:
+    rows = [rows_of(table, sample_id) for table in held_out_tables(root, stage)]
+    if origins and any(table.height for table in rows):
         return [replace(origins[0], note="kept for evaluation"), *origins[1:]]
     note = "kept for evaluation; no batch holds it"
-    return origins or [_origin(row, note) for row in rows.iter_rows(named=True)]
+    return origins or [_origin(row, note) for table in rows for row in table.iter_rows(named=True)]
 
 
 def _origin(row: Mapping[str, Any], note: str) -> Origin:
     return Origin(row["batch"], row["source"], row["source_file"], row["source_row"], note)
 
 
-def _copies(table: Path, sample_id: str, batch: str, source: str) -> Iterator[Origin]:
-    for row in _rows(table, sample_id).iter_rows(named=True):
+def _copies(rows: pl.DataFrame, sample: Mapping[str, Any]) -> Iterator[Origin]:
+    for row in rows.iter_rows(named=True):
         first = f"exact copy of {row['first_source_file']}, row {row['first_source_row']}"
-        yield Origin(batch, source, row["source_file"], row["source_row"], first)
+        place = (row["source_file"], row["source_row"])
+        yield Origin(sample["batch"], sample["source"], *place, first)
 
 
 def _copy_note(row: Mapping[str, object]) -> str:
@@ -210,8 +210,8 @@ def _copy_note(row: Mapping[str, object]) -> str:
 def _ledger_rows(root: DataRoot, stage: Stage, sample_id: str) -> dict[int, pl.DataFrame]:
     """Return what the ledger of each version says of a sample."""
     store = root.versions(stage)
-    ledgers = zip(store.numbers(), _ledgers(root, stage), strict=True)
-    return {number: _rows(ledger, sample_id) for number, ledger in ledgers}
+    tables = zip(store.numbers(), ledgers(root, stage), strict=True)
+    return {number: rows_of(table, sample_id) for number, table in tables}
 
 
 def _recorded_origins(ledger_rows: Mapping[int, pl.DataFrame]) -> list[Origin]:

@@ -17,6 +17,7 @@ import polars as pl
 
 from zip_pipeline.cli.output_files import OutputFiles
 from zip_pipeline.pool.assemble import assemble_pool
+from zip_pipeline.pool.compaction import compact
 from zip_pipeline.pool.held_out import HeldOutSettings, freeze_held_out
 from zip_pipeline.pool.ingest import ingest_drop
 from zip_pipeline.pool.states import write_state
@@ -66,8 +67,13 @@ def freeze(folder: Path) -> None:
     freeze_held_out(DataRoot(folder), "sft", samples, settings)
 
 
+def fold(folder: Path) -> None:
+    """Fold all batches into one."""
+    compact(DataRoot(folder), "sft", keep_latest=0)
+
+
 ACTIONS: dict[str, Callable[[Path], None]] = {
-    action.__name__: action for action in (publish, version, batch, checkpoint, freeze)
+    action.__name__: action for action in (publish, version, batch, checkpoint, freeze, fold)
 }
 
 

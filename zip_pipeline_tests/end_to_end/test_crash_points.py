@@ -10,11 +10,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from zip_pipeline.pool.batches import batch_metadata, read_batch, read_quarantine
 from zip_pipeline.pool.held_out_set import read_held_out
-from zip_pipeline.pool.ingest import batch_metadata
-from zip_pipeline.pool.states import is_current
+from zip_pipeline.pool.ingest import ingest_drop
+from zip_pipeline.pool.members import members
+from zip_pipeline.pool.states import is_current, read_state, write_state
 from zip_pipeline.selection.checkpoint import ROUNDS_BETWEEN, Checkpoint
 from zip_pipeline.storage import DataRoot
+from zip_pipeline.stored_batches import is_compacted, scan_duplicates
 from zip_pipeline_tests.cli.pools import sft_records, write_jsonl
 from zip_pipeline_tests.end_to_end import crash_points
 from zip_pipeline_tests.end_to_end.kills import check_data_root, contents, visible_files
@@ -136,6 +139,65 @@ def test_crashed_held_out_set_is_whole_or_not_there(tmp_path: Path, replaced_dro
     for folder in folders:
         crash_points.freeze(folder)
         assert DataRoot(folder).held_out("sft").read_bytes() == wanted
+
+
+@pytest.fixture
+def folded_before(tmp_path: Path) -> DataRoot:
+    """Return a pool of four batches: two folded, one of which came again, and two others."""
+    root = DataRoot(tmp_path / "base")
+    root.raw("sft").mkdir(parents=True)
+    drops = {"b.jsonl": 0, "c.jsonl": 20, "a.jsonl": 40, "d.jsonl": 3}
+    for name, first in drops.items():
+        records = [*sft_records(4, first=first), *sft_records(1, first=first), "{"]
+        write_jsonl(root.raw("sft") / name, records)
+        _ingest(root, name)
+        if name == "c.jsonl":
+            crash_points.fold(root.path)
+    write_jsonl(root.raw("sft") / "b.jsonl", sft_records(3))
+    _ingest(root, "b.jsonl")
+    assert [is_compacted(name) for name in root.batches("sft")] == [False, False, True, False]
+    return root
+
+
+def _ingest(root: DataRoot, batch: str) -> None:
+    ingest_drop(root, "sft", batch)
+    write_state(root, "sft", batch)
+
+
+def _rows_of_batches(root: DataRoot) -> dict[str, list[object]]:
+    return {
+        member.batch: [
+            dict(member.metadata),
+            read_batch(root, "sft", member.batch).to_dicts(),
+            read_quarantine(root, "sft", member.batch).to_dicts(),
+            scan_duplicates(root, "sft", member).collect().to_dicts(),
+            read_state(root, "sft", member.batch).to_dicts(),
+        ]
+        for member in members(root, "sft")
+    }
+
+
+def test_crashed_compaction_loses_nothing_and_counts_nothing_twice(
+    tmp_path: Path, folded_before: DataRoot
+):
+    """Every batch has the same rows at any moment, and the next compaction does the rest."""
+    before = _rows_of_batches(folded_before)
+    assert [len(rows[1]) for rows in before.values()] == [4, 3, 4, 4]
+    folders = _crash("fold", folded_before.path, tmp_path / "crashes")
+
+    def state(folder: Path) -> str:
+        root = DataRoot(folder)
+        check_data_root(root)
+        assert _rows_of_batches(root) == before
+        num_stored = len(root.batches("sft"))
+        return {4: "old", 1: "new"}.get(num_stored, "between")
+
+    assert _seen(folders, state).keys() == {"old", "between", "new"}
+    names = [path.relative_to(folders[-1]) for path in visible_files(folders[-1])]
+    for folder in folders:
+        crash_points.fold(folder)
+        assert _rows_of_batches(DataRoot(folder)) == before
+        assert [path.relative_to(folder) for path in visible_files(folder)] == names
 
 
 def test_crashed_checkpoint_is_old_or_new(tmp_path: Path):

@@ -177,6 +177,14 @@ def test_whole_sources_must_be_known_to_one_of_the_stages(tmp_path):
     assert freeze_held_out(root, "preference", samples, settings) is None
 
 
+def test_whole_sources_are_found_whatever_their_batches_are_called(tmp_path):
+    """A batch's name is no pattern for names of files."""
+    root = DataRoot(tmp_path)
+    drop_sums(root, "a", range(7))
+    drop_sums(root, "b[1]*", range(100, 105))
+    assert len(freeze(root, HeldOutSettings(whole_sources=("b[1]*",)))) == 5
+
+
 def test_the_whole_pool_is_never_held_out(tmp_path):
     """Settings that leave nothing to select from are refused."""
     root = DataRoot(tmp_path)

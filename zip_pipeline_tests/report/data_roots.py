@@ -62,7 +62,9 @@ def write_batch_tables(
         | sample_columns(sample_of(text))
         for row, text in enumerate(texts, start=1)
     ]
-    write_table(root.samples("sft", batch), frame_of("sft", rows), {})
+    counts = {"num_samples": str(len(texts)), "num_duplicates": str(len(copies))}
+    metadata = counts | {"fingerprint": batch, "num_quarantined": "0"}
+    write_table(root.samples("sft", batch), frame_of("sft", rows), metadata)
     duplicates = pl.DataFrame(
         [(sample_id(sample_of(text)), batch, row, batch, first) for text, row, first in copies],
         schema={
@@ -74,7 +76,7 @@ def write_batch_tables(
         },
         orient="row",
     )
-    write_table(root.duplicates("sft", batch), duplicates, {})
+    write_table(root.duplicates("sft", batch), duplicates, metadata)
 
 
 def small_root(folder: Path) -> DataRoot:
