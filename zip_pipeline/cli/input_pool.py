@@ -1,29 +1,21 @@
 """The inputs of ``select`` as one pool: each file or folder is a batch."""
 
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
-from zip_pipeline.pool.deduplicate import DUPLICATES_SCHEMA, split_duplicates
+from zip_pipeline.pool.deduplicate import DUPLICATES_SCHEMA
 from zip_pipeline.pool.drops import SIDECAR_SUFFIX, Sidecar, read_sidecar
-from zip_pipeline.pool.ingest import IngestResult, ingest
+from zip_pipeline.pool.ingest import IngestResult, ingest, write_batch
 from zip_pipeline.pool.readers import RawRow, plain_name, read_rows
-from zip_pipeline.samples import Stage, pool_schema
+from zip_pipeline.pool.selection_pool import SelectionPool, open_selection_pool
+from zip_pipeline.samples import Stage
 from zip_pipeline.storage import DataRoot, fingerprint
-
-
-@dataclass(frozen=True)
-class InputPool:
-    """All samples of the inputs without exact duplicates, and what became of the other rows."""
-
-    samples: pl.DataFrame
-    duplicates: pl.DataFrame
-    counts: Mapping[str, int]
-    quarantine_reasons: Mapping[str, int]
-    fingerprints: Mapping[str, str]
 
 
 def name_inputs(inputs: Sequence[Path]) -> dict[str, Path]:
@@ -43,12 +35,29 @@ def name_inputs(inputs: Sequence[Path]) -> dict[str, Path]:
     return {path.name if names[path.name] == 1 else str(path): path for path in wanted}
 
 
-def read_pool(
-    inputs: Mapping[str, Path], stage: Stage, format_name: str | None, tell: Callable[[str], None]
-) -> InputPool:
+@dataclass(frozen=True)
+class InputPool:
+    """The samples of all inputs without exact duplicates, and what became of the other rows."""
+
+    pool: SelectionPool
+    duplicates: pl.DataFrame
+    counts: Mapping[str, int]
+    quarantine_reasons: Mapping[str, int]
+    fingerprints: Mapping[str, str]
+
+
+@contextmanager
+def open_inputs(
+    folder: Path,
+    inputs: Mapping[str, Path],
+    stage: Stage,
+    format_name: str | None,
+    tell: Callable[[str], None],
+) -> Iterator[InputPool]:
     """Ingest the inputs as one pool; of exact duplicates the first one in their order is kept.
 
     Args:
+        folder: holds what was ingested, in a folder that goes with the block.
         inputs: files and folders by batch name, in order.
         stage: ``sft`` or ``preference``.
         format_name: name of the rows' format, None to detect it.
@@ -57,42 +66,43 @@ def read_pool(
     Raises:
         ValueError: an input that cannot be read, or no sample in all of them.
     """
-    results: dict[str, IngestResult] = {}
-    for batch, path in inputs.items():
-        tell(batch)
-        sidecar = _sidecar(path, stage)
-        results[batch] = ingest(
-            path,
-            stage,
-            batch=batch,
-            format=format_name or sidecar.format,
-            source=sidecar.source,
-        )
-    return _assemble(stage, results)
+    with tempfile.TemporaryDirectory(prefix="pool-", dir=folder) as place:
+        root = DataRoot(Path(place))
+        stored = [_stored_name(number) for number in range(len(inputs))]
+        for name, (batch, path) in zip(stored, inputs.items(), strict=True):
+            tell(batch)
+            write_batch(root, stage, name, _ingest(batch, path, stage, format_name))
+        with open_selection_pool(root, stage) as pool:
+            yield _input_pool(root, stage, dict(zip(inputs, stored, strict=True)), pool)
 
 
-def _assemble(stage: Stage, results: Mapping[str, IngestResult]) -> InputPool:
-    parts = [pool_schema(stage).to_frame(), *(result.samples for result in results.values())]
-    samples, across = split_duplicates(pl.concat(parts, rechunk=False))
-    duplicates = pl.concat([*map(_inside, results, results.values()), across])
-    quarantined = pl.concat([result.quarantine["reason"] for result in results.values()])
-    reasons = dict(quarantined.value_counts(sort=True).iter_rows())
-    num_rows_read = sum(result.num_rows_read for result in results.values())
-    num_kept = samples.height + quarantined.len() + duplicates.height
-    assert num_kept == num_rows_read, "rows read = samples + quarantined + duplicates"
-    if samples.is_empty():
+def _stored_name(number: int) -> str:
+    """Return the file name of an input: batches are sorted by name, and may be called anything."""
+    return f"{number:09d}"
+
+
+def _ingest(batch: str, path: Path, stage: Stage, format_name: str | None) -> IngestResult:
+    sidecar = _sidecar(path, stage)
+    file_format = format_name or sidecar.format
+    return ingest(path, stage, batch=batch, format=file_format, source=sidecar.source)
+
+
+def _input_pool(
+    root: DataRoot, stage: Stage, stored: Mapping[str, str], pool: SelectionPool
+) -> InputPool:
+    rejected = [_scan(root.quarantine(stage, name)).select("reason") for name in stored.values()]
+    reasons = dict(pl.concat(rejected).collect()["reason"].value_counts(sort=True).iter_rows())
+    if pool.index.is_empty():
         words = ", ".join(f"{num} {reason}" for reason, num in reasons.items()) or "none"
         raise ValueError(
-            f"no sample in {', '.join(results)}: {num_rows_read} rows read, "
+            f"no sample in {', '.join(stored)}: {pool.counts['num_rows_read']} rows read, "
             f"quarantined: {words}; check --stage and --format"
         )
-    counts = {
-        "num_rows_read": num_rows_read,
-        "num_quarantined": quarantined.len(),
-        "num_duplicates": duplicates.height,
-    }
-    fingerprints = {batch: result.fingerprint for batch, result in results.items()}
-    return InputPool(samples, duplicates, counts, reasons, fingerprints)
+    counts = {name: num for name, num in pool.counts.items() if name != "num_held_out"}
+    inside = [_inside(root, stage, batch, name) for batch, name in stored.items()]
+    duplicates = pl.concat([*inside, pool.duplicates])
+    fingerprints = dict(zip(stored, pool.fingerprints.values(), strict=True))
+    return InputPool(pool, duplicates, counts, reasons, fingerprints)
 
 
 def _sidecar(path: Path, stage: Stage) -> Sidecar:
@@ -103,10 +113,15 @@ def _sidecar(path: Path, stage: Stage) -> Sidecar:
     return read_sidecar(root, stage, path.name) if in_drop_folder else Sidecar()
 
 
-def _inside(batch: str, result: IngestResult) -> pl.DataFrame:
+def _inside(root: DataRoot, stage: Stage, batch: str, stored: str) -> pl.DataFrame:
     """Return the duplicates inside a batch with the columns of those across batches."""
-    named = result.duplicates.with_columns(batch=pl.lit(batch), first_batch=pl.lit(batch))
-    return named.select(DUPLICATES_SCHEMA.names())
+    found = _scan(root.duplicates(stage, stored))
+    named = found.with_columns(batch=pl.lit(batch), first_batch=pl.lit(batch))
+    return named.select(DUPLICATES_SCHEMA.names()).collect()
+
+
+def _scan(table: Path) -> pl.LazyFrame:
+    return pl.scan_parquet(table, glob=False, hive_partitioning=False)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import polars as pl
 
+from zip_pipeline.selection.select import shards_beside
 from zip_pipeline.storage import write_atomically, write_json, write_table
 
 OUTPUT_SUFFIXES = (".jsonl", ".json", ".parquet")
@@ -60,10 +61,13 @@ class OutputFiles:
                 )
 
     def prepare(self, *, resume: bool) -> None:
-        """Make the work folder, empty but for the checkpoint to resume from."""
+        """Make the work folder, empty but for the checkpoints to resume from."""
         self.work.mkdir(parents=True, exist_ok=True)
-        for path in self.work.iterdir():
-            if not (resume and path == self.checkpoint):
+        kept = {self.checkpoint, shards_beside(self.checkpoint)} if resume else set()
+        for path in set(self.work.iterdir()) - kept:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
                 path.unlink()
 
     def publish(

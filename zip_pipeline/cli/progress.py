@@ -19,6 +19,9 @@ from rich.text import Text
 from zip_pipeline.cli.console import errors
 from zip_pipeline.selection.progress import Progress as RoundReport
 
+# A selection that will take at least so long says so before it starts.
+LONG_SECONDS = 10.0
+
 
 class _Done(ProgressColumn):
     """How much is done, and how much of it per second."""
@@ -38,25 +41,30 @@ class StageProgress:
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
         self._task: TaskID | None = None
-        self._has_rounds = False
+        self._phase: str | None = None
 
     def stage(self, description: str) -> None:
         """Show a new stage in place of the last one."""
         if self._task is not None:
             self._bars.remove_task(self._task)
         self._task = self._bars.add_task(description, total=None, unit="")
-        self._has_rounds = False
+        self._phase = None
 
     def show_round(self, report: RoundReport) -> None:
-        """Show how far the rounds of the current stage have come."""
+        """Show how far the rounds of the current stage have come.
+
+        A long selection says at first how long it will take, also where nobody sees the bar.
+        """
         assert self._task is not None, "rounds belong to a stage"
-        if not self._has_rounds:
+        if report.is_estimate and (report.remaining_seconds or 0) >= LONG_SECONDS:
+            self._bars.console.print(report.words(), highlight=False, markup=False)
+        if self._phase != report.phase:
             # What an earlier run had picked already must not count into the rate.
             self._bars.reset(
                 self._task, total=report.budget, completed=report.used, unit=report.unit
             )
-            self._has_rounds = True
-        description = f"Selecting: round {report.round}, {report.num_picked:,} samples"
+            self._phase = report.phase
+        description = f"{report.phase}: round {report.round}, {report.num_picked:,} samples"
         self._bars.update(self._task, completed=report.used, description=description)
 
 

@@ -8,9 +8,11 @@ import typer
 from zip_pipeline.cli.console import interruption_hint, output
 from zip_pipeline.cli.output_files import OutputFiles
 from zip_pipeline.cli.progress import stage_progress
+from zip_pipeline.cli.quota_option import parse_quota
 from zip_pipeline.cli.select_job import SelectJob, run_job
 from zip_pipeline.cli.summary import show_selection
 from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.selection.select import Cluster
 
 _BUDGET = "Budget (give exactly one)"
 _ROUNDS = "Strategy"
@@ -69,6 +71,35 @@ Quotas = Annotated[
         "least as well. Repeatable.",
         rich_help_panel=_ROUNDS,
         show_default=False,
+    ),
+]
+Shards = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        min=1,
+        help="Select in N shards, then from what they picked: for pools beyond one machine.",
+        rich_help_panel=_ROUNDS,
+    ),
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option(
+        "--ray",
+        metavar="ADDRESS",
+        help="Do the shards on a Ray cluster: local starts one here, HOST:PORT uses one that "
+        "runs. The picks do not depend on it.",
+        show_default="shards one after another",
+        rich_help_panel=_RUNNING,
+    ),
+]
+ShardFolder = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Where shards lie meanwhile, under the same path on every node of the cluster.",
+        show_default="beside OUT",
+        rich_help_panel=_RUNNING,
     ),
 ]
 Seed = Annotated[
@@ -131,7 +162,7 @@ Workers = Annotated[
     typer.Option(
         metavar="N",
         min=0,
-        help="Threads, 0 for all cores; the picks do not depend on it.",
+        help="Threads and processes, 0 for all cores; the picks do not depend on it.",
         rich_help_panel=_RUNNING,
     ),
 ]
@@ -158,6 +189,7 @@ def select(
     k2: K2 = SelectionConfig.k2,
     k3: K3 = SelectionConfig.k3,
     quota: Quotas = None,
+    shards: Shards = SelectionConfig.num_shards,
     seed: Seed = SelectionConfig.seed,
     reference_compat: Reference = False,
     codec: Codec = None,
@@ -166,8 +198,15 @@ def select(
     tokenizer: Tokenizer = "tiny",
     workers: Workers = 0,
     resume: Resume = False,
+    ray: RayAddress = None,
+    shard_folder: ShardFolder = None,
 ) -> None:
     """Select a subset of INPUT files within one budget and write it to OUT."""
+    if shards == 1 and (ray or shard_folder):
+        raise ValueError(
+            "--ray: got a cluster for a single shard; give --shards N, at least one per core of "
+            "the cluster"
+        )
     config = SelectionConfig(
         strategy=strategy,
         budget_samples=budget_samples,
@@ -181,6 +220,7 @@ def select(
         overhead_bytes=overhead_bytes,
         quotas=dict(parse_quota(text) for text in quota or ()),
         seed=seed,
+        num_shards=shards,
         reference_compat=reference_compat,
     )
     files = OutputFiles(out)
@@ -193,35 +233,9 @@ def select(
         tokenizer=tokenizer,
         workers=workers,
         resume=resume,
+        cluster=Cluster(ray, shard_folder),
     )
     with interruption_hint("Repeat the command with --resume to go on."), stage_progress() as bars:
         manifest, ledger = run_job(job, bars)
     show_selection(output(), manifest, ledger)
     output().print(f"Written: {out}, {files.ledger.name}, {files.manifest.name}", soft_wrap=True)
-
-
-def parse_quota(text: str) -> tuple[str, tuple[float | None, float | None]]:
-    """Return source, least and largest share of ``SOURCE=MAX`` or ``SOURCE=MIN:MAX``.
-
-    Raises:
-        ValueError: any other form.
-    """
-    # Names of sources may hold "=" and ":", shares never do.
-    source, _, shares = text.rpartition("=")
-    least, colon, largest = shares.rpartition(":")
-    try:
-        limits = (_share(least), _share(largest))
-    except ValueError:
-        limits = (None, None)
-    if not source or limits == (None, None) or (not colon and limits[1] is None):
-        raise ValueError(
-            f"--quota: got {text!r}; allowed are SOURCE=MAX and SOURCE=MIN:MAX with shares of "
-            "the budget as 0.2 or 20%, for example --quota gsm8k=20%"
-        )
-    return source, limits
-
-
-def _share(text: str) -> float | None:
-    if not text:
-        return None
-    return float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)

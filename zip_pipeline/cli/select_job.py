@@ -6,13 +6,15 @@ from pathlib import Path
 
 import polars as pl
 
-from zip_pipeline.cli.input_pool import name_inputs, read_as_they_come, read_pool
+from zip_pipeline.cli.input_pool import name_inputs, open_inputs, read_as_they_come
 from zip_pipeline.cli.output_files import OutputFiles, write_records
 from zip_pipeline.cli.progress import StageProgress
+from zip_pipeline.freed_memory import return_freed_memory
 from zip_pipeline.samples import Stage
+from zip_pipeline.selection.candidates import Candidates
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.reference import select_reference
-from zip_pipeline.selection.select import select as select_samples
+from zip_pipeline.selection.select import HERE, Cluster, select_candidates
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,6 +29,7 @@ class SelectJob:
     tokenizer: str = "tiny"
     workers: int = 0
     resume: bool = False
+    cluster: Cluster = HERE
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,7 @@ def run_job(job: SelectJob, progress: StageProgress) -> tuple[dict[str, object],
     Raises:
         ValueError: inputs or options that cannot be used.
     """
+    return_freed_memory()
     job.files.refuse_inputs(job.inputs)
     inputs = name_inputs(job.inputs)
     job.files.prepare(resume=job.resume)
@@ -64,28 +68,31 @@ def run_job(job: SelectJob, progress: StageProgress) -> tuple[dict[str, object],
 
 def _select_curated(job: SelectJob, inputs: dict[str, Path], progress: StageProgress) -> _Outcome:
     started = time.monotonic()
-    pool = read_pool(
-        inputs, job.stage, job.format_name, lambda name: progress.stage(f"Reading {name}")
-    )
-    ingest_seconds = time.monotonic() - started
-    progress.stage(f"Measuring {pool.samples.height:,} samples")
-    selection = select_samples(
-        pool.samples,
+
+    def tell(name: str) -> None:
+        progress.stage(f"Reading {name}")
+
+    with open_inputs(job.files.work, inputs, job.stage, job.format_name, tell) as given:
         # Without a stored state the strategy measures only what it needs.
-        None,
-        job.stage,
-        job.config,
-        tokenizer=job.tokenizer,
-        workers=job.workers,
-        progress=progress.show_round,
-        checkpoint=job.files.checkpoint,
-        duplicates=pool.duplicates,
-        inputs=pool.fingerprints,
-        counts=pool.counts,
-    )
-    selection.manifest["quarantine_reasons"] = dict(pool.quarantine_reasons)
-    subset = selection.subset(pool.samples)
-    return _Outcome(selection.manifest, subset, selection.ledger, ingest_seconds)
+        candidates = Candidates(given.pool.index, given.pool.texts)
+        ingest_seconds = time.monotonic() - started
+        progress.stage(f"Measuring {len(candidates.index):,} samples")
+        selection = select_candidates(
+            candidates,
+            job.stage,
+            job.config,
+            tokenizer=job.tokenizer,
+            workers=job.workers,
+            progress=progress.show_round,
+            checkpoint=job.files.checkpoint,
+            duplicates=given.duplicates,
+            inputs=given.fingerprints,
+            counts=given.counts,
+            cluster=job.cluster,
+        )
+        subset = given.pool.picked_rows(selection.picks, selection.ledger)
+    manifest = selection.manifest | {"quarantine_reasons": dict(given.quarantine_reasons)}
+    return _Outcome(manifest, subset, selection.ledger, ingest_seconds)
 
 
 def _select_as_they_come(

@@ -5,13 +5,14 @@ from pathlib import Path
 import dagster as dg
 
 from zip_pipeline.defs.automation import law_sensor, training_sensor
+from zip_pipeline.defs.compaction import compaction_job, compaction_schedule
 from zip_pipeline.defs.evaluations import evaluation_asset
 from zip_pipeline.defs.ingestion import compression_state_asset, raw_pool_asset
 from zip_pipeline.defs.jobs import evaluation_job, ingest_job, reselection_job, training_job
 from zip_pipeline.defs.law import entropy_law_asset
 from zip_pipeline.defs.models import model_asset
 from zip_pipeline.defs.probes import loss_probe_asset
-from zip_pipeline.defs.resources import DataRootResource
+from zip_pipeline.defs.resources import DataRootResource, RayClusterResource
 from zip_pipeline.defs.schedules import reselection_schedule
 from zip_pipeline.defs.sensors import drop_sensor
 from zip_pipeline.defs.subset_checks import less_redundant_check, within_budget_check
@@ -20,7 +21,7 @@ from zip_pipeline.samples import STAGES
 
 
 def code_location(data_root: Path) -> dg.Definitions:
-    """Return assets, checks, jobs, sensors and schedule over the folder ``data_root``.
+    """Return assets, checks, jobs, sensors and schedules over the folder ``data_root``.
 
     Raises:
         ValueError: its ``selection.toml`` is wrong.
@@ -50,10 +51,14 @@ def code_location(data_root: Path) -> dg.Definitions:
             reselection_job(),
             training_job(),
             evaluation_job(),
+            compaction_job(),
         ],
         sensors=[*(drop_sensor(stage) for stage in STAGES), training_sensor(), law_sensor()],
-        schedules=[reselection_schedule()],
-        resources={"data_root": DataRootResource(path=str(data_root))},
+        schedules=[reselection_schedule(), compaction_schedule()],
+        resources={
+            "data_root": DataRootResource(path=str(data_root)),
+            "ray_cluster": RayClusterResource.from_environment(),
+        },
         # The steps of a run follow one another and use all cores themselves.
         executor=dg.in_process_executor,
     )

@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, create_model
 from pydantic.fields import FieldInfo
 
 from zip_pipeline.samples import STAGES, Stage
-from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.selection.config import MAX_SHARDS, SelectionConfig
 
 DEFAULTS_FILE = "selection.toml"
 DEFAULT_BUDGET_TOKENS: dict[Stage, int] = {"sft": 200_000, "preference": 100_000}
@@ -103,6 +103,13 @@ class SelectionTunables(dg.Config):
     quotas: dict[str, Quota] = Field(
         default={},
         description="Share of the budget by source, for example {web: {max_share: 0.3}}.",
+    )
+    num_shards: int = Field(
+        default=1,
+        ge=1,
+        le=MAX_SHARDS,
+        description="Select in so many shards, then from what they picked (1..10000): for pools "
+        "beyond one machine. Where they are done: resource ray_cluster.",
     )
     seed: int = Field(default=0, ge=0, le=2**63 - 1, description="Seed of everything random.")
 

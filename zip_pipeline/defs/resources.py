@@ -1,4 +1,4 @@
-"""Where the data lies, as a Dagster resource."""
+"""Where the data lies and where shards are done, as Dagster resources."""
 
 import os
 from pathlib import Path
@@ -6,10 +6,13 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
+from zip_pipeline.selection.select import Cluster
 from zip_pipeline.storage import DataRoot
 
 DATA_ROOT_VARIABLE = "ZIP_PIPELINE_DATA"
 CACHE_VARIABLE = "ZIP_PIPELINE_CACHE"
+RAY_VARIABLE = "ZIP_PIPELINE_RAY"
+SHARDS_VARIABLE = "ZIP_PIPELINE_SHARDS"
 
 
 def default_data_root() -> Path:
@@ -36,3 +39,32 @@ class DataRootResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def root(self) -> DataRoot:
         """The data root."""
         return DataRoot(Path(self.path))
+
+
+class RayClusterResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Where the shards of a selection with ``num_shards`` above 1 are done."""
+
+    address: str = Field(
+        default="",
+        description="HOST:PORT of a Ray cluster that runs, local to start one for each "
+        "selection, empty to do the shards one after another in the run's own process.",
+    )
+    shard_folder: str = Field(
+        default="",
+        description="Where shards lie meanwhile, under the same path on every node; empty for "
+        "the data root.",
+    )
+
+    @classmethod
+    def from_environment(cls) -> "RayClusterResource":
+        """Return what ``ZIP_PIPELINE_RAY`` and ``ZIP_PIPELINE_SHARDS`` name."""
+        return cls(
+            address=os.environ.get(RAY_VARIABLE, ""),
+            shard_folder=os.environ.get(SHARDS_VARIABLE, ""),
+        )
+
+    @property
+    def cluster(self) -> Cluster:
+        """Return it as a selection takes it."""
+        folder = Path(self.shard_folder) if self.shard_folder else None
+        return Cluster(self.address or None, folder)

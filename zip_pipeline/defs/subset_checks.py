@@ -6,11 +6,12 @@ import dagster as dg
 import polars as pl
 
 from zip_pipeline.compression.codecs import compression_ratio
+from zip_pipeline.compression.state import texts_of
 from zip_pipeline.defs.partitions import zip_subset_key
 from zip_pipeline.defs.resources import DataRootResource
 from zip_pipeline.defs.subsets import StoredVersion, latest_version
-from zip_pipeline.pool.assemble import assemble_pool
-from zip_pipeline.samples import Stage, serialised_text
+from zip_pipeline.pool.selection_pool import SelectionPool, open_selection_pool
+from zip_pipeline.samples import Stage
 
 RANDOM_SEED = 0
 CODECS = ("deflate", "zstd")
@@ -42,8 +43,8 @@ def less_redundant_check(stage: Stage) -> dg.AssetChecksDefinition:
         "deflate sees 32 KB at a time, zstd the whole subset. The other codec's R is told beside.",
     )
     def less_redundant_than_random(data_root: DataRootResource) -> dg.AssetCheckResult:
-        pool = assemble_pool(data_root.root, stage).samples
-        return _less_redundant(latest_version(data_root.root, stage), pool, stage)
+        with open_selection_pool(data_root.root, stage) as pool:
+            return _less_redundant(latest_version(data_root.root, stage), pool, stage)
 
     return less_redundant_than_random
 
@@ -64,19 +65,21 @@ def _within_budget(version: StoredVersion) -> dg.AssetCheckResult:
 
 
 def _less_redundant(
-    version: StoredVersion, pool: pl.DataFrame, stage: Stage
+    version: StoredVersion, pool: SelectionPool, stage: Stage
 ) -> dg.AssetCheckResult:
-    num_picked = version.subset.height
-    if not 0 < num_picked < pool.height:
+    num_picked, num_samples = version.subset.height, pool.index.height
+    if not 0 < num_picked < num_samples:
         return dg.AssetCheckResult(
             passed=True,
-            description=f"version {version.number}: {num_picked:,} of {pool.height:,} samples "
+            description=f"version {version.number}: {num_picked:,} of {num_samples:,} samples "
             "picked, so there was nothing to choose",
             metadata={"version": version.number},
         )
-    random = pool.sample(num_picked, seed=RANDOM_SEED, shuffle=True)
+    random = pl.int_range(num_samples, eager=True).sample(
+        num_picked, seed=RANDOM_SEED, shuffle=True
+    )
     codec = version.manifest["config"]["codec"]
-    of_subset, of_random = _ratios(version.subset, stage), _ratios(random, stage)
+    of_subset, of_random = (_ratios(s, stage) for s in (version.subset, pool.rows(random)))
     return dg.AssetCheckResult(
         passed=of_subset[codec] < of_random[codec],
         severity=dg.AssetCheckSeverity.WARN,
@@ -91,6 +94,5 @@ def _less_redundant(
 
 
 def _ratios(samples: pl.DataFrame, stage: Stage) -> dict[str, float]:
-    texts = samples.select(serialised_text(stage).alias("text"))["text"].to_list()
-    joined = "".join(texts).encode()
+    joined = b"".join(texts_of(samples, stage))
     return {codec: round(compression_ratio(joined, codec), 4) for codec in CODECS}

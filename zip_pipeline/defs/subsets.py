@@ -13,18 +13,19 @@ from zip_pipeline.defs.configuration import stage_defaults, tunables
 from zip_pipeline.defs.ingestion import OWNERS
 from zip_pipeline.defs.metadata import markdown_table, picture, table_metadata
 from zip_pipeline.defs.partitions import compression_state_key, raw_pool_key, zip_subset_key
-from zip_pipeline.defs.resources import DataRootResource
-from zip_pipeline.pool.assemble import AssembledPool, assemble_pool
-from zip_pipeline.pool.held_out import freeze_held_out, held_out_settings
+from zip_pipeline.defs.resources import DataRootResource, RayClusterResource
+from zip_pipeline.freed_memory import return_freed_memory
+from zip_pipeline.pool.held_out import held_out_settings
 from zip_pipeline.pool.held_out_set import read_held_out
-from zip_pipeline.pool.ingest import batch_metadata
-from zip_pipeline.pool.states import read_state
+from zip_pipeline.pool.members import members
+from zip_pipeline.pool.selection_pool import open_selection_pool
 from zip_pipeline.report.figures import selection_figure
 from zip_pipeline.report.tables import num_by_fate, top_sources
 from zip_pipeline.samples import Stage, serialised_text
+from zip_pipeline.selection.candidates import Candidates
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.progress import Progress
-from zip_pipeline.selection.select import select
+from zip_pipeline.selection.select import HERE, Cluster, select_candidates
 from zip_pipeline.storage import DataRoot, fingerprint
 
 ZIP_SUBSET_CODE_VERSION = "2"
@@ -93,9 +94,7 @@ def current_version(root: DataRoot, stage: Stage, config: SelectionConfig) -> in
 
 def pool_inputs(root: DataRoot, stage: Stage) -> dict[str, str]:
     """Return the content fingerprint of every ingested batch, from metadata alone."""
-    return {
-        batch: batch_metadata(root, stage, batch)["fingerprint"] for batch in root.batches(stage)
-    }
+    return {member.batch: member.fingerprint for member in members(root, stage)}
 
 
 def zip_subset_asset(stage: Stage, data_root_path: Path) -> dg.AssetsDefinition:
@@ -118,6 +117,7 @@ def zip_subset_asset(stage: Stage, data_root_path: Path) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext,
         config: tunables_of_stage,  # type: ignore[valid-type]
         data_root: DataRootResource,
+        ray_cluster: RayClusterResource,
     ) -> dg.MaterializeResult[None]:
         root = data_root.root
         # Whoever wrote a wrong file meant something else than the defaults that stand in for it.
@@ -126,7 +126,9 @@ def zip_subset_asset(stage: Stage, data_root_path: Path) -> dg.AssetsDefinition:
         number = current_version(root, stage, wanted) if root.batches(stage) else None
         reused = number is not None
         if number is None:
-            number = write_version(root, stage, wanted, context.log.info)
+            number = write_version(
+                root, stage, wanted, context.log.info, cluster=ray_cluster.cluster
+            )
         context.log.info(f"{stage} version {number}{', unchanged' if reused else ''}")
         return describe_version(read_version(root, stage, number), stage, reused=reused)
 
@@ -134,7 +136,12 @@ def zip_subset_asset(stage: Stage, data_root_path: Path) -> dg.AssetsDefinition:
 
 
 def write_version(
-    root: DataRoot, stage: Stage, config: SelectionConfig, log: Callable[[str], object]
+    root: DataRoot,
+    stage: Stage,
+    config: SelectionConfig,
+    log: Callable[[str], object],
+    *,
+    cluster: Cluster = HERE,
 ) -> int:
     """Select from the pool as it is and store the outcome as a new version.
 
@@ -147,37 +154,25 @@ def write_version(
             f"{root.raw(stage)}: no batch of stage {stage} is ingested; drop a file there and "
             f"materialise {stage}/raw_pool and {stage}/compression_state for its partition"
         )
-    pool = _selectable_pool(root, stage)
-    selection = select(
-        pool.samples,
-        pl.concat([read_state(root, stage, batch) for batch in pool.fingerprints]),
-        stage,
-        config,
-        progress=_ProgressLog(log),
-        checkpoint=root.checkpoints(stage) / f"{config.fingerprint()}.npz",
-        duplicates=pool.duplicates,
-        held_out=pool.held_out,
-        inputs=pool.fingerprints,
-        counts={
-            "num_rows_read": pool.num_rows_read,
-            "num_quarantined": pool.num_quarantined,
-            "num_duplicates": pool.num_duplicates,
-            "num_held_out": pool.num_held_out,
-        },
-    )
+    return_freed_memory()
+    with open_selection_pool(root, stage, hold_out=held_out_settings(root)) as pool:
+        selection = select_candidates(
+            Candidates(pool.index, pool.texts, pool.state),
+            stage,
+            config,
+            progress=_ProgressLog(log),
+            checkpoint=root.checkpoints(stage) / f"{config.fingerprint()}.npz",
+            duplicates=pool.duplicates,
+            held_out=pool.held_out,
+            inputs=pool.fingerprints,
+            counts=pool.counts,
+            cluster=cluster,
+        )
+        subset = pool.picked_rows(selection.picks, selection.ledger)
     frozen = pool.frozen.summary() if pool.frozen else None
     return root.versions(stage).write(
-        selection.subset(pool.samples), selection.ledger, selection.manifest | {"held_out": frozen}
+        subset, selection.ledger, selection.manifest | {"held_out": frozen}
     )
-
-
-def _selectable_pool(root: DataRoot, stage: Stage) -> AssembledPool:
-    """Return the pool without the held-out samples, which each new source is drawn from first."""
-    settings = held_out_settings(root)
-    pool = assemble_pool(root, stage)
-    frozen = freeze_held_out(root, stage, pool.samples, settings)
-    is_new = frozen is not None and (pool.frozen is None or pool.frozen.hash != frozen.hash)
-    return assemble_pool(root, stage) if is_new else pool
 
 
 def describe_version(
@@ -229,13 +224,12 @@ class _ProgressLog:
     def __init__(self, log: Callable[[str], object]) -> None:
         self._log = log
         self._last = -SECONDS_BETWEEN_PROGRESS
+        self._phase = ""
 
     def __call__(self, progress: Progress) -> None:
         now = time.monotonic()
-        if now - self._last < SECONDS_BETWEEN_PROGRESS:
+        is_due = now - self._last >= SECONDS_BETWEEN_PROGRESS or progress.phase != self._phase
+        if not is_due:
             return
-        self._last = now
-        self._log(
-            f"round {progress.round}: {progress.num_picked:,} picked, {progress.used:,} of "
-            f"{progress.budget:,} {progress.unit}, {progress.seconds:.0f} s"
-        )
+        self._last, self._phase = now, progress.phase
+        self._log(progress.words())

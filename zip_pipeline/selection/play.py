@@ -93,6 +93,7 @@ class _Report:
                 phase=self._phase,
                 rate=rate,
                 remaining_seconds=remaining if estimate is None else estimate,
+                is_estimate=estimate is not None,
             )
         )
 

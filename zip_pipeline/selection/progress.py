@@ -29,8 +29,7 @@ class Progress:
     """How far a selection has come.
 
     ``used`` and ``budget`` are in ``unit``, ``rate`` in units per second; ``rate`` and
-    ``remaining_seconds`` are None while nobody knows. Round 0 comes before the first round, with
-    the estimated time of the whole selection as ``remaining_seconds``.
+    ``remaining_seconds`` are None while nobody knows. An estimate comes before the first round.
     """
 
     round: int
@@ -42,6 +41,28 @@ class Progress:
     phase: str = "Selecting"
     rate: float | None = None
     remaining_seconds: float | None = None
+    is_estimate: bool = False
+
+    def words(self) -> str:
+        """Return the report as a line of a log."""
+        if self.is_estimate and self.remaining_seconds is not None:
+            return f"{self.phase}: estimated time {about(self.remaining_seconds)}"
+        parts = [
+            f"{self.phase}: round {self.round}, {self.num_picked:,} picked, {self.used:,} of "
+            f"{self.budget:,} {self.unit} in {self.seconds:.0f} s"
+        ]
+        if self.rate is not None and self.remaining_seconds is not None:
+            parts += [f"{self.rate:,.0f} {self.unit}/s", f"{about(self.remaining_seconds)} left"]
+        return ", ".join(parts)
+
+
+def about(seconds: float) -> str:
+    """Return a rough duration in words: ``about 40 s``, ``about 3 min`` or ``about 2.5 h``."""
+    if seconds < 90:
+        return f"about {seconds:.0f} s"
+    if seconds < 90 * 60:
+        return f"about {seconds / 60:.0f} min"
+    return f"about {seconds / 3600:.1f} h"
 
 
 @dataclass

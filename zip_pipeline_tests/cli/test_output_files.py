@@ -61,6 +61,8 @@ def test_prepare_drops_a_stale_checkpoint_unless_resuming(tmp_path: Path):
     files.prepare(resume=False)
     files.checkpoint.write_text("state")
     (files.work / "x.json").write_text("staged by a run that was killed")
+    (files.work / "pool-x" / "pool").mkdir(parents=True)
+    (files.work / "pool-x" / "pool" / "a.parquet").touch()
     files.prepare(resume=True)
     assert list(files.work.iterdir()) == [files.checkpoint]
     files.prepare(resume=False)

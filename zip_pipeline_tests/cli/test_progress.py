@@ -31,3 +31,39 @@ def test_progress_tells_round_and_how_much_is_done(monkeypatch: pytest.MonkeyPat
 def test_progress_is_silent_without_a_terminal(monkeypatch: pytest.MonkeyPatch):
     """Logs and pipes get no bar."""
     assert _show(monkeypatch, terminal=False) == ""
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_long_selection_says_first_how_long_it_will_take(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool
+):
+    """Also where no bar is shown; a short one says nothing."""
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=terminal, width=160)
+    monkeypatch.setattr(progress, "errors", lambda: console)
+    with progress.stage_progress() as bars:
+        bars.stage("Measuring 90 samples")
+        bars.show_round(
+            Progress(0, 0, 0, 90, "samples", 0.0, remaining_seconds=240.0, is_estimate=True)
+        )
+    assert "Selecting: estimated time about 4 min" in stream.getvalue()
+    stream.truncate(0)
+    with progress.stage_progress() as bars:
+        bars.stage("Measuring 90 samples")
+        bars.show_round(
+            Progress(0, 0, 0, 90, "samples", 0.0, remaining_seconds=9.0, is_estimate=True)
+        )
+    assert "estimated" not in stream.getvalue()
+
+
+def test_every_phase_starts_its_own_bar(monkeypatch: pytest.MonkeyPatch):
+    """After the shards the merge counts from nothing up to its own budget."""
+    stream = io.StringIO()
+    console = Console(file=stream, force_terminal=True, width=160)
+    monkeypatch.setattr(progress, "errors", lambda: console)
+    with progress.stage_progress() as bars:
+        bars.stage("Measuring 90 samples")
+        bars.show_round(Progress(0, 50, 50, 60, "samples", 1.0, phase="3 shards"))
+        bars.show_round(Progress(1, 10, 10, 30, "samples", 1.0, phase="Merging"))
+    assert "Merging: round 1, 10 samples" in stream.getvalue()
+    assert "10 of 30 samples" in stream.getvalue()

@@ -209,9 +209,50 @@ def test_select_goes_on_after_an_interruption(tmp_path: Path, monkeypatch: pytes
     assert "--resume" in result.stderr
     assert not out.exists()
     rounds.clear()
-    monkeypatch.setattr(StageProgress, "show_round", lambda _, report: rounds.append(report.round))
+    monkeypatch.setattr(
+        StageProgress,
+        "show_round",
+        lambda _, report: None if report.is_estimate else rounds.append(report.round),
+    )
     call_well("select", source, "-o", out, *options, "--resume")
     assert rounds[0] == 7
+    assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
+    assert not (tmp_path / ".out.checkpoint").exists()
+
+
+def test_select_in_shards_picks_the_same_wherever_they_are_done(tmp_path: Path):
+    """One after another, killed and resumed: the same OUT; the manifest names the shards."""
+    source = write_jsonl(tmp_path / "in.jsonl", sft_records(90))
+    options = ("--budget-samples", "30", "--strategy", "long_range", *_ROUNDS, "--shards", "3")
+    whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
+    call_well("select", source, "-o", whole, *options)
+    call_well("select", source, "-o", out, *options, "--shard-folder", tmp_path / "shards")
+    assert out.read_bytes() == whole.read_bytes()
+    assert len(read_jsonl(whole)) == 30
+    assert _manifest(whole)["sharding"] == {"num_shards": 3, "shard_budget": 20}
+    assert set(_ledger(whole)["shard"]) == {0, 1, 2}
+
+
+def test_select_in_shards_goes_on_after_an_interruption(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """--resume keeps what the shards have picked already."""
+    source = write_jsonl(tmp_path / "in.jsonl", sft_records(90))
+    options = ("--budget-samples", "60", *_ROUNDS, "--shards", "2")
+    call_well("select", source, "-o", tmp_path / "whole.jsonl", *options)
+
+    def stop_at_merge(_: StageProgress, report: Progress) -> None:
+        if report.phase == "Merging":
+            raise KeyboardInterrupt
+
+    original = StageProgress.show_round
+    monkeypatch.setattr(StageProgress, "show_round", stop_at_merge)
+    out = tmp_path / "out.jsonl"
+    assert call("select", source, "-o", out, *options).exit_code == 130
+    stored = list((tmp_path / ".out.checkpoint").rglob("checkpoint.npz"))
+    assert len(stored) == 2
+    monkeypatch.setattr(StageProgress, "show_round", original)
+    call_well("select", source, "-o", out, *options, "--resume")
     assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert not (tmp_path / ".out.checkpoint").exists()
 

@@ -10,7 +10,7 @@ import dagster as dg
 from zip_pipeline.defs.code_location import code_location
 from zip_pipeline.defs.jobs import RESELECTION, ingest_job_name
 from zip_pipeline.defs.partitions import partitions_name, zip_subset_key
-from zip_pipeline.defs.resources import DataRootResource
+from zip_pipeline.defs.resources import DataRootResource, RayClusterResource
 from zip_pipeline.samples import Stage
 from zip_pipeline.storage import DataRoot
 
@@ -44,7 +44,10 @@ class Graph:
         self.instance = instance
         self.path = path
         self.root = DataRoot(path)
-        self.resources = {"data_root": DataRootResource(path=str(path))}
+        self.resources = {
+            "data_root": DataRootResource(path=str(path)),
+            "ray_cluster": RayClusterResource(),
+        }
         self.reload()
 
     def reload(self) -> None:

@@ -84,7 +84,7 @@ def test_training_waits_to_be_switched_on(tmp_path: Path) -> None:
 
 
 def test_checks_and_jobs_are_all_there(tmp_path: Path) -> None:
-    """Six checks per stage, one of them blocking, five jobs, one schedule."""
+    """Six checks per stage, one of them blocking, six jobs, two schedules."""
     definitions = code_location(tmp_path)
     repository = definitions.get_repository_def()
     checks = {key.to_user_string() for key in repository.asset_graph.asset_check_keys}
@@ -104,8 +104,10 @@ def test_checks_and_jobs_are_all_there(tmp_path: Path) -> None:
         "nightly_reselection",
         "training",
         "evaluation_and_law",
+        "compact_batches",
     }
-    assert [schedule.name for schedule in repository.schedule_defs] == ["nightly_reselection"]
+    schedules = {schedule.name for schedule in repository.schedule_defs}
+    assert schedules == {"nightly_reselection", "compact_batches"}
 
 
 def test_loading_imports_nothing_heavy(tmp_path: Path) -> None:

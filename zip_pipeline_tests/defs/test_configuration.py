@@ -74,6 +74,7 @@ def test_op_config_is_complete_and_of_json(tmp_path: Path) -> None:
         "level": None,
         "overhead_bytes": 24,
         "quotas": {},
+        "num_shards": 1,
         "seed": 0,
     }
 

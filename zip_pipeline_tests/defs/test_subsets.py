@@ -6,8 +6,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from zip_pipeline.defs.subsets import _ProgressLog
+from zip_pipeline.defs.resources import RayClusterResource
+from zip_pipeline.defs.subsets import _ProgressLog, read_version
 from zip_pipeline.selection.progress import Progress
+from zip_pipeline.selection.select import Cluster
 from zip_pipeline_tests.defs.graph import (
     SMALL,
     Graph,
@@ -158,8 +160,8 @@ def test_progress_is_logged_every_few_seconds_only(monkeypatch: pytest.MonkeyPat
     for number in range(1, 5):
         log(Progress(number, 100 * number, 1000 * number, 9000, "tokens", 1.5))
     assert lines == [
-        "round 1: 100 picked, 1,000 of 9,000 tokens, 2 s",
-        "round 4: 400 picked, 4,000 of 9,000 tokens, 2 s",
+        "Selecting: round 1, 100 picked, 1,000 of 9,000 tokens in 2 s",
+        "Selecting: round 4, 400 picked, 4,000 of 9,000 tokens in 2 s",
     ]
 
 
@@ -176,3 +178,25 @@ def test_a_wrong_selection_file_stops_selections_and_not_ingestion(graph: Graph)
     file.unlink()
     graph.reload()
     assert graph.select("sft").success
+
+
+def test_a_subset_in_shards_has_the_picks_of_its_shards(graph: Graph) -> None:
+    """``num_shards`` is a tunable; the version tells the shard of each sample and goes through."""
+    _ingest(graph, "batch.jsonl", 60)
+    result = graph.select("sft", SMALL | {"num_shards": 3})
+    assert metadata_of(result, "sft", "zip_subset")["num_picked"] == 5
+    version = read_version(graph.root, "sft", 1)
+    assert version.manifest["sharding"] == {"num_shards": 3, "shard_budget": 4}
+    assert set(version.ledger["shard"]) == {0, 1, 2}
+    assert not [path for path in graph.root.checkpoints("sft").iterdir() if path.is_dir()]
+
+
+def test_the_ray_cluster_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Address and shared folder of the shards; without them shards are done in the run."""
+    monkeypatch.delenv("ZIP_PIPELINE_RAY", raising=False)
+    monkeypatch.delenv("ZIP_PIPELINE_SHARDS", raising=False)
+    assert RayClusterResource.from_environment().cluster == Cluster(None, None)
+    monkeypatch.setenv("ZIP_PIPELINE_RAY", "10.0.0.1:6379")
+    monkeypatch.setenv("ZIP_PIPELINE_SHARDS", "/shared/shards")
+    cluster = RayClusterResource.from_environment().cluster
+    assert cluster == Cluster("10.0.0.1:6379", Path("/shared/shards"))

@@ -1,0 +1,84 @@
+"""How long a selection will take, in figures and in words."""
+
+import time
+
+import pytest
+
+from zip_pipeline.compression.state import texts_of
+from zip_pipeline.compression.text_file import TemporaryTexts
+from zip_pipeline.selection.candidates import Candidates, measure
+from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.selection.estimate import RemainingTime, estimate_seconds
+from zip_pipeline.selection.play import play
+from zip_pipeline.selection.progress import Progress, about
+from zip_pipeline_tests.selection.pools import numbered_pool
+
+
+@pytest.mark.parametrize("strategy", ["zip", "long_range"])
+def test_the_estimate_is_of_the_order_of_the_real_time(strategy: str) -> None:
+    """Within a factor of five on a small pool, and it costs a fraction of the selection."""
+    config = SelectionConfig(strategy=strategy, budget_samples=600, k1=1500, k2=100, k3=30)
+    table = numbered_pool(2500)
+    with TemporaryTexts.write([texts_of(table, "sft")]) as texts:
+        pool = measure(Candidates(table, texts), config, "tiny", 1)
+        started = time.perf_counter()
+        estimate = estimate_seconds(pool, config, 1)
+        between = time.perf_counter()
+        play(pool, config, workers=1)
+        ended = time.perf_counter()
+    assert between - started < 0.3 * (ended - between)
+    assert 0.2 < estimate / (ended - between) < 5
+
+
+def test_more_picks_and_fewer_workers_take_longer() -> None:
+    """Twice the budget takes about twice as long, twice the workers half as long."""
+    table = numbered_pool(800)
+    with TemporaryTexts.write([texts_of(table, "sft")]) as texts:
+        seconds = []
+        for budget, workers in ((100, 1), (400, 1), (400, 8)):
+            config = SelectionConfig(budget_samples=budget, k1=500, k2=100, k3=30)
+            pool = measure(Candidates(table, texts), config, "tiny", 1)
+            seconds.append(estimate_seconds(pool, config, workers))
+    assert seconds[0] < seconds[1]
+    assert seconds[2] < seconds[1] / 2
+
+
+@pytest.mark.parametrize(("num_samples", "budget"), [(0, 5), (5, 0)])
+def test_nothing_to_select_takes_no_time(num_samples: int, budget: int) -> None:
+    """An empty pool and an empty budget are estimated at 0 seconds."""
+    config = SelectionConfig(budget_samples=budget)
+    table = numbered_pool(num_samples)
+    with TemporaryTexts.write([texts_of(table, "sft")]) as texts:
+        pool = measure(Candidates(table, texts), config, "tiny", 1)
+        assert estimate_seconds(pool, config, 1) == 0.0
+
+
+def test_remaining_time_follows_the_rate_of_the_last_rounds() -> None:
+    """20 rounds back at most; what was used before the clock started does not count."""
+    remaining = RemainingTime(1000, 100)
+    assert remaining.after(100, 0.5) == (None, None)
+    assert remaining.after(150, 5.0) == (10.0, 85.0)
+    for number in range(30):
+        last = remaining.after(151 + number, 6.0 + number)
+    assert last == pytest.approx((1.0, 820.0))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(4.4, "about 4 s"), (89, "about 89 s"), (150, "about 2 min"), (9000, "about 2.5 h")],
+)
+def test_durations_are_rounded_as_people_do(seconds: float, words: str) -> None:
+    """Seconds up to 90, then minutes up to 90, then hours."""
+    assert about(seconds) == words
+
+
+def test_a_report_in_words_tells_rate_and_remaining_time() -> None:
+    """The estimate at first, then what was done, how fast, and how long the rest takes."""
+    first = Progress(0, 0, 0, 9000, "tokens", 0.0, remaining_seconds=300.0, is_estimate=True)
+    later = Progress(
+        4, 40, 3000, 9000, "tokens", 10.0, phase="Merging", rate=300.0, remaining_seconds=20.0
+    )
+    assert first.words() == "Selecting: estimated time about 5 min"
+    assert later.words() == (
+        "Merging: round 4, 40 picked, 3,000 of 9,000 tokens in 10 s, 300 tokens/s, about 20 s left"
+    )
