@@ -25,6 +25,7 @@ _MIN_CHUNK = 16
 _MAX_CHUNK = 2048
 # Requests a worker has at a time: one at work, one waiting, so that it never waits itself.
 _REQUESTS_AHEAD = 2
+_PATIENCE_SECONDS = 1.0
 
 
 class DeflateMeasurer:
@@ -199,9 +200,12 @@ class _Crew:
             with suppress(OSError):
                 connection.close()
         for process in self._processes:
-            # It would notice by itself, but only after the part that it is measuring.
-            process.terminate()
-            process.wait()
+            # It notices by itself, but only after the part that it is measuring.
+            try:
+                process.wait(_PATIENCE_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
 
 
 def _parts(num_bytes: Sizes, num_workers: int) -> Iterator[Indices]:

@@ -16,6 +16,7 @@ LOCAL = "local"
 MAX_RETRIES = 3
 _SECONDS_BETWEEN_TICKS = 0.5
 _CONNECT_SECONDS = 10.0
+_MAY_HAVE_OTHER_NODES = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 # Ray's least: shards travel as files, only outcomes as objects.
 _OBJECT_STORE_BYTES = 80 * 1024 * 1024
 
@@ -34,7 +35,7 @@ def ray_runner(
     Raises:
         ValueError: Ray is not installed.
     """
-    ray = _import_ray()
+    ray = _import_ray(address)
 
     def run(tasks: Sequence[ShardTask], tick: Callable[[], None]) -> list[ShardOutcome]:
         with _connected(ray, address, worker_count(workers)):
@@ -108,7 +109,11 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_CONNECT_SECONDS).close()
 
 
-def _import_ray() -> Any:  # noqa: ANN401
+def _import_ray(address: str) -> Any:  # noqa: ANN401
+    if address == LOCAL:
+        # Read at import. Without it Ray takes 127.0.0.1 for the machine's address to others, and
+        # listens on every interface.
+        os.environ.setdefault(_MAY_HAVE_OTHER_NODES, "0")
     try:
         import ray
     except ImportError as error:

@@ -92,6 +92,20 @@ def test_a_killed_process_is_an_error_that_says_what_to_do() -> None:
             given.ratios_with(np.arange(900))
 
 
+def test_a_process_that_does_not_end_by_itself_is_ended() -> None:
+    """Closing takes no longer than a moment, whatever the processes are at."""
+    with TemporaryTexts.write([_texts()]) as texts, DeflateMeasurer(texts, 2) as measurer:
+        before = set(_children())
+        measurer.new_set("given").ratios_with(np.arange(900))
+        stopped = set(_children()) - before
+        for pid in stopped:
+            os.kill(pid, signal.SIGSTOP)
+        started = time.monotonic()
+        measurer.close()
+        assert time.monotonic() - started < 10
+        assert not stopped & set(_children())
+
+
 def test_processes_end_when_their_starter_is_killed(tmp_path: Path) -> None:
     """Nothing is left to measure for nobody."""
     code = (

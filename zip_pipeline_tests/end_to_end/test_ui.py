@@ -107,7 +107,10 @@ def test_drop_becomes_a_subset_in_the_browser_and_history_survives(tmp_path: Pat
     (tmp_path / "data" / "selection.toml").write_text("[sft]\nbudget_samples = 20\nk3 = 5\n")
     with dev_server(tmp_path) as server, browser_page() as page:
         names = ("sft_drops", "preference_drops", "nightly_reselection", "entropy_law_figures")
-        running = dict.fromkeys(names, "RUNNING") | {"training_of_new_versions": "STOPPED"}
+        running = dict.fromkeys(names, "RUNNING") | {
+            "training_of_new_versions": "STOPPED",
+            "compact_batches": "STOPPED",
+        }
         assert _statuses(server) == running
         drop_questions(tmp_path)
         _see_the_graph(page, server, tmp_path / "graph.png")

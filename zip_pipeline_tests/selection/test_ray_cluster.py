@@ -20,6 +20,9 @@ from zip_pipeline_tests.selection.test_sharded import K, select_sharded
 
 CONFIG = SelectionConfig(strategy="long_range", budget_samples=60, num_shards=3, **K)
 LOCAL = Cluster("local")
+# Read when Ray is imported: a cluster of one node that nobody else can reach.
+LOOPBACK_ONLY = {"RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0"}
+os.environ.update(LOOPBACK_ONLY)
 pytest.importorskip("ray", reason="the extra 'ray' is not installed")
 
 
@@ -56,6 +59,35 @@ def test_a_local_cluster_selects_as_one_process_does() -> None:
     }
     _wait_until_gone("ray::")
     _wait_until_gone("gcs_server")
+
+
+_LISTENERS = """
+from pathlib import Path
+import zip_pipeline.selection.ray_cluster as cluster
+
+def listeners():
+    ports = set()
+    for table in ("tcp", "tcp6"):
+        rows = [line.split() for line in Path("/proc/net", table).read_text().splitlines()[1:]]
+        ports |= {row[1] for row in rows if row[3] == "0A"}
+    loopback = ("0100007F", "0" * 24 + "01000000", "0" * 16 + "FFFF00000100007F")
+    return {port for port in ports if not port.startswith(loopback)}
+
+before, during = listeners(), []
+cluster._run = lambda ray, tasks, tick: during.append(listeners()) or []
+cluster.ray_runner("local", 1)([], lambda: None)
+print(sorted(during[0] - before))
+"""
+
+
+@pytest.mark.slow
+def test_a_local_cluster_listens_on_loopback_only() -> None:
+    """Nobody on the network can give it something to run."""
+    environment = {k: v for k, v in os.environ.items() if k not in LOOPBACK_ONLY}
+    found = subprocess.run(
+        [sys.executable, "-c", _LISTENERS], env=environment, capture_output=True, text=True
+    )
+    assert (found.returncode, found.stdout.strip()) == (0, "[]"), found.stderr
 
 
 @pytest.mark.slow
