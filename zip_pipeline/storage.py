@@ -16,7 +16,7 @@ import polars as pl
 from zip_pipeline.samples import Stage
 
 VERSION_FILES = ("subset.parquet", "ledger.parquet", "manifest.json")
-SECONDS_PER_DAY = 86_400.0
+SECONDS_PER_WEEK = 604_800.0
 _TEMPORARY = ".tmp-"
 # Who reads a few rows decodes little of a table in small groups; large pages compress better.
 _ROWS_PER_GROUP = 1 << 14
@@ -143,7 +143,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     write_atomically(path, lambda p: p.write_bytes(content))
 
 
-def remove_leftovers(root: DataRoot, older_than_seconds: float = SECONDS_PER_DAY) -> int:
+def remove_leftovers(root: DataRoot, older_than_seconds: float = SECONDS_PER_WEEK) -> int:
     """Remove what killed writers left in the generated folders; return how many entries it was.
 
     Entries changed within the last ``older_than_seconds`` may belong to a writer at work and

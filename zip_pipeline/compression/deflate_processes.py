@@ -3,35 +3,37 @@
 import os
 import subprocess
 import sys
-from collections import deque
-from collections.abc import Iterator
 from contextlib import suppress
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Any, Self
 
 import numpy as np
 
 from zip_pipeline.compression.deflate_set import DeflateSet, Framing
+from zip_pipeline.compression.deflate_worker import END
 from zip_pipeline.compression.indexed_set import IndexedSet, LocalSet
 from zip_pipeline.compression.selected_set import Indices, Ratios, Sizes
 from zip_pipeline.compression.text_file import TextFile
 
-# Fewer questions than this, one after another, are answered before a process has started.
+# So many questions are answered before a process has started.
 MIN_QUESTIONS = 512
-_CHUNKS_PER_WORKER = 4
-_MIN_CHUNK = 16
-# Two answers fit into a pipe: else a worker that writes one could wait for a reader that writes.
-_MAX_CHUNK = 2048
-# Requests a worker has at a time: one at work, one waiting, so that it never waits itself.
-_REQUESTS_AHEAD = 2
+# Fewer are answered here: asking would take longer.
+_MIN_SHARED = 16
+# Parts of a question: small, that no worker waits long for another; large, that they are few.
+_PARTS_PER_WORKER = 128
+# Their numbers must fit into a pipe.
+_MAX_PARTS = 2048
+_MIN_PART_BYTES = 1 << 12
+# What a text costs beside its bytes, above all the copy of the stream.
+_BYTES_PER_TEXT = 200
 _PATIENCE_SECONDS = 1.0
 
 
 class DeflateMeasurer:
     """Makes sets over one file of texts, measured in this process or in several others.
 
-    The processes are started with the first question large enough to pay for them. They hold
+    The processes are started when as much was asked for as pays for them. They hold
     the streams of all sets and read texts from the file themselves; sizes do not depend on
     how many there are.
 
@@ -49,6 +51,7 @@ class DeflateMeasurer:
         self._num_workers = workers
         self._level = level
         self._framing = framing or Framing()
+        self._num_questions = 0
         self._crew: _Crew | None = None
 
     def new_set(self, name: str) -> IndexedSet:
@@ -59,8 +62,9 @@ class DeflateMeasurer:
         return _SharedSet(self, name, inner)
 
     def crew(self, num_questions: int) -> "_Crew | None":
-        """Return the processes, None while there are none and the question is too small."""
-        if self._crew is None and num_questions >= MIN_QUESTIONS:
+        """Return the processes, None while too little has been asked for to start them."""
+        self._num_questions += num_questions
+        if self._crew is None and self._num_questions >= MIN_QUESTIONS:
             setting = (str(self.texts.path), self.texts.offsets.tobytes(), self._level)
             self._crew = _Crew(self._num_workers, (*setting, self._framing))
         return self._crew
@@ -105,7 +109,7 @@ class _SharedSet:
     def ratios_with(self, indices: Indices) -> Ratios:
         """Return R of (set + text), raw / compressed bytes, for each text on its own."""
         crew = self._measurer.crew(len(indices))
-        if crew is None or len(indices) <= _MIN_CHUNK:
+        if crew is None or len(indices) <= _MIN_SHARED:
             return self._inner.ratios_with(self._measurer.texts.read(indices))
         num_bytes = self._measurer.texts.num_bytes_of(indices)
         return self._inner.raw_bytes_with(num_bytes) / self._sizes(crew, indices, num_bytes)
@@ -113,7 +117,7 @@ class _SharedSet:
     def marginal_bytes(self, indices: Indices) -> Sizes:
         """Return by how many bytes each text, on its own, would grow the compressed set."""
         crew = self._measurer.crew(len(indices))
-        if crew is None or len(indices) <= _MIN_CHUNK:
+        if crew is None or len(indices) <= _MIN_SHARED:
             return self._inner.marginal_bytes(self._measurer.texts.read(indices))
         num_bytes = self._measurer.texts.num_bytes_of(indices)
         return self._sizes(crew, indices, num_bytes) - self._inner.closed_bytes()
@@ -129,53 +133,46 @@ class _SharedSet:
 
 
 class _Crew:
-    """Worker processes that all know the same sets."""
+    """Worker processes that all know the same sets.
+
+    Each gets the whole question, and takes parts of it as fast as it can: their numbers lie in a
+    pipe from which all of them read. Waking a process costs as much as measuring a text, so
+    there is one message to each of them and one back, however many parts there are.
+    """
 
     def __init__(self, num_workers: int, setting: tuple[Any, ...]) -> None:
-        self._processes = [_start() for _ in range(num_workers)]
+        numbers, self._numbers = os.pipe()
+        self._processes = [_start(numbers) for _ in range(num_workers)]
+        os.close(numbers)
         self._requests = [Connection(_fd(p.stdin), readable=False) for p in self._processes]
         self._answers = [Connection(_fd(p.stdout), writable=False) for p in self._processes]
+        self._news: list[tuple[object, ...]] = []
         self._send_to_all(setting)
 
     def tell(self, method: str, *arguments: object) -> None:
-        """Let every worker do something that has no answer."""
-        self._send_to_all((method, *arguments))
+        """Let every worker do something that has no answer, before the next question."""
+        self._news.append((method, *arguments))
 
     def sizes(self, name: str, indices: Indices, num_bytes: Sizes) -> Sizes:
         """Return the compressed bytes of (set + text) for each text, measured in parts."""
+        order, borders = _parts(num_bytes, len(self._processes))
+        numbers = [*range(len(borders) - 1), *([END] * len(self._processes))]
+        os.write(self._numbers, np.array(numbers, dtype=np.int32).tobytes())
+        self._send_to_all((self._news, name, indices[order].tobytes(), borders.tolist()))
+        self._news = []
         sizes = np.zeros(len(indices), dtype=np.int64)
-        parts = _parts(num_bytes, len(self._processes))
-        at_work: dict[int, deque[Indices]] = {i: deque() for i in range(len(self._processes))}
-        for _ in range(_REQUESTS_AHEAD):
-            for worker, waiting in at_work.items():
-                self._ask(worker, name, indices, parts, waiting)
-        while busy := [worker for worker, waiting in at_work.items() if waiting]:
-            ready = wait([self._answers[worker] for worker in busy])
-            for worker in busy:
-                if self._answers[worker] in ready:
-                    part = at_work[worker].popleft()
-                    sizes[part] = np.frombuffer(self._answer(worker), dtype=np.int64)
-                    self._ask(worker, name, indices, parts, at_work[worker])
+        for worker in range(len(self._processes)):
+            for number, part in self._answer(worker):
+                places = order[borders[number] : borders[number + 1]]
+                sizes[places] = np.frombuffer(part, dtype=np.int64)
         return sizes
 
-    def _ask(
-        self,
-        worker: int,
-        name: str,
-        indices: Indices,
-        parts: Iterator[Indices],
-        waiting: deque[Indices],
-    ) -> None:
-        part = next(parts, None)
-        if part is not None:
-            self._send(worker, ("sizes", name, indices[part].tobytes()))
-            waiting.append(part)
-
-    def _answer(self, worker: int) -> bytes:
+    def _answer(self, worker: int) -> list[tuple[int, bytes]]:
         try:
-            return self._answers[worker].recv_bytes()
+            answer: list[tuple[int, bytes]] = self._answers[worker].recv()
         except (EOFError, OSError) as error:
             raise self._died(worker) from error
+        return answer
 
     def _send_to_all(self, message: tuple[object, ...]) -> None:
         for worker in range(len(self._processes)):
@@ -196,6 +193,7 @@ class _Crew:
         )
 
     def close(self) -> None:
+        os.close(self._numbers)
         for connection in (*self._requests, *self._answers):
             with suppress(OSError):
                 connection.close()
@@ -208,19 +206,22 @@ class _Crew:
                 process.wait()
 
 
-def _parts(num_bytes: Sizes, num_workers: int) -> Iterator[Indices]:
-    """Yield positions in parts that cost about the same, each with its share of large texts."""
-    wanted = min(num_workers * _CHUNKS_PER_WORKER, len(num_bytes) // _MIN_CHUNK)
-    num_parts = max(wanted, -(-len(num_bytes) // _MAX_CHUNK))
+def _parts(num_bytes: Sizes, num_workers: int) -> tuple[Indices, Indices]:
+    """Return positions, large texts first, and the borders of parts that cost about the same."""
     order = np.argsort(-num_bytes, kind="stable")
-    return iter([order[part::num_parts] for part in range(num_parts)])
+    cost = np.cumsum(num_bytes[order] + _BYTES_PER_TEXT)
+    num_parts = min(_PARTS_PER_WORKER * num_workers, _MAX_PARTS)
+    wanted = max(_MIN_PART_BYTES, int(cost[-1]) // num_parts)
+    ends = np.searchsorted(cost, np.arange(wanted, cost[-1], wanted)) + 1
+    return order, np.unique(np.concatenate([[0], ends, [len(order)]]))
 
 
-def _start() -> "subprocess.Popen[bytes]":
+def _start(numbers: int) -> "subprocess.Popen[bytes]":
     return subprocess.Popen(
-        [sys.executable, "-m", "zip_pipeline.compression.deflate_worker"],
+        [sys.executable, "-m", "zip_pipeline.compression.deflate_worker", str(numbers)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
+        pass_fds=[numbers],
     )
 
 

@@ -26,9 +26,9 @@ from zip_pipeline.selection.candidates import Candidates
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.progress import Progress
 from zip_pipeline.selection.select import HERE, Cluster, select_candidates
-from zip_pipeline.storage import DataRoot, fingerprint
+from zip_pipeline.storage import DataRoot, fingerprint, remove_leftovers
 
-ZIP_SUBSET_CODE_VERSION = "2"
+ZIP_SUBSET_CODE_VERSION = "3"
 SECONDS_BETWEEN_PROGRESS = 10.0
 
 
@@ -155,6 +155,7 @@ def write_version(
             f"materialise {stage}/raw_pool and {stage}/compression_state for its partition"
         )
     return_freed_memory()
+    remove_leftovers(root)
     with open_selection_pool(root, stage, hold_out=held_out_settings(root)) as pool:
         selection = select_candidates(
             Candidates(pool.index, pool.texts, pool.state),

@@ -7,6 +7,7 @@ from zip_pipeline.compression.deflate_processes import DeflateMeasurer
 from zip_pipeline.compression.indexed_set import IndexedSet, LocalSet
 from zip_pipeline.compression.text_file import TextFile
 from zip_pipeline.compression.zstd_set import ZstdSet
+from zip_pipeline.selection.candidates import Measured
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.long_range import LongRangeEngine
 from zip_pipeline.selection.rounds import Engine
@@ -33,10 +34,10 @@ def new_sets(
 
 
 @contextmanager
-def engine_for(texts: TextFile, config: SelectionConfig, workers: int) -> Iterator[Engine]:
-    """Yield the engine of strategy ``zip`` or ``long_range``; arguments as :func:`new_sets`."""
-    with new_sets(texts, config, workers) as new_set:
+def engine_for(pool: Measured, config: SelectionConfig, workers: int) -> Iterator[Engine]:
+    """Yield the engine of strategy ``zip`` or ``long_range``; see :func:`new_sets`."""
+    with new_sets(pool.candidates.texts, config, workers) as new_set:
         if config.strategy == "long_range":
-            yield LongRangeEngine(texts.num_bytes, new_set, config.overhead_bytes)
+            yield LongRangeEngine(pool.num_bytes, new_set, config.overhead_bytes)
         else:
-            yield ZipEngine(new_set)
+            yield ZipEngine(new_set, pool.pi)

@@ -50,7 +50,7 @@ def play(
         fill_in_order(run, budget, random_order(ids, config.seed))
         return run
     report = _Report(progress, phase, budget, config)
-    with engine_for(pool.candidates.texts, config, workers) as engine:
+    with engine_for(pool, config, workers) as engine:
         if progress and estimate:
             report(run, estimate_seconds(pool, config, workers) * report.share_left)
         for after in run_rounds(run, budget, engine, (config.k1, config.k2, config.k3)):

@@ -58,8 +58,8 @@ def test_a_new_set_takes_the_place_of_one_of_its_name() -> None:
         assert measurer.new_set("picked").ratios_with(everyone).tolist() == alone
 
 
-def test_processes_start_with_the_first_large_question_and_end_with_the_measurer() -> None:
-    """Small questions are answered here; after closing no process is left."""
+def test_processes_start_when_they_pay_and_end_with_the_measurer() -> None:
+    """A few questions are answered here; after closing no process is left."""
     flat = _texts()
     before = len(_children())
     with TemporaryTexts.write([flat]) as texts:
@@ -67,7 +67,7 @@ def test_processes_start_with_the_first_large_question_and_end_with_the_measurer
             given = measurer.new_set("given")
             given.ratios_with(np.arange(MIN_QUESTIONS - 1))
             assert len(_children()) == before
-            given.ratios_with(np.arange(MIN_QUESTIONS))
+            given.ratios_with(np.arange(17))
             assert len(_children()) == before + 2
         assert len(_children()) == before
 

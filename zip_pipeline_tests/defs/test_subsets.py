@@ -1,6 +1,8 @@
 """The subset: one immutable version per change of pool or configuration."""
 
 import hashlib
+import os
+import time
 from pathlib import Path
 
 import polars as pl
@@ -10,6 +12,7 @@ from zip_pipeline.defs.resources import RayClusterResource
 from zip_pipeline.defs.subsets import _ProgressLog, read_version
 from zip_pipeline.selection.progress import Progress
 from zip_pipeline.selection.select import Cluster
+from zip_pipeline.storage import SECONDS_PER_WEEK
 from zip_pipeline_tests.defs.graph import (
     SMALL,
     Graph,
@@ -149,6 +152,19 @@ def test_checkpoints_are_gone_after_a_selection(graph: Graph) -> None:
     config = {**SMALL, "budget_samples": 20, "k3": 1}
     assert checks_of(graph.select("sft", config))["within_budget"]
     assert _files(graph.root.checkpoints("sft")) == {}
+
+
+def test_a_selection_clears_what_one_left_that_was_killed_long_ago(graph: Graph) -> None:
+    """The texts of a large pool are gigabytes; those of a selection at work stay."""
+    _ingest(graph, "a.jsonl", 8)
+    graph.root.cache.mkdir(exist_ok=True)
+    killed, at_work = (graph.root.cache / f".tmp-texts-{name}" for name in ("old", "new"))
+    killed.touch()
+    at_work.touch()
+    long_ago = time.time() - SECONDS_PER_WEEK - 1
+    os.utime(killed, (long_ago, long_ago))
+    assert graph.select("sft").success
+    assert list(graph.root.cache.iterdir()) == [at_work]
 
 
 def test_progress_is_logged_every_few_seconds_only(monkeypatch: pytest.MonkeyPatch) -> None:

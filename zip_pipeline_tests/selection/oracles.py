@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 import zstandard
@@ -9,6 +10,7 @@ import zstandard
 from zip_pipeline.compression.zstd_set import _parameters
 
 Cost = Callable[[int], int]
+Text = TypeVar("Text", bytes, str)
 
 
 def deflate_ratio(texts: Sequence[bytes]) -> float:
@@ -18,10 +20,14 @@ def deflate_ratio(texts: Sequence[bytes]) -> float:
 
 
 def zip_oracle(
-    texts: Sequence[bytes], k: tuple[int, int, int], budget: int, cost: Cost
+    texts: Sequence[Text],
+    k: tuple[int, int, int],
+    budget: int,
+    cost: Cost,
+    ratio: Callable[[list[Text]], float] = deflate_ratio,
 ) -> list[int]:
     """The paper's rounds over texts; whatever does not fit the rest of the budget is left out."""
-    pi = {i: deflate_ratio([text]) for i, text in enumerate(texts)}
+    pi = {i: ratio([text]) for i, text in enumerate(texts)}
     selected: list[int] = []
     while True:
         left = budget - sum(map(cost, selected))
@@ -30,13 +36,13 @@ def zip_oracle(
             return selected
         candidates = sorted(fitting, key=lambda i: (pi[i], i))[: k[0]]
         for i in candidates:
-            pi[i] = deflate_ratio([texts[j] for j in [*selected, i]])
+            pi[i] = ratio([texts[j] for j in [*selected, i]])
         shortlist = sorted(candidates, key=lambda i: (pi[i], i))[: k[1]]
         picks: list[int] = []
         while len(picks) < k[2]:
             left = budget - sum(map(cost, selected + picks))
             ratios = {
-                i: deflate_ratio([texts[j] for j in [*picks, i]])
+                i: ratio([texts[j] for j in [*picks, i]])
                 for i in shortlist
                 if i not in picks and cost(i) <= left
             }

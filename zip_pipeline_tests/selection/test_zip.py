@@ -1,10 +1,14 @@
 """Strategy zip against a slow oracle that recompresses everything."""
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zip_pipeline.compression.deflate_set import DeflateSet
+from zip_pipeline.compression.selected_set import Sizes
 from zip_pipeline.compression.state import compression_state, texts_of
 from zip_pipeline.samples import Sample
 from zip_pipeline.selection.config import SelectionConfig
@@ -46,6 +50,25 @@ def test_zip_equals_oracle_with_a_byte_budget(
     assert used + selection.manifest["unused_budget"] == budget
     left = [len(text) for i, text in enumerate(texts) if i not in selection.picks]
     assert used == budget or all(size > budget - used for size in left)
+
+
+def test_zip_asks_nothing_of_empty_sets(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ratios alone are known from the state: first rounds and first picks cost no measurement."""
+    asked: list[int] = []
+    measure = DeflateSet.sizes_with
+
+    def sizes_with(self: DeflateSet, texts: Sequence[bytes]) -> Sizes:
+        asked.append(len(texts))
+        return measure(self, texts)
+
+    monkeypatch.setattr(DeflateSet, "sizes_with", sizes_with)
+    table = numbered_pool(60)
+    state = compression_state(table, "sft")
+    for num_picks, expected in ((1, [9]), (2, [9, 8]), (5, [9, 8, 7, 30, 9])):
+        asked.clear()
+        config = SelectionConfig(budget_samples=num_picks, k1=30, k2=10, k3=4)
+        select(table, state, "sft", config, workers=1)
+        assert asked == expected
 
 
 def test_zip_picks_differ_from_the_order_of_single_ratios() -> None:
