@@ -50,13 +50,13 @@ class DeflateMeasurer:
         self.texts = texts
         self._num_workers = workers
         self._level = level
-        self._framing = framing or Framing()
+        self.framing = framing or Framing()
         self._num_questions = 0
         self._crew: _Crew | None = None
 
     def new_set(self, name: str) -> IndexedSet:
         """Return an empty set; it takes the place of an earlier one of that name."""
-        inner = DeflateSet(self._level, self._framing)
+        inner = DeflateSet(self._level, self.framing)
         if self._num_workers == 1:
             return LocalSet(self.texts, inner)
         return _SharedSet(self, name, inner)
@@ -66,7 +66,7 @@ class DeflateMeasurer:
         self._num_questions += num_questions
         if self._crew is None and self._num_questions >= MIN_QUESTIONS:
             setting = (str(self.texts.path), self.texts.offsets.tobytes(), self._level)
-            self._crew = _Crew(self._num_workers, (*setting, self._framing))
+            self._crew = _Crew(self._num_workers, (*setting, self.framing))
         return self._crew
 
     def close(self) -> None:
@@ -88,19 +88,25 @@ class DeflateMeasurer:
 
 
 class _SharedSet:
-    """A set that lives here until there are processes, and then in each of them as well."""
+    """A set that lives here until there are processes, and then in each of them."""
 
     def __init__(self, measurer: DeflateMeasurer, name: str, inner: DeflateSet) -> None:
         self._measurer = measurer
         self._name = name
         self._inner = inner
         self._members: list[Indices] = []
+        self._num_texts = 0
+        self._num_bytes = 0
+        # How many of the additions are known here, and in the processes.
+        self._num_here = 0
         self._num_sent = -1
 
     def add(self, indices: Indices) -> None:
         """Append texts to the set, in order."""
-        self._inner.add(self._measurer.texts.read(indices))
-        self._members.append(np.asarray(indices, dtype=np.int64))
+        members = np.asarray(indices, dtype=np.int64)
+        self._members.append(members)
+        self._num_texts += len(members)
+        self._num_bytes += int(self._measurer.texts.num_bytes_of(members).sum())
 
     def extend(self, indices: Indices) -> None:
         """Append texts to the set: the same as :meth:`add`."""
@@ -108,21 +114,27 @@ class _SharedSet:
 
     def ratios_with(self, indices: Indices) -> Ratios:
         """Return R of (set + text), raw / compressed bytes, for each text on its own."""
-        crew = self._measurer.crew(len(indices))
-        if crew is None or len(indices) <= _MIN_SHARED:
-            return self._inner.ratios_with(self._measurer.texts.read(indices))
         num_bytes = self._measurer.texts.num_bytes_of(indices)
-        return self._inner.raw_bytes_with(num_bytes) / self._sizes(crew, indices, num_bytes)
+        sizes = self._sizes(indices, num_bytes)
+        framing = self._measurer.framing
+        return framing.raw_bytes(self._num_texts + 1, self._num_bytes + num_bytes) / sizes
 
     def marginal_bytes(self, indices: Indices) -> Sizes:
         """Return by how many bytes each text, on its own, would grow the compressed set."""
+        sizes = self._sizes(indices, self._measurer.texts.num_bytes_of(indices))
+        return sizes - self._here().closed_bytes()
+
+    def _here(self) -> DeflateSet:
+        """Return the set in this process, which is brought up to date only when it is asked."""
+        for members in self._members[self._num_here :]:
+            self._inner.add(self._measurer.texts.read(members))
+        self._num_here = len(self._members)
+        return self._inner
+
+    def _sizes(self, indices: Indices, num_bytes: Sizes) -> Sizes:
         crew = self._measurer.crew(len(indices))
         if crew is None or len(indices) <= _MIN_SHARED:
-            return self._inner.marginal_bytes(self._measurer.texts.read(indices))
-        num_bytes = self._measurer.texts.num_bytes_of(indices)
-        return self._sizes(crew, indices, num_bytes) - self._inner.closed_bytes()
-
-    def _sizes(self, crew: "_Crew", indices: Indices, num_bytes: Sizes) -> Sizes:
+            return self._here().sizes_with(self._measurer.texts.read(indices))
         if self._num_sent < 0:
             crew.tell("new", self._name)
             self._num_sent = 0

@@ -17,6 +17,11 @@ class Framing:
     separator: bytes = b""
     closing: bytes = b""
 
+    def raw_bytes(self, num_texts: int, num_bytes: Sizes | int) -> Sizes | int:
+        """Return the bytes of so many texts, one or more, of ``num_bytes`` in all."""
+        around = len(self.opening) + len(self.closing)
+        return num_bytes + around + len(self.separator) * (num_texts - 1)
+
 
 class DeflateSet:
     """A set of texts behind one streaming compressor.
@@ -32,17 +37,16 @@ class DeflateSet:
     def __init__(self, level: int = 9, framing: Framing | None = None) -> None:
         self._framing = framing or Framing()
         self._stream = zlib.compressobj(level)
-        self._raw_bytes = len(self._framing.opening)
         self._emitted_bytes = len(self._stream.compress(self._framing.opening))
-        self._is_empty = True
+        self._num_texts = 0
+        self._num_bytes = 0
 
     def add(self, texts: Sequence[bytes]) -> None:
         """Append texts to the set, in order."""
         for text in texts:
-            piece = text if self._is_empty else self._framing.separator + text
-            self._emitted_bytes += len(self._stream.compress(piece))
-            self._raw_bytes += len(piece)
-            self._is_empty = False
+            self._emitted_bytes += len(self._stream.compress(self._before_text() + text))
+            self._num_texts += 1
+            self._num_bytes += len(text)
 
     def extend(self, texts: Sequence[bytes]) -> None:
         """Append texts to the set: the same as :meth:`add`, which costs nothing extra here."""
@@ -62,12 +66,8 @@ class DeflateSet:
     def ratios_with(self, texts: Sequence[bytes]) -> Ratios:
         """Return R of (set + text), raw / compressed bytes, for each text on its own."""
         num_bytes = np.array([len(text) for text in texts], dtype=np.int64)
-        return self.raw_bytes_with(num_bytes) / self.sizes_with(texts)
-
-    def raw_bytes_with(self, num_bytes: Sizes) -> Ratios:
-        """Return the raw bytes of (set + text) for texts of these sizes."""
-        around = self._raw_bytes + len(self._before_text()) + len(self._framing.closing)
-        return (num_bytes + around).astype(np.float64)
+        raw = self._framing.raw_bytes(self._num_texts + 1, self._num_bytes + num_bytes)
+        return raw / self.sizes_with(texts)
 
     def closed_bytes(self) -> int:
         """Return the compressed bytes of the set as it is."""
@@ -80,4 +80,4 @@ class DeflateSet:
         return self.sizes_with(texts) - self.closed_bytes()
 
     def _before_text(self) -> bytes:
-        return b"" if self._is_empty else self._framing.separator
+        return self._framing.separator if self._num_texts else b""

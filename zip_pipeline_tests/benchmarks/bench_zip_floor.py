@@ -88,7 +88,7 @@ def floor_seconds(file: TextFile, trace: Trace, num_cores: int) -> float:
 
 
 def main() -> None:
-    """Select with two workers, replay on two cores, select with one worker."""
+    """Select with two workers and with one, replay on two cores and on one."""
     config = SelectionConfig(strategy="zip", budget_samples=NUM_PICKS)
     with real_pool() as pool:
         table: Measured = measured(pool, config)
@@ -97,6 +97,7 @@ def main() -> None:
         floor = floor_seconds(pool.texts, trace, 2)
         with stopwatch() as one:
             same = play(table, config, workers=1).picks == picks
+        one_core_floor = floor_seconds(pool.texts, trace, 1)
     asked = sum(len(indices) for what, _, indices in trace if what == "ask")
     report(
         "zip_against_floor",
@@ -108,6 +109,8 @@ def main() -> None:
             "times_floor": round(two["seconds"] / floor, 3),
             "one_worker_seconds": one["seconds"],
             "gain_of_second_worker": round(one["seconds"] / two["seconds"], 3),
+            "one_core_floor_seconds": round(one_core_floor, 2),
+            "gain_of_second_core_at_the_floor": round(one_core_floor / floor, 3),
             "same_picks": same,
         },
     )

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from zip_pipeline.compression.deflate_processes import MIN_QUESTIONS, DeflateMeasurer
+from zip_pipeline.compression.deflate_processes import MIN_QUESTIONS, DeflateMeasurer, _parts
 from zip_pipeline.compression.deflate_set import DeflateSet, Framing
 from zip_pipeline.compression.text_file import TemporaryTexts
 
@@ -44,6 +44,21 @@ def test_processes_give_the_sizes_of_one_set() -> None:
                 assert given.ratios_with(asked).tolist() == wanted
                 bytes_wanted = expected.marginal_bytes(texts.read(asked)).tolist()
                 assert given.marginal_bytes(asked).tolist() == bytes_wanted
+
+
+@pytest.mark.parametrize(("num_texts", "num_workers"), [(17, 2), (5000, 2), (60_000, 3000)])
+def test_parts_hold_every_text_once_and_their_numbers_fit_a_pipe(
+    num_texts: int, num_workers: int
+) -> None:
+    """However large a question and however many the processes, no number waits to be written."""
+    num_bytes = np.random.default_rng(1).integers(0, 3000, num_texts)
+    order, borders = _parts(num_bytes, num_workers)
+    assert sorted(order.tolist()) == list(range(num_texts))
+    assert (borders[0], borders[-1]) == (0, num_texts)
+    assert (np.diff(borders) > 0).all()
+    assert len(borders) - 1 <= 2049
+    cost = np.add.reduceat(num_bytes[order] + 200, borders[:-1])
+    assert cost.max() <= max(4096, cost.sum() / min(128 * num_workers, 2048)) + 3200
 
 
 def test_a_new_set_takes_the_place_of_one_of_its_name() -> None:
