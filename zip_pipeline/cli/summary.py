@@ -79,7 +79,10 @@ def _strategy(manifest: Mapping[str, Any]) -> str:
         return f"random, seed {config['seed']}"
     rounds = f"k1 {config['k1']:,}, k2 {config['k2']:,}, k3 {config['k3']:,}"
     compat = ", as the published code does" if config["reference_compat"] else ""
-    return f"{config['strategy']}, {config['codec']} level {config['level']}, {rounds}{compat}"
+    sharding = manifest.get("sharding")
+    shards = f", in {sharding['num_shards']:,} shards" if sharding else ""
+    codec = f"{config['codec']} level {config['level']}"
+    return f"{config['strategy']}, {codec}, {rounds}{shards}{compat}"
 
 
 def _picked(manifest: Mapping[str, Any]) -> str:

@@ -226,7 +226,8 @@ def test_select_in_shards_picks_the_same_wherever_they_are_done(tmp_path: Path):
     options = ("--budget-samples", "30", "--strategy", "long_range", *_ROUNDS, "--shards", "3")
     whole, out = tmp_path / "whole.jsonl", tmp_path / "out.jsonl"
     call_well("select", source, "-o", whole, *options)
-    call_well("select", source, "-o", out, *options, "--shard-folder", tmp_path / "shards")
+    told = call_well("select", source, "-o", out, *options, "--shard-folder", tmp_path / "shards")
+    assert ", in 3 shards" in told
     assert out.read_bytes() == whole.read_bytes()
     assert len(read_jsonl(whole)) == 30
     assert _manifest(whole)["sharding"] == {"num_shards": 3, "shard_budget": 20}
