@@ -220,7 +220,7 @@ def _content_fingerprint(subset: pl.DataFrame, stage: Stage) -> str:
 
 
 class _ProgressLog:
-    """Writes how far a selection has come to a log, every few seconds."""
+    """Writes how far a selection has come to a log, every few seconds, and estimates at once."""
 
     def __init__(self, log: Callable[[str], object]) -> None:
         self._log = log
@@ -229,8 +229,8 @@ class _ProgressLog:
 
     def __call__(self, progress: Progress) -> None:
         now = time.monotonic()
-        is_due = now - self._last >= SECONDS_BETWEEN_PROGRESS or progress.phase != self._phase
-        if not is_due:
+        is_new = progress.is_estimate or progress.phase != self._phase
+        if not is_new and now - self._last < SECONDS_BETWEEN_PROGRESS:
             return
         self._last, self._phase = now, progress.phase
         self._log(progress.words())

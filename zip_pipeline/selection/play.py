@@ -10,7 +10,12 @@ from zip_pipeline.selection.candidates import Measured
 from zip_pipeline.selection.checkpoint import NOWHERE, Checkpoint
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.engines import engine_for
-from zip_pipeline.selection.estimate import RemainingTime, estimate_seconds
+from zip_pipeline.selection.estimate import (
+    PILOT_SECONDS,
+    RemainingTime,
+    estimate_long_range,
+    estimate_zip,
+)
 from zip_pipeline.selection.progress import Progress, Run
 from zip_pipeline.selection.rounds import run_rounds
 from zip_pipeline.selection.strategies.ordered import fill_in_order, random_order
@@ -39,7 +44,8 @@ def play(
         run: what to go on from, if not from ``store``.
         progress: called after each round.
         phase: what the progress is called.
-        estimate: whether ``progress`` is called with the estimated time before the first round.
+        estimate: whether ``progress`` is told the estimated time: of ``zip`` before the first
+            round, of ``long_range`` after a second of rounds.
     """
     budget = Budget(config.budget, pool.costs, pool.candidates.index["source"], config.quotas)
     run = run or store.load() or Run.start(pool.pi)
@@ -49,12 +55,16 @@ def play(
         ids = pool.candidates.index["sample_id"]
         fill_in_order(run, budget, random_order(ids, config.seed))
         return run
-    report = _Report(progress, phase, budget, config)
+    report = _Report(progress, phase, budget, config, run.num_rounds)
     with engine_for(pool, config, workers) as engine:
-        if progress and estimate:
-            report(run, estimate_seconds(pool, config, workers) * report.share_left)
+        if progress and estimate and config.strategy == "zip":
+            report(run, estimate_zip(pool, config, workers) * report.left / max(config.budget, 1))
+        is_due = estimate and config.strategy == "long_range"
         for after in run_rounds(run, budget, engine, (config.k1, config.k2, config.k3)):
             store.save(after)
+            if is_due and report.left > budget.unused and report.seconds >= PILOT_SECONDS:
+                report(after, report.extrapolated(pool, after.num_rounds))
+                is_due = False
             report(after)
     return run
 
@@ -63,24 +73,42 @@ class _Report:
     """Tells how far a run has come, how fast, and how long it will take."""
 
     def __init__(
-        self, progress: ProgressHook | None, phase: str, budget: Budget, config: SelectionConfig
+        self,
+        progress: ProgressHook | None,
+        phase: str,
+        budget: Budget,
+        config: SelectionConfig,
+        num_rounds: int,
     ) -> None:
         self._progress = progress
         self._phase = phase
         self._budget = budget
         self._config = config
         self._started = time.monotonic()
+        self.left = budget.unused
+        self._num_rounds = num_rounds
         self._remaining = RemainingTime(config.budget, budget.used)
 
     @property
-    def share_left(self) -> float:
-        """What is left of the budget, 0 to 1."""
-        return self._budget.unused / max(self._budget.value, 1)
+    def seconds(self) -> float:
+        """How long it has been."""
+        return time.monotonic() - self._started
+
+    def extrapolated(self, pool: Measured, num_rounds: int) -> float:
+        """Return how long long_range will take in all, after its first rounds."""
+        return estimate_long_range(
+            pool,
+            self._config,
+            left=self.left,
+            used=self.left - self._budget.unused,
+            num_rounds=num_rounds - self._num_rounds,
+            seconds=self.seconds,
+        )
 
     def __call__(self, run: Run, estimate: float | None = None) -> None:
         if self._progress is None:
             return
-        seconds = time.monotonic() - self._started
+        seconds = self.seconds
         rate, remaining = self._remaining.after(self._budget.used, seconds)
         self._progress(
             Progress(

@@ -29,7 +29,8 @@ class Progress:
     """How far a selection has come.
 
     ``used`` and ``budget`` are in ``unit``, ``rate`` in units per second; ``rate`` and
-    ``remaining_seconds`` are None while nobody knows. An estimate comes before the first round.
+    ``remaining_seconds`` are None while nobody knows. An estimate, of all that is to be done, comes
+    once, before the first round or soon after.
     """
 
     round: int

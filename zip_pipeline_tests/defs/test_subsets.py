@@ -168,8 +168,8 @@ def test_a_selection_clears_what_one_left_that_was_killed_long_ago(graph: Graph)
 
 
 def test_progress_is_logged_every_few_seconds_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of rounds that follow in quick succession only the first is logged."""
-    clock = iter([100.0, 101.0, 109.9, 110.0])
+    """Of rounds that follow in quick succession only the first is logged, and an estimate."""
+    clock = iter([100.0, 101.0, 109.9, 110.0, 111.0])
     monkeypatch.setattr("time.monotonic", lambda: next(clock))
     lines: list[str] = []
     log = _ProgressLog(lines.append)
@@ -179,6 +179,8 @@ def test_progress_is_logged_every_few_seconds_only(monkeypatch: pytest.MonkeyPat
         "Selecting: round 1, 100 picked, 1,000 of 9,000 tokens in 2 s",
         "Selecting: round 4, 400 picked, 4,000 of 9,000 tokens in 2 s",
     ]
+    log(Progress(5, 1, 1, 9, "tokens", 2.0, remaining_seconds=70.0, is_estimate=True))
+    assert lines[2:] == ["Selecting: estimated time about 70 s"]
 
 
 def test_a_wrong_selection_file_stops_selections_and_not_ingestion(graph: Graph) -> None:

@@ -2,32 +2,75 @@
 
 import time
 
+import numpy as np
+import polars as pl
 import pytest
 
 from zip_pipeline.compression.state import texts_of
 from zip_pipeline.compression.text_file import TemporaryTexts
-from zip_pipeline.selection.candidates import Candidates, measure
+from zip_pipeline.selection.candidates import Candidates, Measured, measure
 from zip_pipeline.selection.config import SelectionConfig
-from zip_pipeline.selection.estimate import RemainingTime, estimate_seconds
+from zip_pipeline.selection.estimate import RemainingTime, estimate_long_range, estimate_zip
 from zip_pipeline.selection.play import play
 from zip_pipeline.selection.progress import Progress, about
 from zip_pipeline_tests.selection.pools import numbered_pool
 
 
-@pytest.mark.parametrize("strategy", ["zip", "long_range"])
-def test_the_estimate_is_of_the_order_of_the_real_time(strategy: str) -> None:
+def test_the_estimate_of_zip_is_of_the_order_of_the_real_time() -> None:
     """Within a factor of five on a small pool, and it costs a fraction of the selection."""
-    config = SelectionConfig(strategy=strategy, budget_samples=600, k1=1500, k2=100, k3=30)
+    config = SelectionConfig(strategy="zip", budget_samples=600, k1=1500, k2=100, k3=30)
     table = numbered_pool(2500)
     with TemporaryTexts.write([texts_of(table, "sft")]) as texts:
         pool = measure(Candidates(table, texts), config, "tiny", 1)
         started = time.perf_counter()
-        estimate = estimate_seconds(pool, config, 1)
+        estimate = estimate_zip(pool, config, 1)
         between = time.perf_counter()
         play(pool, config, workers=1)
         ended = time.perf_counter()
     assert between - started < 0.3 * (ended - between)
     assert 0.2 < estimate / (ended - between) < 5
+
+
+# Measured: samples, mean bytes, budget; of the first second of rounds seconds, used, rounds; in
+# all seconds.
+@pytest.mark.parametrize(
+    ("mean_bytes", "used", "num_rounds", "seconds", "real_seconds"),
+    [
+        pytest.param(910, 318_600, 13, 1.0, 6.8, id="81,262 samples"),
+        pytest.param(886, 56_600, 13, 1.1, 19.3, id="338,653 samples"),
+        pytest.param(882, 7_954, 7, 1.2, 70.3, id="1,368,217 samples"),
+    ],
+)
+def test_the_estimate_of_long_range_is_of_the_order_of_measured_times(
+    mean_bytes: int, used: int, num_rounds: int, seconds: float, real_seconds: float
+) -> None:
+    """Half to twice the time that selections from pools of all sizes took."""
+    config = SelectionConfig(strategy="long_range", budget_bytes=7_080_000)
+    index = pl.DataFrame({"source": ["s"], "sample_id": ["a"]})
+    costs = np.array([mean_bytes])
+    with TemporaryTexts.write([[b" " * mean_bytes]]) as texts:
+        pool = Measured(Candidates(index, texts), costs, None, costs / 1.0, costs)
+        estimate = estimate_long_range(
+            pool, config, left=7_080_000, used=used, num_rounds=num_rounds, seconds=seconds
+        )
+    assert 0.5 < estimate / real_seconds < 2
+
+
+def test_long_range_is_estimated_once_after_its_first_rounds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A short selection is not estimated at all; what was picked before does not count."""
+    config = SelectionConfig(strategy="long_range", budget_samples=60, k1=80, k2=20, k3=5)
+    table = numbered_pool(200)
+    with TemporaryTexts.write([texts_of(table, "sft")]) as texts:
+        pool = measure(Candidates(table, texts), config, "tiny", 1)
+        for pilot_seconds, expected in ((1000.0, []), (0.0, [1])):
+            monkeypatch.setattr("zip_pipeline.selection.play.PILOT_SECONDS", pilot_seconds)
+            reports: list[Progress] = []
+            play(pool, config, workers=1, progress=reports.append)
+            assert [report.round for report in reports if report.is_estimate] == expected
+            assert reports[-1].used == 60
+    assert 0 < (reports[0].remaining_seconds or 0) < 60
 
 
 def test_more_picks_and_fewer_workers_take_longer() -> None:
@@ -38,7 +81,7 @@ def test_more_picks_and_fewer_workers_take_longer() -> None:
         for budget, workers in ((100, 1), (400, 1), (400, 8)):
             config = SelectionConfig(budget_samples=budget, k1=500, k2=100, k3=30)
             pool = measure(Candidates(table, texts), config, "tiny", 1)
-            seconds.append(estimate_seconds(pool, config, workers))
+            seconds.append(estimate_zip(pool, config, workers))
     assert seconds[0] < seconds[1]
     assert seconds[2] < seconds[1] / 2
 
@@ -50,7 +93,7 @@ def test_nothing_to_select_takes_no_time(num_samples: int, budget: int) -> None:
     table = numbered_pool(num_samples)
     with TemporaryTexts.write([texts_of(table, "sft")]) as texts:
         pool = measure(Candidates(table, texts), config, "tiny", 1)
-        assert estimate_seconds(pool, config, 1) == 0.0
+        assert estimate_zip(pool, config, 1) == 0.0
 
 
 def test_remaining_time_follows_the_rate_of_the_last_rounds() -> None:
