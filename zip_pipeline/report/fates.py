@@ -28,7 +28,14 @@ def explain_fate(row: Row, config: Mapping[str, object]) -> str:
             f"ledger of sample {row['sample_id']}: got fate {fate!r}; known are {known}; "
             "read it with the version of zip_pipeline that its manifest names"
         )
-    return _SENTENCES[fate](row, config)
+    return _shard(row, config) + _SENTENCES[fate](row, config)
+
+
+def _shard(row: Row, config: Row) -> str:
+    """Return whose rounds a sentence is about: of what no shard picked, those of its shard."""
+    if row.get("shard") is None or row["fate"] not in ("candidate", "never_reached"):
+        return ""
+    return f"in shard {row['shard']} (from 0) of {config.get('num_shards')}: "
 
 
 def _ratio(row: Row) -> str:

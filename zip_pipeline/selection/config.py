@@ -15,7 +15,7 @@ _DEFAULT_CODECS = {"zip": "deflate", "long_range": "zstd", "random": "deflate"}
 _DEFAULT_LEVELS = {"deflate": 9, "zstd": 3}
 _ROUNDING = 1e-9
 _MAX_SEED = 2**63 - 1
-MAX_SHARDS = 10_000
+MAX_SHARDS = 1000
 # The shards of a selection together pick so many times the budget.
 SHARD_OVERSAMPLING = 2
 

@@ -33,9 +33,14 @@ def ray_runner(
         workers: cores of a cluster that is started here, 0 for all.
 
     Raises:
-        ValueError: Ray is not installed.
+        ValueError: Ray is not installed, or nobody listens at the address.
     """
     ray = _import_ray(address)
+    # Before anything is written for the cluster.
+    try:
+        _check_reachable(address)
+    except OSError as error:
+        raise _unusable(address, error) from error
 
     def run(tasks: Sequence[ShardTask], tick: Callable[[], None]) -> list[ShardOutcome]:
         with _connected(ray, address, worker_count(workers)):
@@ -89,17 +94,20 @@ def _connected(ray: Any, address: str, num_cores: int) -> Iterator[None]:  # noq
             "_node_ip_address": "127.0.0.1",
         }
     try:
-        _check_reachable(address)
         ray.init(address=address, **options)
     except (OSError, ValueError, RuntimeError) as error:
-        raise ValueError(
-            f"Ray cluster: got address {address!r}, which cannot be used ({error}); give "
-            f"{LOCAL!r} to start one here, or the address of one that runs, as HOST:6379"
-        ) from error
+        raise _unusable(address, error) from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _unusable(address: str, error: Exception) -> ValueError:
+    return ValueError(
+        f"Ray cluster: got address {address!r}, which cannot be used ({error}); give "
+        f"{LOCAL!r} to start one here, or the address of one that runs, as HOST:6379"
+    )
 
 
 def _check_reachable(address: str) -> None:

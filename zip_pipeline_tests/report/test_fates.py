@@ -116,3 +116,12 @@ def test_explain_fate_refuses_an_unknown_fate():
     """A fate of another version of the package is an error that names the known ones."""
     with pytest.raises(ValueError, match=r"sample ab: got fate 'lost'; known are candidate, dup"):
         explain_fate({**_ROW, "fate": "lost"}, _CONFIG)
+
+
+@pytest.mark.parametrize(("fate", "is_told"), [("candidate", True), ("picked", False)])
+def test_explain_fate_names_the_shard_whose_rounds_it_tells_of(fate: str, is_told: bool):
+    """Round and ratio of what no shard picked are those of its shard, of a pick the last ones."""
+    row = _ROW | {"fate": fate, "shard": 2}
+    words = explain_fate(row, _CONFIG | {"num_shards": 4})
+    assert words.startswith("in shard 2 (from 0) of 4: ") == is_told
+    assert words.endswith(explain_fate(row | {"shard": None}, _CONFIG))

@@ -148,12 +148,13 @@ def test_a_running_cluster_at_an_address_is_used_and_left_running(head: str) -> 
         assert select_sharded(pool, CONFIG, cluster=Cluster(head)).picks == expected
 
 
-def test_an_address_without_a_cluster_is_refused() -> None:
-    """The error names the address and the ways out."""
+def test_an_address_without_a_cluster_is_refused(tmp_path: Path) -> None:
+    """The error names the address and the ways out, before a shard is written."""
     with pytest.raises(
         ValueError, match=r"address 'nowhere:1', which cannot be used.*give 'local'"
     ):
-        select_sharded(numbered_pool(30), CONFIG, cluster=Cluster("nowhere:1"))
+        select_sharded(numbered_pool(30), CONFIG, cluster=Cluster("nowhere:1", tmp_path))
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_missing_ray_is_an_error_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
