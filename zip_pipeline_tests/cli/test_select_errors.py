@@ -20,7 +20,7 @@ from zip_pipeline_tests.cli.pools import sft_records, write_jsonl
         (("in.jsonl", "in.jsonl"), "given twice; give each input once"),
         (("in.jsonl", "--format", "no_such"), "no_such"),
         (("in.jsonl", "--level", "99"), "level"),
-        (("in.jsonl", "--shards", "10001"), "num_shards: got 10001; allowed are 1 to 10000"),
+        (("in.jsonl", "--shards", "1001"), "num_shards: got 1001; allowed are 1 to 1000"),
         (("in.jsonl", "--ray", "local"), "--ray: got a cluster for a single shard; give --shards"),
         (("in.jsonl", "--shards", "2", "--ray", "127.0.0.1:1"), "Ray cluster: got address '127"),
         (("in.jsonl", "--shards", "2", "--reference-compat"), "leave num_shards at 1"),
