@@ -113,6 +113,11 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
+def scan_table(path: Path) -> pl.LazyFrame:
+    """Return the rows of one Parquet file, yet to be read, whatever its name looks like."""
+    return pl.scan_parquet(path, glob=False, hive_partitioning=False)
+
+
 def write_table(path: Path, table: pl.DataFrame, metadata: Mapping[str, str]) -> None:
     """Write a table with string metadata to ``path``, atomically."""
     write_atomically(

@@ -12,7 +12,7 @@ import polars as pl
 
 from zip_pipeline.locks import locked, shared_lock
 from zip_pipeline.samples import Stage
-from zip_pipeline.storage import DataRoot, read_metadata
+from zip_pipeline.storage import DataRoot, read_metadata, scan_table
 
 BATCH_METADATA = (
     "fingerprint",
@@ -178,4 +178,4 @@ def scan_duplicates(root: DataRoot, stage: Stage, member: Member) -> pl.LazyFram
 
 def scan_slice(table: Path, offset: int, num_rows: int) -> pl.LazyFrame:
     """Return some rows of a stored table, yet to be read."""
-    return pl.scan_parquet(table, glob=False, hive_partitioning=False).slice(offset, num_rows)
+    return scan_table(table).slice(offset, num_rows)

@@ -15,7 +15,7 @@ from zip_pipeline.pool.ingest import IngestResult, ingest, write_batch
 from zip_pipeline.pool.readers import RawRow, plain_name, read_rows
 from zip_pipeline.pool.selection_pool import SelectionPool, open_selection_pool
 from zip_pipeline.samples import Stage
-from zip_pipeline.storage import DataRoot, fingerprint
+from zip_pipeline.storage import DataRoot, fingerprint, scan_table
 
 
 def name_inputs(inputs: Sequence[Path]) -> dict[str, Path]:
@@ -90,7 +90,9 @@ def _ingest(batch: str, path: Path, stage: Stage, format_name: str | None) -> In
 def _input_pool(
     root: DataRoot, stage: Stage, stored: Mapping[str, str], pool: SelectionPool
 ) -> InputPool:
-    rejected = [_scan(root.quarantine(stage, name)).select("reason") for name in stored.values()]
+    rejected = [
+        scan_table(root.quarantine(stage, name)).select("reason") for name in stored.values()
+    ]
     reasons = dict(pl.concat(rejected).collect()["reason"].value_counts(sort=True).iter_rows())
     if pool.index.is_empty():
         words = ", ".join(f"{num} {reason}" for reason, num in reasons.items()) or "none"
@@ -115,13 +117,9 @@ def _sidecar(path: Path, stage: Stage) -> Sidecar:
 
 def _inside(root: DataRoot, stage: Stage, batch: str, stored: str) -> pl.DataFrame:
     """Return the duplicates inside a batch with the columns of those across batches."""
-    found = _scan(root.duplicates(stage, stored))
+    found = scan_table(root.duplicates(stage, stored))
     named = found.with_columns(batch=pl.lit(batch), first_batch=pl.lit(batch))
     return named.select(DUPLICATES_SCHEMA.names()).collect()
-
-
-def _scan(table: Path) -> pl.LazyFrame:
-    return pl.scan_parquet(table, glob=False, hive_partitioning=False)
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from itertools import chain
 import polars as pl
 
 from zip_pipeline.samples import Stage, pool_schema
-from zip_pipeline.storage import DataRoot, fingerprint, read_metadata, write_table
+from zip_pipeline.storage import DataRoot, fingerprint, read_metadata, scan_table, write_table
 from zip_pipeline.stored_batches import (
     BATCH_METADATA,
     Member,
@@ -192,7 +192,7 @@ def read_batch(
 def check_columns(root: DataRoot, stage: Stage, batch: str) -> None:
     """Raise ValueError where the pool table of a batch has other columns than ``pool_schema``."""
     path = root.samples(stage, batch)
-    found = pl.scan_parquet(path, glob=False, hive_partitioning=False).collect_schema()
+    found = scan_table(path).collect_schema()
     if found != pool_schema(stage):
         remedy = f"ingest {'the drops in ' if is_compacted(batch) else ''}{batch!r} again"
         raise ValueError(f"{path}: the columns are of another release; {remedy}")

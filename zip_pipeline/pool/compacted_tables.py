@@ -8,7 +8,14 @@ import polars as pl
 
 from zip_pipeline.pool.states import state_of_members, states_of_members
 from zip_pipeline.samples import Stage
-from zip_pipeline.storage import DataRoot, fingerprint, read_metadata, sync, write_atomically
+from zip_pipeline.storage import (
+    DataRoot,
+    fingerprint,
+    read_metadata,
+    scan_table,
+    sync,
+    write_atomically,
+)
 from zip_pipeline.stored_batches import (
     BATCH_METADATA,
     GENERATION,
@@ -40,17 +47,13 @@ def table_path(root: DataRoot, stage: Stage, stored: str, kind: str) -> Path:
 
 def count_rows(path: Path) -> int:
     """Return the number of rows of a stored table."""
-    return int(_scan_whole(path).select(pl.len()).collect().item())
-
-
-def _scan_whole(path: Path) -> pl.LazyFrame:
-    return pl.scan_parquet(path, glob=False, hive_partitioning=False)
+    return int(scan_table(path).select(pl.len()).collect().item())
 
 
 def _scan(table: Path, offset: int, num_rows: int) -> pl.LazyFrame:
     # Slices of a thousand tables take Polars seconds to put together, the tables themselves do not.
     is_whole = offset == 0 and num_rows == count_rows(table)
-    return _scan_whole(table) if is_whole else scan_slice(table, offset, num_rows)
+    return scan_table(table) if is_whole else scan_slice(table, offset, num_rows)
 
 
 def write_compacted(root: DataRoot, stage: Stage, live: Sequence[Member], generation: int) -> str:

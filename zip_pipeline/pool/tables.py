@@ -12,6 +12,7 @@ from zip_pipeline.pool.lines import split_lines
 from zip_pipeline.pool.quarantine import RejectionError
 from zip_pipeline.pool.rows import PREFIX_BYTES, RawRow, Record, json_text, rejected_row, too_long
 from zip_pipeline.pool.streams import ReadLimits
+from zip_pipeline.storage import scan_table
 
 # Columns whose cells hold lists of objects, which CSV can only carry as JSON text.
 _MESSAGE_COLUMNS = ("conversations", "conversation", "messages", "completions", "tool_calls")
@@ -130,7 +131,7 @@ def read_csv(chunks: Iterator[bytes], source_file: str, limits: ReadLimits) -> I
 
 def _slices(path: Path) -> Iterator[pl.DataFrame]:
     """Yield the table in slices of about ``_SLICE_BYTES``."""
-    table = pl.scan_parquet(path, glob=False, hive_partitioning=False)
+    table = scan_table(path)
     num_rows = table.select(pl.len()).collect().item()
     offset, slice_rows = 0, _FIRST_SLICE_ROWS
     while offset < num_rows:

@@ -1,18 +1,12 @@
 """The rows of a sample, in whatever tables they stand."""
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import polars as pl
 
 from zip_pipeline.samples import Stage
-from zip_pipeline.storage import DataRoot
+from zip_pipeline.storage import DataRoot, scan_table
 from zip_pipeline.stored_batches import Member, scan_duplicates, stored_members
-
-
-def scan(table: Path) -> pl.LazyFrame:
-    """Return the rows of a table, yet to be read."""
-    return pl.scan_parquet(table, glob=False, hive_partitioning=False)
 
 
 def pool_tables(root: DataRoot, stage: Stage) -> list[pl.LazyFrame]:
@@ -20,20 +14,20 @@ def pool_tables(root: DataRoot, stage: Stage) -> list[pl.LazyFrame]:
     batches: dict[str, list[str]] = {}
     for member in stored_members(root, stage):
         batches.setdefault(member.stored_in, []).append(member.batch)
-    tables = {stored: scan(root.samples(stage, stored)) for stored in batches}
+    tables = {stored: scan_table(root.samples(stage, stored)) for stored in batches}
     return [tables[name].filter(pl.col("batch").is_in(batches[name])) for name in tables]
 
 
 def held_out_tables(root: DataRoot, stage: Stage) -> list[pl.LazyFrame]:
     """Return the samples kept for evaluation, nothing where there are none."""
     path = root.held_out(stage)
-    return [scan(path)] if path.exists() else []
+    return [scan_table(path)] if path.exists() else []
 
 
 def ledgers(root: DataRoot, stage: Stage) -> list[pl.LazyFrame]:
     """Return the ledger of each version of a stage, ascending."""
     store = root.versions(stage)
-    return [scan(store.path(number) / "ledger.parquet") for number in store.numbers()]
+    return [scan_table(store.path(number) / "ledger.parquet") for number in store.numbers()]
 
 
 def ids_with(tables: Sequence[pl.LazyFrame], prefix: str) -> set[str]:

@@ -19,10 +19,9 @@ from zip_pipeline.report.sample_rows import (
     ledgers,
     pool_tables,
     rows_of,
-    scan,
 )
 from zip_pipeline.samples import STAGES, Stage, serialised_text
-from zip_pipeline.storage import DataRoot
+from zip_pipeline.storage import DataRoot, scan_table
 from zip_pipeline.stored_batches import batches_stay, stored_members
 
 _ANSWERS = ("chosen", "rejected")
@@ -113,8 +112,8 @@ def trace_in_ledger(ledger_file: Path, sample_id: str) -> Trace:
     prefix = checked_prefix(sample_id)
     _check_ledger(ledger_file)
     manifest = _manifest_beside(ledger_file)
-    names = ids_with([scan(ledger_file)], prefix)
-    rows = scan(ledger_file).filter(pl.col("sample_id").is_in(names)).collect()
+    names = ids_with([scan_table(ledger_file)], prefix)
+    rows = scan_table(ledger_file).filter(pl.col("sample_id").is_in(names)).collect()
     full_id = only_one(names, sample_id, f"{ledger_file}: ")
     origins = tuple(_origin(row, _copy_note(row)) for row in rows.iter_rows(named=True))
     fate = _fate(ledger_file.name, rows, manifest)
