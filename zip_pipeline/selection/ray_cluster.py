@@ -3,13 +3,13 @@
 import logging
 import os
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 from zip_pipeline.compression.selected_set import worker_count
-from zip_pipeline.selection.shard_task import ShardOutcome, ShardTask, select_shard
+from zip_pipeline.selection.shard_task import Runner, ShardOutcome, ShardTask, Tick, select_shard
 
 LOCAL = "local"
 # How often a shard is started again when its process or its node is lost.
@@ -21,9 +21,7 @@ _MAY_HAVE_OTHER_NODES = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"
 _OBJECT_STORE_BYTES = 80 * 1024 * 1024
 
 
-def ray_runner(
-    address: str, workers: int
-) -> Callable[[Sequence[ShardTask], Callable[[], None]], list[ShardOutcome]]:
+def ray_runner(address: str, workers: int) -> Runner:
     """Return what runs shard tasks on a Ray cluster, one core each.
 
     Args:
@@ -42,7 +40,7 @@ def ray_runner(
     except OSError as error:
         raise _unusable(address, error) from error
 
-    def run(tasks: Sequence[ShardTask], tick: Callable[[], None]) -> list[ShardOutcome]:
+    def run(tasks: Sequence[ShardTask], tick: Tick) -> list[ShardOutcome]:
         with _connected(ray, address, worker_count(workers)):
             return _run(ray, tasks, tick)
 
@@ -52,7 +50,7 @@ def ray_runner(
 def _run(
     ray: Any,  # noqa: ANN401
     tasks: Sequence[ShardTask],
-    tick: Callable[[], None],
+    tick: Tick,
 ) -> list[ShardOutcome]:
     remote = ray.remote(num_cpus=1, max_retries=MAX_RETRIES)(select_shard)
     references = [remote.remote(replace(task, workers=1)) for task in tasks]

@@ -2,9 +2,10 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +66,11 @@ class ShardOutcome:
         """Return the outcome of a finished run."""
         pi = run.pi.astype(np.float64)
         return cls(run.picks, pi, run.fate, run.round_of, run.num_rounds)
+
+
+# Called now and then while tasks run.
+Tick: TypeAlias = Callable[[], None]
+Runner: TypeAlias = Callable[[Sequence[ShardTask], Tick], list[ShardOutcome]]
 
 
 def select_shard(task: ShardTask) -> ShardOutcome:

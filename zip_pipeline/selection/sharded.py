@@ -2,11 +2,10 @@
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,13 +20,10 @@ from zip_pipeline.selection.estimate import RemainingTime
 from zip_pipeline.selection.play import ProgressHook, play
 from zip_pipeline.selection.progress import Fate, Progress, Run
 from zip_pipeline.selection.shard_files import shard_of, write_shard
-from zip_pipeline.selection.shard_task import ShardOutcome, ShardTask, select_shard
+from zip_pipeline.selection.shard_task import Runner, ShardOutcome, ShardTask, Tick, select_shard
 from zip_pipeline.storage import fingerprint
 
-# Called now and then while tasks run.
-Tick: TypeAlias = Callable[[], None]
 _FILLING = "Filling up"
-Runner: TypeAlias = Callable[[Sequence[ShardTask], Tick], list[ShardOutcome]]
 
 
 def run_here(tasks: Sequence[ShardTask], tick: Tick) -> list[ShardOutcome]:
@@ -66,9 +62,10 @@ def play_sharded(
     """
     shards = shard_of(pool.candidates.index["sample_id"], config.num_shards)
     with _folder_for(folder) as place:
-        tasks = _tasks(pool, config, place, shards, workers)
+        members = [np.flatnonzero(shards == number) for number in range(config.num_shards)]
+        tasks = _tasks(pool, config, place, members, workers)
         outcomes = run_tasks(tasks, _ticker(tasks, progress))
-        run, union = _gather(pool, shards, outcomes)
+        run, union = _gather(pool, members, outcomes)
         _merge(pool, config, run, union, store, workers, progress)
     # A shard may have had less to give than its share, or had no room for a large sample.
     return play(
@@ -91,27 +88,26 @@ def _tasks(
     pool: Measured,
     config: SelectionConfig,
     folder: Path,
-    shards: NDArray[np.int64],
+    members: Sequence[Indices],
     workers: int,
 ) -> list[ShardTask]:
     codecs = tuple(sorted(codec_versions().items()))
     key = fingerprint([config.fingerprint(), pool.candidates.texts.fingerprint()])
     tasks = []
-    for number in range(config.num_shards):
+    for number, positions in enumerate(members):
         place = (folder / f"shard-{number:04d}").absolute()
-        write_shard(place, pool, np.flatnonzero(shards == number))
+        write_shard(place, pool, positions)
         tasks.append(ShardTask(number, place, config.for_a_shard(), key, workers, codecs))
     return tasks
 
 
 def _gather(
-    pool: Measured, shards: NDArray[np.int64], outcomes: Sequence[ShardOutcome]
+    pool: Measured, members: Sequence[Indices], outcomes: Sequence[ShardOutcome]
 ) -> tuple[Run, Indices]:
     """Return the shards' runs as one without picks, and the positions that any shard picked."""
     run = Run.start(pool.pi)
     union = []
-    for number, outcome in enumerate(outcomes):
-        positions = np.flatnonzero(shards == number)
+    for positions, outcome in zip(members, outcomes, strict=True):
         run.pi[positions] = outcome.pi
         run.fate[positions] = np.minimum(outcome.fate, Fate.QUOTA)
         run.round_of[positions] = outcome.round_of
