@@ -12,14 +12,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from zip_pipeline.freed_memory import return_freed_memory
-from zip_pipeline.pool.selection_pool import open_selection_pool
-from zip_pipeline.selection.candidates import Candidates
 from zip_pipeline.selection.config import SelectionConfig
-from zip_pipeline.selection.select import Cluster, select_candidates
 from zip_pipeline.storage import DataRoot
 from zip_pipeline_tests.benchmarks.bench_ingestion import build
 from zip_pipeline_tests.benchmarks.grown_pool import grow
 from zip_pipeline_tests.benchmarks.machine import cpu_seconds, report
+from zip_pipeline_tests.benchmarks.real_pool import select_version
 
 SIZES = {1: "80K", 4: "320K", 16: "1.3M"}
 BUDGET_BYTES = 7_080_000
@@ -47,14 +45,9 @@ def link_part(whole: DataRoot, folder: Path, times: int) -> DataRoot:
 def measure_run(root: Path, options: dict[str, int], address: str | None = None) -> dict:
     """Select in this process and write the version; return what it took."""
     return_freed_memory()
-    data, started, cpu = DataRoot(root), time.perf_counter(), cpu_seconds()
+    started, cpu = time.perf_counter(), cpu_seconds()
     config = SelectionConfig(strategy="long_range", **options)
-    with open_selection_pool(data, "sft") as pool:
-        candidates = Candidates(pool.index, pool.texts, pool.state)
-        selection = select_candidates(candidates, "sft", config, cluster=Cluster(address))
-        subset = pool.picked_rows(selection.picks, selection.ledger)
-        text_bytes = int(pool.texts.offsets[-1])
-    data.versions("sft").write(subset, selection.ledger, selection.manifest)
+    selection, text_bytes = select_version(DataRoot(root), config, address)
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     return {

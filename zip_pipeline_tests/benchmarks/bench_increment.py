@@ -9,16 +9,14 @@ from pathlib import Path
 import numpy as np
 
 from zip_pipeline.pool.ingest import ingest, write_batch
-from zip_pipeline.pool.selection_pool import open_selection_pool
 from zip_pipeline.pool.states import write_state
-from zip_pipeline.selection.candidates import Candidates
 from zip_pipeline.selection.config import SelectionConfig
-from zip_pipeline.selection.select import select_candidates
 from zip_pipeline.storage import DataRoot
 from zip_pipeline_tests.benchmarks.bench_growth import BUDGET_BYTES
 from zip_pipeline_tests.benchmarks.bench_ingestion import build
 from zip_pipeline_tests.benchmarks.grown_pool import varied_records
 from zip_pipeline_tests.benchmarks.machine import report
+from zip_pipeline_tests.benchmarks.real_pool import select_version
 
 CONFIGS = {
     "long_range": SelectionConfig(strategy="long_range", budget_bytes=BUDGET_BYTES),
@@ -29,11 +27,7 @@ CONFIGS = {
 def reselect(root: DataRoot, config: SelectionConfig) -> float:
     """Return the seconds of a selection, version written and all."""
     started = time.perf_counter()
-    with open_selection_pool(root, "sft") as pool:
-        candidates = Candidates(pool.index, pool.texts, pool.state)
-        selection = select_candidates(candidates, "sft", config)
-        subset = pool.picked_rows(selection.picks, selection.ledger)
-    root.versions("sft").write(subset, selection.ledger, selection.manifest)
+    select_version(root, config)
     return time.perf_counter() - started
 
 

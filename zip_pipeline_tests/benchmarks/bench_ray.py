@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from zip_pipeline.selection.candidates import Candidates
@@ -17,22 +18,17 @@ from zip_pipeline_tests.benchmarks.bench_growth import (
 )
 from zip_pipeline_tests.benchmarks.machine import report
 from zip_pipeline_tests.benchmarks.real_pool import real_pool
+from zip_pipeline_tests.processes import processes_with
 
 NUM_SHARDS, NUM_WORKERS = 4, 2
 
 
-def processes(name: str) -> dict[int, int]:
-    """Return the resident bytes of every process whose command line has ``name`` in it."""
-    found = {}
-    for path in Path("/proc").glob("[0-9]*"):
-        try:
-            if name in (path / "cmdline").read_text():
-                status = (path / "status").read_text()
-                (kib,) = [ln.split()[1] for ln in status.splitlines() if ln.startswith("VmHWM")]
-                found[int(path.name)] = 1024 * int(kib)
-        except (OSError, ValueError):
-            continue
-    return found
+def peak_bytes(pid: int) -> int:
+    """Return the most resident bytes that a process has had, 0 for one that is gone."""
+    with suppress(OSError):
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+        return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    return 0
 
 
 class Watch(threading.Thread):
@@ -50,22 +46,18 @@ class Watch(threading.Thread):
         """Look at the processes ten times a second."""
         while not self._done.wait(0.1):
             for name in ("ray::", "raylet", "gcs_server"):
-                for pid, peak in processes(name).items():
-                    self.peaks[name] = max(peak, self.peaks.get(name, 0))
-                    if name == "ray::" and self._is_due(pid):
-                        os.kill(pid, signal.SIGKILL)
-                        self.num_killed += 1
+                peaks = map(peak_bytes, processes_with(name))
+                self.peaks[name] = max([self.peaks.get(name, 0), *peaks])
+            self._kill_one()
 
-    def _is_due(self, pid: int) -> bool:
-        if self._kill_after is None or self.num_killed:
-            return False
-        try:
-            if "select_shard" not in Path(f"/proc/{pid}/cmdline").read_text():
-                return False
-        except OSError:
-            return False
+    def _kill_one(self) -> None:
+        victims = processes_with("ray::select_shard")
+        if self._kill_after is None or self.num_killed or not victims:
+            return
         self._first_seen = self._first_seen or time.monotonic()
-        return time.monotonic() - self._first_seen >= self._kill_after
+        if time.monotonic() - self._first_seen >= self._kill_after:
+            os.kill(victims[0], signal.SIGKILL)
+            self.num_killed += 1
 
     def stop(self) -> dict[str, int]:
         """Return the peaks in megabytes."""

@@ -15,6 +15,7 @@ import pytest
 
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.select import Cluster
+from zip_pipeline_tests.processes import processes_with
 from zip_pipeline_tests.selection.pools import numbered_pool
 from zip_pipeline_tests.selection.test_sharded import K, select_sharded
 
@@ -26,21 +27,9 @@ os.environ.update(LOOPBACK_ONLY)
 pytest.importorskip("ray", reason="the extra 'ray' is not installed")
 
 
-def _processes(name: str) -> list[int]:
-    """The processes of this user whose command line has ``name`` in it."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            if name in path.read_bytes().decode(errors="replace"):
-                found.append(int(path.parent.name))
-        except OSError:
-            continue
-    return found
-
-
 def _wait_until_gone(name: str) -> None:
     deadline = time.monotonic() + 20
-    while left := _processes(name):
+    while left := processes_with(name):
         assert time.monotonic() < deadline, f"left behind: {left}"
         time.sleep(0.1)
 
@@ -101,7 +90,7 @@ def test_a_killed_worker_costs_its_shard_and_no_pick(tmp_path: Path) -> None:
     def kill_one() -> None:
         while not list(tmp_path.rglob("checkpoint.npz")):
             time.sleep(0.02)
-        victims = _processes("ray::select_shard")
+        victims = processes_with("ray::select_shard")
         os.kill(victims[0], signal.SIGKILL)
         killed.append(victims[0])
 
