@@ -1,15 +1,16 @@
 """The three files of a selection, which appear together or not at all."""
 
 import json
-import shutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import polars as pl
 
-from zip_pipeline.selection.select import shards_beside
-from zip_pipeline.storage import write_atomically, write_json, write_table
+from zip_pipeline.locks import empty_own_folder, own_folder, remove_own_folder
+from zip_pipeline.selection.sharded import SHARDS_SUFFIX
+from zip_pipeline.storage import scan_table, write_atomically, write_json, write_table
 
 OUTPUT_SUFFIXES = (".jsonl", ".json", ".parquet")
 
@@ -60,15 +61,35 @@ class OutputFiles:
                     "write outside of what is read"
                 )
 
-    def prepare(self, *, resume: bool) -> None:
-        """Make the work folder, empty but for the checkpoints to resume from."""
-        self.work.mkdir(parents=True, exist_ok=True)
-        kept = {self.checkpoint, shards_beside(self.checkpoint)} if resume else set()
-        for path in set(self.work.iterdir()) - kept:
-            if path.is_dir() and not path.is_symlink():
-                shutil.rmtree(path)
-            else:
-                path.unlink()
+    @contextmanager
+    def open(self, *, resume: bool) -> Iterator[None]:
+        """Hold the work folder, empty but for the checkpoints to resume from.
+
+        Raises:
+            ValueError: another selection writes OUT now, or what stands beside it is another
+                OUT's or was not written by a selection.
+        """
+        with own_folder(self.work, f"a selection with the output {self.out}"):
+            self._refuse_foreign_neighbours()
+            shards = self.work.glob(f"*{SHARDS_SUFFIX}")
+            empty_own_folder(self.work, {self.checkpoint, *shards} if resume else ())
+            yield
+
+    def _refuse_foreign_neighbours(self) -> None:
+        if self.manifest.exists():
+            owner = _output_of(self.manifest)
+            if owner is None:
+                raise self._taken(self.manifest, "was not written by a selection")
+            if owner != self.out.name and self.out.with_name(owner).exists():
+                raise self._taken(self.manifest, f"belongs to {owner}")
+        elif self.ledger.exists() and not _is_ledger(self.ledger):
+            raise self._taken(self.ledger, "was not written by a selection")
+
+    def _taken(self, path: Path, whose: str) -> ValueError:
+        return ValueError(
+            f"--output: {path} {whose}, and {self.out.name} would replace it; give OUT a name "
+            "with another stem"
+        )
 
     def publish(
         self,
@@ -89,8 +110,25 @@ class OutputFiles:
         self.out.unlink(missing_ok=True)
         for path, place in zip(staged, (self.ledger, self.manifest, self.out), strict=True):
             path.replace(place)
-        shutil.rmtree(self.work, ignore_errors=True)
+        remove_own_folder(self.work)
         return content
+
+
+def _output_of(manifest: Path) -> str | None:
+    """Return the OUT that a manifest names, None where it is no manifest of a selection."""
+    try:
+        content = json.loads(manifest.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    output = content.get("output") if isinstance(content, dict) else None
+    return output if isinstance(output, str) else None
+
+
+def _is_ledger(path: Path) -> bool:
+    try:
+        return {"sample_id", "fate"} <= set(scan_table(path).collect_schema())
+    except (OSError, pl.exceptions.PolarsError):
+        return False
 
 
 def write_records(path: Path, records: Iterable[str]) -> None:

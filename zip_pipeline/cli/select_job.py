@@ -51,18 +51,18 @@ def run_job(job: SelectJob, progress: StageProgress) -> tuple[dict[str, object],
     return_freed_memory()
     job.files.refuse_inputs(job.inputs)
     inputs = name_inputs(job.inputs)
-    job.files.prepare(resume=job.resume)
-    started = time.monotonic()
-    if job.config.reference_compat:
-        outcome = _select_as_they_come(job, inputs, progress)
-    else:
-        outcome = _select_curated(job, inputs, progress)
-    progress.stage(f"Writing {job.files.out}")
-    manifest = job.files.publish(
-        lambda path: _write_out(path, outcome.subset),
-        outcome.ledger,
-        lambda: _manifest(job, outcome, time.monotonic() - started),
-    )
+    with job.files.open(resume=job.resume):
+        started = time.monotonic()
+        if job.config.reference_compat:
+            outcome = _select_as_they_come(job, inputs, progress)
+        else:
+            outcome = _select_curated(job, inputs, progress)
+        progress.stage(f"Writing {job.files.out}")
+        manifest = job.files.publish(
+            lambda path: _write_out(path, outcome.subset),
+            outcome.ledger,
+            lambda: _manifest(job, outcome, time.monotonic() - started),
+        )
     return manifest, outcome.ledger
 
 

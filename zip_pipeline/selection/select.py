@@ -28,8 +28,8 @@ class Cluster:
 
     Args:
         address: of a Ray cluster, ``local`` to start one; None for this process.
-        folder: where shards lie meanwhile, under the same path on every node; None: beside the
-            checkpoint, or else a temporary one.
+        folder: where a folder for the shards of each selection is made, under the same path on
+            every node; None: beside the checkpoint, or else a temporary one.
     """
 
     address: str | None = None
@@ -37,11 +37,6 @@ class Cluster:
 
 
 HERE = Cluster()
-
-
-def shards_beside(checkpoint: Path) -> Path:
-    """Return the folder of a selection's shards, beside its checkpoint."""
-    return checkpoint.with_name(f"{checkpoint.name}.shards")
 
 
 @dataclass(frozen=True)
@@ -146,9 +141,10 @@ def select_candidates(
             pool,
             config,
             store,
+            stage=stage,
             workers=num_workers,
             run_tasks=ray_runner(cluster.address, workers) if cluster.address else run_here,
-            folder=cluster.folder or (checkpoint and shards_beside(checkpoint)),
+            folder=cluster.folder or (checkpoint and checkpoint.parent),
             progress=progress,
         )
     else:

@@ -12,9 +12,12 @@ from numpy.typing import NDArray
 from zip_pipeline.compression.text_file import TemporaryTexts
 from zip_pipeline.selection.budget import Indices
 from zip_pipeline.selection.candidates import Candidates, Measured
+from zip_pipeline.storage import read_metadata
 
 _ROWS_PER_PART = 1 << 14
 _PARTS = "part-*.parquet"
+_SCHEMA = pl.Schema({"text": pl.Binary, "source": pl.String, "pi": pl.Float64, "cost": pl.Int64})
+_NARROW = ["source", "pi", "cost"]
 
 
 def shard_of(sample_ids: pl.Series, num_shards: int) -> NDArray[np.int64]:
@@ -26,13 +29,18 @@ def shard_of(sample_ids: pl.Series, num_shards: int) -> NDArray[np.int64]:
     return np.fromiter(hashes, np.int64, len(sample_ids)) % num_shards
 
 
-def write_shard(folder: Path, pool: Measured, positions: Indices) -> None:
-    """Write the samples at these positions of the pool, in parts of some thousand rows."""
+def write_shard(folder: Path, pool: Measured, positions: Indices, owner: str) -> None:
+    """Write the samples at these positions of the pool, in parts of some thousand rows.
+
+    ``owner`` tells the selection and the shard; :meth:`Shard.read` asks for the same one.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob(_PARTS):
         old.unlink()
     sources = pool.candidates.index["source"]
-    for part, start in enumerate(range(0, len(positions), _ROWS_PER_PART)):
+    # A shard without samples has one part without rows: no part at all means that it is lost.
+    starts = range(0, max(len(positions), 1), _ROWS_PER_PART)
+    for part, start in enumerate(starts):
         rows = positions[start : start + _ROWS_PER_PART]
         table = pl.DataFrame(
             {
@@ -41,9 +49,13 @@ def write_shard(folder: Path, pool: Measured, positions: Indices) -> None:
                 "pi": pool.pi[rows],
                 "cost": pool.costs[rows],
             },
-            schema={"text": pl.Binary, "source": pl.String, "pi": pl.Float64, "cost": pl.Int64},
+            schema=_SCHEMA,
         )
-        table.write_parquet(folder / f"part-{part:05d}.parquet", compression="zstd")
+        table.write_parquet(
+            folder / f"part-{part:05d}.parquet",
+            compression="zstd",
+            metadata={"owner": owner, "num_parts": str(len(starts))},
+        )
 
 
 @dataclass(frozen=True)
@@ -53,12 +65,21 @@ class Shard:
     measured: Measured
 
     @classmethod
-    def read(cls, folder: Path) -> "Shard":
-        """Return the shard in ``folder``; its texts go to a file there, until it is closed."""
+    def read(cls, folder: Path, owner: str) -> "Shard":
+        """Return the shard in ``folder``; its texts go to a file there, until it is closed.
+
+        Raises:
+            ValueError: what lies there is not the whole shard of this owner.
+        """
         paths = sorted(folder.glob(_PARTS))
-        narrow = [pl.read_parquet(path, columns=["source", "pi", "cost"]) for path in paths]
-        schema = {"source": pl.String, "pi": pl.Float64, "cost": pl.Int64}
-        table = pl.concat([pl.DataFrame(schema=schema), *narrow])
+        expected = {"owner": owner, "num_parts": str(len(paths))}
+        found = [read_metadata(path) for path in paths]
+        if not paths or any(not expected.items() <= metadata.items() for metadata in found):
+            raise ValueError(
+                f"{folder}: the files of this shard are lost, or another selection has written "
+                "there; give each selection a shard folder that all nodes see, and start again"
+            )
+        table = pl.concat(pl.read_parquet(path, columns=_NARROW) for path in paths)
         texts = TemporaryTexts.write(_texts(paths), folder)
         index = table.select("source")
         return cls(

@@ -42,6 +42,11 @@ class ShardTask:
     workers: int
     codecs: tuple[tuple[str, str], ...]
 
+    @property
+    def owner(self) -> str:
+        """What the files of the shard are marked with."""
+        return fingerprint([self.key, self.config.fingerprint(), str(self.number)])
+
     def progress(self) -> tuple[int, int]:
         """Return how many samples the shard has picked, and what they cost; 0, 0 before."""
         try:
@@ -80,17 +85,17 @@ def select_shard(task: ShardTask) -> ShardOutcome:
     the checkpoint of its last rounds, and the next one for the same task goes on from it.
 
     Raises:
-        ValueError: the codec libraries here are not those of whoever asks.
+        ValueError: the codec libraries here are not those of whoever asks, or the files of the
+            shard are not there.
     """
     if dict(task.codecs) != codec_versions():
         raise ValueError(
             f"shard {task.number}: the codec libraries there are {codec_versions()}, here "
             f"{dict(task.codecs)}; sizes would differ, install the same versions on every node"
         )
-    shard = Shard.read(task.folder)
+    shard = Shard.read(task.folder, task.owner)
     try:
-        parts = [task.key, task.config.fingerprint(), str(task.number)]
-        store = Checkpoint(task.folder / "checkpoint.npz", fingerprint(parts))
+        store = Checkpoint(task.folder / "checkpoint.npz", task.owner)
         run = play(
             shard.measured,
             task.config,

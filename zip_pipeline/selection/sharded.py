@@ -1,6 +1,5 @@
 """Greedy in every shard, greedy over the union of their picks, then over all for the rest."""
 
-import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +11,8 @@ from numpy.typing import NDArray
 
 from zip_pipeline.compression.codecs import codec_versions
 from zip_pipeline.compression.text_file import TemporaryTexts
+from zip_pipeline.locks import own_folder, remove_own_folder
+from zip_pipeline.samples import Stage
 from zip_pipeline.selection.budget import Indices
 from zip_pipeline.selection.candidates import Candidates, Measured
 from zip_pipeline.selection.checkpoint import Checkpoint
@@ -23,6 +24,7 @@ from zip_pipeline.selection.shard_files import shard_of, write_shard
 from zip_pipeline.selection.shard_task import Runner, ShardOutcome, ShardTask, Tick, select_shard
 from zip_pipeline.storage import fingerprint
 
+SHARDS_SUFFIX = ".shards"
 _FILLING = "Filling up"
 
 
@@ -40,6 +42,7 @@ def play_sharded(
     config: SelectionConfig,
     store: Checkpoint,
     *,
+    stage: Stage,
     workers: int,
     run_tasks: Runner,
     folder: Path | None,
@@ -54,16 +57,21 @@ def play_sharded(
         pool: the candidates, measured.
         config: with ``num_shards`` above 1.
         store: where the merge is kept between rounds.
+        stage: of the pool; it names the folder of the shards.
         workers: threads or processes of the merge.
         run_tasks: runs the shards.
-        folder: where shards and their checkpoints lie meanwhile, on every node under the same
-            path; None for a temporary one.
+        folder: where the folder of the shards is made, on every node under the same path; None
+            for a temporary one.
         progress: called after rounds.
+
+    Raises:
+        ValueError: the same selection is running with this folder, or something else lies there.
     """
+    key = fingerprint([config.fingerprint(), pool.candidates.texts.fingerprint()])
     shards = shard_of(pool.candidates.index["sample_id"], config.num_shards)
-    with _folder_for(folder) as place:
+    with _place_in(folder, f"{stage}-{key}{SHARDS_SUFFIX}") as place:
         members = [np.flatnonzero(shards == number) for number in range(config.num_shards)]
-        tasks = _tasks(pool, config, place, members, workers)
+        tasks = _tasks(pool, config, place, members, workers, key)
         outcomes = run_tasks(tasks, _ticker(tasks, progress))
         run, union = _gather(pool, members, outcomes)
         _merge(pool, config, run, union, store, workers, progress)
@@ -74,14 +82,15 @@ def play_sharded(
 
 
 @contextmanager
-def _folder_for(folder: Path | None) -> Iterator[Path]:
+def _place_in(folder: Path | None, name: str) -> Iterator[Path]:
+    """Give a folder of this selection alone; it stays for a resumption when the block fails."""
     if folder is None:
-        with TemporaryDirectory(prefix="shards-") as name:
-            yield Path(name)
+        with TemporaryDirectory(prefix="shards-") as temporary:
+            yield Path(temporary)
         return
-    folder.mkdir(parents=True, exist_ok=True)
-    yield folder
-    shutil.rmtree(folder, ignore_errors=True)
+    with own_folder(folder / name, "a selection from this pool with these options") as place:
+        yield place
+        remove_own_folder(place)
 
 
 def _tasks(
@@ -90,14 +99,15 @@ def _tasks(
     folder: Path,
     members: Sequence[Indices],
     workers: int,
+    key: str,
 ) -> list[ShardTask]:
     codecs = tuple(sorted(codec_versions().items()))
-    key = fingerprint([config.fingerprint(), pool.candidates.texts.fingerprint()])
     tasks = []
     for number, positions in enumerate(members):
         place = (folder / f"shard-{number:04d}").absolute()
-        write_shard(place, pool, positions)
-        tasks.append(ShardTask(number, place, config.for_a_shard(), key, workers, codecs))
+        task = ShardTask(number, place, config.for_a_shard(), key, workers, codecs)
+        write_shard(place, pool, positions, task.owner)
+        tasks.append(task)
     return tasks
 
 

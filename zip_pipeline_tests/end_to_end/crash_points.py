@@ -33,10 +33,11 @@ _OPERATIONS = ("open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdi
 def publish(folder: Path, num_records: int = 2) -> None:
     """Write the three files of a selection of so many records."""
     files = OutputFiles(folder / "out.jsonl")
-    ledger = pl.DataFrame({"fate": ["picked"] * num_records})
-    files.prepare(resume=False)
+    ledger = pl.DataFrame({"sample_id": ["id"] * num_records, "fate": ["picked"] * num_records})
     records = "{}\n" * num_records
-    files.publish(lambda p: p.write_text(records), ledger, lambda: {"num_picked": num_records})
+    manifest = {"num_picked": num_records, "output": files.out.name}
+    with files.open(resume=False):
+        files.publish(lambda p: p.write_text(records), ledger, lambda: manifest)
 
 
 def version(folder: Path) -> None:

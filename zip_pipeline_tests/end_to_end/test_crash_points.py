@@ -45,7 +45,7 @@ def _selection(folder: Path) -> str:
     num_records = len((folder / "out.jsonl").read_text().splitlines())
     assert pl.read_parquet(folder / "out.ledger.parquet").height == num_records
     manifest = json.loads((folder / "out.manifest.json").read_text())
-    assert manifest == {"num_picked": num_records}
+    assert manifest == {"num_picked": num_records, "output": "out.jsonl"}
     return {1: "old", 2: "new"}[num_records]
 
 

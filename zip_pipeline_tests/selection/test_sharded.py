@@ -7,14 +7,14 @@ import pytest
 
 from zip_pipeline.compression.state import texts_of
 from zip_pipeline.compression.text_file import TemporaryTexts
-from zip_pipeline.selection import shard_task, sharded
+from zip_pipeline.selection import shard_files, shard_task, sharded
 from zip_pipeline.selection.candidates import Candidates
 from zip_pipeline.selection.checkpoint import Checkpoint
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.progress import Progress
 from zip_pipeline.selection.select import Cluster, Selection, select, select_candidates
 from zip_pipeline.selection.shard_files import shard_of
-from zip_pipeline.selection.shard_task import ShardTask, select_shard
+from zip_pipeline.selection.shard_task import ShardOutcome, ShardTask, select_shard
 from zip_pipeline_tests.selection.pools import numbered_pool
 
 K = {"k1": 60, "k2": 20, "k3": 5}
@@ -139,7 +139,7 @@ def test_a_killed_sharded_selection_goes_on_and_picks_the_same(
     monkeypatch.setattr(shard_task, "play", counting)
     with pytest.raises(KeyboardInterrupt):
         select_sharded(pool, checkpoint=path)
-    assert (tmp_path / "selection.npz.shards").is_dir()
+    assert [path.name[:4] for path in tmp_path.glob("*.shards")] == ["sft-"]
     first = len(rounds)
     monkeypatch.setattr(shard_task, "play", original)
     seen: list[Progress] = []
@@ -155,18 +155,65 @@ def test_a_killed_sharded_selection_goes_on_and_picks_the_same(
     assert not list(tmp_path.iterdir())
 
 
-def test_shards_of_another_pool_are_not_gone_on_with(tmp_path: Path) -> None:
-    """Checkpoints that lie in the folder of the shards count for the same texts only."""
-    cluster = Cluster(folder=tmp_path / "shards")
-    for size in (150, 200):
-        expected = select_sharded(numbered_pool(size)).picks
-        original = sharded.shutil.rmtree
-        sharded.shutil.rmtree = lambda *_, **__: None
-        try:
-            assert select_sharded(numbered_pool(size), cluster=cluster).picks == expected
-        finally:
-            sharded.shutil.rmtree = original
-    assert list((tmp_path / "shards").rglob("checkpoint.npz"))
+def test_the_folder_of_the_shards_is_never_removed(tmp_path: Path) -> None:
+    """What lies in the folder that a person names stays, and so does the folder itself."""
+    mine = tmp_path / "shards" / "shard-0000" / "part-00000.parquet"
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    select_sharded(numbered_pool(150), cluster=Cluster(folder=tmp_path / "shards"))
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [mine]
+    assert mine.read_text() == "mine"
+
+
+def test_selections_with_one_shard_folder_do_not_mix(tmp_path: Path) -> None:
+    """Each of two selections that run at one time has shards of its own there."""
+    cluster = Cluster(folder=tmp_path)
+    expected = [select_sharded(numbered_pool(size)).picks for size in (150, 200)]
+    inner: list[list[int]] = []
+
+    def start_another(progress: Progress) -> None:
+        if not inner:
+            inner.append([])
+            inner[0] = select_sharded(numbered_pool(200), cluster=cluster).picks
+
+    outer = select_sharded(numbered_pool(150), cluster=cluster, progress=start_another).picks
+    assert [outer, inner[0]] == expected
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_selection_that_is_running_already_is_refused(tmp_path: Path) -> None:
+    """The same selection twice at one time would write the same shards."""
+    cluster = Cluster(folder=tmp_path)
+    refused: list[str] = []
+
+    def start_again(progress: Progress) -> None:
+        if not refused:
+            with pytest.raises(ValueError, match="running already; wait for its end") as caught:
+                select_sharded(numbered_pool(150), cluster=cluster)
+            refused.append(str(caught.value))
+
+    select_sharded(numbered_pool(150), cluster=cluster, progress=start_again)
+    assert len(refused) == 1
+
+
+@pytest.mark.parametrize("damage", ["lost", "another's", "fewer"])
+def test_shards_are_checked_when_they_are_read(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, damage: str
+) -> None:
+    """Files that are not those of the selection are an error, not other picks."""
+    monkeypatch.setattr(shard_files, "_ROWS_PER_PART", 20)
+
+    def damaged(task: ShardTask) -> ShardOutcome:
+        parts = sorted(task.folder.glob("part-*.parquet"))
+        if damage == "another's":
+            pl.read_parquet(parts[0]).write_parquet(parts[0])
+        for path in {"lost": parts, "another's": [], "fewer": parts[1:2]}[damage]:
+            path.unlink()
+        return select_shard(task)
+
+    monkeypatch.setattr(sharded, "select_shard", damaged)
+    with pytest.raises(ValueError, match=r"shard-0000: the files of this shard are lost, or an"):
+        select_sharded(numbered_pool(150), cluster=Cluster(folder=tmp_path))
 
 
 def test_progress_of_shards_is_told_in_budget_units() -> None:
