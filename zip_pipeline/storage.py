@@ -162,7 +162,8 @@ def remove_leftovers(root: DataRoot, older_than_seconds: float = SECONDS_PER_WEE
         with contextlib.suppress(FileNotFoundError):
             if path.lstat().st_mtime > latest:
                 continue
-            shutil.rmtree(path) if path.is_dir() else path.unlink()
+            is_folder = path.is_dir() and not path.is_symlink()
+            shutil.rmtree(path) if is_folder else path.unlink()
             num_removed += 1
     return num_removed
 

@@ -14,6 +14,8 @@ from zip_pipeline.evaluation.chat_client import Reply
 from zip_pipeline.evaluation.endpoint import Message
 from zip_pipeline.storage import fingerprint
 
+_BEGINNING = b'{"key": "'
+
 
 class Responder(Protocol):
     """Whatever answers a conversation: :class:`ChatClient`, or a model in this process."""
@@ -93,19 +95,27 @@ class ExchangeStore:
         self._file.seek(0)
         content = self._file.read()
         complete = content.rfind(b"\n") + 1
-        self._file.truncate(complete)
         lines = content[:complete].splitlines()
-        return dict(self._parsed(number, line) for number, line in enumerate(lines, start=1))
+        replies = dict(self._parsed(number, line) for number, line in enumerate(lines, start=1))
+        # A killed writer leaves the beginning of a record; anything else is not ours to cut off.
+        rest = content[complete:]
+        if rest[: len(_BEGINNING)] != _BEGINNING[: len(rest)]:
+            raise self._foreign(len(lines) + 1)
+        self._file.truncate(complete)
+        return replies
 
     def _parsed(self, number: int, line: bytes) -> tuple[str, Reply]:
         try:
             record: dict[str, Any] = json.loads(line)
             return record["key"], Reply(record["text"], record["finish_reason"])
         except (ValueError, LookupError, TypeError):
-            raise ValueError(
-                f"{self._path}, line {number}: not a stored answer; move the file away to ask "
-                "everything again"
-            ) from None
+            raise self._foreign(number) from None
+
+    def _foreign(self, number: int) -> ValueError:
+        return ValueError(
+            f"{self._path}, line {number}: not a stored answer; move the file away to ask "
+            "everything again"
+        )
 
     def ask(self, responder: Responder, exchange: Exchange) -> Reply:
         """Return the stored answer, or ask for it and store it.

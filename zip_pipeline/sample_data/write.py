@@ -13,7 +13,7 @@ from zip_pipeline.sample_data.drops import (
 )
 from zip_pipeline.sample_data.re_export import broken_re_export
 from zip_pipeline.sample_data.task import Task
-from zip_pipeline.storage import DataRoot, write_atomically
+from zip_pipeline.storage import DataRoot, write_bytes
 
 STATES = ("x1", "x2", "x3", "x4", "x5")
 
@@ -45,12 +45,6 @@ def _preference_files(seed: int, scale: float, state: int) -> dict[str, bytes]:
     return files
 
 
-def _write(path: Path, content: bytes) -> None:
-    """Write a file unless it already holds this content, so that nothing seems to have changed."""
-    if not path.is_file() or path.read_bytes() != content:
-        write_atomically(path, lambda temporary: temporary.write_bytes(content))
-
-
 def write_sample_data(
     folder: Path, *, seed: int = 0, state: str = "x4", scale: float = 1.0
 ) -> list[Path]:
@@ -59,7 +53,7 @@ def write_sample_data(
     States x1 to x4 add one SFT drop each, every one in another format; x5 replaces the first
     and the third under their own names by a broken re-export. Preference pairs come with x1
     and x3. A file that is already there with the same content is left alone, and so are files
-    of later states and all others.
+    of later states and all others. A file of that name that is not ours is never replaced.
 
     Args:
         folder: the data root; files go to ``raw/sft`` and ``raw/preference`` below it.
@@ -72,17 +66,41 @@ def write_sample_data(
         The files of the state, SFT first, in the order of the drops.
 
     Raises:
-        ValueError: unknown state, or a scale below 0.02.
+        ValueError: unknown state, a scale below 0.02, or a file of that name that is no sample
+            drop of this seed and scale; nothing is written then.
     """
     if state not in STATES:
         raise ValueError(f"state: got {state!r}; allowed are {', '.join(STATES)}")
     if not scale >= 0.02:
         raise ValueError(f"scale: got {scale}; it must be at least 0.02 (1 is about 4,100 rows)")
-    number, root = STATES.index(state) + 1, DataRoot(folder)
-    contents = {root.raw("sft") / n: c for n, c in _sft_files(seed, scale, number).items()}
-    contents |= {
-        root.raw("preference") / n: c for n, c in _preference_files(seed, scale, number).items()
-    }
-    for path, content in contents.items():
-        _write(path, content)
+    root = DataRoot(folder)
+    contents = _drops(root, seed, scale, state)
+    changed = [path for path, content in contents.items() if not _holds(path, content)]
+    _refuse_foreign([path for path in changed if path.exists()], root, seed, scale)
+    for path in changed:
+        write_bytes(path, contents[path])
     return list(contents)
+
+
+def _drops(root: DataRoot, seed: int, scale: float, state: str) -> dict[Path, bytes]:
+    """Return the files of a state with their content."""
+    number = STATES.index(state) + 1
+    contents = {root.raw("sft") / n: c for n, c in _sft_files(seed, scale, number).items()}
+    pairs = _preference_files(seed, scale, number).items()
+    return contents | {root.raw("preference") / name: content for name, content in pairs}
+
+
+def _holds(path: Path, content: bytes) -> bool:
+    return path.is_file() and path.read_bytes() == content
+
+
+def _refuse_foreign(found: list[Path], root: DataRoot, seed: int, scale: float) -> None:
+    """Raise ValueError where one of the files is no sample drop of any state."""
+    # Drops change in the last state only.
+    states = [_drops(root, seed, scale, state) for state in STATES[-2:]] if found else []
+    for path in found:
+        if not any(_holds(path, contents[path]) for contents in states):
+            raise ValueError(
+                f"{path}: holds something else than the sample drop of this seed and scale, and "
+                "would be replaced; move it away, or name another folder"
+            )

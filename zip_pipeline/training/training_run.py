@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from transformers import Trainer, TrainerCallback
 
 # Settings that change how a model is computed, or measured before, not which it is.
+_RUN_FOLDER = re.compile(r"[0-9a-f]{32}-\d+")
 _WITHOUT_EFFECT = ("checkpoint_steps", "architecture", "sharding", "probe")
 
 
@@ -182,8 +184,9 @@ def _train(start: Start, make: Maker, report: Reporter, stop: StopRequest) -> di
 def _forget_other_runs(checkpoints: Path, trainer: "Trainer") -> None:
     """Remove checkpoints of other settings or subsets; a version has one model."""
     if trainer.is_world_process_zero():
-        for folder in checkpoints.parent.glob("*"):
-            if folder != checkpoints:
+        for folder in checkpoints.parent.iterdir():
+            is_ours = _RUN_FOLDER.fullmatch(folder.name) and not folder.is_symlink()
+            if is_ours and folder != checkpoints:
                 shutil.rmtree(folder)
 
 

@@ -105,6 +105,16 @@ def test_store_names_a_line_that_is_no_answer(tmp_path: Path):
     assert path.read_bytes() == content
 
 
+@pytest.mark.parametrize("content", [b"my notes, no line feed", b'{"keys": []}'])
+def test_store_leaves_a_file_of_somebody_else_alone(tmp_path: Path, content: bytes):
+    """What is no beginning of a stored answer is not cut off as one."""
+    path = tmp_path / "notes.txt"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"notes\.txt, line 1: not a stored answer"):
+        ExchangeStore(path)
+    assert path.read_bytes() == content
+
+
 def test_store_is_written_by_one_run_at_a_time(tmp_path: Path):
     """A second run on the same file is refused while the first is at work."""
     path = tmp_path / "a.jsonl"

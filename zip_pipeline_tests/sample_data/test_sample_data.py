@@ -83,6 +83,21 @@ def test_x5_replaces_two_drops_under_their_names(tmp_path: Path) -> None:
     assert all("/sft/" in name for name in changed)
 
 
+def test_a_file_that_is_no_sample_drop_is_not_replaced(tmp_path: Path) -> None:
+    """A drop of somebody else under the same name stays, and nothing else is written."""
+    write_sample_data(tmp_path / "sample", state="x1", scale=0.05)
+    name = next((tmp_path / "sample" / "raw" / "sft").iterdir()).name
+    mine = tmp_path / "mine" / "raw" / "sft" / name
+    mine.parent.mkdir(parents=True)
+    mine.write_text("mine")
+    with pytest.raises(ValueError, match=f"{name}: holds something else than the sample drop"):
+        write_sample_data(tmp_path / "mine", state="x4", scale=0.05)
+    assert [path for path in (tmp_path / "mine").rglob("*") if path.is_file()] == [mine]
+    assert mine.read_text() == "mine"
+    with pytest.raises(ValueError, match="holds something else"):
+        write_sample_data(tmp_path / "sample", seed=1, state="x1", scale=0.05)
+
+
 def test_files_that_would_not_change_are_left_alone(tmp_path: Path) -> None:
     """Writing the same state again touches no file, so nothing is ingested again."""
     paths = write_sample_data(tmp_path, state="x2", scale=0.05)
