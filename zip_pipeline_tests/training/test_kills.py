@@ -5,7 +5,6 @@ import multiprocessing
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -17,8 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from zip_pipeline.training.job import Job
-from zip_pipeline.training.launch import group_command, main, run_group, show_one_device
-from zip_pipeline.training.sft import train_sft
+from zip_pipeline.training.launch import main
 from zip_pipeline_tests.training.conftest import read_metrics
 
 SERVER = multiprocessing.get_context("forkserver")
@@ -123,90 +121,3 @@ def test_a_wrong_job_ends_with_a_message(
     config.write_text('{"stage": "sft"}')
     assert main("sft", lambda job, stop: {}, ["--config", str(config)]) == 2
     assert capsys.readouterr().err.startswith("Error: job: field 'subset' is missing")
-
-
-def test_a_group_is_stopped_with_its_children(tmp_path: Path) -> None:
-    """On SIGTERM workers end too: stuck ones, in a session of their own, as torch starts them."""
-    child = (
-        "import signal, time\n"
-        "from zip_pipeline.job_process import end_with_parent\n"
-        "signal.signal(15, signal.SIG_IGN)\n"
-        "end_with_parent(signal.SIGKILL)\n"
-        "print('up')\n"
-        "time.sleep(60)\n"
-    )
-    parent = (
-        "import subprocess, sys\n"
-        f"child = subprocess.Popen([sys.executable, '-uc', {child!r}], stdout=subprocess.PIPE,"
-        " start_new_session=True)\n"
-        "child.stdout.readline()\n"
-        f"open({str(tmp_path / 'pid')!r}, 'w').write(str(child.pid))\n"
-        "child.wait()\n"
-    )
-    program = (
-        "import sys; from zip_pipeline.training.launch import run_group\n"
-        f"sys.exit(run_group([sys.executable, '-c', {parent!r}], grace_seconds=0.5))"
-    )
-    process = subprocess.Popen([sys.executable, "-c", program])
-    until = time.monotonic() + 20
-    while not (tmp_path / "pid").exists() or not (tmp_path / "pid").read_text():
-        assert time.monotonic() < until
-        time.sleep(0.02)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(10) == 128 + signal.SIGTERM
-    state = Path(f"/proc/{int((tmp_path / 'pid').read_text())}/stat")
-    until = time.monotonic() + 5
-    while state.exists() and state.read_text().split()[2] != "Z":
-        assert time.monotonic() < until
-        time.sleep(0.02)
-
-
-def test_a_group_hands_on_its_exit_code() -> None:
-    """Without a signal the exit code is the command's own."""
-    assert run_group([sys.executable, "-c", "raise SystemExit(3)"]) == 3
-
-
-def test_several_devices_are_started_by_torch(tmp_path: Path) -> None:
-    """The command starts the module once per device of this machine."""
-    command = group_command("sft", tmp_path / "job.json", 8)
-    assert command[1:4] == ["-m", "torch.distributed.run", "--standalone"]
-    assert command[4:] == [
-        "--nproc-per-node=8",
-        "--module",
-        "zip_pipeline.training.sft",
-        "--config",
-        str(tmp_path / "job.json"),
-    ]
-
-
-@pytest.mark.parametrize(("before", "after"), [(None, "0"), ("3,5", "3"), ("", "")])
-def test_a_single_process_sees_one_gpu(
-    monkeypatch: pytest.MonkeyPatch, before: str | None, after: str
-) -> None:
-    """Of the GPUs that are shown to it, a job for one device keeps the first."""
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    if before is not None:
-        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", before)
-    show_one_device()
-    assert os.environ["CUDA_VISIBLE_DEVICES"] == after
-
-
-@pytest.mark.slow
-def test_two_processes_train_one_model(job: Callable[..., Job], tmp_path: Path) -> None:
-    """Two devices take steps of the same rows as one does, and end in the same weights."""
-    jobs = [
-        job(output=str(tmp_path / f"{num}"), num_devices=num, per_device_batch_size=1)
-        for num in (1, 2)
-    ]
-    train_sft(jobs[0])
-    config = tmp_path / "two.json"
-    config.write_text(json.dumps(jobs[1].as_json()))
-    command = [sys.executable, "-m", "zip_pipeline.training.sft", "--config", str(config)]
-    assert subprocess.run(command, timeout=300, check=False).returncode == 0
-    one, two = (json.loads((tmp_path / n / "training.json").read_text()) for n in "12")
-    assert (one["batch"]["effective"], two["batch"]["effective"]) == (4, 4)
-    assert two["batch"]["num_devices"] == 2
-    assert one["num_steps"] == two["num_steps"]
-    assert one["fingerprint"] == two["fingerprint"]
-    weights = [load_file(tmp_path / n / "model" / "model.safetensors") for n in "12"]
-    assert all(torch.allclose(weights[0][k], weights[1][k], atol=1e-5) for k in weights[0])
