@@ -12,6 +12,7 @@ from zip_pipeline.pool.lines import split_lines
 from zip_pipeline.pool.quarantine import RejectionError
 from zip_pipeline.pool.rows import PREFIX_BYTES, RawRow, Record, json_text, rejected_row, too_long
 from zip_pipeline.pool.streams import ReadLimits
+from zip_pipeline.pool.temporal import iter_records
 from zip_pipeline.storage import scan_table
 
 # Columns whose cells hold lists of objects, which CSV can only carry as JSON text.
@@ -145,17 +146,18 @@ def _slices(path: Path) -> Iterator[pl.DataFrame]:
 
 
 def read_parquet(path: Path, source_file: str, limits: ReadLimits) -> Iterator[RawRow]:
-    """Yield the rows of a Parquet file, read in slices.
+    """Yield the rows of a Parquet file, read in slices; dates and times come as text.
 
     Raises:
         RejectionError: ``corrupt_table``, or ``decompression_bomb`` where the rows expand beyond
             the limits.
+        OSError: the system does not let it be read.
     """
     number = num_bytes = 0
     try:
         stored_bytes = path.stat().st_size
         for part in _slices(path):
-            for record in part.iter_rows(named=True):
+            for record in iter_records(part):
                 number += 1
                 raw = json_text(record)
                 num_bytes += len(raw)
