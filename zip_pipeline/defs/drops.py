@@ -1,8 +1,10 @@
 """What lies in a drop folder, told by names, sizes and modification times alone."""
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from zip_pipeline.pool.drop_files import unreadable
 from zip_pipeline.pool.drops import RESERVED_NAME, SIDECAR_SUFFIX, is_batch_name, snapshot
 from zip_pipeline.storage import fingerprint
 from zip_pipeline.stored_batches import is_compacted
@@ -17,7 +19,7 @@ class Drops:
     """The entries of a drop folder.
 
     ``found`` maps each batch to its stat fingerprint; ``unusable`` maps each entry whose name
-    cannot be a batch to the reason.
+    cannot be a batch, or that cannot be read or may not, to the reason and the remedy.
     """
 
     found: dict[str, str] = field(default_factory=dict)
@@ -29,15 +31,26 @@ def list_drops(folder: Path) -> Drops:
 
     Hidden entries, unfinished ones, empty folders and sidecars are no drops; a sidecar
     ``NAME.batch.toml`` counts into the fingerprint of NAME.
+
+    Raises:
+        ValueError: the folder cannot be read.
     """
+    try:
+        entries = sorted(folder.iterdir()) if folder.is_dir() else []
+    except OSError as error:
+        raise unreadable(folder, error) from error
     drops = Drops()
-    for path in sorted(folder.iterdir()) if folder.is_dir() else ():
+    for path in entries:
         if not is_batch_name(path.name):
             continue
         if reason := _why_unusable(path.name):
-            drops.unusable[path.name] = reason
-        elif stat_fingerprint := fingerprint_of(path):
-            drops.found[path.name] = stat_fingerprint
+            drops.unusable[path.name] = f"{reason}; rename it"
+            continue
+        try:
+            if stat_fingerprint := fingerprint_of(path):
+                drops.found[path.name] = stat_fingerprint
+        except ValueError as error:
+            drops.unusable[path.name] = str(error)
     return drops
 
 
@@ -45,17 +58,14 @@ def fingerprint_of(drop: Path) -> str | None:
     """Return a hash of the names, sizes and times of a drop's files and of its sidecar.
 
     None where there is nothing (yet): no such entry, or a folder without files.
+
+    Raises:
+        ValueError: a part of it cannot be read, or a link leads nowhere or out of the drop folder.
     """
-    try:
-        files = snapshot(drop)
-    except (ValueError, OSError):
-        return None
     sidecar = drop.with_name(drop.name + SIDECAR_SUFFIX)
-    try:
-        beside = snapshot(sidecar)
-    except (ValueError, OSError):
-        beside = ()
-    return fingerprint([repr(files), repr(beside)])
+    files = snapshot(drop) if os.path.lexists(drop) else ()
+    beside = snapshot(sidecar) if os.path.lexists(sidecar) else ()
+    return fingerprint([repr(files), repr(beside)]) if files else None
 
 
 def _why_unusable(name: str) -> str | None:

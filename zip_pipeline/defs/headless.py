@@ -55,7 +55,7 @@ class HeadlessRun:
         folder = self._root.raw(stage)
         drops = list_drops(folder)
         for name, reason in drops.unusable.items():
-            self.failures.append(f"{folder}: {name!r} is no batch: {reason}; rename it")
+            self.failures.append(f"{folder}: {name!r} is not ingested: {reason}")
         for batch, looks in drops.found.items():
             if is_ingested(self._instance, self._root, stage, batch, looks):
                 continue

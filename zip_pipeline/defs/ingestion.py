@@ -18,7 +18,7 @@ from zip_pipeline.storage import DataRoot
 from zip_pipeline.stored_batches import is_compacted
 
 OWNERS = ["team:data"]
-RAW_POOL_CODE_VERSION = "1"
+RAW_POOL_CODE_VERSION = "2"
 COMPRESSION_STATE_CODE_VERSION = "1"
 MAX_REJECTED_SHARE = 0.02
 MAX_DUPLICATE_SHARE = 0.25

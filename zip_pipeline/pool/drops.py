@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
 
+from zip_pipeline.pool.drop_files import check_place, list_files, unreadable
 from zip_pipeline.pool.formats import format_named
-from zip_pipeline.pool.readers import data_files
 from zip_pipeline.samples import Stage
 from zip_pipeline.storage import DataRoot
 from zip_pipeline.stored_batches import is_compacted
@@ -63,13 +63,17 @@ def read_sidecar(root: DataRoot, stage: Stage, batch: str) -> Sidecar:
     """Return what the sidecar of a drop sets; nothing where there is none.
 
     Raises:
-        ValueError: the sidecar is no TOML, or has an unknown key, value or format.
+        ValueError: the sidecar is no TOML, has an unknown key, value or format, cannot be read,
+            or is a link out of the drop folder.
     """
     path = root.raw(stage) / f"{batch}{SIDECAR_SUFFIX}"
+    if not os.path.lexists(path):
+        return Sidecar()
+    check_place(path, path.parent)
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return Sidecar()
+    except OSError as error:
+        raise unreadable(path, error) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: no valid TOML ({error}); correct it or remove it") from error
     for key, value in settings.items():
@@ -85,22 +89,20 @@ def read_sidecar(root: DataRoot, stage: Stage, batch: str) -> Sidecar:
     return sidecar
 
 
-def _stat(path: Path) -> os.stat_result:
-    try:
-        return path.stat()
-    except OSError:
-        # A link that leads nowhere is part of the drop as well.
-        return path.lstat()
-
-
 def snapshot(path: Path) -> Snapshot:
-    """Return name, size, modification time and inode of every file of a drop.
+    """Return name, size, modification time and inode of every file of an entry of a drop folder.
+
+    Nothing for an empty folder. No file is opened.
 
     Raises:
-        ValueError: the drop or one of its files is gone, or the folder is empty.
+        ValueError: the drop or one of its files is gone, a part of it cannot be read, or a link
+            leads nowhere, in a circle or out of the drop folder.
     """
+    files = list_files(path, path.parent)
     try:
-        stats = [(name, _stat(file)) for name, file in data_files(path)]
+        stats = [(name, file.stat()) for name, file in files]
     except FileNotFoundError as error:
         raise ValueError(f"{error.filename}: the file is gone; drop it again") from error
+    except OSError as error:
+        raise unreadable(path, error) from error
     return tuple((name, s.st_size, s.st_mtime_ns, s.st_ino) for name, s in stats)

@@ -18,7 +18,12 @@ from zip_pipeline.pool.batches import (
 from zip_pipeline.pool.deduplicate import split_duplicates
 from zip_pipeline.pool.drops import check_batch_name, read_sidecar, snapshot
 from zip_pipeline.pool.formats import Format, describe_unknown, detect_format, format_named
-from zip_pipeline.pool.quarantine import QUARANTINE_SCHEMA, RejectionError
+from zip_pipeline.pool.quarantine import (
+    DATA_ERRORS,
+    QUARANTINE_SCHEMA,
+    RejectionError,
+    unexpected,
+)
 from zip_pipeline.pool.readers import RawRow, ReadLimits, Record, plain_name, read_rows
 from zip_pipeline.pool.streams import DEFAULT_LIMITS
 from zip_pipeline.pool.turns import check_encoding, check_sample
@@ -89,8 +94,13 @@ class _Ingestion:
                 raise RejectionError("unknown_format", describe_unknown(row.record, self._stage))
             self._add_sample(row, row.record, record_format)
         except RejectionError as why:
-            place = {"source_file": row.source_file, "source_row": row.source_row, "raw": row.raw}
-            self._quarantine.add(place | {"reason": why.reason, "detail": why.detail})
+            self._reject(row, why)
+        except DATA_ERRORS as error:
+            self._reject(row, unexpected(error))
+
+    def _reject(self, row: RawRow, why: RejectionError) -> None:
+        place = {"source_file": row.source_file, "source_row": row.source_row, "raw": row.raw}
+        self._quarantine.add(place | {"reason": why.reason, "detail": why.detail})
 
     def _add_sample(self, row: RawRow, record: Record, record_format: Format) -> None:
         sample: AnySample = record_format.parse(record)
@@ -158,6 +168,7 @@ def ingest(
     format: str | None = None,
     source: str | None = None,
     limits: ReadLimits = DEFAULT_LIMITS,
+    within: Path | None = None,
 ) -> IngestResult:
     """Read a file or folder; nothing is written.
 
@@ -170,16 +181,20 @@ def ingest(
         source: the source of all samples; None takes a record's own ``source`` or ``dataset``,
             else the file name without extensions.
         limits: what a row and a file may cost.
+        within: the folder that links may not leave; None follows ``path`` wherever it leads, and
+            links in a folder inside of it.
 
     Returns:
         The samples, the quarantined rows and the duplicates; together they are all rows read.
 
     Raises:
-        ValueError: there is no such file, the folder is empty, or the format is unknown.
+        ValueError: there is no such file, the folder is empty, the format is unknown, a link
+            leads out of bounds, or the system does not let a file be read.
     """
     override = format_named(format, stage) if format is not None else None
     ingestion = _Ingestion(stage, batch, source)
-    for row, record_format in _with_formats(read_rows(path, limits), stage, override):
+    rows = read_rows(path, limits, within=within)
+    for row, record_format in _with_formats(rows, stage, override):
         ingestion.add(row, record_format)
     return ingestion.finish()
 
@@ -196,15 +211,22 @@ def ingest_drop(
         limits: what a row and a file may cost.
 
     Raises:
-        ValueError: the drop is missing, empty or changed while it was read, or its sidecar is
-            wrong; nothing is written then.
+        ValueError: the drop is missing, empty or changed while it was read, a part of it cannot
+            be read, a link leads out of the drop folder, or its sidecar is wrong; nothing is
+            written then.
     """
     check_batch_name(batch)
     path = root.raw(stage) / batch
     sidecar = read_sidecar(root, stage, batch)
     before = snapshot(path)
     result = ingest(
-        path, stage, batch=batch, format=sidecar.format, source=sidecar.source, limits=limits
+        path,
+        stage,
+        batch=batch,
+        format=sidecar.format,
+        source=sidecar.source,
+        limits=limits,
+        within=root.raw(stage),
     )
     if snapshot(path) != before:
         raise ValueError(

@@ -3,13 +3,14 @@
 import polars as pl
 
 REASONS: dict[str, str] = {
-    # Files that cannot be read, or not to their end; counted as one row each.
-    "unreadable_file": "the operating system does not let us read the file",
+    # Files that cannot be read, or not to their end; counted as one row each. Where the system
+    # keeps us from reading, the drop fails instead: next time it may not.
     "unsupported_file": "the file name has none of the supported extensions",
     "truncated_archive": "the compressed file ends too early",
     "corrupt_archive": "the compressed file is damaged or not of the named kind",
     "decompression_bomb": "the file expands beyond the limits",
     "corrupt_table": "the Parquet or CSV file is damaged",
+    "unexpected_content": "the file or row holds something that no reader here expects",
     # Rows that cannot be parsed.
     "bad_encoding": "the bytes are not UTF-8, or the text holds half a surrogate pair",
     "row_too_long": "the row is longer than the limit; only its beginning is kept",
@@ -45,6 +46,16 @@ QUARANTINE_SCHEMA = pl.Schema(
 )
 
 
+DATA_ERRORS = (
+    ValueError,
+    ArithmeticError,
+    RecursionError,
+    pl.exceptions.PolarsError,
+    pl.exceptions.PanicException,
+)
+"""What odd data make libraries raise; anything else is a mistake of ours, or the system's."""
+
+
 class RejectionError(Exception):
     """A row, or the rest of a file, that goes to quarantine.
 
@@ -57,6 +68,11 @@ class RejectionError(Exception):
         self.reason = reason
         self.detail = printable(detail)
         self.raw = raw
+
+
+def unexpected(error: BaseException) -> RejectionError:
+    """Return the rejection of what made a library raise one of ``DATA_ERRORS``."""
+    return RejectionError("unexpected_content", f"{type(error).__name__}: {error}")
 
 
 def printable(text: str) -> str:

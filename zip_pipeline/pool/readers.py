@@ -1,12 +1,12 @@
 """Files and folders to raw rows, whatever their kind and state."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from zip_pipeline.pool.drop_files import check_place, data_files, link_bounds, unreadable
 from zip_pipeline.pool.json_values import read_json
 from zip_pipeline.pool.lines import read_json_lines
-from zip_pipeline.pool.quarantine import RejectionError, printable
+from zip_pipeline.pool.quarantine import DATA_ERRORS, RejectionError, unexpected
 from zip_pipeline.pool.rows import RawRow, Record, rejected_row
 from zip_pipeline.pool.streams import (
     COMPRESSIONS,
@@ -17,7 +17,7 @@ from zip_pipeline.pool.streams import (
 )
 from zip_pipeline.pool.tables import read_csv, read_parquet
 
-__all__ = ["EXTENSIONS", "RawRow", "ReadLimits", "Record", "data_files", "plain_name", "read_rows"]
+__all__ = ["EXTENSIONS", "RawRow", "ReadLimits", "Record", "plain_name", "read_rows"]
 
 _TEXT_READERS = {
     ".jsonl": read_json_lines,
@@ -41,26 +41,6 @@ def plain_name(name: str) -> str:
     return _split_name(name)[0]
 
 
-def data_files(path: Path) -> list[tuple[str, Path]]:
-    """Return the files of a drop with their names in it, sorted; hidden ones are left out.
-
-    Raises:
-        ValueError: there is no such file or folder, or no file in the folder.
-    """
-    if not path.exists():
-        raise ValueError(f"{path}: no such file or folder; check the name, or drop it again")
-    if not path.is_dir():
-        return [(printable(path.name), path)]
-    found: list[tuple[str, Path]] = []
-    for folder, folders, names in os.walk(path):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        files = (Path(folder, name) for name in names if not name.startswith("."))
-        found += [(printable(file.relative_to(path).as_posix()), file) for file in files]
-    if not found:
-        raise ValueError(f"{path}: the folder holds no file; drop files into it, or remove it")
-    return sorted(found)
-
-
 def _read_file(source_file: str, path: Path, limits: ReadLimits) -> Iterator[RawRow]:
     extension = _split_name(path.name)[1]
     if path.exists() and not path.is_file():
@@ -76,20 +56,29 @@ def _read_file(source_file: str, path: Path, limits: ReadLimits) -> Iterator[Raw
         yield from _TEXT_READERS[extension](chunks, source_file, limits)
 
 
-def read_rows(path: Path, limits: ReadLimits = DEFAULT_LIMITS) -> Iterator[RawRow]:
+def read_rows(
+    path: Path, limits: ReadLimits = DEFAULT_LIMITS, *, within: Path | None = None
+) -> Iterator[RawRow]:
     """Yield every row of a file, or of all files in a folder in the order of their names.
 
-    A row that cannot be parsed comes with ``record`` None and a reason. Where a file cannot be
-    read further, its good rows come first and one more row stands for the rest.
+    A row that cannot be parsed comes with ``record`` None and a reason. Where a file is damaged,
+    its good rows come first and one more row stands for the rest.
 
     Args:
         path: a file or a folder; names that start with a dot are left out in folders.
         limits: what a row and a file may cost.
+        within: the folder that links may not leave; None follows ``path`` wherever it leads, and
+            links in a folder inside of it.
 
     Raises:
-        ValueError: there is no such file or folder, or no file in the folder.
+        ValueError: there is no such file or folder, no file in the folder, a link leads out of
+            bounds, or the system does not let a file be read.
     """
-    for source_file, file in data_files(path):
+    bounds = link_bounds(path, within)
+    for source_file, file in data_files(path, within):
+        if bounds:
+            # Once more: a long reading leaves time to put a link in a file's place.
+            check_place(file, bounds)
         last_row = 0
         try:
             for row in _read_file(source_file, file, limits):
@@ -97,6 +86,7 @@ def read_rows(path: Path, limits: ReadLimits = DEFAULT_LIMITS) -> Iterator[RawRo
                 yield row
         except RejectionError as why:
             yield rejected_row(source_file, last_row + 1, "", why)
-        except OSError as error:
-            refused = RejectionError("unreadable_file", str(error))
-            yield rejected_row(source_file, last_row + 1, "", refused)
+        except (OSError, MemoryError) as error:
+            raise unreadable(file, error) from error
+        except DATA_ERRORS as error:
+            yield rejected_row(source_file, last_row + 1, "", unexpected(error))

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 import zstandard
 
@@ -113,7 +113,8 @@ def read_chunks(path: Path, limits: ReadLimits = DEFAULT_LIMITS) -> Iterator[byt
     Everything before a damaged place is yielded first.
 
     Raises:
-        RejectionError: the file cannot be read, is damaged or expands beyond the limits.
+        RejectionError: the file is damaged or expands beyond the limits.
+        OSError: the system does not let it be read; with the name of the file.
     """
     num_bytes = 0
     try:
@@ -129,7 +130,8 @@ def read_chunks(path: Path, limits: ReadLimits = DEFAULT_LIMITS) -> Iterator[byt
     except (gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
         raise RejectionError("corrupt_archive", f"{error}; copy the file again") from error
     except OSError as error:
-        raise RejectionError("unreadable_file", str(error)) from error
+        error.filename = error.filename or str(path)
+        raise
 
 
 def read_text_chunks(path: Path, limits: ReadLimits = DEFAULT_LIMITS) -> Iterator[bytes]:
@@ -157,12 +159,24 @@ def decompressed_file(path: Path, limits: ReadLimits = DEFAULT_LIMITS) -> Iterat
 
     Raises:
         RejectionError: as :func:`read_chunks`.
+        OSError: as :func:`read_chunks`, or the temporary folder has no room.
     """
     if path.suffix.lower() not in _DECODERS:
         yield path
         return
-    with tempfile.NamedTemporaryFile(suffix=".parquet") as copy:
-        for chunk in read_chunks(path, limits):
-            cast(BinaryIO, copy).write(chunk)
-        copy.flush()
-        yield Path(copy.name)
+    with tempfile.TemporaryDirectory() as folder:
+        copy = Path(folder, "copy.parquet")
+        _decompress(path, copy, limits)
+        yield copy
+
+
+def _decompress(path: Path, copy: Path, limits: ReadLimits) -> None:
+    try:
+        with copy.open("wb") as file:
+            for chunk in read_chunks(path, limits):
+                file.write(chunk)
+    except OSError as error:
+        if error.filename is None:
+            reason = f"{error.strerror}; TMPDIR can name another folder"
+            raise OSError(error.errno, reason, str(copy)) from error
+        raise

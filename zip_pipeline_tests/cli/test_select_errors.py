@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from zip_pipeline_tests.cli.commands import call_badly
+from zip_pipeline_tests.cli.commands import call_badly, call_well
 from zip_pipeline_tests.cli.pools import sft_records, write_jsonl
+from zip_pipeline_tests.pool.files import BROKEN_FILE, needs_broken_file
 
 
 @pytest.mark.parametrize(
@@ -52,6 +53,34 @@ def test_select_refuses_in_one_line(
     line = call_badly("select", *arguments, *output, *budget)
     assert message in line
     assert [p for p in sorted(tmp_path.iterdir()) if not p.name.startswith(".")] == before
+
+
+@needs_broken_file
+@pytest.mark.parametrize("name", ["a.jsonl", "a.parquet"])
+@pytest.mark.parametrize("options", [(), ("--reference-compat",)])
+def test_select_refuses_what_cannot_be_read(tmp_path: Path, name: str, options: tuple[str, ...]):
+    """What the system withholds is no empty or damaged input: it is named with the remedy."""
+    source = tmp_path / name
+    source.symlink_to(BROKEN_FILE)
+    good = write_jsonl(tmp_path / "good.jsonl", sft_records(8))
+    budget = ("--budget-samples", "2")
+    line = call_badly("select", good, source, "-o", tmp_path / "x.json", *budget, *options)
+    assert line.startswith(f"{source}: cannot be read (")
+    assert line.endswith("); nothing of it is taken in. Put that right, then try again")
+    assert not (tmp_path / "x.json").exists()
+
+
+def test_select_follows_named_links_and_refuses_those_that_leave_a_named_folder(tmp_path: Path):
+    """A person may name a link; what lies in a named folder does not lead out of it."""
+    write_jsonl(tmp_path / "real.jsonl", sft_records(8))
+    (tmp_path / "named.jsonl").symlink_to("real.jsonl")
+    arguments = ("-o", tmp_path / "x.json", "--budget-samples", "2")
+    call_well("select", tmp_path / "named.jsonl", *arguments)
+    (tmp_path / "folder").mkdir()
+    link = tmp_path / "folder" / "link.jsonl"
+    link.symlink_to("../real.jsonl")
+    line = call_badly("select", tmp_path / "folder", *arguments)
+    assert line.startswith(f"{link}: the link leads out of {tmp_path / 'folder'}, to")
 
 
 def test_select_without_a_budget_says_which_there_are(tmp_path: Path):

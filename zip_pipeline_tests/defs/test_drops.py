@@ -3,6 +3,8 @@
 import os
 from pathlib import Path
 
+import pytest
+
 from zip_pipeline.defs.drops import fingerprint_of, list_drops
 
 
@@ -39,11 +41,53 @@ def test_list_drops_names_what_cannot_be_a_partition(tmp_path: Path) -> None:
     drops = list_drops(tmp_path)
     assert list(drops.found) == ["good.jsonl"]
     assert drops.unusable == {
-        "a...b.jsonl": "the name contains '...'",
-        "bad\udcff.jsonl": "the name is not valid UTF-8",
-        "n" * 201: "the name has 201 bytes, allowed are 200",
-        "tab\there.jsonl": "the name contains '\\t'",
+        "a...b.jsonl": "the name contains '...'; rename it",
+        "bad\udcff.jsonl": "the name is not valid UTF-8; rename it",
+        "n" * 201: "the name has 201 bytes, allowed are 200; rename it",
+        "tab\there.jsonl": "the name contains '\\t'; rename it",
     }
+
+
+def test_list_drops_names_what_cannot_be_read_or_may_not(tmp_path: Path) -> None:
+    """Dead links, links out of the folder and looping folders are named, others are kept."""
+    raw = tmp_path / "raw"
+    _write(raw / "good.jsonl")
+    _write(raw / "sidecar.jsonl")
+    _write(raw / "folder" / "a.jsonl")
+    links = {
+        "dead.jsonl": "gone.jsonl",
+        "hosts.jsonl": "/etc/hosts",
+        "fine.jsonl": "good.jsonl",
+        "folder/loop": "..",
+        "sidecar.jsonl.batch.toml": "gone.toml",
+    }
+    for name, target in links.items():
+        (raw / name).symlink_to(target)
+    drops = list_drops(raw)
+    assert list(drops.found) == ["fine.jsonl", "good.jsonl"]
+    assert {name: reason.partition(", ")[0] for name, reason in drops.unusable.items()} == {
+        "dead.jsonl": f"{raw}/dead.jsonl: the link to gone.jsonl leads nowhere (No such file or "
+        "directory); mend it or remove it",
+        "hosts.jsonl": f"{raw}/hosts.jsonl: the link leads out of {raw}",
+        "folder": f"{raw}/folder/loop: the link leads back to {raw}",
+        "sidecar.jsonl": f"{raw}/sidecar.jsonl.batch.toml: the link to gone.toml leads nowhere (No "
+        "such file or directory); mend it or remove it",
+    }
+
+
+def test_list_drops_of_a_folder_that_cannot_be_read_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Drops that cannot be seen are not taken for none."""
+
+    def refuse(path: Path) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    with pytest.raises(
+        ValueError, match=r": cannot be read \(Permission denied\); nothing"
+    ):
+        list_drops(tmp_path)
 
 
 def test_fingerprint_changes_with_size_time_name_and_sidecar(tmp_path: Path) -> None:
@@ -78,7 +122,4 @@ def test_fingerprint_does_not_read_contents(tmp_path: Path) -> None:
 def test_fingerprint_of_nothing_is_none(tmp_path: Path) -> None:
     """No such entry, or a folder without files, has no fingerprint."""
     (tmp_path / "empty").mkdir()
-    (tmp_path / "dangling").symlink_to(tmp_path / "absent")
-    assert [fingerprint_of(tmp_path / name) for name in ("absent", "empty", "dangling")] == [
-        None
-    ] * 3
+    assert [fingerprint_of(tmp_path / name) for name in ("absent", "empty")] == [None, None]

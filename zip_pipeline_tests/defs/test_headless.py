@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 import dagster as dg
 import pytest
@@ -16,6 +17,7 @@ from zip_pipeline.defs import headless
 from zip_pipeline.defs.headless import main, run_graph
 from zip_pipeline.defs.history import open_instance
 from zip_pipeline.locks import held_lock
+from zip_pipeline.pool import streams
 from zip_pipeline_tests.defs.graph import Graph, alpaca_rows, pair_rows
 
 ROOT = Path(__file__).parents[2]
@@ -125,9 +127,58 @@ def test_headless_reports_a_failed_drop_and_goes_on(
     assert main(["--data-root", str(folder / "data"), *SUBSETS]) == 1
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
-    assert lines[0].endswith("'a...b.jsonl' is no batch: the name contains '...'; rename it")
+    assert lines[0].endswith("'a...b.jsonl' is not ingested: the name contains '...'; rename it")
     assert lines[1].startswith(f"sft 1.jsonl: ValueError: {sidecar}: formt = 'alpaca' is not")
     assert _counts(project) == [2, 2, 1, 1, 1, 1]
+
+
+def test_headless_tries_a_drop_again_that_could_not_be_read(
+    project: Graph,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """A passing fault fails its drop, not the others; the next run ingests it unchanged."""
+    path = project.root.raw("sft") / "1.jsonl"
+    chunks = streams._plain_chunks
+
+    def broken(file: BinaryIO) -> Iterator[bytes]:
+        if file.name == str(path):
+            raise OSError(5, "Input/output error")
+        yield from chunks(file)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(streams, "_plain_chunks", broken)
+        assert main(["--data-root", str(folder / "data"), *SUBSETS]) == 1
+    assert capsys.readouterr().err == (
+        f"sft 1.jsonl: ValueError: {path}: cannot be read (Input/output error); nothing of it is "
+        "taken in. Put that right, then try again\n"
+    )
+    assert _counts(project) == [2, 2, 1, 1, 1, 1]
+    assert _failures(folder) == []
+    assert project.num_materializations("sft", "raw_pool", "1.jsonl") == 1
+    assert project.root.batches("sft") == ["0.jsonl", "1.jsonl", "2.jsonl"]
+
+
+def test_headless_names_links_that_cannot_be_followed_or_may_not(
+    project: Graph, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Dead links and links out of the drop folder, also inside a drop, fail; others are read."""
+    raw = project.root.raw("sft")
+    project.drop("sft", "folder/a.jsonl", alpaca_rows(2, first=50))
+    for name in ("hosts.jsonl", "folder/hosts.jsonl"):
+        (raw / name).symlink_to("/etc/hosts")
+    (raw / "dead.jsonl").symlink_to("gone.jsonl")
+    (raw / "fine.jsonl").symlink_to("0.jsonl")
+    assert main(["--data-root", str(folder / "data"), *SUBSETS]) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.partition(" (")[0].partition(", ")[0] for line in lines] == [
+        f"{raw}: 'dead.jsonl' is not ingested: {raw}/dead.jsonl: the link to gone.jsonl leads "
+        "nowhere",
+        f"{raw}: 'folder' is not ingested: {raw}/folder/hosts.jsonl: the link leads out of {raw}",
+        f"{raw}: 'hosts.jsonl' is not ingested: {raw}/hosts.jsonl: the link leads out of {raw}",
+    ]
+    assert project.root.batches("sft") == ["0.jsonl", "1.jsonl", "2.jsonl", "fine.jsonl"]
 
 
 def test_headless_fails_on_a_failed_error_check(

@@ -8,10 +8,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
+import pytest
 import zstandard
 
 from zip_pipeline.pool.ingest import ingest, write_batch
 from zip_pipeline.storage import DataRoot
+
+BROKEN_FILE = Path("/proc/self/mem")
+"""A regular file that can be opened but not read, as one on a broken disk; Linux has it."""
+needs_broken_file = pytest.mark.skipif(not BROKEN_FILE.exists(), reason="no file fails to be read")
 
 COMPRESSIONS = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}
 

@@ -1,5 +1,7 @@
 """Rules of the drop folders."""
 
+import shutil
+
 import pytest
 
 from zip_pipeline.pool.drops import Sidecar, is_batch_name, list_drops, read_sidecar, snapshot
@@ -53,7 +55,7 @@ def test_sidecar_is_optional(tmp_path):
 
 
 def test_snapshot_tells_changes(tmp_path):
-    """Any file that comes, goes or changes alters the snapshot; a dead link has one too."""
+    """Any file that comes, goes or changes alters the snapshot, also where a link leads."""
     folder = tmp_path / "drop"
     folder.mkdir()
     (folder / "a").write_bytes(b"1")
@@ -61,15 +63,62 @@ def test_snapshot_tells_changes(tmp_path):
     assert snapshot(folder) == seen[0]
     (folder / "a").write_bytes(b"22")
     seen.append(snapshot(folder))
-    (folder / "b").symlink_to("nowhere")
+    (folder / "b").symlink_to("a")
     seen.append(snapshot(folder))
-    assert len(set(seen)) == 3
+    (folder / "b").unlink()
+    shutil.copy2(folder / "a", tmp_path / "c")
+    (folder / "b").symlink_to("../c")
+    seen.append(snapshot(folder))
+    assert len(set(seen)) == 4
     assert [name for name, *_ in seen[2]] == ["a", "b"]
+
+
+def test_snapshot_of_an_empty_folder_is_empty(tmp_path):
+    """A folder that is made before its files come is no error."""
+    (tmp_path / "drop").mkdir()
+    assert snapshot(tmp_path / "drop") == ()
+
+
+def test_snapshot_names_what_the_system_withholds(tmp_path, monkeypatch):
+    """A file that cannot even be looked at is an error with the remedy."""
+    (tmp_path / "a").touch()
+
+    def broken(*_: object, **__: object):
+        raise OSError(5, "Input/output error", str(tmp_path / "a"))
+
+    monkeypatch.setattr("zip_pipeline.pool.drops.list_files", lambda *_: [("a", tmp_path / "a")])
+    monkeypatch.setattr("pathlib.Path.stat", broken)
+    with pytest.raises(ValueError, match=r"a: cannot be read \(Input/output error\); "):
+        snapshot(tmp_path / "a")
+
+
+def test_sidecar_that_is_a_link_out_of_the_drop_folder_is_refused(tmp_path):
+    """No value of another file is read, let alone shown; a dead link is named as well."""
+    root = DataRoot(tmp_path)
+    root.raw("sft").mkdir(parents=True)
+    (tmp_path / "secret.toml").write_bytes(b'password = "x"')
+    sidecar = root.raw("sft") / "a.batch.toml"
+    sidecar.symlink_to("../../secret.toml")
+    with pytest.raises(ValueError, match=r"a\.batch\.toml: the link leads out of ") as caught:
+        read_sidecar(root, "sft", "a")
+    assert "password" not in str(caught.value)
+    sidecar.unlink()
+    sidecar.symlink_to("gone.toml")
+    with pytest.raises(ValueError, match=r"a\.batch\.toml: the link to gone\.toml leads nowhere"):
+        read_sidecar(root, "sft", "a")
+
+
+def test_sidecar_that_cannot_be_read_is_an_error(tmp_path):
+    """What the system does not read as a file is named with the remedy."""
+    root = DataRoot(tmp_path)
+    (root.raw("sft") / "a.batch.toml").mkdir(parents=True)
+    with pytest.raises(ValueError, match=r"a\.batch\.toml: cannot be read \(Is a directory\)"):
+        read_sidecar(root, "sft", "a")
 
 
 def test_snapshot_of_a_vanished_file_is_an_error(tmp_path, monkeypatch):
     """A file that goes while it is looked at is an error with the remedy."""
     gone = [("a", tmp_path / "a")]
-    monkeypatch.setattr("zip_pipeline.pool.drops.data_files", lambda path: gone)
+    monkeypatch.setattr("zip_pipeline.pool.drops.list_files", lambda path, within: gone)
     with pytest.raises(ValueError, match="a: the file is gone; drop it again"):
         snapshot(tmp_path)

@@ -3,11 +3,13 @@
 import json
 from pathlib import Path
 
+import polars as pl
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from zip_pipeline.pool import ingest as ingest_module
+from zip_pipeline.pool import streams
 from zip_pipeline.pool.ingest import ingest, ingest_drop, read_batch
 from zip_pipeline.pool.readers import read_rows
 from zip_pipeline.samples import Sample, Turn, pool_schema, sample_id
@@ -195,6 +197,84 @@ def test_ingest_drop_refuses_a_drop_that_changes(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match=r"a\.jsonl: the drop changed while it was read; drop it"):
         ingest_drop(root, "sft", "a.jsonl")
     assert root.batches("sft") == []
+
+
+def test_ingest_drop_fails_where_the_system_withholds_a_file(tmp_path, monkeypatch):
+    """Nothing is written, an earlier batch stays, and the next try reads what can be read again."""
+    root = DataRoot(tmp_path)
+    for name in ("a.jsonl", "b.jsonl.gz", "c.csv"):
+        drop(root, f"folder/{name}", json_lines([question(name)]))
+    before = ingest_drop(root, "sft", "folder")
+    path = drop(root, "folder/b.jsonl.gz", json_lines([question("other")]))
+
+    def broken(_: object):
+        raise OSError(5, "Input/output error")
+        yield
+
+    with monkeypatch.context() as patch:
+        patch.setitem(streams._DECODERS, ".gz", (b"\x1f\x8b", broken))
+        with pytest.raises(ValueError) as caught:
+            ingest_drop(root, "sft", "folder")
+    assert str(caught.value) == (
+        f"{path}: cannot be read (Input/output error); nothing of it is taken in. Put that right, "
+        "then try again"
+    )
+    assert read_batch(root, "sft", "folder").equals(before.samples)
+    again = ingest_drop(root, "sft", "folder").samples["turns"].to_list()
+    assert [turns[0]["content"] for turns in again] == ["a.jsonl", "other"]
+
+
+def test_ingest_drop_refuses_links_out_of_the_drop_folder(tmp_path, monkeypatch):
+    """Nothing of their target comes into the pool or quarantine, until the folder is allowed."""
+    root = DataRoot(tmp_path)
+    drop(root, "folder/a.jsonl", json_lines([question("a")]))
+    drop(root, "b.jsonl", json_lines([question("b")]))
+    secret = write(tmp_path / "secret" / "s.jsonl", json_lines([question("secret")]))
+    (root.raw("sft") / "folder" / "b.jsonl").symlink_to("../b.jsonl")
+    assert ingest_drop(root, "sft", "folder").samples.height == 2
+    (root.raw("sft") / "folder" / "s.jsonl").symlink_to(secret)
+    (root.raw("sft") / "s.jsonl").symlink_to(secret)
+    for batch in ("folder", "s.jsonl"):
+        with pytest.raises(ValueError, match=r"s\.jsonl: the link leads out of .*/raw/sft, to "):
+            ingest_drop(root, "sft", batch)
+    assert root.batches("sft") == ["folder"]
+    monkeypatch.setenv("ZIP_PIPELINE_LINKS", str(tmp_path / "secret"))
+    assert ingest_drop(root, "sft", "folder").samples.height == 3
+    assert ingest_drop(root, "sft", "s.jsonl").samples["source"].to_list() == ["s"]
+
+
+def test_odd_row_costs_no_other_row(tmp_path, monkeypatch):
+    """A row that a library chokes on is quarantined; a mistake of ours ends the ingestion."""
+    check = ingest_module.check_sample
+
+    def choke(error: Exception):
+        def checked(sample: Sample):
+            if sample.turns[0].content == "odd":
+                raise error
+            check(sample)
+
+        return checked
+
+    path = write(tmp_path / "a.jsonl", json_lines([question("a"), question("odd"), question("b")]))
+    monkeypatch.setattr(ingest_module, "check_sample", choke(OverflowError("too far")))
+    result = ingest(path, "sft", batch="b")
+    assert result.samples["source_row"].to_list() == [1, 3]
+    [(place, reason, detail)] = result.quarantine.select("source_row", "reason", "detail").rows()
+    assert (place, reason, detail) == (2, "unexpected_content", "OverflowError: too far")
+    monkeypatch.setattr(ingest_module, "check_sample", choke(TypeError("a mistake")))
+    with pytest.raises(TypeError):
+        ingest(path, "sft", batch="b")
+
+
+def test_far_dates_cost_nothing(tmp_path):
+    """A date that Python cannot hold is kept as text, in its row and in the rows around it."""
+    rows = {"question": ["a", "b"], "answer": ["a!", "b!"], "created": [0, 20_000_000]}
+    table = pl.DataFrame(rows).with_columns(pl.col("created").cast(pl.Int32).cast(pl.Date))
+    table.write_parquet(tmp_path / "a.parquet")
+    result = ingest(tmp_path / "a.parquet", "sft", batch="b")
+    assert result.quarantine.is_empty()
+    created = [json.loads(raw)["created"] for raw in result.samples["raw"]]
+    assert created == ["1970-01-01", "+56728-02-22"]
 
 
 def test_ingest_drop_refuses_names_that_lead_elsewhere(tmp_path):

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from zip_pipeline.pool import ingest as ingest_module
 from zip_pipeline.pool.ingest import ingest
 from zip_pipeline.pool.quarantine import REASONS, RejectionError, printable
 from zip_pipeline.pool.streams import ReadLimits
@@ -85,11 +86,17 @@ def test_file_is_quarantined(tmp_path, reason):
     assert reasons_of(tmp_path / name, "sft")[-1:] == [reason]
 
 
+def choke(_: object) -> None:
+    """Fail as a library does on a value that it cannot hold."""
+    raise OverflowError("int too large to convert to float")
+
+
 def test_other_reasons_are_met(tmp_path):
-    """What needs another setting: a file that is gone, a text that is no dialogue."""
-    (tmp_path / "drop").mkdir()
-    (tmp_path / "drop" / "a.jsonl").symlink_to("nowhere")
-    assert reasons_of(tmp_path / "drop", "sft") == ["unreadable_file"]
+    """What needs another setting: a row that a library chokes on, a text that is no dialogue."""
+    row = write(tmp_path / "odd.jsonl", b'{"prompt": "p", "completion": "c"}\n')
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ingest_module, "check_sample", choke)
+        assert reasons_of(row, "sft") == ["unexpected_content"]
     path = write(tmp_path / "a.jsonl", choice("a", "b", prompt="p") + b"\n")
     assert reasons_of(path, "preference", format="dialogue_pair") == ["not_a_dialogue"]
 
@@ -102,7 +109,7 @@ def test_a_user_who_says_nothing_is_no_user(tmp_path):
 
 def test_every_reason_is_tested():
     """Each documented reason has a row or file above."""
-    others = {"unreadable_file", "not_a_dialogue"}
+    others = {"unexpected_content", "not_a_dialogue"}
     assert {*SFT_ROWS, *PREFERENCE_ROWS, *FILES, *others} == set(REASONS)
 
 

@@ -1,7 +1,11 @@
 """Rules of decompression."""
 
+import errno
 import gzip
 import os
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 import zstandard
@@ -13,7 +17,7 @@ from zip_pipeline.pool.streams import (
     read_chunks,
     read_text_chunks,
 )
-from zip_pipeline_tests.pool.files import COMPRESSIONS, write
+from zip_pipeline_tests.pool.files import BROKEN_FILE, COMPRESSIONS, needs_broken_file, write
 
 TEXT = b"".join(b"line %d of many\n" % n for n in range(20_000))
 
@@ -115,9 +119,17 @@ def test_text_loses_its_byte_order_mark(tmp_path):
             list(read_text_chunks(path))
 
 
-def test_unreadable_file_is_rejected(tmp_path):
-    """A file that cannot be opened is rejected."""
-    assert read_until_rejected(tmp_path / "none", ReadLimits()) == (b"", "unreadable_file")
+@needs_broken_file
+@pytest.mark.parametrize("suffix", COMPRESSIONS)
+def test_what_the_system_withholds_is_an_error_that_names_the_file(tmp_path, suffix):
+    """A file that cannot be opened, or not be read, is no damage: the error passes on."""
+    path = tmp_path / f"a{suffix}"
+    with pytest.raises(FileNotFoundError, match=r"No such file or directory: .*/a"):
+        list(read_chunks(path))
+    path.symlink_to(BROKEN_FILE)
+    with pytest.raises(OSError, match=r"Input/output error: .*/a") as caught:
+        list(read_chunks(path))
+    assert caught.value.filename == str(path)
 
 
 def test_decompressed_file_is_the_file_or_a_copy(tmp_path):
@@ -128,3 +140,20 @@ def test_decompressed_file_is_the_file_or_a_copy(tmp_path):
     with decompressed_file(write(tmp_path / "a.parquet.gz", TEXT)) as path:
         assert path.read_bytes() == TEXT
     assert not path.exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device without room")
+def test_a_full_temporary_folder_is_an_error_that_names_it(tmp_path, monkeypatch):
+    """Where the copy finds no room, the error names the copy and how to have it elsewhere."""
+
+    @contextmanager
+    def full_folder():
+        (tmp_path / "copy.parquet").symlink_to("/dev/full")
+        yield str(tmp_path)
+
+    monkeypatch.setattr(tempfile, "TemporaryDirectory", full_folder)
+    path = write(tmp_path / "a.parquet.gz", TEXT)
+    with pytest.raises(OSError, match="TMPDIR can name another folder") as caught:
+        decompressed_file(path).__enter__()
+    assert caught.value.errno == errno.ENOSPC
+    assert caught.value.filename == str(tmp_path / "copy.parquet")
