@@ -1,5 +1,6 @@
 """A drop in the folder becomes a partition and a run, with no click."""
 
+import time
 from collections.abc import Sequence
 
 import dagster as dg
@@ -16,6 +17,7 @@ from zip_pipeline.storage import DataRoot
 SECONDS_BETWEEN_TICKS = 5
 # A tick must stay short; what is left waits for the next one.
 MAX_DROPS_PER_TICK = 50
+PARTITION_TAG = "dagster/partition"
 _NUM_NAMES_IN_REASON = 5
 
 
@@ -23,7 +25,8 @@ def drop_sensor(stage: Stage) -> dg.SensorDefinition:
     """Return the sensor that ingests each new or changed drop of a stage.
 
     It lists and stats only. A drop is asked for once it looks the same (names, sizes, times)
-    in two ticks in a row, so that a file still being written is left alone.
+    in two ticks in a row, so that a file still being written is left alone. A drop whose run
+    failed is asked for again a few times, later and later.
     """
 
     @dg.sensor(
@@ -38,15 +41,20 @@ def drop_sensor(stage: Stage) -> dg.SensorDefinition:
         drops = list_drops(root.raw(stage))
         cursor = DropCursor.load(context.cursor)
         for name, reason in cursor.new_warnings(drops).items():
-            context.log.warning(
-                f"{root.raw(stage)}: {name!r} cannot be a batch: {reason}; rename it"
-            )
+            context.log.warning(f"{root.raw(stage)}: {name!r} is not ingested: {reason}")
         settled, changing = cursor.look(drops)
-        requests = [
-            _request(cursor, batch)
+        now = time.time()
+        wanted = [
+            batch
             for batch in settled[:MAX_DROPS_PER_TICK]
             if _is_wanted(context.instance, root, stage, cursor, batch)
         ]
+        wanted += [
+            batch
+            for batch in cursor.due(drops, now)[:MAX_DROPS_PER_TICK]
+            if _has_failed(context.instance, root, stage, cursor, batch, now)
+        ]
+        requests = [_request(cursor, batch, now) for batch in wanted]
         return _result(stage, cursor, requests, _why_nothing(root, stage, drops, changing))
 
     return sensor
@@ -63,8 +71,29 @@ def _is_wanted(
     return True
 
 
-def _request(cursor: DropCursor, batch: str) -> dg.RunRequest:
-    return dg.RunRequest(run_key=cursor.request(batch), partition_key=batch)
+def _has_failed(
+    instance: dg.DagsterInstance,
+    root: DataRoot,
+    stage: Stage,
+    cursor: DropCursor,
+    batch: str,
+    now: float,
+) -> bool:
+    """Return whether the last run for a drop failed; look later where it has not ended yet."""
+    runs = dg.RunsFilter(job_name=ingest_job_name(stage), tags={PARTITION_TAG: batch})
+    last = next(iter(instance.get_runs(runs, limit=1)), None)
+    if last is not None and not last.is_finished:
+        cursor.wait(batch, now)
+        return False
+    failed = last is not None and last.status == dg.DagsterRunStatus.FAILURE
+    if failed and not is_ingested(instance, root, stage, batch, cursor.seen[batch].looks):
+        return True
+    cursor.accept(batch)
+    return False
+
+
+def _request(cursor: DropCursor, batch: str, now: float) -> dg.RunRequest:
+    return dg.RunRequest(run_key=cursor.request(batch, now), partition_key=batch)
 
 
 def _result(
@@ -88,13 +117,14 @@ def _why_nothing(root: DataRoot, stage: Stage, drops: Drops, changing: Sequence[
     if not drops.found:
         parts = ["nothing dropped yet"]
     if changing:
-        parts = [f"waiting until they stop changing: {_names(changing)}"]
+        parts = [f"waiting until they stop changing: {_some([repr(name) for name in changing])}"]
     if drops.unusable:
-        parts.append(f"names that cannot be batches, rename them: {_names(list(drops.unusable))}")
+        reasons = [f"{name!r} ({reason})" for name, reason in drops.unusable.items()]
+        parts.append(f"not ingested: {_some(reasons)}")
     return f"{folder}: {'; '.join(parts)}"
 
 
-def _names(names: Sequence[str]) -> str:
-    shown = ", ".join(repr(name) for name in names[:_NUM_NAMES_IN_REASON])
-    num_hidden = len(names) - _NUM_NAMES_IN_REASON
+def _some(words: Sequence[str]) -> str:
+    shown = ", ".join(words[:_NUM_NAMES_IN_REASON])
+    num_hidden = len(words) - _NUM_NAMES_IN_REASON
     return f"{shown} and {num_hidden} more" if num_hidden > 0 else shown

@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from zip_pipeline.defs import sensors
+from zip_pipeline.defs import drop_cursor, sensors
 from zip_pipeline.samples import Stage
 from zip_pipeline_tests.defs.graph import Graph, alpaca_rows, pair_rows
 
@@ -134,8 +134,79 @@ def test_sensor_warns_of_names_that_cannot_be_partitions(graph: Graph) -> None:
     graph.drop("sft", "a...b.jsonl", alpaca_rows(2))
     graph.drop("sft", "good.jsonl", alpaca_rows(2))
     ticks = Ticks(graph)
-    assert "names that cannot be batches, rename them: 'a...b.jsonl'" in ticks.reason()
+    assert "not ingested: 'a...b.jsonl' (the name contains '...'; rename it)" in ticks.reason()
     assert ticks.batches() == ["good.jsonl"]
+
+
+def test_sensor_names_links_that_cannot_be_followed_or_may_not(
+    graph: Graph, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A dead link and one out of the drop folder are named with the remedy; the others go on."""
+    good = graph.drop("sft", "good.jsonl", alpaca_rows(2))
+    good.with_name("dead.jsonl").symlink_to("gone.jsonl")
+    good.with_name("hosts.jsonl").symlink_to("/etc/hosts")
+    ticks = Ticks(graph)
+    reason = ticks.reason()
+    for words in (
+        f"not ingested: 'dead.jsonl' ({good.parent}/dead.jsonl: the link to gone.jsonl leads",
+        f"'hosts.jsonl' ({good.parent}/hosts.jsonl: the link leads out of {good.parent}, to",
+    ):
+        assert words in reason
+    logged = capfd.readouterr().err
+    assert "'dead.jsonl' is not ingested: " in logged
+    assert "'hosts.jsonl' is not ingested: " in logged
+    assert ticks.batches() == ["good.jsonl"]
+    assert ticks.batches() == []
+    assert "is not ingested" not in capfd.readouterr().err
+    good.with_name("gone.jsonl").write_text(good.read_text())
+    assert ticks.batches() == []
+    assert ticks.batches() == ["dead.jsonl", "gone.jsonl"]
+
+
+def test_sensor_asks_again_for_a_drop_whose_run_failed(
+    graph: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While nothing changes it asks three times more; a run that goes well ends that."""
+    monkeypatch.setattr(drop_cursor, "SECONDS_UNTIL_RETRY", (0.0, 0.0, 0.0))
+    graph.drop("sft", "bad.jsonl", alpaca_rows(2))
+    graph.drop("sft", "good.jsonl", alpaca_rows(2, first=2))
+    sidecar = graph.root.raw("sft") / "bad.jsonl.batch.toml"
+    sidecar.write_text('formt = "alpaca"')
+    ticks, asked, keys = Ticks(graph), [], set()
+    for _ in range(7):
+        requests = ticks.tick().run_requests or []
+        asked.append([request.partition_key for request in requests])
+        keys |= {request.run_key for request in requests}
+        for request in requests:
+            graph.ingest("sft", request.partition_key or "")
+    again = ["bad.jsonl"]
+    assert asked == [[], ["bad.jsonl", "good.jsonl"], again, again, again, [], []]
+    assert len(keys) == 5
+    sidecar.unlink()
+    assert [ticks.batches(), ticks.batches()] == [[], again]
+    assert graph.ingest("sft", "bad.jsonl").success
+    assert [ticks.batches(), ticks.batches()] == [[], []]
+
+
+def test_sensor_leaves_a_failed_drop_alone_that_is_ingested_or_was_stopped(
+    graph: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a person ingested otherwise or stopped is not asked for again; a run at work, later."""
+    monkeypatch.setattr(drop_cursor, "SECONDS_UNTIL_RETRY", (0.0, 0.0, 0.0))
+    graph.drop("sft", "a.jsonl", alpaca_rows(2))
+    ticks = Ticks(graph)
+    assert [ticks.batches(), ticks.batches()] == [[], ["a.jsonl"]]
+    tags = {"dagster/partition": "a.jsonl"}
+    run = graph.instance.create_run_for_job(
+        graph.repository.get_job("ingest_sft"), tags=tags, status=dg.DagsterRunStatus.STARTED
+    )
+    assert [ticks.batches(), ticks.batches()] == [[], []]
+    graph.instance.report_run_failed(run)
+    assert ticks.batches() == ["a.jsonl"]
+    graph.instance.create_run_for_job(
+        graph.repository.get_job("ingest_sft"), tags=tags, status=dg.DagsterRunStatus.CANCELED
+    )
+    assert [ticks.batches(), ticks.batches()] == [[], []]
 
 
 def test_sensor_says_when_there_is_no_folder(graph: Graph) -> None:
