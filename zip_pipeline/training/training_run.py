@@ -184,7 +184,7 @@ def _train(start: Start, make: Maker, report: Reporter, stop: StopRequest) -> di
 def _forget_other_runs(checkpoints: Path, trainer: "Trainer") -> None:
     """Remove checkpoints of other settings or subsets; a version has one model."""
     if trainer.is_world_process_zero():
-        for folder in checkpoints.parent.iterdir():
+        for folder in checkpoints.parent.glob("*"):
             is_ours = _RUN_FOLDER.fullmatch(folder.name) and not folder.is_symlink()
             if is_ours and folder != checkpoints:
                 shutil.rmtree(folder)

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from zip_pipeline.progress_reports import SilentReporter
 from zip_pipeline.samples import Sample, Turn
 from zip_pipeline.training.backend import choose_backend, model_identity
 from zip_pipeline.training.checkpoints import latest_whole, mark_whole
+from zip_pipeline.training.training_run import _forget_other_runs
 from zip_pipeline.training.job import Job
 from zip_pipeline.training.progress import progress_callback
 from zip_pipeline.training.sft import _make, train_sft
@@ -144,6 +146,21 @@ def test_adapters_are_merged_into_the_model(job: Callable[..., Job], tmp_path: P
     name = "model.layers.0.mlp.up_proj.weight"
     assert not torch.equal(before[name], after[name])
     assert torch.equal(before["model.norm.weight"], after["model.norm.weight"])
+
+
+def test_only_checkpoints_of_other_runs_are_forgotten(tmp_path: Path) -> None:
+    """What does not bear the name of a run of ours stays, and so does what a link leads to."""
+    mine, other, ours = (tmp_path / "checkpoints" / name for name in ("notes", "a" * 32, "b" * 32))
+    ours, other = Path(f"{ours}-1"), Path(f"{other}-2")
+    for folder in (mine, other, ours, tmp_path / "elsewhere"):
+        folder.mkdir(parents=True)
+        (folder / "file").touch()
+    (tmp_path / "checkpoints" / f"{'c' * 32}-1").symlink_to(tmp_path / "elsewhere")
+    trainer = SimpleNamespace(is_world_process_zero=lambda: True)
+    _forget_other_runs(ours, trainer)
+    assert not other.exists()
+    assert all((folder / "file").exists() for folder in (mine, ours, tmp_path / "elsewhere"))
+    _forget_other_runs(tmp_path / "not there" / "x", trainer)
 
 
 def test_half_written_checkpoints_are_removed(tmp_path: Path) -> None:
