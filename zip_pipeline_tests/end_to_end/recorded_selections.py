@@ -1,0 +1,99 @@
+"""Selections by the command line, as hashes of what they write.
+
+``python -m zip_pipeline_tests.end_to_end.recorded_selections FILE`` records them anew: only a
+change that is meant to change picks, ledgers or manifests calls for it.
+"""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+RECORDED = Path(__file__).with_name("recorded_selections.json")
+_SFT = ["raw/sft"]
+_PAIRS = ["raw/preference", "--stage", "preference"]
+_K = ["--k1", "1000", "--k2", "100", "--k3", "50"]
+# What each case adds to `zip-pipeline select INPUT -o OUT`.
+SAMPLE_POOL = {
+    "zip": [*_SFT, "--budget-tokens", "60000", *_K],
+    "zip_zstd": [*_SFT, "--budget-samples", "300", "--codec", "zstd", *_K],
+    "zip_pairs": [*_PAIRS, "--budget-samples", "150", *_K],
+    "long_range": [*_SFT, "--budget-tokens", "100000", "--strategy", "long_range"],
+    "long_range_deflate": [
+        *_SFT, "--budget-bytes", "200000", "--strategy", "long_range", "--codec", "deflate", *_K,
+    ],
+    "long_range_pairs": [*_PAIRS, "--budget-tokens", "30000", "--strategy", "long_range"],
+    "random": [*_SFT, "--budget-tokens", "60000", "--strategy", "random", "--seed", "3"],
+    "quotas": [
+        *_SFT, "--budget-samples", "200", "--strategy", "long_range",
+        "--quota", "arithmetic=10%:20%",
+    ],
+    "reference": [
+        "raw/sft/02_conversations.json", "--budget-samples", "300", "--reference-compat", *_K,
+    ],
+    "sharded": [*_SFT, "--budget-tokens", "60000", "--strategy", "long_range", "--shards", "3"],
+    "sharded_zip": [*_PAIRS, "--budget-samples", "90", "--shards", "2", *_K],
+}  # fmt: skip
+REAL_POOLS = {
+    "real_zip": ["sft", "--budget-tokens", "100000"],
+    "real_long_range": ["sft", "--budget-bytes", "3000000", "--strategy", "long_range"],
+    "real_random": ["sft", "--budget-tokens", "500000", "--strategy", "random"],
+    "real_sharded": [
+        "sft", "--budget-bytes", "2000000", "--strategy", "long_range", "--shards", "4",
+    ],
+    "real_pairs": ["preference", "--stage", "preference", "--budget-tokens", "50000"],
+    "real_reference": ["sft/gsm8k_train.jsonl.gz", "--budget-samples", "500", "--reference-compat"],
+}  # fmt: skip
+
+
+def write_pool(folder: Path) -> None:
+    """Write the sample pool that the cases select from."""
+    from zip_pipeline.sample_data import write_sample_data
+
+    write_sample_data(folder, state="x4", scale=0.5)
+
+
+def hashes_of(arguments: list[str], pool: Path, folder: Path) -> dict[str, str]:
+    """Select from a pool, and return the hashes of subset, ledger and manifest."""
+    command = [sys.executable, "-m", "zip_pipeline.cli", "select", "-o", str(folder / "out.jsonl")]
+    subprocess.run([*command, *arguments], cwd=pool, check=True, capture_output=True)
+    manifest: dict[str, Any] = json.loads((folder / "out.manifest.json").read_text())
+    del manifest["seconds"]
+    ledger = pl.read_parquet(folder / "out.ledger.parquet")
+    return {
+        "subset": _hash((folder / "out.jsonl").read_bytes()),
+        "ledger": _hash(ledger.write_csv().encode()),
+        "manifest": _hash(json.dumps(manifest, sort_keys=True).encode()),
+    }
+
+
+def _hash(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def record(path: Path, folder: Path) -> None:
+    """Write the hashes of all cases to ``path``; those of the real pools where these are."""
+    from zip_pipeline.compression.codecs import codec_versions
+
+    write_pool(folder)
+    found: dict[str, Any] = {"codecs": codec_versions()}
+    pools = [(folder, SAMPLE_POOL)]
+    shared = Path(os.environ.get("ZIP_SHARED", Path(__file__).parents[3] / "shared"))
+    if (shared / "pools").is_dir():
+        pools.append((shared / "pools", REAL_POOLS))
+    for pool, cases in pools:
+        for name, arguments in cases.items():
+            found[name] = hashes_of(arguments, pool, folder)
+    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as temporary:
+        record(Path(sys.argv[1]), Path(temporary))
