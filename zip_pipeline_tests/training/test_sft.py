@@ -13,12 +13,11 @@ from zip_pipeline.progress_reports import SilentReporter
 from zip_pipeline.samples import Sample, Turn
 from zip_pipeline.training.backend import choose_backend, model_identity
 from zip_pipeline.training.checkpoints import latest_whole, mark_whole
-from zip_pipeline.training.training_run import _forget_other_runs
 from zip_pipeline.training.job import Job
 from zip_pipeline.training.progress import progress_callback
 from zip_pipeline.training.sft import _make, train_sft
 from zip_pipeline.training.stopping import StopRequest
-from zip_pipeline.training.training_run import Made, quiet, starting_point
+from zip_pipeline.training.training_run import Made, _forget_other_runs, quiet, starting_point
 from zip_pipeline_tests.training.conftest import read_metrics, subset_of
 
 TWO = [
