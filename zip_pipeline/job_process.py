@@ -7,6 +7,8 @@ import sys
 from pathlib import Path
 from typing import Literal, TypeAlias
 
+from zip_pipeline.terminal_text import shown
+
 ERROR_FILE_VARIABLE = "ZIP_PIPELINE_ERROR_FILE"
 """Names the file into which whoever starts the process wants the reason, besides stderr."""
 FAULT = 2
@@ -22,7 +24,7 @@ _PARENT_DEATH_SIGNAL = 1
 
 def report_error(error: Exception) -> int:
     """Print why a job cannot be done, write it down where that is wanted, and return FAULT."""
-    print(f"Error: {error}", file=sys.stderr, flush=True)
+    print(f"Error: {shown(str(error))}", file=sys.stderr, flush=True)
     if path := os.environ.get(ERROR_FILE_VARIABLE):
         Path(path).write_text(str(error), encoding="utf-8")
     return FAULT

@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any, Protocol
 
 from zip_pipeline.job_process import PIPES_VARIABLE
+from zip_pipeline.terminal_text import shown
 
 
 class Reporter(Protocol):
@@ -23,7 +24,7 @@ class PlainReporter:
 
     def line(self, text: str) -> None:
         """Print a line at once."""
-        print(text, flush=True)
+        print(shown(text), flush=True)
 
     def record(self, values: Mapping[str, Any]) -> None:
         """Do nothing."""

@@ -13,13 +13,13 @@ from zip_pipeline.job_process import ERROR_FILE_VARIABLE, FAULT, report_error
 def test_reason_goes_to_stderr_and_to_the_file_that_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """People read it on standard error, whoever started the process in the file."""
+    """People read it on standard error, whoever started the process in the file, as it is."""
     monkeypatch.delenv(ERROR_FILE_VARIABLE, raising=False)
     assert report_error(ValueError("no")) == FAULT == 2
     monkeypatch.setenv(ERROR_FILE_VARIABLE, str(tmp_path / "error"))
-    report_error(ValueError("too long: ü"))
-    assert (tmp_path / "error").read_text(encoding="utf-8") == "too long: ü"
-    assert capsys.readouterr().err == "Error: no\nError: too long: ü\n"
+    report_error(ValueError("too long: ü\x1b[2J"))
+    assert (tmp_path / "error").read_text(encoding="utf-8") == "too long: ü\x1b[2J"
+    assert capsys.readouterr().err == "Error: no\nError: too long: ü\\x1b[2J\n"
 
 
 def test_process_ends_with_its_parent(tmp_path: Path) -> None:

@@ -15,13 +15,13 @@ def test_progress_goes_to_the_terminal(
     monkeypatch.delenv("DAGSTER_PIPES_CONTEXT", raising=False)
     with reporter() as report:
         assert type(report) is PlainReporter
-        report.line("a line")
+        report.line("a line\x1b[2J")
         report.record({"a": 1})
     monkeypatch.setenv("RANK", "1")
     with reporter() as report:
         assert type(report) is SilentReporter
         report.line("not seen")
-    assert capsys.readouterr().out == "a line\n"
+    assert capsys.readouterr().out == "a line\\x1b[2J\n"
 
 
 def test_progress_goes_to_dagster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,9 +4,8 @@ from typing import Annotated
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 
-from zip_pipeline.cli.console import output
+from zip_pipeline.cli.console import output, styled
 from zip_pipeline.cli.data_roots import DEFAULT_DATA_ROOT, DataRootOption, existing_root
 from zip_pipeline.cli.history_commands import AnyStage
 from zip_pipeline.cli.progress import stage_progress
@@ -49,6 +48,6 @@ def _show(
         words = f"nothing to fold: {num_stored:,} stored batches, the latest {keep_latest:,} stay"
     else:
         words = result.summary
-    console.print(f"[bold]{stage}[/]: {words}", soft_wrap=True)
+    console.print(styled((stage, "bold"), f": {words}"), soft_wrap=True)
     for batch, reason in result.left_alone.items() if result else ():
-        console.print(f"  {escape(batch)} left alone: {escape(reason)}", soft_wrap=True)
+        console.print(f"  {batch} left alone: {reason}", soft_wrap=True)

@@ -1,28 +1,69 @@
 """What people read: consoles, figures in words, one-line errors."""
 
+import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
 import typer
 from rich.box import SIMPLE_HEAD
-from rich.console import Console
-from rich.markup import escape
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
+from rich.text import Text
 from typer.core import TyperGroup
+
+from zip_pipeline.terminal_text import show_control_characters, shown
 
 _WIDTH_WITHOUT_TERMINAL = 120
 
 
+class ReadableConsole(Console):
+    """A console on which data is data: no control characters, no markup and no emoji codes.
+
+    Style comes from :func:`styled` alone.
+    """
+
+    def __init__(self, stream: TextIO, width: int | None = None, **options: Any) -> None:  # noqa: ANN401
+        super().__init__(
+            file=stream, width=width, markup=False, emoji=False, highlight=False, **options
+        )
+
+    def render_str(self, text: str, **options: Any) -> Text:  # noqa: ANN401
+        """Return a string as rich's text; all strings come here before their width is known."""
+        return super().render_str(shown(text), **options)
+
+    def render(
+        self, renderable: RenderableType, options: ConsoleOptions | None = None
+    ) -> Iterable[Segment]:
+        """Yield what is written; rich's own control codes are segments of their own."""
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=shown(segment.text))
+
+
 class ReadableErrors(TyperGroup):
-    """A group of commands whose user errors are one line with a remedy and exit code 2."""
+    """A group of commands whose user errors are one line with a remedy and exit code 2.
+
+    Nothing that is printed, by whom it may be, sends control characters of the data.
+    """
+
+    def main(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401
+        """Run the command line."""
+        show_control_characters()
+        return super().main(*arguments, **options)
+
+    def make_context(self, *arguments: Any, **options: Any) -> Any:  # noqa: ANN401
+        """Read the options that stand before the command."""
+        with _readable_usage_errors():
+            return super().make_context(*arguments, **options)
 
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401
         """Run the command."""
         try:
-            return super().invoke(ctx)
+            with _readable_usage_errors():
+                return super().invoke(ctx)
         except BrokenPipeError:
             # The reader of our output went away, as head does; click ends quietly.
             raise
@@ -31,17 +72,38 @@ class ReadableErrors(TyperGroup):
             raise typer.Exit(2) from error
 
 
+@contextmanager
+def _readable_usage_errors() -> Iterator[None]:
+    """Typer prints usage errors on a console of its own, which would send what was typed."""
+    try:
+        yield
+    except typer.TyperException as error:
+        error.message = shown(error.message)
+        raise
+
+
 def describe_error(error: Exception) -> str:
     """Return an error as one line."""
     if isinstance(error, OSError) and error.strerror:
         place = f"{error.filename}: " if error.filename else ""
         return f"{place}{error.strerror}"
-    return " ".join(str(error).split())
+    # Some control characters count as white space.
+    return " ".join(shown(str(error)).split())
 
 
 def print_error(message: str) -> None:
     """Print one line to standard error."""
-    errors().print(f"[bold red]Error:[/] {escape(message)}", soft_wrap=True)
+    errors().print(styled(("Error:", "bold red"), f" {message}"), soft_wrap=True)
+
+
+def print_note(message: str) -> None:
+    """Print one line to standard error that is no error."""
+    errors().print(message, soft_wrap=True)
+
+
+def print_json(value: object) -> None:
+    """Print JSON for programs; what JSON leaves as it is and a terminal does not is escaped."""
+    print(json.dumps(value, indent=2).replace("\x7f", "\\u007f"))
 
 
 def output() -> Console:
@@ -58,7 +120,17 @@ def _console(stream: TextIO) -> Console:
     # Without a terminal rich assumes 80 columns, too few for file names in logs and pipes.
     known = stream.isatty() or "COLUMNS" in os.environ
     width = None if known else _WIDTH_WITHOUT_TERMINAL
-    return Console(file=stream, highlight=False, width=width)
+    return ReadableConsole(stream, width)
+
+
+def styled(*parts: str | tuple[str, str]) -> Text:
+    """Return plain words and ``(words, style)`` pairs joined; words are never read as markup."""
+    text = Text()
+    for part in parts:
+        words, style = (part, "") if isinstance(part, str) else part
+        # rich would leave some control characters out.
+        text.append(shown(words), style)
+    return text
 
 
 def new_table(*headers: str, title: str | None = None, left: int = 1) -> Table:
@@ -106,5 +178,5 @@ def interruption_hint(message: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        errors().print(f"Interrupted. {escape(message)}", soft_wrap=True)
+        print_note(f"Interrupted. {message}")
         raise typer.Exit(130) from error

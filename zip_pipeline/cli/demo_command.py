@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from zip_pipeline.cli.console import output, print_error
+from zip_pipeline.cli.console import output, print_error, styled
 from zip_pipeline.cli.data_roots import DEFAULT_DATA_ROOT, DataRootOption
 from zip_pipeline.cli.graph_process import run_graph
 from zip_pipeline.cli.root_summary import show_data_root
@@ -60,7 +60,7 @@ def demo(
     for state in STATES[STATES.index(diary["state"]) :]:
         write_json(root.path / DIARY, diary | {"state": state})
         if not diary["is_finished"]:
-            output().rule(f"[bold]{state}[/]: {_NEWS[state]}", align="left")
+            output().rule(styled((state, "bold"), f": {_NEWS[state]}"), align="left")
         write_sample_data(root.path, seed=seed, state=state)
         exit_code = run_graph(root.path, until)
         if exit_code not in (0, BLOCKED):

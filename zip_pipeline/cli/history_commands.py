@@ -6,18 +6,14 @@ from typing import Annotated, Literal
 
 import typer
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
-from zip_pipeline.cli.console import (
-    new_facts,
-    new_table,
-    output,
-    words_of_bytes,
-)
+from zip_pipeline.cli.console import new_facts, new_table, output, styled, words_of_bytes
 from zip_pipeline.cli.data_roots import DEFAULT_DATA_ROOT, DataRootOption, existing_root
 from zip_pipeline.report.diff import VersionDiff, diff_versions
 from zip_pipeline.report.trace import Trace, trace_in_ledger, trace_sample
 from zip_pipeline.samples import STAGES
+from zip_pipeline.terminal_text import shown_in_cell
 
 _NUM_TEXT_CHARACTERS = 400
 _NUM_SOURCES = 20
@@ -71,29 +67,33 @@ def trace(
 
 
 def _show_trace(console: Console, found: Trace) -> None:
-    console.print(f"[bold]Sample {found.sample_id}[/] {found.stage}".rstrip())
+    stage = f" {found.stage}" if found.stage else ""
+    console.print(styled((f"Sample {found.sample_id}", "bold"), stage))
     if found.text is not None:
         text = found.text[:_NUM_TEXT_CHARACTERS].rstrip()
         more = " …" if len(found.text) > len(text) + 1 else ""
-        console.print(f"\n{escape(text)}{more}", style="dim")
-    console.print("\n[bold]Where it came from[/]")
+        console.print(f"\n{text}{more}", style="dim")
+    console.print("\nWhere it came from", style="bold")
     facts = new_facts()
     for origin in found.origins:
         file = "" if origin.source_file == origin.batch else f"{origin.source_file}, "
         place = f"{file}row {origin.source_row}"
         if origin.source is not None:
             place += f" (source {origin.source})"
-        note = f" [yellow]{escape(origin.note)}[/]" if origin.note else ""
-        facts.add_row(f"  {escape(origin.batch)}", escape(place) + note)
+        note = (f" {origin.note}", "yellow") if origin.note else ""
+        facts.add_row(f"  {origin.batch}", styled(place, note))
     console.print(facts)
-    console.print("\n[bold]Its fate[/]")
+    console.print("\nIts fate", style="bold")
     facts = new_facts()
     for fate in found.fates:
-        colour = _COLOURS.get(fate.fate, "default")
-        facts.add_row(f"  {escape(fate.selection)}", f"[{colour}]{escape(fate.why)}[/]")
+        facts.add_row(f"  {fate.selection}", styled((fate.why, _colour(fate.fate))))
     if not found.fates:
         facts.add_row("  ", "no version was selected yet")
     console.print(facts)
+
+
+def _colour(kind: str) -> str:
+    return _COLOURS.get(kind, "default")
 
 
 def diff(
@@ -109,7 +109,7 @@ def diff(
         _list_samples(difference, listed)
         return
     console = output()
-    console.print(f"[bold]{stage}: version {before} → version {after}[/]\n")
+    console.print(f"{stage}: version {before} → version {after}\n", style="bold")
     _show_totals(console, difference)
     _show_settings(console, difference)
     _show_sources(console, difference)
@@ -119,16 +119,15 @@ def _list_samples(difference: VersionDiff, change: str) -> None:
     for row in difference.samples.filter(change=change).iter_rows(named=True):
         place = f"{row['source_file']}:{row['source_row']}"
         fields = (row["sample_id"], row["source"], place, row["fate_before"], row["fate_after"])
-        typer.echo("\t".join(fields))
+        print("\t".join(shown_in_cell(field) for field in fields))
 
 
 def _show_totals(console: Console, difference: VersionDiff) -> None:
     facts = new_facts()
     for change in ("in", "out", "stayed"):
         num, num_bytes = difference.num(change), difference.num_bytes(change)
-        colour = _COLOURS.get(change, "default")
-        words = f"[{colour}]{num:,} samples[/], {words_of_bytes(num_bytes)}"
-        facts.add_row(change, words + _reasons(difference, change))
+        size = f", {words_of_bytes(num_bytes)}{_reasons(difference, change)}"
+        facts.add_row(change, styled((f"{num:,} samples", _colour(change)), size))
     console.print(facts)
 
 
@@ -144,13 +143,16 @@ def _reasons(difference: VersionDiff, change: str) -> str:
 
 def _show_settings(console: Console, difference: VersionDiff) -> None:
     settings = [_settings(manifest) for manifest in (difference.before, difference.after)]
-    rows = [
+    rows: list[tuple[str, str, str | Text]] = [
         (name, old, settings[1].get(name, ""))
         for name, old in settings[0].items()
         if old != settings[1].get(name)
     ]
     batches = difference.batches.iter_rows()
-    rows += [(f"batch {name}", "", f"[{_COLOURS.get(c, 'yellow')}]{c}[/]") for name, c in batches]
+    rows += [
+        (f"batch {name}", "", styled((change, _COLOURS.get(change, "yellow"))))
+        for name, change in batches
+    ]
     if not rows:
         console.print("\nSame configuration, same input batches.")
         return
@@ -168,7 +170,7 @@ def _settings(manifest: Mapping[str, object]) -> dict[str, str]:
         assert isinstance(values, Mapping), group
         for name, value in values.items():
             is_ratio = group == "compression_ratio"
-            flat[prefix + name] = f"{value:.3f}" if is_ratio else escape(str(value))
+            flat[prefix + name] = f"{value:.3f}" if is_ratio else str(value)
     flat["samples in the pool"] = f"{manifest['num_samples']:,}"
     return flat
 
@@ -176,9 +178,10 @@ def _settings(manifest: Mapping[str, object]) -> dict[str, str]:
 def _show_sources(console: Console, difference: VersionDiff) -> None:
     table = new_table("source", "", "before", "after", "in", "out", "stayed", left=2)
     for row in difference.sources.head(_NUM_SOURCES).iter_rows(named=True):
-        word = {"in": "[green]new[/]", "out": "[red]gone[/]"}.get(row["change"], "")
+        change = row["change"]
+        word = styled(({"in": "new", "out": "gone"}.get(change, ""), _colour(change)))
         numbers = (row[f"num_{name}"] for name in ("before", "after", "in", "out", "stayed"))
-        table.add_row(escape(row["source"]), word, *(f"{number:,}" for number in numbers))
+        table.add_row(row["source"], word, *(f"{number:,}" for number in numbers))
     console.print(table)
     num_more = difference.sources.height - _NUM_SOURCES
     if num_more > 0:

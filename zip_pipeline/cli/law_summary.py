@@ -4,9 +4,9 @@ from typing import Any
 
 import polars as pl
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
-from zip_pipeline.cli.console import new_table
+from zip_pipeline.cli.console import new_table, styled
 from zip_pipeline.entropy_law.fit import relations
 from zip_pipeline.entropy_law.versions_table import figures_folder, is_blocked, read_versions
 from zip_pipeline.samples import STAGES
@@ -31,7 +31,7 @@ def show_law(console: Console, root: DataRoot) -> None:
     table = read_versions(root).with_columns(blocked=is_blocked())
     if table.is_empty():
         return
-    console.rule("[bold]entropy law[/]", align="left")
+    console.rule(styled(("entropy law", "bold")), align="left")
     console.print(_LEGEND)
     for stage in STAGES:
         rows = table.filter(pl.col("stage") == stage)
@@ -41,7 +41,7 @@ def show_law(console: Console, root: DataRoot) -> None:
     figures = sorted(figures_folder(root).glob("*.png"))
     if figures:
         names = ", ".join(path.name for path in figures)
-        console.print(f"Figures in {escape(str(figures[0].parent))}: {names}\n", soft_wrap=True)
+        console.print(f"Figures in {figures[0].parent}: {names}\n", soft_wrap=True)
 
 
 def _show_versions(console: Console, stage: str, rows: pl.DataFrame) -> None:
@@ -55,7 +55,7 @@ def _show_versions(console: Console, stage: str, rows: pl.DataFrame) -> None:
             _verdict_words(row),
         )
     console.print(table)
-    console.print(f"{escape(rows['reason'][-1])}\n", soft_wrap=True)
+    console.print(f"{rows['reason'][-1]}\n", soft_wrap=True)
     if rows["blocked"][-1]:
         console.print(
             f"To train it nevertheless, give a reason under `override` in the launchpad of "
@@ -71,11 +71,11 @@ def _measure(row: dict[str, Any], name: str) -> str:
     return f"{value:.3f}" if spread is None else f"{value:.3f} ± {spread:.3f}"
 
 
-def _verdict_words(row: dict[str, Any]) -> str:
+def _verdict_words(row: dict[str, Any]) -> Text:
     words = str(row["verdict"]).replace("_", " ")
     if row["blocked"]:
-        return f"[bold red]{words}: blocked[/]"
-    return f"{words}, overridden" if row["override"] else words
+        return styled((f"{words}: blocked", "bold red"))
+    return styled(f"{words}, overridden" if row["override"] else words)
 
 
 def _show_relations(console: Console, stage: str, table: pl.DataFrame) -> None:

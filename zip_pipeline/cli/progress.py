@@ -18,6 +18,7 @@ from rich.text import Text
 
 from zip_pipeline.cli.console import errors
 from zip_pipeline.selection.progress import Progress as RoundReport
+from zip_pipeline.terminal_text import shown
 
 # A selection that will take at least so long says so before it starts.
 LONG_SECONDS = 10.0
@@ -47,7 +48,8 @@ class StageProgress:
         """Show a new stage in place of the last one."""
         if self._task is not None:
             self._bars.remove_task(self._task)
-        self._task = self._bars.add_task(description, total=None, unit="")
+        # Columns hand rich finished text, of which it would leave some control characters out.
+        self._task = self._bars.add_task(shown(description), total=None, unit="")
         self._phase = None
 
     def show_round(self, report: RoundReport) -> None:
@@ -57,7 +59,7 @@ class StageProgress:
         """
         assert self._task is not None, "rounds belong to a stage"
         if report.is_estimate and (report.remaining_seconds or 0) >= LONG_SECONDS:
-            self._bars.console.print(report.words(), highlight=False, markup=False)
+            self._bars.console.print(report.words())
         if self._phase != report.phase:
             # What an earlier run had picked already must not count into the rate.
             self._bars.reset(
@@ -74,13 +76,19 @@ def stage_progress() -> Iterator[StageProgress]:
     console = errors()
     columns = (
         SpinnerColumn(),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
         _Done(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
+    # What others print meanwhile goes where it always goes: rich would obey its control codes.
     with Progress(
-        *columns, console=console, transient=True, disable=not console.is_terminal
+        *columns,
+        console=console,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+        disable=not console.is_terminal,
     ) as bars:
         yield StageProgress(bars)

@@ -5,10 +5,9 @@ from typing import Any
 
 import polars as pl
 from rich.console import Console
-from rich.markup import escape
 from rich.padding import Padding
 
-from zip_pipeline.cli.console import new_table
+from zip_pipeline.cli.console import new_table, styled
 from zip_pipeline.cli.law_summary import show_law
 from zip_pipeline.cli.summary import show_selection, words_of_counts
 from zip_pipeline.pool.members import whole_members
@@ -31,7 +30,7 @@ def show_data_root(
         versions_before: latest version of each stage before the run.
     """
     for stage in STAGES:
-        console.rule(f"[bold]{stage}[/]", align="left")
+        console.rule(styled((stage, "bold")), align="left")
         _show_batches(console, root, stage)
         _show_version(console, root, stage, versions_before[stage])
     show_law(console, root)
@@ -48,7 +47,7 @@ def _show_batches(console: Console, root: DataRoot, stage: Stage) -> None:
         return
     table = new_table("batch", "rows read", "= samples", "+ quarantined", "+ duplicates inside")
     for batch in list(counts)[:_NUM_BATCHES]:
-        table.add_row(escape(batch), *(f"{counts[batch][name]:,}" for name in _COUNTS))
+        table.add_row(batch, *(f"{counts[batch][name]:,}" for name in _COUNTS))
     if len(counts) > _NUM_BATCHES:
         table.add_row(f"… {len(counts) - _NUM_BATCHES} more batches")
     totals = (sum(count[name] for count in counts.values()) for name in _COUNTS)
@@ -57,7 +56,7 @@ def _show_batches(console: Console, root: DataRoot, stage: Stage) -> None:
     console.print(table)
     if reasons := _quarantine_reasons(root, stage):
         folder = root.path / "quarantine" / stage
-        words = f"Quarantined: {words_of_counts(reasons)}; rows in {escape(str(folder))}"
+        words = f"Quarantined: {words_of_counts(reasons)}; rows in {folder}"
         console.print(f"{words}\n", soft_wrap=True)
 
 
@@ -76,7 +75,7 @@ def _show_version(console: Console, root: DataRoot, stage: Stage, before: int | 
         return
     news = "unchanged" if number == before else "new"
     manifest: dict[str, Any] = store.manifest(number)
-    console.print(f"[bold]Version {number}[/] ({news}), in {escape(str(store.path(number)))}")
+    console.print(styled((f"Version {number}", "bold"), f" ({news}), in {store.path(number)}"))
     ledger = pl.read_parquet(store.path(number) / "ledger.parquet")
     show_selection(console, manifest, ledger)
 
@@ -96,9 +95,9 @@ def _show_next_steps(console: Console, root: DataRoot) -> None:
             pair = f"{numbers[-2]} {numbers[-1]}"
             command = f"zip-pipeline diff {pair} --stage {stage}{option}"
             steps.append((command, "what came in and what went out"))
-    console.rule("[bold]Next[/]", align="left")
+    console.rule(styled(("Next", "bold")), align="left")
     for command, meaning in steps:
-        console.print(Padding(f"[cyan]{escape(command)}[/]  {meaning}", (0, 0, 0, 2)))
+        console.print(Padding(styled((command, "cyan"), f"  {meaning}"), (0, 0, 0, 2)))
 
 
 def _first_pick(root: DataRoot, stage: Stage, number: int) -> str | None:

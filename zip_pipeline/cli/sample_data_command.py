@@ -36,4 +36,4 @@ def sample_data(folder: Folder, seed: Seed = 0, state: State = "x4", scale: Scal
         table.add_row(str(path), words_of_bytes(path.stat().st_size))
     output().print(table)
     option = "" if str(folder) == "data" else f" --data-root {folder}"
-    output().print(f"Next: zip-pipeline run{option}", soft_wrap=True, markup=False)
+    output().print(f"Next: zip-pipeline run{option}", soft_wrap=True)

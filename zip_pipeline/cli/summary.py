@@ -5,9 +5,15 @@ from typing import Any
 
 import polars as pl
 from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
-from zip_pipeline.cli.console import new_facts, new_table, words_of_bytes, words_of_seconds
+from zip_pipeline.cli.console import (
+    new_facts,
+    new_table,
+    styled,
+    words_of_bytes,
+    words_of_seconds,
+)
 from zip_pipeline.report.tables import num_by_fate, top_sources
 
 
@@ -35,7 +41,7 @@ def show_sources(console: Console, ledger: pl.DataFrame) -> None:
     table = new_table("top sources", "in pool", "picked", "share of pool", "share of subset")
     for row in top_sources(ledger).iter_rows(named=True):
         table.add_row(
-            escape(str(row["source"])),
+            str(row["source"]),
             f"{row['num_pool']:,}",
             f"{row['num_picked']:,}",
             f"{row['pool_share']:.1%}",
@@ -57,20 +63,20 @@ def words_of_rows(counts: Mapping[str, Any]) -> str:
 
 def words_of_counts(counts: Mapping[str, int]) -> str:
     """Return counted names, as in ``3 empty_answer, 1 bad_json``."""
-    return escape(", ".join(f"{num:,} {name.replace('_', ' ')}" for name, num in counts.items()))
+    return ", ".join(f"{num:,} {name.replace('_', ' ')}" for name, num in counts.items())
 
 
-def words_of_quotas(quotas: Mapping[str, Mapping[str, int]], unit: str) -> str:
+def words_of_quotas(quotas: Mapping[str, Mapping[str, int]], unit: str) -> Text:
     """Return what each source used of what it may, and which minimum was not reached."""
-    parts = []
+    lines = []
     for source, quota in quotas.items():
         used, least = quota["used"], quota["minimum"]
-        unmet = f", [yellow]minimum {least:,} not reached[/]" if used < least else ""
-        unused = ", [yellow]nothing picked: is that its name?[/]" if not used else ""
-        parts.append(
-            f"{escape(source)} {used:,} of at most {quota['maximum']:,} {unit}{unmet or unused}"
-        )
-    return "\n".join(parts)
+        unmet = f"minimum {least:,} not reached" if used < least else ""
+        unused = "nothing picked: is that its name?" if not used else ""
+        warning = unmet or unused
+        words = f"{source} {used:,} of at most {quota['maximum']:,} {unit}"
+        lines.append(styled(words, ", " if warning else "", (warning, "yellow")))
+    return Text("\n").join(lines)
 
 
 def _strategy(manifest: Mapping[str, Any]) -> str:
@@ -85,12 +91,12 @@ def _strategy(manifest: Mapping[str, Any]) -> str:
     return f"{config['strategy']}, {codec}, {rounds}{shards}{compat}"
 
 
-def _picked(manifest: Mapping[str, Any]) -> str:
+def _picked(manifest: Mapping[str, Any]) -> Text:
     share = manifest["num_picked"] / max(manifest["num_samples"], 1)
     size = words_of_bytes(manifest["picked_bytes"])
-    return (
-        f"[bold]{manifest['num_picked']:,} samples[/] ({share:.1%}), {size}, "
-        f"{manifest['picked_tokens']:,} tokens ({manifest['tokenizer']})"
+    tokens = f"{manifest['picked_tokens']:,} tokens ({manifest['tokenizer']})"
+    return styled(
+        (f"{manifest['num_picked']:,} samples", "bold"), f" ({share:.1%}), {size}, {tokens}"
     )
 
 

@@ -1,13 +1,11 @@
 """``zip-pipeline train-plan``: what a training run will take, before anything is spent."""
 
-import json
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
-from rich.markup import escape
 
-from zip_pipeline.cli.console import new_facts, output, words_of_seconds
+from zip_pipeline.cli.console import new_facts, output, print_json, words_of_seconds
 from zip_pipeline.cli.data_roots import DEFAULT_DATA_ROOT, DataRootOption, existing_root
 from zip_pipeline.samples import Stage
 from zip_pipeline.training.job import job_from
@@ -80,10 +78,10 @@ def train_plan(
     )
     plan = training_plan(job, device_flops=peak_tflops * _TERA, utilisation=utilisation)
     if as_json:
-        typer.echo(json.dumps(plan.as_json(), indent=2))
+        print_json(plan.as_json())
         return
     console = output()
-    console.print(f"[bold]{stage}: {escape(preset)} on {escape(str(path))}[/]\n", soft_wrap=True)
+    console.print(f"{stage}: {preset} on {path}\n", style="bold", soft_wrap=True)
     facts = new_facts()
     for name, words in _facts(plan, job.preset.max_length):
         facts.add_row(name, words)

@@ -33,6 +33,7 @@ from zip_pipeline.job_process import BLOCKED, Step
 from zip_pipeline.locks import held_lock
 from zip_pipeline.samples import STAGES, Stage
 from zip_pipeline.storage import DataRoot, remove_leftovers
+from zip_pipeline.terminal_text import show_control_characters
 
 STEPS: tuple[Step, ...] = get_args(Step)
 LOCK_FILE = ".run.lock"
@@ -205,6 +206,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--data-root", type=Path, default=default_data_root())
     parser.add_argument("--until", choices=STEPS, default=STEPS[-1])
     given = parser.parse_args(arguments)
+    show_control_characters()
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
     try:
         outcome = run_graph(given.data_root, Path.cwd(), until=given.until)

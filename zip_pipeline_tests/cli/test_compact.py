@@ -5,9 +5,9 @@ import os
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from zip_pipeline.cli import root_summary
+from zip_pipeline.cli.console import ReadableConsole
 from zip_pipeline.pool.batches import read_batch
 from zip_pipeline.pool.ingest import ingest_drop
 from zip_pipeline.pool.states import write_state
@@ -32,7 +32,7 @@ def root(tmp_path: Path) -> DataRoot:
 
 
 def _summary(root: DataRoot) -> str:
-    console = Console(file=io.StringIO(), width=160)
+    console = ReadableConsole(io.StringIO(), 160)
     root_summary.show_data_root(console, root, {"sft": None, "preference": None})
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()

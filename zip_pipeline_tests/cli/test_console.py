@@ -1,8 +1,20 @@
 """Words and one-line errors."""
 
-import pytest
+import io
+import json
 
-from zip_pipeline.cli.console import describe_error, words_of_bytes, words_of_seconds
+import pytest
+from rich.text import Text
+
+from zip_pipeline.cli.console import (
+    ReadableConsole,
+    describe_error,
+    new_table,
+    print_json,
+    styled,
+    words_of_bytes,
+    words_of_seconds,
+)
 
 
 @pytest.mark.parametrize(
@@ -36,3 +48,30 @@ def test_describe_error_is_one_line():
     assert describe_error(FileNotFoundError(2, "No such file", "x")) == "x: No such file"
     assert describe_error(OSError(5, "Input/output error")) == "Input/output error"
     assert describe_error(OSError("odd")) == "odd"
+    assert describe_error(ValueError("a\x1c\x85b")) == r"a\x1c\x85b"
+
+
+def test_console_takes_data_as_it_is_and_shows_what_would_control_it():
+    """No markup, emoji codes or control characters, in lines, tables, rules and finished text."""
+    stream = io.StringIO()
+    console = ReadableConsole(stream, 40, force_terminal=True, color_system="standard")
+    data = "[bold]:cat:[/]\x1b[2J\r"
+    table = new_table(data)
+    table.add_row(data)
+    for printed in (data, table, Text(data), styled((data, "red"))):
+        console.print(printed)
+    console.rule(data)
+    text = stream.getvalue()
+    assert text.count(r"[bold]:cat:[/]\x1b[2J") == 6
+    assert text.count("\x1b[2J") == 0
+    assert "\x1b[31m[bold]:cat:[/]\\x1b[2J\\r\x1b[0m\n" in text
+    assert "\r" not in text
+
+
+def test_json_for_programs_reads_back_and_controls_nothing(capsys: pytest.CaptureFixture[str]):
+    """JSON escapes by itself, but for one control character."""
+    value = {"a": "\x1b[2J\x7f\x9b\u202e\ud800"}
+    print_json(value)
+    printed = capsys.readouterr().out
+    assert json.loads(printed) == value
+    assert printed == '{\n  "a": "\\u001b[2J\\u007f\\u009b\\u202e\\ud800"\n}\n'

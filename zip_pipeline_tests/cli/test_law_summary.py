@@ -3,8 +3,7 @@
 import io
 from pathlib import Path
 
-from rich.console import Console
-
+from zip_pipeline.cli.console import ReadableConsole
 from zip_pipeline.cli.law_summary import show_law
 from zip_pipeline.entropy_law.versions_table import upsert_version
 from zip_pipeline.storage import DataRoot
@@ -12,7 +11,7 @@ from zip_pipeline.storage import DataRoot
 
 def shown(root: DataRoot) -> str:
     """Return what a person reads."""
-    console = Console(file=io.StringIO(), width=120)
+    console = ReadableConsole(io.StringIO(), 120)
     show_law(console, root)
     text = console.file
     assert isinstance(text, io.StringIO)

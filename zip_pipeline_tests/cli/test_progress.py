@@ -1,17 +1,19 @@
 """The progress bar."""
 
 import io
+import sys
 
 import pytest
-from rich.console import Console
+from rich.file_proxy import FileProxy
 
 from zip_pipeline.cli import progress
+from zip_pipeline.cli.console import ReadableConsole
 from zip_pipeline.selection.progress import Progress
 
 
 def _show(monkeypatch: pytest.MonkeyPatch, *, terminal: bool) -> str:
     stream = io.StringIO()
-    console = Console(file=stream, force_terminal=terminal, width=160)
+    console = ReadableConsole(stream, 160, force_terminal=terminal)
     monkeypatch.setattr(progress, "errors", lambda: console)
     with progress.stage_progress() as bars:
         bars.stage("Reading a.jsonl")
@@ -28,6 +30,19 @@ def test_progress_tells_round_and_how_much_is_done(monkeypatch: pytest.MonkeyPat
     assert "50 of 90 samples" in text
 
 
+def test_progress_shows_names_as_they_are(monkeypatch: pytest.MonkeyPatch):
+    """A name is no markup, and its control characters are readable, those of rich's kind too."""
+    stream = io.StringIO()
+    console = ReadableConsole(stream, 160, force_terminal=True)
+    monkeypatch.setattr(progress, "errors", lambda: console)
+    with progress.stage_progress() as bars:
+        bars.stage("Reading [bold]\x1b]0;PWN\x07")
+        # What others print meanwhile is not drawn by the bar, which would obey it.
+        assert not isinstance(sys.stdout, FileProxy)
+        assert not isinstance(sys.stderr, FileProxy)
+    assert r"Reading [bold]\x1b]0;PWN\x07" in stream.getvalue()
+
+
 def test_progress_is_silent_without_a_terminal(monkeypatch: pytest.MonkeyPatch):
     """Logs and pipes get no bar."""
     assert _show(monkeypatch, terminal=False) == ""
@@ -39,7 +54,7 @@ def test_a_long_selection_says_first_how_long_it_will_take(
 ):
     """Also where no bar is shown; a short one says nothing."""
     stream = io.StringIO()
-    console = Console(file=stream, force_terminal=terminal, width=160)
+    console = ReadableConsole(stream, 160, force_terminal=terminal)
     monkeypatch.setattr(progress, "errors", lambda: console)
     with progress.stage_progress() as bars:
         bars.stage("Measuring 90 samples")
@@ -59,7 +74,7 @@ def test_a_long_selection_says_first_how_long_it_will_take(
 def test_every_phase_starts_its_own_bar(monkeypatch: pytest.MonkeyPatch):
     """After the shards the merge counts from nothing up to its own budget."""
     stream = io.StringIO()
-    console = Console(file=stream, force_terminal=True, width=160)
+    console = ReadableConsole(stream, 160, force_terminal=True)
     monkeypatch.setattr(progress, "errors", lambda: console)
     with progress.stage_progress() as bars:
         bars.stage("Measuring 90 samples")

@@ -39,7 +39,11 @@ def test_summary_says_which_minimum_was_not_reached():
         "b": {"minimum": 0, "maximum": 4, "used": 4},
         "nosuch": {"minimum": 0, "maximum": 2, "used": 0},
     }
-    lines = words_of_quotas(quotas, "samples").splitlines()
-    assert lines[0] == "a 3 of at most 10 samples, [yellow]minimum 5 not reached[/]"
-    assert lines[1] == "b 4 of at most 4 samples"
-    assert lines[2].endswith("[yellow]nothing picked: is that its name?[/]")
+    text = words_of_quotas(quotas, "samples")
+    assert text.plain.splitlines() == [
+        "a 3 of at most 10 samples, minimum 5 not reached",
+        "b 4 of at most 4 samples",
+        "nosuch 0 of at most 2 samples, nothing picked: is that its name?",
+    ]
+    yellow = [text.plain[span.start : span.end] for span in text.spans if span.style == "yellow"]
+    assert yellow == ["minimum 5 not reached", "nothing picked: is that its name?"]

@@ -4,16 +4,16 @@ import io
 from pathlib import Path
 
 import pytest
-from rich.console import Console
 
 from zip_pipeline.cli import root_summary
+from zip_pipeline.cli.console import ReadableConsole
 from zip_pipeline.pool.ingest import ingest_drop
 from zip_pipeline.storage import DataRoot
 from zip_pipeline_tests.cli.pools import sft_records, write_jsonl
 
 
 def _summary(root: DataRoot) -> str:
-    console = Console(file=io.StringIO(), width=160)
+    console = ReadableConsole(io.StringIO(), 160)
     root_summary.show_data_root(console, root, {"sft": None, "preference": None})
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
