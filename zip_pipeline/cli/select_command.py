@@ -5,12 +5,13 @@ from typing import Annotated, Literal
 
 import typer
 
-from zip_pipeline.cli.console import interruption_hint, output
+from zip_pipeline.cli.console import interruption_hint, output, print_note
 from zip_pipeline.cli.output_files import OutputFiles
 from zip_pipeline.cli.progress import stage_progress
 from zip_pipeline.cli.quota_option import parse_quota
 from zip_pipeline.cli.select_job import SelectJob, run_job
 from zip_pipeline.cli.summary import show_selection
+from zip_pipeline.compression.selected_set import worker_count
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.select import Cluster
 
@@ -162,7 +163,8 @@ Workers = Annotated[
     typer.Option(
         metavar="N",
         min=0,
-        help="Threads and processes, 0 for all cores; the picks do not depend on it.",
+        help="Threads and processes, 0 for all cores, at most 4 per core; the picks do not depend "
+        "on it.",
         rich_help_panel=_RUNNING,
     ),
 ]
@@ -231,7 +233,7 @@ def select(
         config=config,
         format_name=format_name,
         tokenizer=tokenizer,
-        workers=workers,
+        workers=worker_count(workers, "--workers", print_note),
         resume=resume,
         cluster=Cluster(ray, shard_folder),
     )

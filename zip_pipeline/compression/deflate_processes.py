@@ -13,7 +13,7 @@ import numpy as np
 from zip_pipeline.compression.deflate_set import DeflateSet, Framing
 from zip_pipeline.compression.deflate_worker import END
 from zip_pipeline.compression.indexed_set import IndexedSet, LocalSet
-from zip_pipeline.compression.selected_set import Indices, Ratios, Sizes
+from zip_pipeline.compression.selected_set import Indices, Ratios, Sizes, worker_count
 from zip_pipeline.compression.text_file import TextFile
 
 # So many questions are answered before a process has started.
@@ -39,7 +39,7 @@ class DeflateMeasurer:
 
     Args:
         texts: the texts.
-        workers: number of processes; 1 measures here.
+        workers: number of processes, 0 for all cores; 1 measures here.
         level: of DEFLATE, 1 to 9.
         framing: bytes around and between the texts of a set.
     """
@@ -48,7 +48,7 @@ class DeflateMeasurer:
         self, texts: TextFile, workers: int, level: int = 9, framing: Framing | None = None
     ) -> None:
         self.texts = texts
-        self._num_workers = workers
+        self._num_workers = worker_count(workers)
         self._level = level
         self.framing = framing or Framing()
         self._num_questions = 0

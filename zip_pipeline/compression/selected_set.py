@@ -1,5 +1,6 @@
 """What every incremental redundancy state of a growing set of texts can answer."""
 
+import logging
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,17 +15,37 @@ Indices: TypeAlias = NDArray[np.int64]
 
 _CHUNKS_PER_WORKER = 4
 _MIN_CHUNK = 16
+# Results do not depend on the number of workers, and beyond the cores they only cost memory. A
+# few per core let a small machine prove the first.
+_MOST_PER_CORE = 4
+_log = logging.getLogger(__name__)
 
 
-def worker_count(workers: int) -> int:
-    """Return ``workers``, or the number of usable cores where it is 0.
+def worker_count(
+    workers: int, name: str = "workers", tell: Callable[[str], object] = _log.warning
+) -> int:
+    """Return how many workers to start.
+
+    Args:
+        workers: how many were asked for, 0 for one per usable core; of more than 4 per core the
+            rest is not started.
+        name: what the person calls the number.
+        tell: is called with one line where fewer are started than were asked for.
 
     Raises:
         ValueError: ``workers`` is negative.
     """
     if workers < 0:
-        raise ValueError(f"workers: got {workers}; allowed are 0 (all cores) and above")
-    return workers or len(os.sched_getaffinity(0))
+        raise ValueError(f"{name}: got {workers}; allowed are 0 (all cores) and above")
+    num_cores = len(os.sched_getaffinity(0))
+    most = _MOST_PER_CORE * num_cores
+    if workers > most:
+        cores = "core" if num_cores == 1 else "cores"
+        tell(
+            f"{name}: {workers} is more than this machine's {num_cores} {cores} can use; "
+            f"{most} are used"
+        )
+    return min(workers or num_cores, most)
 
 
 class SelectedSet(Protocol):
@@ -50,9 +71,8 @@ class Parallel:
     """
 
     def __init__(self, workers: int) -> None:
-        assert workers >= 1
-        self.workers = workers
-        self._executor = ThreadPoolExecutor(workers) if workers > 1 else None
+        self.workers = worker_count(workers)
+        self._executor = ThreadPoolExecutor(self.workers) if self.workers > 1 else None
 
     def sizes(
         self, measure: Callable[[Sequence[bytes]], list[int]], texts: Sequence[bytes]

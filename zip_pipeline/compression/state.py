@@ -27,11 +27,10 @@ def alone_bytes(texts: Sequence[bytes], codec: str, level: int, workers: int = 0
     ``deflate`` counts the zlib header and checksum, as ``len(zlib.compress(text, level))``;
     ``zstd`` counts a magicless frame without size and checksum.
     """
-    num_workers = worker_count(workers)
     if codec == "zstd":
-        return ZstdSet(num_workers, level).marginal_bytes(texts)
+        return ZstdSet(workers, level).marginal_bytes(texts)
     assert codec == "deflate", codec
-    parallel = Parallel(num_workers)
+    parallel = Parallel(workers)
     try:
         return parallel.sizes(lambda part: [len(zlib.compress(t, level)) for t in part], texts)
     finally:
@@ -56,6 +55,7 @@ def compression_state(
 
     Source: ZIP, algorithm 1, initialisation of the information redundancy state.
     """
+    workers = worker_count(workers)
     texts = texts_of(samples, stage)
     decoded = [text.decode() for text in texts]
     columns = {

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 import zstandard
 
-from zip_pipeline.compression.selected_set import Ratios, Sizes
+from zip_pipeline.compression.selected_set import Ratios, Sizes, worker_count
 
 # Content that the dictionary keeps; beyond it the oldest texts of the set are forgotten.
 MAX_WINDOW_BYTES = 1 << 27
@@ -52,7 +52,7 @@ class ZstdSet:
     def __init__(
         self, workers: int, level: int = 3, max_window_bytes: int = MAX_WINDOW_BYTES
     ) -> None:
-        self._workers = workers
+        self._workers = worker_count(workers)
         self._level = level
         self._max_window_bytes = max_window_bytes
         self._content = bytearray()

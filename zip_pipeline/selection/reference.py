@@ -116,7 +116,7 @@ def run_reference(
     Picks are added in whole rounds of k3, so the budget is overshot to a multiple of k3.
     """
     started = time.monotonic()
-    with DeflateMeasurer(texts, worker_count(workers), _LEVEL, FRAMING) as measurer:
+    with DeflateMeasurer(texts, workers, _LEVEL, FRAMING) as measurer:
         selection = ReferenceSelection(measurer, config, ordering)
         run = store.load() or Run.start(selection.initial_state())
         selection.start(run)
@@ -150,17 +150,18 @@ def select_reference(
             each record.
         stage: what the manifest calls the records.
         tokenizer: counts the tokens of the picks.
-        workers: number of threads, 0 for all cores.
+        workers: number of processes, 0 for all cores.
         progress: called after each round.
         checkpoint: file to store progress in and to resume from; removed at the end.
         inputs: fingerprint of each input, for the manifest.
     """
     started = time.monotonic()
+    workers = worker_count(workers)
     with TemporaryTexts.write([reference_texts(records)]) as texts:
         store = Checkpoint.of_texts(checkpoint, config, texts)
         run = run_reference(texts, config, store, workers=workers, progress=progress)
         tokens = picked_tokens(texts, run.picks, tokenizer)
-        with DeflateMeasurer(texts, worker_count(workers), _LEVEL, FRAMING) as measurer:
+        with DeflateMeasurer(texts, workers, _LEVEL, FRAMING) as measurer:
             alone = ReferenceSelection(measurer, config).initial_state()
         ledger = build_ledger(provenance, run, alone, pl.Series(texts.num_bytes), tokens, None)
         manifest = build_manifest(

@@ -143,7 +143,7 @@ def select_candidates(
             store,
             stage=stage,
             workers=num_workers,
-            run_tasks=ray_runner(cluster.address, workers) if cluster.address else run_here,
+            run_tasks=ray_runner(cluster.address, num_workers) if cluster.address else run_here,
             folder=cluster.folder or (checkpoint and checkpoint.parent),
             progress=progress,
         )

@@ -152,6 +152,22 @@ def test_select_does_not_depend_on_workers(tmp_path: Path):
     assert (tmp_path / "1.jsonl").read_bytes() == (tmp_path / "3.jsonl").read_bytes() != b""
 
 
+def test_select_says_once_when_it_uses_fewer_workers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """One line names the option as typed, the cores and what is used."""
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    source = write_jsonl(tmp_path / "in.jsonl", sft_records(80))
+    out = tmp_path / "out.jsonl"
+    for workers, line in (
+        ("8", ""),
+        ("100000", "--workers: 100000 is more than this machine's 2 cores can use; 8 are used\n"),
+    ):
+        options = ("--budget-bytes", "4000", "--workers", workers, *_ROUNDS)
+        result = call("select", source, "-o", out, *options)
+        assert (result.exit_code, result.stderr) == (0, line)
+
+
 @pytest.mark.parametrize("budget", [0, 1000])
 def test_select_takes_nothing_or_all(tmp_path: Path, budget: int):
     """A budget of zero takes nothing, one above the pool takes all of it."""

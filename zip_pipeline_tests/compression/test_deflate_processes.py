@@ -87,6 +87,21 @@ def test_processes_start_when_they_pay_and_end_with_the_measurer() -> None:
         assert len(_children()) == before
 
 
+def test_no_more_processes_start_than_four_per_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hundred thousand workers on one core are four, and give the same sizes."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    before = len(_children())
+    everyone = np.arange(MIN_QUESTIONS)
+    ratios = []
+    with TemporaryTexts.write([_texts()]) as texts:
+        for workers, num_processes in ((100_000, 4), (1, 0)):
+            with DeflateMeasurer(texts, workers) as measurer:
+                given = measurer.new_set("given")
+                ratios.append(given.ratios_with(everyone).tolist())
+                assert len(_children()) == before + num_processes
+    assert ratios[0] == ratios[1]
+
+
 def test_one_worker_measures_in_this_process() -> None:
     """No process is started for a single worker."""
     before = len(_children())

@@ -1,5 +1,6 @@
 """Incremental redundancy states against compressing everything again."""
 
+import os
 import zlib
 
 import numpy as np
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zip_pipeline.compression.deflate_set import DeflateSet, Framing
-from zip_pipeline.compression.selected_set import worker_count
+from zip_pipeline.compression.selected_set import Parallel, worker_count
 from zip_pipeline.compression.zstd_set import ZstdSet, _parameters
 from zip_pipeline_tests.selection.oracles import zstd_bytes_given
 
@@ -133,3 +134,42 @@ def test_worker_count_is_all_cores_for_zero() -> None:
     assert worker_count(3) == 3
     with pytest.raises(ValueError, match="workers: got -1; allowed are 0"):
         worker_count(-1)
+
+
+def test_worker_count_is_at_most_four_per_core_and_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """More would gain nothing; what is not started is told in one line, in the person's words."""
+    said: list[str] = []
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 5})
+    assert [worker_count(n, tell=said.append) for n in (0, 1, 8)] == [2, 1, 8]
+    assert said == []
+    assert worker_count(9, tell=said.append) == 8
+    assert worker_count(100_000, "--workers", said.append) == 8
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3})
+    assert worker_count(5, tell=said.append) == 4
+    assert said == [
+        "workers: 9 is more than this machine's 2 cores can use; 8 are used",
+        "--workers: 100000 is more than this machine's 2 cores can use; 8 are used",
+        "workers: 5 is more than this machine's 1 core can use; 4 are used",
+    ]
+
+
+def test_threads_are_at_most_four_per_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever makes threads directly gets no more either."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    assert Parallel(100_000).workers == 4
+    # Enough texts for 4 threads, by far too few for 100,000 of them.
+    texts = [b"text %d" % n for n in range(2000)]
+    noted: list[int] = []
+    state = ZstdSet(100_000)
+    inner = state._prepared()
+
+    class Noting:
+        def multi_compress_to_buffer(self, given: list[bytes], threads: int) -> object:
+            noted.append(threads)
+            return inner.multi_compress_to_buffer(given, threads=threads)
+
+    monkeypatch.setattr(state, "_prepared", Noting)
+    assert state.marginal_bytes(texts).tolist() == ZstdSet(1).marginal_bytes(texts).tolist()
+    assert noted == [4]

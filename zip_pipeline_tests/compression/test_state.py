@@ -1,5 +1,6 @@
 """The compression state of samples."""
 
+import logging
 import zlib
 
 import polars as pl
@@ -27,6 +28,16 @@ def test_state_equals_measuring_sample_by_sample(workers: int) -> None:
     assert state["pi"].to_list() == [
         len(text) / size for text, size in zip(texts, deflate, strict=True)
     ]
+
+
+def test_too_many_workers_of_a_state_are_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Though it measures with two codecs."""
+    table = numbered_pool(3)
+    with caplog.at_level(logging.WARNING):
+        state = compression_state(table, "sft", workers=100_000)
+    assert state.equals(compression_state(table, "sft"))
+    (line,) = caplog.messages
+    assert line.startswith("workers: 100000 is more than this machine's ")
 
 
 def test_state_of_no_samples_is_an_empty_table() -> None:

@@ -1,6 +1,9 @@
 """Selection as a whole: ledger, manifest, subset, random, checkpoints."""
 
+import logging
+import os
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import polars as pl
@@ -9,13 +12,16 @@ import pytest
 from zip_pipeline.compression.codecs import compression_ratio
 from zip_pipeline.compression.state import compression_state, texts_of
 from zip_pipeline.compression.text_file import TemporaryTexts
+from zip_pipeline.selection.candidates import Candidates
 from zip_pipeline.selection.checkpoint import Checkpoint
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.ledger import FATES
 from zip_pipeline.selection.ordering import lowest_index_first
 from zip_pipeline.selection.progress import Progress, Run
 from zip_pipeline.selection.reference import select_reference
-from zip_pipeline.selection.select import select
+from zip_pipeline.selection.select import Cluster, select, select_candidates
+from zip_pipeline.selection.shard_task import Runner
+from zip_pipeline.selection.sharded import run_here
 from zip_pipeline.selection.strategies.ordered import random_order
 from zip_pipeline_tests.selection.pools import numbered_pool
 from zip_pipeline_tests.selection.test_reference import run_records
@@ -52,6 +58,55 @@ def test_ledger_has_one_row_with_a_fate_for_every_sample() -> None:
     alone = compression_state(table, "sft")["pi"].to_list()
     assert ledger["initial_pi"].to_list() == alone
     assert ledger["pi"].to_list() != alone
+
+
+@pytest.mark.parametrize("codec", ["deflate", "zstd"])
+@pytest.mark.parametrize("num_shards", [1, 2])
+def test_too_many_workers_are_told_of_once(
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    codec: Literal["deflate", "zstd"],
+    num_shards: int,
+) -> None:
+    """The picks are those of one worker, and the log has one line, however many steps measure."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    config = SelectionConfig(budget_samples=4, codec=codec, num_shards=num_shards, **SMALL)
+    table = numbered_pool(80)
+    expected = select(table, None, "sft", config, workers=1).picks
+    with caplog.at_level(logging.WARNING):
+        assert select(table, None, "sft", config, workers=100_000).picks == expected
+    assert caplog.messages == [
+        "workers: 100000 is more than this machine's 1 core can use; 4 are used"
+    ]
+
+
+def test_a_cluster_is_given_the_workers_that_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of a number that is too large it hears no more than the rest of the selection."""
+    given: list[tuple[str, int]] = []
+
+    def runner(address: str, workers: int) -> Runner:
+        given.append((address, workers))
+        return run_here
+
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    monkeypatch.setattr("zip_pipeline.selection.select.ray_runner", runner)
+    config = SelectionConfig(budget_samples=4, num_shards=2, **SMALL)
+    with TemporaryTexts.write([texts_of(table := numbered_pool(80), "sft")]) as texts:
+        candidates = Candidates(table, texts)
+        select_candidates(candidates, "sft", config, workers=9, cluster=Cluster("local"))
+    assert given == [("local", 4)]
+
+
+def test_too_many_workers_of_a_reference_selection_are_told_of_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """As for any other selection, though it measures twice."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    table = numbered_pool(6)
+    config = SelectionConfig(budget_samples=4, reference_compat=True, **SMALL)
+    with caplog.at_level(logging.WARNING):
+        select_reference(table["raw"].to_list(), config, provenance=table, workers=100_000)
+    assert len(caplog.messages) == 1
 
 
 def test_ledger_says_who_did_not_fit() -> None:
