@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 
 from zip_pipeline.cli.progress import StageProgress
+from zip_pipeline.locks import own_folder
 from zip_pipeline.selection.progress import Progress
 from zip_pipeline_tests.cli.commands import call, call_well
 from zip_pipeline_tests.cli.pools import (
@@ -278,8 +279,8 @@ def test_select_without_resume_starts_anew(tmp_path: Path):
     """A stale checkpoint is removed unless --resume asks for it."""
     source = write_jsonl(tmp_path / "in.jsonl", sft_records(10))
     stale = tmp_path / ".out.checkpoint" / "stale"
-    stale.parent.mkdir()
-    stale.write_text("left over")
+    with own_folder(stale.parent, "a killed selection"):
+        stale.write_text("left over")
     call_well("select", source, "-o", tmp_path / "out.json", "--budget-samples", "2")
     assert not stale.exists()
 
