@@ -52,7 +52,8 @@ def test_assets_carry_group_owner_kinds_and_code_version(tmp_path: Path) -> None
         assert node.group_name == (path[0] if len(path) == 2 else "entropy_law")
         assert list(node.owners) == ["team:data"]
         assert {"polars", "parquet"} <= set(node.kinds) or {"pytorch"} <= set(node.kinds)
-        assert node.code_version == ("3" if path[-1] == "zip_subset" else "1")
+        changed = {"raw_pool": "2", "zip_subset": "3"}
+        assert node.code_version == changed.get(path[-1], "1")
         assert node.description
 
 
