@@ -1,7 +1,7 @@
 """The selected subset of a stage: one numbered, immutable version per change."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,17 +146,15 @@ def write_version(
     """Select from the pool as it is and store the outcome as a new version.
 
     Raises:
-        ValueError: no batch is ingested, or one lacks its compression state; the settings or
-            the file of held-out samples are wrong.
+        ValueError: no batch is ingested, one lacks its compression state, or one is gone
+            (:func:`.open_selection_pool`); the settings or the file of held-out samples are
+            wrong.
     """
-    if not root.batches(stage):
-        raise ValueError(
-            f"{root.raw(stage)}: no batch of stage {stage} is ingested; drop a file there and "
-            f"materialise {stage}/raw_pool and {stage}/compression_state for its partition"
-        )
+    _refuse_none(root, stage, root.batches(stage))
     return_freed_memory()
     remove_leftovers(root)
     with open_selection_pool(root, stage, hold_out=held_out_settings(root)) as pool:
+        _refuse_none(root, stage, pool.fingerprints)
         selection = select_candidates(
             Candidates(pool.index, pool.texts, pool.state),
             stage,
@@ -174,6 +172,14 @@ def write_version(
     return root.versions(stage).write(
         subset, selection.ledger, selection.manifest | {"held_out": frozen}
     )
+
+
+def _refuse_none(root: DataRoot, stage: Stage, batches: Collection[str]) -> None:
+    if not batches:
+        raise ValueError(
+            f"{root.raw(stage)}: no batch of stage {stage} is ingested; drop a file there and "
+            f"materialise {stage}/raw_pool and {stage}/compression_state for its partition"
+        )
 
 
 def describe_version(

@@ -12,6 +12,7 @@ from zip_pipeline.compression.text_file import TemporaryTexts
 from zip_pipeline.pool.assemble import AssembledPool, assemble
 from zip_pipeline.pool.held_out import HeldOutSettings, freeze_held_out
 from zip_pipeline.pool.held_out_set import HeldOut, read_held_out
+from zip_pipeline.pool.members import refuse_gone
 from zip_pipeline.pool.states import SIZES_SCHEMA, read_sizes
 from zip_pipeline.pool.stored_tables import StoredTables
 from zip_pipeline.samples import Stage
@@ -118,6 +119,8 @@ def open_selection_pool(
 ) -> Iterator[SelectionPool]:
     """Open the pool of all ingested batches of a stage; the block's end removes what it needed.
 
+    Batches that come, or come again, within the block make no difference to what is read.
+
     Args:
         root: the data root.
         stage: ``sft`` or ``preference``.
@@ -125,8 +128,8 @@ def open_selection_pool(
             (:func:`.freeze_held_out`); None leaves the frozen set as it is.
 
     Raises:
-        ValueError: a batch is incomplete, or the settings or the file of held-out samples are
-            wrong.
+        ValueError: a batch is incomplete, or gone (:func:`.all_members`), also by the end of
+            the block; the settings or the file of held-out samples are wrong.
     """
     root.cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=root.cache) as folder:
@@ -146,3 +149,4 @@ def open_selection_pool(
             yield opened
         finally:
             opened.close()
+        refuse_gone(root, stage, pool.fingerprints)

@@ -1,5 +1,6 @@
 """The stored compression state of each batch, tied to the samples that it describes."""
 
+import contextlib
 import json
 from collections.abc import Mapping
 from functools import lru_cache
@@ -109,6 +110,17 @@ def states_of_members(metadata: Mapping[str, str]) -> dict[str, dict[str, str]]:
 @lru_cache(maxsize=8)
 def _parsed(text: str) -> dict[str, dict[str, str]]:
     found: dict[str, dict[str, str]] = json.loads(text)
+    return found
+
+
+def measured_batches(root: DataRoot, stage: Stage) -> set[str]:
+    """Return the batches that have a stored state, whichever form of them it describes."""
+    found: set[str] = set()
+    for path in root.state(stage, "any").parent.glob("[!.]*.parquet"):
+        stored = path.name.removesuffix(".parquet")
+        with contextlib.suppress(FileNotFoundError):
+            is_one = not is_compacted(stored)
+            found |= {stored} if is_one else states_of_members(read_metadata(path)).keys()
     return found
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from zip_pipeline.compression.state import texts_of
 from zip_pipeline.pool.batches import check_columns
-from zip_pipeline.pool.members import members, scan_rows
+from zip_pipeline.pool.members import Member, all_members, gone_error, scan_rows
 from zip_pipeline.samples import Stage, pool_schema
 from zip_pipeline.storage import DataRoot
 from zip_pipeline.stored_batches import batches_stay
@@ -37,23 +37,29 @@ class StoredTables:
             that a batch that is replaced or moved meanwhile can be read as it was.
 
     Raises:
-        ValueError: a batch is incomplete, or its columns are of another release.
+        ValueError: a batch is incomplete or gone (see :func:`.all_members`), or its columns are
+            of another release.
     """
 
     def __init__(self, root: DataRoot, stage: Stage, folder: Path) -> None:
         self._stage: Stage = stage
         self._folder = folder
+        self.members: list[Member] = []
         with batches_stay(root, stage):
-            self.members = members(root, stage)
-            while not self._keep(root):
-                self.members = members(root, stage)
+            # Once more where a batch came, or came again, while the files were linked.
+            while (found := all_members(root, stage, self.members)) != self.members:
+                self.members = found
+                self._keep(root)
 
-    def _keep(self, root: DataRoot) -> bool:
-        """Link the files of all members; return whether none was replaced meanwhile."""
+    def _keep(self, root: DataRoot) -> None:
+        """Link the files of all members."""
         for stored in {member.stored_in for member in self.members}:
-            check_columns(root, self._stage, stored)
-            _link(root.samples(self._stage, stored), self._table(stored))
-        return members(root, self._stage) == self.members
+            try:
+                check_columns(root, self._stage, stored)
+                _link(root.samples(self._stage, stored), self._table(stored))
+            except FileNotFoundError as error:
+                gone = [member.batch for member in self.members if member.stored_in == stored]
+                raise gone_error(root, self._stage, gone) from error
 
     def _table(self, stored: str) -> Path:
         return self._folder / f"{stored}.parquet"

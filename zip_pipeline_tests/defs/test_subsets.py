@@ -2,17 +2,23 @@
 
 import hashlib
 import os
+import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
+from zip_pipeline.defs import subsets
 from zip_pipeline.defs.resources import RayClusterResource
-from zip_pipeline.defs.subsets import _ProgressLog, read_version
+from zip_pipeline.defs.subsets import _ProgressLog, read_version, write_version
+from zip_pipeline.pool import stored_tables
+from zip_pipeline.pool.selection_pool import SelectionPool
+from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.progress import Progress
 from zip_pipeline.selection.select import Cluster
-from zip_pipeline.storage import SECONDS_PER_WEEK
+from zip_pipeline.storage import SECONDS_PER_WEEK, DataRoot
 from zip_pipeline_tests.defs.graph import (
     SMALL,
     Graph,
@@ -22,6 +28,7 @@ from zip_pipeline_tests.defs.graph import (
     error_of,
     metadata_of,
 )
+from zip_pipeline_tests.pool.pools import store, store_pool
 
 NUM_BATCHES = 40
 
@@ -113,6 +120,77 @@ def test_subset_of_an_empty_pool_fails_with_the_remedy(graph: Graph) -> None:
     result = graph.select("sft")
     assert not result.success
     assert f"{graph.root.raw('sft')}: no batch of stage sft is ingested; drop" in error_of(result)
+
+
+MOMENTS = {
+    "before the pool is opened": (subsets, "remove_leftovers"),
+    "before a batch is linked": (stored_tables, "check_columns"),
+    "after a batch is linked": (stored_tables, "_link"),
+    "before the first round": (subsets, "select_candidates"),
+    "during the rounds": (_ProgressLog, "__call__"),
+    "before the version is written": (SelectionPool, "picked_rows"),
+}
+
+
+@pytest.mark.parametrize("what", ["", "d.jsonl.parquet"])
+@pytest.mark.parametrize("moment", MOMENTS)
+def test_pool_that_goes_while_it_is_selected_from_is_no_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str, what: str
+) -> None:
+    """Whenever the folder or one table is removed, the error names a batch that is gone."""
+    root = DataRoot(tmp_path)
+    store_pool(root, "sft")
+    place, name = MOMENTS[moment]
+    do, path = getattr(place, name), root.path / "pool" / "sft" / what
+
+    def remove_and_do(*arguments: Any, **options: Any) -> Any:
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        return do(*arguments, **options)
+
+    monkeypatch.setattr(place, name, remove_and_do)
+    config = SelectionConfig(budget_samples=5, k1=20, k2=6, k3=3)
+    with pytest.raises(ValueError, match=r"pool/sft.*'.*jsonl'"):
+        write_version(root, "sft", config, lambda _: None)
+    assert not path.exists()
+    assert root.versions("sft").numbers() == []
+
+
+def test_data_that_goes_before_the_pool_is_opened_is_no_empty_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a trace of what was there, the error is that of an empty pool."""
+    root = DataRoot(tmp_path)
+    store_pool(root, "sft")
+    monkeypatch.setattr(subsets, "remove_leftovers", lambda root: shutil.rmtree(root.path))
+    config = SelectionConfig(budget_samples=5, k1=20, k2=6, k3=3)
+    with pytest.raises(ValueError, match="no batch of stage sft is ingested; drop a file there"):
+        write_version(root, "sft", config, lambda _: None)
+
+
+def test_a_drop_that_comes_meanwhile_is_in_the_next_version(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The version is one of the pool as it was opened, and tells so by its inputs."""
+    root = DataRoot(tmp_path)
+    store_pool(root, "sft")
+    before = subsets.pool_inputs(root, "sft")
+    picked_rows = SelectionPool.picked_rows
+
+    def come_and_pick(*arguments: Any) -> pl.DataFrame:
+        store(root, "sft", "d.jsonl", [70, 71])
+        store(root, "sft", "late.jsonl", [80, 81])
+        return picked_rows(*arguments)
+
+    monkeypatch.setattr(SelectionPool, "picked_rows", come_and_pick)
+    config = SelectionConfig(budget_samples=5, k1=20, k2=6, k3=3)
+    number = write_version(root, "sft", config, lambda _: None)
+    version = read_version(root, "sft", number)
+    assert version.manifest["inputs"] == before
+    # 20 samples, and 4 that repeat one of another batch.
+    assert version.ledger.height == 24
+    after = subsets.pool_inputs(root, "sft")
+    assert sorted(after) == sorted([*before, "late.jsonl"])
+    assert after["d.jsonl"] != before["d.jsonl"]
 
 
 def test_subset_without_a_compression_state_fails_with_the_remedy(graph: Graph) -> None:

@@ -1,5 +1,6 @@
 """The pool as a selection reads it is the assembled pool, in little memory."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ from zip_pipeline.compression.state import texts_of
 from zip_pipeline.pool import stored_tables
 from zip_pipeline.pool.assemble import assemble_pool
 from zip_pipeline.pool.batches import BATCH_DUPLICATES_SCHEMA, IngestResult, write_batch
+from zip_pipeline.pool.compaction import compact
 from zip_pipeline.pool.held_out import HeldOutSettings, freeze_held_out
 from zip_pipeline.pool.held_out_set import read_held_out
 from zip_pipeline.pool.quarantine import QUARANTINE_SCHEMA
@@ -103,7 +105,9 @@ def test_opening_freezes_what_the_whole_rows_would_freeze(tmp_path: Path, stage:
 def test_open_pool_reads_batches_as_they_were(
     tmp_path: Path, can_link: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A batch that is replaced or removed meanwhile is read as it was, on every file system."""
+    """A batch that comes again meanwhile is read as it was, on every file system; so is the rest
+    when another one comes.
+    """
 
     def fail(*_: object) -> None:
         raise OSError(95, "Operation not supported")
@@ -115,7 +119,7 @@ def test_open_pool_reads_batches_as_they_were(
     before = assemble_pool(root, "sft").samples
     with open_selection_pool(root, "sft") as pool:
         store(root, "sft", "c.jsonl", [70, 71])
-        root.samples("sft", "d.jsonl").unlink()
+        store(root, "sft", "late.jsonl", [80, 81])
         assert list(pool.texts) == texts_of(before, "sft")
         assert pool.rows(range(len(before))).equals(before)
     assert not assemble_pool(root, "sft").samples.equals(before)
@@ -138,6 +142,89 @@ def test_batch_replaced_while_the_pool_is_opened_is_read_whole(
         slow = assemble_pool(root, "sft")
         assert pool.fingerprints == slow.fingerprints
         assert pool.rows(range(len(slow.samples))).equals(slow.samples)
+
+
+GONE = r"pool/sft: batch 'd\.jsonl' is gone from the pool of sft; ingest what is missing again"
+
+
+def test_batch_that_is_gone_by_the_end_is_an_error(tmp_path: Path) -> None:
+    """All of it is read, but what is selected from it is not of the pool that is there."""
+    root = DataRoot(tmp_path)
+    store_pool(root, "sft")
+    before = assemble_pool(root, "sft").samples
+    opened = open_selection_pool(root, "sft")
+    pool = opened.__enter__()
+    root.samples("sft", "d.jsonl").unlink()
+    assert list(pool.texts) == texts_of(before, "sft")
+    assert pool.rows(range(len(before))).equals(before)
+    with pytest.raises(ValueError, match=GONE):
+        opened.__exit__(None, None, None)
+    assert list(root.cache.iterdir()) == []
+
+
+@pytest.mark.parametrize("moment", ["check_columns", "_link"])
+def test_batch_that_goes_while_the_pool_is_opened_is_an_error(
+    tmp_path: Path, moment: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether its file was linked already or not, the others are not taken for the pool."""
+    root = DataRoot(tmp_path)
+    store_pool(root, "sft")
+    do = getattr(stored_tables, moment)
+    removed: list[Path] = []
+
+    def do_and_remove(*arguments: object) -> None:
+        do(*arguments)
+        path = root.samples("sft", "d.jsonl")
+        if path.exists() and (moment == "check_columns" or arguments[0] == path):
+            removed.append(path)
+            path.unlink()
+
+    monkeypatch.setattr(stored_tables, moment, do_and_remove)
+    with pytest.raises(ValueError, match=GONE), open_selection_pool(root, "sft"):
+        pytest.fail("opened without one of its batches")
+    assert len(removed) == 1
+
+
+def test_measured_batch_without_samples_is_an_error(tmp_path: Path) -> None:
+    """A pool that lost batches earlier is not whole until they, or their states, are in place."""
+    root = DataRoot(tmp_path)
+    store_pool(root, "sft")
+    shutil.rmtree(root.path / "pool" / "sft")
+    store(root, "sft", "c.jsonl", BATCHES["c.jsonl"])
+    message = (
+        r"pool/sft: batch 'a=b\.jsonl' and 3 more are gone from the pool of sft; .*state/sft as"
+    )
+    with pytest.raises(ValueError, match=message), open_selection_pool(root, "sft"):
+        pytest.fail("opened the batch that is left")
+    for batch in BATCHES.keys() - {"c.jsonl"}:
+        root.state("sft", batch).unlink()
+    with open_selection_pool(root, "sft") as pool:
+        assert list(pool.fingerprints) == ["c.jsonl"]
+
+
+def test_batches_go_with_the_compacted_one_that_holds_them(tmp_path: Path) -> None:
+    """They are missed by their own names, whether it goes before or after the pool is opened."""
+    root = DataRoot(tmp_path)
+    store_pool(root, "sft")
+    folded = compact(root, "sft", keep_latest=0)
+    assert folded is not None
+    message = r"batch 'a=b\.jsonl' and 4 more are gone from the pool of sft"
+    with pytest.raises(ValueError, match=message), open_selection_pool(root, "sft"):
+        root.samples("sft", folded.stored).unlink()
+    with pytest.raises(ValueError, match=message), open_selection_pool(root, "sft"):
+        pytest.fail("opened an empty pool")
+
+
+def test_batch_that_is_just_being_replaced_is_there(tmp_path: Path) -> None:
+    """Its tables differ for a moment; what was opened before is whole nevertheless."""
+    root = DataRoot(tmp_path)
+    store_pool(root, "sft")
+    with open_selection_pool(root, "sft") as pool:
+        path = root.quarantine("sft", "d.jsonl")
+        write_table(path, pl.read_parquet(path), {"fingerprint": "new"})
+        assert pool.index.height == 20
+    with pytest.raises(ValueError, match="differ in fingerprint"):
+        assemble_pool(root, "sft")
 
 
 def test_pool_leaves_nothing_behind(tmp_path: Path) -> None:
