@@ -15,6 +15,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from zip_pipeline_tests.processes import listeners, process_tree
+
 ROOT = Path(__file__).parents[2]
 START_TIMEOUT_SECONDS = 90
 STOP_TIMEOUT_SECONDS = 20
@@ -73,6 +75,10 @@ class DevServer:
         """Kill the server with all its processes, as a power cut does."""
         os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+
+    def listeners(self) -> list[str]:
+        """Return the addresses at which its processes listen, runs among them."""
+        return listeners(process_tree(self._process.pid))
 
     def materializations(self, *key: str) -> list[dict[str, Any]]:
         """Return the materialisations of an asset, latest first: partition, run, metadata."""

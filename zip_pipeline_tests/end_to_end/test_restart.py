@@ -52,6 +52,8 @@ def test_killed_selection_is_noticed_retried_and_finished(tmp_path: Path) -> Non
         first = server.launch("nightly_reselection", "sft/zip_subset")
         server.wait("a checkpoint", lambda: list(checkpoints.glob("[!.]*.npz")), 90)
         assert server.run_status(first) == "STARTED"
+        # The page; code server, daemon and run listen on no port.
+        assert server.listeners() == ["127.0.0.1"]
         server.kill()
     versions = tmp_path / "data" / "versions" / "sft"
     assert not list(versions.glob("v*"))
