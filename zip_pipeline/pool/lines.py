@@ -43,14 +43,6 @@ class PendingBytes:
         self.num_bytes = 0
         return line
 
-    def is_blank(self) -> bool:
-        """Return whether only white space was collected."""
-        return self.num_bytes <= self._max_bytes and not self._kept.strip()
-
-    def ending(self, num_bytes: int) -> bytes:
-        """Return the last collected bytes."""
-        return bytes(self._kept[-num_bytes:])
-
     def prefix(self) -> str:
         """Return the beginning of what was collected, as text."""
         return kept_prefix(bytes(self._kept[:PREFIX_BYTES]))

@@ -18,6 +18,7 @@ REASONS: dict[str, str] = {
     "invalid_json": "the row is not valid JSON",
     "invalid_csv": "the row does not fit the CSV header or its quotes do not match",
     "not_an_object": "the row is JSON but no object with named fields",
+    "mixed_object": "the object has several lists of rows, or rows and other content",
     # Rows that are no sample of their format.
     "unknown_format": "the fields match no known format of the stage",
     "missing_field": "a field that the format needs is absent",

@@ -23,7 +23,7 @@ MAX_GROWTH_BYTES = 120 << 20
 LONG_BYTES = 100_000_000
 
 
-@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.json.gz", "a.csv.gz"])
+@pytest.mark.parametrize("name", ["a.jsonl.gz", "a.json.gz", "b.json.gz", "a.csv.gz"])
 def test_row_of_100_mb_is_skipped_in_bounded_memory(tmp_path, name):
     """A row of 100 MB goes to quarantine, the rows around it survive, memory stays bounded."""
     good = json.dumps({"prompt": "p", "completion": "1"}).encode()
@@ -32,6 +32,7 @@ def test_row_of_100_mb_is_skipped_in_bounded_memory(tmp_path, name):
     contents = {
         "a.jsonl.gz": b"%b\n%b\n%b\n" % (good, long, last),
         "a.json.gz": b'[%b,\n{"a": "%b"},\n%b]\n' % (good, long, last),
+        "b.json.gz": b'{"v": [1],\n"data": [%b,\n{"a": "%b"},\n%b]}\n' % (good, long, last),
         "a.csv.gz": b"prompt,completion\np,1\np,%b\np,2\n" % long,
     }
     path = tmp_path / name

@@ -54,6 +54,7 @@ FILES = {
     "decompression_bomb": ("a.jsonl.gz", COMPRESSIONS[".gz"](b" " * 2_000_000)),
     "corrupt_table": ("a.parquet", parquet_table([{"a": 1}])[:-4]),
     "invalid_csv": ("a.csv", b"prompt,completion\n1,2,3\n"),
+    "mixed_object": ("a.json", b'{"train": [{"prompt": "p"}], "data": [{"prompt": "q"}]}'),
 }
 
 
