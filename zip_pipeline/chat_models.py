@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from zip_pipeline.errors import UserError
 from zip_pipeline.samples import Turn
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def load_tokenizer(
         local_only: take no more than what was fetched from the hub before.
 
     Raises:
-        ValueError: there is no such model.
+        UserError: there is no such model.
     """
     from transformers import AutoTokenizer
 
@@ -109,7 +110,7 @@ def load_model(
     """Return a causal language model.
 
     Raises:
-        ValueError: there is no such model, or its weights are damaged or not safetensors.
+        UserError: there is no such model, or its weights are damaged or not safetensors.
     """
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
@@ -125,9 +126,9 @@ def load_model(
     return model
 
 
-def _no_model(source: str, revision: str | None, error: Exception) -> ValueError:
+def _no_model(source: str, revision: str | None, error: Exception) -> UserError:
     reason = str(error).strip().partition("\n")[0]
-    return ValueError(
+    return UserError(
         f"model: cannot load {source!r} at revision {revision} ({reason}). Give 'tiny', a folder "
         "with config.json, tokenizer and *.safetensors, or a hub id that you have access to"
     )

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import polars as pl
 
-from zip_pipeline.locks import locked, shared_lock
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.files import locked, read_metadata, scan_table, shared_lock
 from zip_pipeline.samples import Stage
-from zip_pipeline.storage import DataRoot, read_metadata, scan_table
 
 BATCH_METADATA = (
     "fingerprint",

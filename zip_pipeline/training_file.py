@@ -4,6 +4,8 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+from zip_pipeline.errors import UserError
+
 TRAINING_FILE = "training.toml"
 TABLES = ("training", "held_out", "quality_audit", "mt_bench")
 
@@ -19,7 +21,7 @@ def read_training_table(data_root: Path, table: str) -> dict[str, Any] | None:
         table: one of ``TABLES``.
 
     Raises:
-        ValueError: the file is no TOML in UTF-8, has another table or a key outside the tables,
+        UserError: the file is no TOML in UTF-8, has another table or a key outside the tables,
             or a value in place of a table.
     """
     path = data_root / TRAINING_FILE
@@ -28,7 +30,7 @@ def read_training_table(data_root: Path, table: str) -> dict[str, Any] | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise ValueError(f"{path}: not valid TOML in UTF-8: {error}. Correct the file") from error
+        raise UserError(f"{path}: not valid TOML in UTF-8: {error}. Correct the file") from error
     for name, value in tables.items():
         _check(path, name, value)
     return tables.get(table)
@@ -38,9 +40,9 @@ def _check(path: Path, name: str, value: object) -> None:
     if name not in TABLES:
         found = f"the table [{name}]" if isinstance(value, dict) else f"{name}, outside the tables,"
         allowed = ", ".join(f"[{table}]" for table in TABLES)
-        raise ValueError(
+        raise UserError(
             f"{path}: {found} is not known; allowed are the tables {allowed}. Correct or remove it"
         )
     if not isinstance(value, dict):
         kind = type(value).__name__
-        raise ValueError(f"{path}: {name} must be a table [{name}], is {kind}. Correct it")
+        raise UserError(f"{path}: {name} must be a table [{name}], is {kind}. Correct it")

@@ -6,12 +6,12 @@ import sys
 
 import pytest
 
-from zip_pipeline.freed_memory import return_freed_memory
+from zip_pipeline.process import return_freed_memory
 
 MEASURE = """
 import sys
 from pathlib import Path
-from zip_pipeline.freed_memory import return_freed_memory
+from zip_pipeline.process import return_freed_memory
 def held_bytes():
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))

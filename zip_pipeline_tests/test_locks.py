@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from zip_pipeline.locks import empty_own_folder, own_folder, remove_own_folder
+from zip_pipeline.files import empty_own_folder, own_folder, remove_own_folder
 
 
 def test_own_folder_goes_when_nothing_was_put_into_it(tmp_path: Path):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from zip_pipeline.progress_reports import PlainReporter, SilentReporter, reporter
+from zip_pipeline.process import PlainReporter, SilentReporter, reporter
 
 
 def test_progress_goes_to_the_terminal(

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from zip_pipeline.storage import DataRoot
+from zip_pipeline.data_root import DataRoot
 from zip_pipeline.stored_batches import (
     Member,
     batches_stay,

@@ -5,15 +5,12 @@ from typing import Annotated
 
 import typer
 
-from zip_pipeline.cli.compact_command import compact_batches
 from zip_pipeline.cli.console import ReadableErrors
-from zip_pipeline.cli.demo_command import demo
-from zip_pipeline.cli.history_commands import diff, trace
-from zip_pipeline.cli.ratio_command import ratio
-from zip_pipeline.cli.run_command import run
-from zip_pipeline.cli.sample_data_command import sample_data
-from zip_pipeline.cli.select_command import select
-from zip_pipeline.cli.train_plan_command import train_plan
+from zip_pipeline.cli.history import diff, trace
+from zip_pipeline.cli.plan import train_plan
+from zip_pipeline.cli.ratio import ratio
+from zip_pipeline.cli.run import compact_batches, demo, run, sample_data
+from zip_pipeline.cli.select import select
 
 app = typer.Typer(
     cls=ReadableErrors,

@@ -5,16 +5,31 @@ import os
 import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from pathlib import Path
+from typing import Annotated, Any, TextIO
 
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.console import Console, ConsoleOptions, RenderableType
+from rich.progress import (
+    BarColumn,
+    Progress,
+    ProgressColumn,
+    SpinnerColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 from typer.core import TyperGroup
 
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.errors import UserError
+from zip_pipeline.selection.run import Progress as RoundReport
 from zip_pipeline.terminal_text import show_control_characters, shown
 
 _WIDTH_WITHOUT_TERMINAL = 120
@@ -67,7 +82,7 @@ class ReadableErrors(TyperGroup):
         except BrokenPipeError:
             # The reader of our output went away, as head does; click ends quietly.
             raise
-        except (ValueError, OSError) as error:
+        except (UserError, OSError) as error:
             print_error(describe_error(error))
             raise typer.Exit(2) from error
 
@@ -180,3 +195,105 @@ def interruption_hint(message: str) -> Iterator[None]:
     except KeyboardInterrupt as error:
         print_note(f"Interrupted. {message}")
         raise typer.Exit(130) from error
+
+
+DATA_ROOT_VARIABLE = "ZIP_PIPELINE_DATA"
+
+DataRootOption = Annotated[
+    Path,
+    typer.Option(
+        "--data-root",
+        metavar="DIR",
+        envvar=DATA_ROOT_VARIABLE,
+        help="Folder of drops, pool and versions.",
+    ),
+]
+DEFAULT_DATA_ROOT = Path("data")
+
+
+def existing_root(folder: Path) -> DataRoot:
+    """Return the data root at ``folder``.
+
+    Raises:
+        UserError: there is no such folder.
+    """
+    if not folder.is_dir():
+        raise UserError(
+            f"{folder}: no such data root; name one with --data-root or {DATA_ROOT_VARIABLE}, "
+            f"or make one with: zip-pipeline sample-data {folder}"
+        )
+    return DataRoot(folder)
+
+
+# A selection that will take at least so long says so before it starts.
+LONG_SECONDS = 10.0
+
+
+class _Done(ProgressColumn):
+    """How much is done, and how much of it per second."""
+
+    def render(self, task: Task) -> Text:
+        """Return both in the unit of the task, empty for a task without steps."""
+        if task.total is None:
+            return Text("")
+        rate = f", {task.speed:,.0f}/s" if task.speed else ""
+        done = f"{task.completed:,.0f} of {task.total:,.0f} {task.fields['unit']}"
+        return Text(f"{done}{rate}", style="cyan")
+
+
+class StageProgress:
+    """Shows the stages of a selection, one at a time."""
+
+    def __init__(self, bars: Progress) -> None:
+        self._bars = bars
+        self._task: TaskID | None = None
+        self._phase: str | None = None
+
+    def stage(self, description: str) -> None:
+        """Show a new stage in place of the last one."""
+        if self._task is not None:
+            self._bars.remove_task(self._task)
+        # Columns hand rich finished text, of which it would leave some control characters out.
+        self._task = self._bars.add_task(shown(description), total=None, unit="")
+        self._phase = None
+
+    def show_round(self, report: RoundReport) -> None:
+        """Show how far the rounds of the current stage have come.
+
+        A long selection says at first how long it will take, also where nobody sees the bar.
+        """
+        assert self._task is not None, "rounds belong to a stage"
+        if report.is_estimate and (report.remaining_seconds or 0) >= LONG_SECONDS:
+            self._bars.console.print(report.words())
+        if self._phase != report.phase:
+            # What an earlier run had picked already must not count into the rate.
+            self._bars.reset(
+                self._task, total=report.budget, completed=report.used, unit=report.unit
+            )
+            self._phase = report.phase
+        description = f"{report.phase}: round {report.round}, {report.num_picked:,} samples"
+        self._bars.update(self._task, completed=report.used, description=description)
+
+
+@contextmanager
+def stage_progress() -> Iterator[StageProgress]:
+    """Show progress on standard error where that is a terminal."""
+    console = errors()
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}", markup=False),
+        BarColumn(bar_width=30),
+        _Done(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    # What others print meanwhile goes where it always goes: rich would obey its control codes.
+    with Progress(
+        *columns,
+        console=console,
+        transient=True,
+        redirect_stdout=False,
+        redirect_stderr=False,
+        disable=not console.is_terminal,
+    ) as bars:
+        yield StageProgress(bars)

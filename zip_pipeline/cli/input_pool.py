@@ -9,28 +9,31 @@ from pathlib import Path
 
 import polars as pl
 
-from zip_pipeline.pool.deduplicate import DUPLICATES_SCHEMA
-from zip_pipeline.pool.drops import SIDECAR_SUFFIX, Sidecar, read_sidecar
-from zip_pipeline.pool.ingest import IngestResult, ingest, write_batch
-from zip_pipeline.pool.readers import RawRow, plain_name, read_rows
-from zip_pipeline.pool.selection_pool import SelectionPool, open_selection_pool
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.errors import UserError
+from zip_pipeline.files import fingerprint, scan_table
+from zip_pipeline.ingest.drops import SIDECAR_SUFFIX, Sidecar, read_sidecar
+from zip_pipeline.ingest.ingest import IngestResult, ingest, write_batch
+from zip_pipeline.ingest.readers import plain_name, read_rows
+from zip_pipeline.ingest.rows import RawRow
+from zip_pipeline.pool.batches import DUPLICATES_SCHEMA
+from zip_pipeline.pool.pool import SelectionPool, open_selection_pool
 from zip_pipeline.samples import Stage
-from zip_pipeline.storage import DataRoot, fingerprint, scan_table
 
 
 def name_inputs(inputs: Sequence[Path]) -> dict[str, Path]:
     """Return the inputs by batch name: the file name, the whole path where names collide.
 
     Raises:
-        ValueError: an input that does not exist or is given twice.
+        UserError: an input that does not exist or is given twice.
     """
     wanted = [path for path in inputs if not path.name.endswith(SIDECAR_SUFFIX)]
     missing = [str(path) for path in wanted if not path.exists()]
     if missing:
-        raise ValueError(f"{missing[0]}: no such file or folder")
+        raise UserError(f"{missing[0]}: no such file or folder")
     twice = [p for p, num in Counter(path.resolve() for path in wanted).items() if num > 1]
     if twice:
-        raise ValueError(f"{twice[0]}: given twice; give each input once")
+        raise UserError(f"{twice[0]}: given twice; give each input once")
     names = Counter(path.name for path in wanted)
     return {path.name if names[path.name] == 1 else str(path): path for path in wanted}
 
@@ -64,7 +67,7 @@ def open_inputs(
         tell: called with the name of each input before it is read.
 
     Raises:
-        ValueError: an input that cannot be read, or no sample in all of them.
+        UserError: an input that cannot be read, or no sample in all of them.
     """
     with tempfile.TemporaryDirectory(prefix="pool-", dir=folder) as place:
         root = DataRoot(Path(place))
@@ -96,7 +99,7 @@ def _input_pool(
     reasons = dict(pl.concat(rejected).collect()["reason"].value_counts(sort=True).iter_rows())
     if pool.index.is_empty():
         words = ", ".join(f"{num} {reason}" for reason, num in reasons.items()) or "none"
-        raise ValueError(
+        raise UserError(
             f"no sample in {', '.join(stored)}: {pool.counts['num_rows_read']} rows read, "
             f"quarantined: {words}; check --stage and --format"
         )
@@ -137,18 +140,18 @@ def read_as_they_come(inputs: Mapping[str, Path]) -> RawPool:
     ``sample_id`` is the hash of the record's JSON text, since a row need not be a sample.
 
     Raises:
-        ValueError: a row that is no record, or no row at all.
+        UserError: a row that is no record, or no row at all.
     """
     read = [(batch, row) for batch, path in inputs.items() for row in read_rows(path)]
     for _, row in read:
         if row.reason is not None:
-            raise ValueError(
+            raise UserError(
                 f"{row.source_file}, row {row.source_row}: {row.reason} ({row.detail}); "
                 "--reference-compat takes every row as it comes: repair or remove the row, or "
                 "leave --reference-compat off"
             )
     if not read:
-        raise ValueError(f"no row in {', '.join(inputs)}; give files that hold records")
+        raise UserError(f"no row in {', '.join(inputs)}; give files that hold records")
     columns = ("sample_id", "batch", "source", "source_file", "raw")
     schema = pl.Schema(dict.fromkeys(columns, pl.String) | {"source_row": pl.Int64})
     rows = pl.DataFrame([_raw_columns(batch, row) for batch, row in read], schema=schema)

@@ -8,9 +8,17 @@ from pathlib import Path
 
 import polars as pl
 
-from zip_pipeline.locks import empty_own_folder, own_folder, remove_own_folder
-from zip_pipeline.selection.sharded import SHARDS_SUFFIX
-from zip_pipeline.storage import scan_table, write_atomically, write_json, write_table
+from zip_pipeline.errors import UserError
+from zip_pipeline.files import (
+    empty_own_folder,
+    own_folder,
+    remove_own_folder,
+    scan_table,
+    write_atomically,
+    write_json,
+    write_table,
+)
+from zip_pipeline.selection.shards import SHARDS_SUFFIX
 
 OUTPUT_SUFFIXES = (".jsonl", ".json", ".parquet")
 
@@ -23,7 +31,7 @@ class OutputFiles:
 
     def __post_init__(self) -> None:
         if self.out.suffix not in OUTPUT_SUFFIXES or self.out.is_dir():
-            raise ValueError(
+            raise UserError(
                 f"--output: got {self.out}; allowed are files named *{', *'.join(OUTPUT_SUFFIXES)}"
             )
 
@@ -51,12 +59,12 @@ class OutputFiles:
         return self.work / "selection"
 
     def refuse_inputs(self, inputs: Sequence[Path]) -> None:
-        """Raise ValueError where writing would replace or join one of the inputs."""
+        """Raise UserError where writing would replace or join one of the inputs."""
         written = [path.resolve() for path in (self.out, self.ledger, self.manifest)]
         for given in inputs:
             clash = [p for p in written if p == given.resolve() or given.resolve() in p.parents]
             if clash:
-                raise ValueError(
+                raise UserError(
                     f"--output: {clash[0]} is or lies in the input {given}; "
                     "write outside of what is read"
                 )
@@ -66,7 +74,7 @@ class OutputFiles:
         """Hold the work folder, empty but for the checkpoints to resume from.
 
         Raises:
-            ValueError: another selection writes OUT now, or what stands beside it is another
+            UserError: another selection writes OUT now, or what stands beside it is another
                 OUT's or was not written by a selection.
         """
         with own_folder(self.work, f"a selection with the output {self.out}"):
@@ -85,8 +93,8 @@ class OutputFiles:
         elif self.ledger.exists() and not _is_ledger(self.ledger):
             raise self._taken(self.ledger, "was not written by a selection")
 
-    def _taken(self, path: Path, whose: str) -> ValueError:
-        return ValueError(
+    def _taken(self, path: Path, whose: str) -> UserError:
+        return UserError(
             f"--output: {path} {whose}, and {self.out.name} would replace it; give OUT a name "
             "with another stem"
         )

@@ -6,9 +6,8 @@ from collections.abc import Sequence
 import polars as pl
 
 from zip_pipeline.compression.codecs import codec_versions
-from zip_pipeline.compression.selected_set import Parallel, Sizes, worker_count
+from zip_pipeline.compression.sets import Parallel, Sizes, ZstdSet, worker_count
 from zip_pipeline.compression.tokens import count_tokens
-from zip_pipeline.compression.zstd_set import ZstdSet
 from zip_pipeline.samples import Stage, serialised_text
 
 DEFLATE_LEVEL = 9

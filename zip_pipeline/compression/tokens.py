@@ -6,6 +6,8 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from zip_pipeline.errors import UserError
+
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
@@ -29,7 +31,7 @@ def count_tokens(texts: Sequence[str], tokenizer: str = "tiny") -> list[int]:
         One count per text, in order.
 
     Raises:
-        ValueError: the tokenizer cannot be loaded.
+        UserError: the tokenizer cannot be loaded.
     """
     loaded = load_tokenizer(tokenizer)
     counts: list[int] = []
@@ -49,7 +51,7 @@ def load_tokenizer(name: str) -> "Tokenizer":
         name: as in :func:`count_tokens`.
 
     Raises:
-        ValueError: the tokenizer cannot be loaded.
+        UserError: the tokenizer cannot be loaded.
     """
     path = _tokenizer_file(name)
     return _load(name, path, path.stat().st_mtime_ns if path else 0)
@@ -84,8 +86,8 @@ def _load(name: str, path: Path | None, changed_ns: int) -> "Tokenizer":
     return loaded
 
 
-def _unknown(name: str, reason: str) -> ValueError:
-    return ValueError(
+def _unknown(name: str, reason: str) -> UserError:
+    return UserError(
         f"tokenizer: cannot load {name!r} ({reason}); allowed are {', '.join(SHIPPED_TOKENIZERS)}, "
         "the path of a tokenizer.json or of a folder with one, or a Hugging Face hub id. "
         "Check the spelling; without a network, download the tokenizer first and give its path"

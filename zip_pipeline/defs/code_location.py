@@ -6,17 +6,25 @@ import dagster as dg
 
 from zip_pipeline.defs.automation import law_sensor, training_sensor
 from zip_pipeline.defs.compaction import compaction_job, compaction_schedule
-from zip_pipeline.defs.evaluations import evaluation_asset
-from zip_pipeline.defs.ingestion import compression_state_asset, raw_pool_asset
-from zip_pipeline.defs.jobs import evaluation_job, ingest_job, reselection_job, training_job
-from zip_pipeline.defs.law import entropy_law_asset
-from zip_pipeline.defs.models import model_asset
-from zip_pipeline.defs.probes import loss_probe_asset
+from zip_pipeline.defs.drops import drop_sensor
+from zip_pipeline.defs.jobs import (
+    evaluation_job,
+    ingest_job,
+    reselection_job,
+    reselection_schedule,
+    training_job,
+)
+from zip_pipeline.defs.law import entropy_law_asset, evaluation_asset
 from zip_pipeline.defs.resources import DataRootResource, RayClusterResource
-from zip_pipeline.defs.schedules import reselection_schedule
-from zip_pipeline.defs.sensors import drop_sensor
-from zip_pipeline.defs.subset_checks import less_redundant_check, within_budget_check
-from zip_pipeline.defs.subsets import zip_subset_asset
+from zip_pipeline.defs.stage import (
+    compression_state_asset,
+    less_redundant_check,
+    loss_probe_asset,
+    model_asset,
+    raw_pool_asset,
+    within_budget_check,
+    zip_subset_asset,
+)
 from zip_pipeline.samples import STAGES
 
 
@@ -24,7 +32,7 @@ def code_location(data_root: Path) -> dg.Definitions:
     """Return assets, checks, jobs, sensors and schedules over the folder ``data_root``.
 
     Raises:
-        ValueError: its ``selection.toml`` is wrong.
+        UserError: its ``selection.toml`` is wrong.
     """
     assets = [
         asset

@@ -1,81 +1,283 @@
-"""What lies in a drop folder, told by names, sizes and modification times alone."""
+"""A drop in the folder becomes a partition and a run, with no click."""
 
-import os
-from dataclasses import dataclass, field
-from pathlib import Path
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
 
-from zip_pipeline.pool.drop_files import unreadable
-from zip_pipeline.pool.drops import RESERVED_NAME, SIDECAR_SUFFIX, is_batch_name, snapshot
-from zip_pipeline.storage import fingerprint
-from zip_pipeline.stored_batches import is_compacted
+import dagster as dg
 
-# What Dagster forbids in a partition key, and what a file name has no room for.
-FORBIDDEN_IN_KEYS = ("...", "\a", "\b", "\f", "\n", "\r", "\t", "\v", "\0")
-MAX_NAME_BYTES = 200
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.defs.jobs import ingest_job_name
+from zip_pipeline.defs.keys import BATCHES, compression_state_key, raw_pool_key
+from zip_pipeline.defs.resources import DataRootResource
+from zip_pipeline.defs.stage import (
+    COMPRESSION_STATE_CODE_VERSION,
+    DROP_FINGERPRINT,
+    POOL_FINGERPRINT,
+    RAW_POOL_CODE_VERSION,
+)
+from zip_pipeline.errors import UserError
+from zip_pipeline.ingest.drops import Drops, list_drops
+from zip_pipeline.ingest.ingest import batch_metadata
+from zip_pipeline.pool.batches import is_current
+from zip_pipeline.samples import Stage
+
+SECONDS_UNTIL_RETRY = (600.0, 3600.0, 21_600.0)
+"""How long after each request a failed drop is asked for again, and so how often."""
 
 
-@dataclass(frozen=True)
-class Drops:
-    """The entries of a drop folder.
+@dataclass
+class Seen:
+    """One drop: what it looked like at the last tick, and what was asked for it.
 
-    ``found`` maps each batch to its stat fingerprint; ``unusable`` maps each entry whose name
-    cannot be a batch, or that cannot be read or may not, to the reason and the remedy.
+    ``generation`` counts the requests of this drop, so that a return to an earlier content is
+    a request of its own; ``num_retries`` counts those after the first of the content at hand.
+    At ``look_again``, in seconds since 1970, it is time to see what came of the last one.
     """
 
-    found: dict[str, str] = field(default_factory=dict)
-    unusable: dict[str, str] = field(default_factory=dict)
+    looks: str
+    requested: str | None = None
+    generation: int = 0
+    num_retries: int = 0
+    look_again: float | None = None
 
 
-def list_drops(folder: Path) -> Drops:
-    """List the drops of a folder without opening any file.
+@dataclass
+class DropCursor:
+    """The memory of one sensor; ``warned`` holds the unusable names already reported."""
 
-    Hidden entries, unfinished ones, empty folders and sidecars are no drops; a sidecar
-    ``NAME.batch.toml`` counts into the fingerprint of NAME.
+    seen: dict[str, Seen] = field(default_factory=dict)
+    warned: list[str] = field(default_factory=list)
 
-    Raises:
-        ValueError: the folder cannot be read.
+    @classmethod
+    def load(cls, text: str | None) -> "DropCursor":
+        """Return the memory that :meth:`dump` wrote, an empty one where there is none."""
+        if not text:
+            return cls()
+        stored = json.loads(text)
+        seen = {batch: Seen(**values) for batch, values in stored["seen"].items()}
+        return cls(seen, stored["warned"])
+
+    def dump(self) -> str:
+        """Return the memory as JSON."""
+        return json.dumps(asdict(self), sort_keys=True)
+
+    def look(self, drops: Drops) -> tuple[list[str], list[str]]:
+        """Take in what lies in the folder.
+
+        Returns:
+            The drops that have looked the same for two ticks in a row and were not asked for
+            in this form, and those that changed since the last tick, both in name order.
+        """
+        for batch in self.seen.keys() - drops.found.keys():
+            self.seen[batch].looks = ""
+        settled, changing = [], []
+        for batch, looks in drops.found.items():
+            seen = self.seen.setdefault(batch, Seen(looks=""))
+            if looks != seen.looks:
+                seen.looks = looks
+                if looks != seen.requested:
+                    changing.append(batch)
+            elif looks != seen.requested:
+                settled.append(batch)
+        return settled, changing
+
+    def due(self, drops: Drops, now: float) -> list[str]:
+        """Return the drops of which it is time to see what came of their requests, sorted."""
+        return [
+            batch
+            for batch, looks in drops.found.items()
+            if (seen := self.seen[batch]).requested == looks
+            and seen.look_again is not None
+            and seen.look_again <= now
+        ]
+
+    def request(self, batch: str, now: float) -> str:
+        """Record that a drop is asked for as it looks now; return the key of the request."""
+        seen = self.seen[batch]
+        seen.num_retries = seen.num_retries + 1 if seen.requested == seen.looks else 0
+        seen.requested = seen.looks
+        seen.generation += 1
+        self.wait(batch, now)
+        return f"{batch}:{seen.looks}:{seen.generation}"
+
+    def wait(self, batch: str, now: float) -> None:
+        """Put off the look at what came of a request, if another try is left."""
+        waits = SECONDS_UNTIL_RETRY[self.seen[batch].num_retries :]
+        self.seen[batch].look_again = now + waits[0] if waits else None
+
+    def accept(self, batch: str) -> None:
+        """Record that a drop needs no further request as it looks now."""
+        self.seen[batch].requested = self.seen[batch].looks
+        self.seen[batch].look_again = None
+
+    def new_warnings(self, drops: Drops) -> dict[str, str]:
+        """Return the unusable names not reported before, with their reasons."""
+        new = {n: reason for n, reason in drops.unusable.items() if n not in self.warned}
+        self.warned = sorted(drops.unusable)
+        return new
+
+
+_CODE_VERSION_TAG = "dagster/code_version"
+
+
+def is_ingested(
+    instance: dg.DagsterInstance, root: DataRoot, stage: Stage, batch: str, stat_fingerprint: str
+) -> bool:
+    """Return whether history and disk agree that this state of the drop is ingested.
+
+    Needed are: the latest materialisation of the batch's pool partition read the drop with
+    this stat fingerprint, its compression state followed from it, both by today's code, and
+    the tables on disk are those of that materialisation.
     """
+    pool = _latest(instance, raw_pool_key(stage), batch)
+    state = _latest(instance, compression_state_key(stage), batch)
+    if not _is_by(pool, RAW_POOL_CODE_VERSION) or not _is_by(state, COMPRESSION_STATE_CODE_VERSION):
+        return False
+    ingested = _value(pool, POOL_FINGERPRINT)
+    if _value(pool, DROP_FINGERPRINT) != stat_fingerprint:
+        return False
+    if _value(state, POOL_FINGERPRINT) != ingested:
+        return False
     try:
-        entries = sorted(folder.iterdir()) if folder.is_dir() else []
-    except OSError as error:
-        raise unreadable(folder, error) from error
-    drops = Drops()
-    for path in entries:
-        if not is_batch_name(path.name):
-            continue
-        if reason := _why_unusable(path.name):
-            drops.unusable[path.name] = f"{reason}; rename it"
-            continue
-        try:
-            if stat_fingerprint := fingerprint_of(path):
-                drops.found[path.name] = stat_fingerprint
-        except ValueError as error:
-            drops.unusable[path.name] = str(error)
-    return drops
+        on_disk = batch_metadata(root, stage, batch)["fingerprint"]
+        return on_disk == ingested and is_current(root, stage, batch)
+    except (UserError, OSError):
+        # Nothing, or only a part of it, is on disk: to be ingested.
+        return False
 
 
-def fingerprint_of(drop: Path) -> str | None:
-    """Return a hash of the names, sizes and times of a drop's files and of its sidecar.
+def _latest(
+    instance: dg.DagsterInstance, key: dg.AssetKey, batch: str
+) -> dg.AssetMaterialization | None:
+    wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[batch])
+    records = instance.fetch_materializations(wanted, limit=1).records
+    return records[0].asset_materialization if records else None
 
-    None where there is nothing (yet): no such entry, or a folder without files.
 
-    Raises:
-        ValueError: a part of it cannot be read, or a link leads nowhere or out of the drop folder.
+def _is_by(materialization: dg.AssetMaterialization | None, code_version: str) -> bool:
+    tags = materialization.tags if materialization else None
+    return bool(tags) and tags.get(_CODE_VERSION_TAG) == code_version  # type: ignore[union-attr]
+
+
+def _value(materialization: dg.AssetMaterialization | None, name: str) -> object:
+    assert materialization is not None
+    metadata = materialization.metadata.get(name)
+    return metadata.value if metadata is not None else None
+
+
+SECONDS_BETWEEN_TICKS = 5
+# A tick must stay short; what is left waits for the next one.
+MAX_DROPS_PER_TICK = 50
+PARTITION_TAG = "dagster/partition"
+_NUM_NAMES_IN_REASON = 5
+
+
+def drop_sensor(stage: Stage) -> dg.SensorDefinition:
+    """Return the sensor that ingests each new or changed drop of a stage.
+
+    It lists and stats only. A drop is asked for once it looks the same (names, sizes, times)
+    in two ticks in a row, so that a file still being written is left alone. A drop whose run
+    failed is asked for again a few times, later and later.
     """
-    sidecar = drop.with_name(drop.name + SIDECAR_SUFFIX)
-    files = snapshot(drop) if os.path.lexists(drop) else ()
-    beside = snapshot(sidecar) if os.path.lexists(sidecar) else ()
-    return fingerprint([repr(files), repr(beside)]) if files else None
+
+    @dg.sensor(
+        name=f"{stage}_drops",
+        job_name=ingest_job_name(stage),
+        minimum_interval_seconds=SECONDS_BETWEEN_TICKS,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description=f"Ingests every file or folder dropped into raw/{stage}.",
+    )
+    def sensor(context: dg.SensorEvaluationContext, data_root: DataRootResource) -> dg.SensorResult:
+        root = data_root.root
+        drops = list_drops(root.raw(stage))
+        cursor = DropCursor.load(context.cursor)
+        for name, reason in cursor.new_warnings(drops).items():
+            context.log.warning(f"{root.raw(stage)}: {name!r} is not ingested: {reason}")
+        settled, changing = cursor.look(drops)
+        now = time.time()
+        wanted = [
+            batch
+            for batch in settled[:MAX_DROPS_PER_TICK]
+            if _is_wanted(context.instance, root, stage, cursor, batch)
+        ]
+        wanted += [
+            batch
+            for batch in cursor.due(drops, now)[:MAX_DROPS_PER_TICK]
+            if _has_failed(context.instance, root, stage, cursor, batch, now)
+        ]
+        requests = [_request(cursor, batch, now) for batch in wanted]
+        return _result(stage, cursor, requests, _why_nothing(root, stage, drops, changing))
+
+    return sensor
 
 
-def _why_unusable(name: str) -> str | None:
-    try:
-        num_bytes = len(name.encode())
-    except UnicodeEncodeError:
-        return "the name is not valid UTF-8"
-    if num_bytes > MAX_NAME_BYTES:
-        return f"the name has {num_bytes} bytes, allowed are {MAX_NAME_BYTES}"
-    forbidden = [part for part in FORBIDDEN_IN_KEYS if part in name]
-    if forbidden:
-        return f"the name contains {', '.join(map(repr, forbidden))}"
-    return RESERVED_NAME if is_compacted(name) else None
+def _is_wanted(
+    instance: dg.DagsterInstance, root: DataRoot, stage: Stage, cursor: DropCursor, batch: str
+) -> bool:
+    """Return whether to ask for a settled drop; at first sight history may know it already."""
+    seen = cursor.seen[batch]
+    if seen.generation == 0 and is_ingested(instance, root, stage, batch, seen.looks):
+        cursor.accept(batch)
+        return False
+    return True
+
+
+def _has_failed(
+    instance: dg.DagsterInstance,
+    root: DataRoot,
+    stage: Stage,
+    cursor: DropCursor,
+    batch: str,
+    now: float,
+) -> bool:
+    """Return whether the last run for a drop failed; look later where it has not ended yet."""
+    runs = dg.RunsFilter(job_name=ingest_job_name(stage), tags={PARTITION_TAG: batch})
+    last = next(iter(instance.get_runs(runs, limit=1)), None)
+    if last is not None and not last.is_finished:
+        cursor.wait(batch, now)
+        return False
+    failed = last is not None and last.status == dg.DagsterRunStatus.FAILURE
+    if failed and not is_ingested(instance, root, stage, batch, cursor.seen[batch].looks):
+        return True
+    cursor.accept(batch)
+    return False
+
+
+def _request(cursor: DropCursor, batch: str, now: float) -> dg.RunRequest:
+    return dg.RunRequest(run_key=cursor.request(batch, now), partition_key=batch)
+
+
+def _result(
+    stage: Stage, cursor: DropCursor, requests: list[dg.RunRequest], reason: str
+) -> dg.SensorResult:
+    if not requests:
+        return dg.SensorResult(skip_reason=reason, cursor=cursor.dump())
+    batches = [request.partition_key for request in requests if request.partition_key]
+    return dg.SensorResult(
+        run_requests=requests,
+        dynamic_partitions_requests=[BATCHES[stage].build_add_request(batches)],
+        cursor=cursor.dump(),
+    )
+
+
+def _why_nothing(root: DataRoot, stage: Stage, drops: Drops, changing: Sequence[str]) -> str:
+    folder = root.raw(stage)
+    if not folder.is_dir():
+        return f"{folder} does not exist; create it and drop a file there"
+    parts = [f"{len(drops.found)} drops, none new or changed"]
+    if not drops.found:
+        parts = ["nothing dropped yet"]
+    if changing:
+        parts = [f"waiting until they stop changing: {_some([repr(name) for name in changing])}"]
+    if drops.unusable:
+        reasons = [f"{name!r} ({reason})" for name, reason in drops.unusable.items()]
+        parts.append(f"not ingested: {_some(reasons)}")
+    return f"{folder}: {'; '.join(parts)}"
+
+
+def _some(words: Sequence[str]) -> str:
+    shown = ", ".join(words[:_NUM_NAMES_IN_REASON])
+    num_hidden = len(words) - _NUM_NAMES_IN_REASON
+    return f"{shown} and {num_hidden} more" if num_hidden > 0 else shown

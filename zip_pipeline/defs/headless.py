@@ -5,6 +5,7 @@
 
 import argparse
 import logging
+import os
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -17,23 +18,71 @@ from dagster._core.errors import (
     DagsterExecutionInterruptedError,
 )
 
+from zip_pipeline.data_root import DataRoot, remove_leftovers
 from zip_pipeline.defs.code_location import code_location
-from zip_pipeline.defs.compacted_partitions import tidy_partitions
-from zip_pipeline.defs.drops import list_drops
-from zip_pipeline.defs.history import claim_history, open_instance
-from zip_pipeline.defs.ingested import is_ingested
+from zip_pipeline.defs.compaction import tidy_partitions
+from zip_pipeline.defs.drops import is_ingested
 from zip_pipeline.defs.jobs import EVALUATION_JOB, RESELECTION, TRAINING, ingest_job_name
-from zip_pipeline.defs.keys import RISK_CHECK, loss_probe_key, model_key
-from zip_pipeline.defs.partitions import partitions_name, zip_subset_key
+from zip_pipeline.defs.keys import (
+    RISK_CHECK,
+    loss_probe_key,
+    model_key,
+    partitions_name,
+    zip_subset_key,
+)
+from zip_pipeline.defs.launchpad import training_defaults
 from zip_pipeline.defs.resources import default_data_root
 from zip_pipeline.defs.run_launcher import LOCK_TAG
-from zip_pipeline.defs.trained import trained_versions
-from zip_pipeline.defs.training_configuration import training_defaults
-from zip_pipeline.job_process import BLOCKED, Step
-from zip_pipeline.locks import held_lock
+from zip_pipeline.errors import UserError
+from zip_pipeline.files import held_lock
+from zip_pipeline.ingest.drops import list_drops
+from zip_pipeline.process import BLOCKED, Step
 from zip_pipeline.samples import STAGES, Stage
-from zip_pipeline.storage import DataRoot, remove_leftovers
 from zip_pipeline.terminal_text import show_control_characters
+from zip_pipeline.workflow.models import trained_versions
+
+HISTORY_NOTE = Path(".dagster") / "data_root"
+
+
+def open_instance(folder: Path) -> dg.DagsterInstance:
+    """Return the instance that ``dg dev``, started in ``folder``, shows.
+
+    That of DAGSTER_HOME where it is set, else that of ``folder/dagster.yaml``.
+
+    Raises:
+        UserError: there is neither.
+    """
+    if os.environ.get("DAGSTER_HOME"):
+        return dg.DagsterInstance.get()
+    if not (folder / "dagster.yaml").exists():
+        raise UserError(
+            f"{folder}: no dagster.yaml, so there is no place for the history; run this in the "
+            "project's folder or set DAGSTER_HOME"
+        )
+    return dg.DagsterInstance.from_config(str(folder))
+
+
+def claim_history(folder: Path, data_root: Path) -> None:
+    """Note whose history ``folder/.dagster`` is; refuse to mix it with another data root's.
+
+    Where DAGSTER_HOME is set, the history is its owner's business.
+
+    Raises:
+        UserError: it holds the history of another data root.
+    """
+    if os.environ.get("DAGSTER_HOME"):
+        return
+    note, mine = folder / HISTORY_NOTE, os.path.relpath(data_root.resolve(), folder.resolve())
+    known = note.read_text(encoding="utf-8") if note.exists() else mine
+    if known != mine:
+        raise UserError(
+            f"{note.parent}: holds the history of the data root {known}, with which that of {mine} "
+            "would be mixed up in the UI. Run this in a folder of its own, to which you copy "
+            "dagster.yaml, or set DAGSTER_HOME to such a folder"
+        )
+    note.parent.mkdir(exist_ok=True)
+    note.write_text(mine, encoding="utf-8")
+
 
 STEPS: tuple[Step, ...] = get_args(Step)
 LOCK_FILE = ".run.lock"
@@ -68,7 +117,7 @@ class HeadlessRun:
         """Let the partitions follow a compaction from the command line, which knows no history."""
         try:
             tidy_partitions(self._instance, self._root, stage)
-        except ValueError as error:
+        except UserError as error:
             self.failures.append(f"{stage}: {error}")
 
     def select(self, stage: Stage) -> bool:
@@ -93,7 +142,7 @@ class HeadlessRun:
     def _has_sft_model(self) -> bool:
         try:
             given = training_defaults(self._root.path).get("sft_model")
-        except ValueError:  # which the training itself reports
+        except UserError:  # which the training itself reports
             return True
         return bool(given or trained_versions(self._root, "sft"))
 
@@ -157,7 +206,7 @@ def run_graph(data_root: Path, working_folder: Path, *, until: Step = "law") -> 
             ``law`` trains what it lets through, evaluates and draws the figures.
 
     Raises:
-        ValueError: no instance or that of another data root, a wrong ``selection.toml``, or
+        UserError: no instance or that of another data root, a wrong ``selection.toml``, or
             another run is at work.
     """
     with (
@@ -165,7 +214,7 @@ def run_graph(data_root: Path, working_folder: Path, *, until: Step = "law") -> 
         held_lock(_lock(data_root)) as is_mine,
     ):
         if not is_mine:
-            raise ValueError(f"{data_root}: another run is at work there; wait until it ends")
+            raise UserError(f"{data_root}: another run is at work there; wait until it ends")
         claim_history(working_folder, data_root)
         remove_leftovers(DataRoot(data_root))
         run = HeadlessRun(instance, data_root)
@@ -210,7 +259,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
     try:
         outcome = run_graph(given.data_root, Path.cwd(), until=given.until)
-    except ValueError as error:
+    except UserError as error:
         outcome = Outcome([str(error)], [])
     except (KeyboardInterrupt, DagsterExecutionInterruptedError):
         return INTERRUPTED

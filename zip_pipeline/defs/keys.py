@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from zip_pipeline.samples import Stage
+from zip_pipeline.samples import STAGES, Stage
 
 EVALUATION = dg.AssetKey(["evaluation"])
 ENTROPY_LAW = dg.AssetKey(["entropy_law"])
@@ -17,3 +17,30 @@ def loss_probe_key(stage: Stage) -> dg.AssetKey:
 def model_key(stage: Stage) -> dg.AssetKey:
     """Return the key of the trained model of a stage."""
     return dg.AssetKey([stage, "model"])
+
+
+BATCHES: dict[Stage, dg.DynamicPartitionsDefinition] = {
+    stage: dg.DynamicPartitionsDefinition(name=f"{stage}_batches") for stage in STAGES
+}
+
+
+def partitions_name(stage: Stage) -> str:
+    """Return the name under which an instance stores the batches of a stage."""
+    name = BATCHES[stage].name
+    assert name is not None
+    return name
+
+
+def raw_pool_key(stage: Stage) -> dg.AssetKey:
+    """Return the key of the ingested samples of a stage."""
+    return dg.AssetKey([stage, "raw_pool"])
+
+
+def compression_state_key(stage: Stage) -> dg.AssetKey:
+    """Return the key of the compression state of a stage."""
+    return dg.AssetKey([stage, "compression_state"])
+
+
+def zip_subset_key(stage: Stage) -> dg.AssetKey:
+    """Return the key of the selected subset of a stage."""
+    return dg.AssetKey([stage, "zip_subset"])

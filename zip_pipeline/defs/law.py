@@ -1,24 +1,33 @@
 """The entropy law over all versions: the table, what hangs together, and the figures."""
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Any
 
 import dagster as dg
 import polars as pl
 
-from zip_pipeline.defs.ingestion import OWNERS
-from zip_pipeline.defs.keys import ENTROPY_LAW, EVALUATION, loss_probe_key
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.defs.keys import ENTROPY_LAW, EVALUATION, loss_probe_key, model_key
 from zip_pipeline.defs.metadata import markdown_table, picture, table_metadata
+from zip_pipeline.defs.pipes import mendable, run_modules
 from zip_pipeline.defs.resources import DataRootResource
+from zip_pipeline.defs.stage import OWNERS, when_its_inputs_changed
 from zip_pipeline.entropy_law.figures import relation_figure, versions_figure
 from zip_pipeline.entropy_law.fit import Relation, relations, relations_table
-from zip_pipeline.entropy_law.versions_table import (
+from zip_pipeline.entropy_law.table import (
     figures_folder,
     is_blocked,
     read_versions,
     versions_path,
 )
+from zip_pipeline.files import fingerprint, write_bytes
 from zip_pipeline.samples import STAGES, Stage
-from zip_pipeline.storage import DataRoot, fingerprint, write_bytes
+from zip_pipeline.workflow.evaluations import (
+    EvaluationJob,
+    evaluate_versions,
+)
 
 ENTROPY_LAW_CODE_VERSION = "1"
 _SHOWN = ("stage", "version", "strategy", "R", "L", "Z", "Q", "verdict", "override")
@@ -99,3 +108,55 @@ def _result(
         },
         data_version=dg.DataVersion(fingerprint([table.write_json()])),
     )
+
+
+EVALUATION_CODE_VERSION = "1"
+
+
+def evaluation_asset() -> dg.AssetsDefinition:
+    """Return the asset ``evaluation``."""
+
+    @dg.asset(
+        key=EVALUATION,
+        deps=[model_key(stage) for stage in STAGES],
+        group_name="entropy_law",
+        owners=OWNERS,
+        kinds={"pytorch", "huggingface"},
+        code_version=EVALUATION_CODE_VERSION,
+        pool="gpu",
+        automation_condition=when_its_inputs_changed(),
+        description="Z of the trained versions: the loss on held-out samples that no pool has, "
+        "averaged over sources, or MT-bench where training.toml configures it. What was "
+        "evaluated before stays.",
+    )
+    def evaluation(
+        context: dg.AssetExecutionContext, data_root: DataRootResource
+    ) -> dg.MaterializeResult[None]:
+        with mendable():
+            jobs = evaluate_versions(data_root.root, partial(run_modules, context))
+        return _evaluation_result(jobs)
+
+    return evaluation
+
+
+def _evaluation_result(jobs: Sequence[EvaluationJob]) -> dg.MaterializeResult[None]:
+    rows = [job.row() for job in jobs]
+    newest = {job.stage: job for job in jobs}
+    said = "Z: higher is better." if rows else "No model is trained yet, or nothing is held out."
+    losses = {stage: job.found() for stage, job in newest.items() if job.is_held_out_loss}
+    return dg.MaterializeResult(
+        metadata={
+            **{f"Z_{stage}": job.row()["Z"] for stage, job in newest.items()},
+            **{f"version_{stage}": job.version for stage, job in newest.items()},
+            **{f"bits_per_byte_{stage}": loss["bits_per_byte"] for stage, loss in losses.items()},
+            **{f"sources_{stage}": _sources_table(loss) for stage, loss in losses.items()},
+            "evaluated": markdown_table(pl.DataFrame(rows, infer_schema_length=None)),
+            "note": said,
+        },
+        data_version=dg.DataVersion(fingerprint([json.dumps(rows, sort_keys=True)])),
+    )
+
+
+def _sources_table(loss: Mapping[str, Any]) -> dg.MetadataValue:
+    rows = [{"source": name, **of_source} for name, of_source in loss["sources"].items()]
+    return markdown_table(pl.DataFrame(rows, infer_schema_length=None))

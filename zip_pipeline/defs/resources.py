@@ -6,11 +6,10 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
+from zip_pipeline.data_root import DataRoot
 from zip_pipeline.selection.select import Cluster
-from zip_pipeline.storage import DataRoot
 
 DATA_ROOT_VARIABLE = "ZIP_PIPELINE_DATA"
-CACHE_VARIABLE = "ZIP_PIPELINE_CACHE"
 RAY_VARIABLE = "ZIP_PIPELINE_RAY"
 SHARDS_VARIABLE = "ZIP_PIPELINE_SHARDS"
 
@@ -18,14 +17,6 @@ SHARDS_VARIABLE = "ZIP_PIPELINE_SHARDS"
 def default_data_root() -> Path:
     """Return the folder that ``ZIP_PIPELINE_DATA`` names, else ``data`` in the working folder."""
     return Path(os.environ.get(DATA_ROOT_VARIABLE) or "data")
-
-
-def cache_folder(root: DataRoot) -> Path:
-    """Return the folder that ``ZIP_PIPELINE_CACHE`` names, which data roots can share, else
-    ``cache`` in the data root.
-    """
-    named = os.environ.get(CACHE_VARIABLE)
-    return Path(named) if named else root.cache
 
 
 class DataRootResource(dg.ConfigurableResource):  # type: ignore[type-arg]

@@ -9,7 +9,7 @@ from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
 from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
 from dagster_shared.serdes import deserialize_value
 
-from zip_pipeline.locks import is_locked
+from zip_pipeline.files import is_locked
 
 # On runs without a code server: the file that their process keeps locked while it lives.
 LOCK_TAG = "zip_pipeline/lock"

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from zip_pipeline.entropy_law.fit import Relation
-from zip_pipeline.entropy_law.versions_table import is_blocked
-from zip_pipeline.pictures import new_figure, png
+from zip_pipeline.entropy_law.table import is_blocked
+from zip_pipeline.figures import new_figure, png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -3,12 +3,57 @@
 import math
 import re
 import statistics
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from typing import TypeVar, cast
 
-from zip_pipeline.evaluation.endpoint import EndpointError, Message, RequestRefused
-from zip_pipeline.evaluation.exchanges import Exchange, ExchangeStore, Responder
-from zip_pipeline.evaluation.parallel import ask_in_parallel
+from zip_pipeline.errors import UserError
+from zip_pipeline.evaluation.client import (
+    EndpointError,
+    Exchange,
+    ExchangeStore,
+    Message,
+    RequestRefused,
+    Responder,
+)
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+def ask_in_parallel(
+    function: Callable[[Item], Result], items: Sequence[Item], num_workers: int
+) -> list[Result]:
+    """Return ``function`` of each item, in order, with at most ``num_workers`` under way.
+
+    Raises:
+        Exception: what the first failing call raised; calls that had not begun are dropped.
+    """
+    failed = threading.Event()
+
+    def call(item: Item) -> Result | None:
+        if failed.is_set():
+            return None
+        try:
+            return function(item)
+        except BaseException:
+            failed.set()
+            raise
+
+    with ThreadPoolExecutor(num_workers) as executor:
+        try:
+            futures = [executor.submit(call, item) for item in items]
+            wait(futures)
+        except BaseException:  # the run is cancelled: begin nothing more
+            failed.set()
+            raise
+    errors = [error for future in futures if (error := future.exception())]
+    if errors:
+        raise errors[0]
+    return [cast(Result, future.result()) for future in futures]
+
 
 # The judge is asked for [[rating]]; one pair of brackets is what it sometimes makes of that.
 _RATINGS = (re.compile(r"\[\[(\d+(?:\.\d+)?)\]\]"), re.compile(r"\[(\d+(?:\.\d+)?)\]"))
@@ -35,10 +80,10 @@ class JudgeSettings:
     def __post_init__(self) -> None:
         """Refuse an empty scale and counts below their least."""
         if not self.low < self.high:
-            raise ValueError(f"low: {self.low} is not allowed; must be below high = {self.high}")
+            raise UserError(f"low: {self.low} is not allowed; must be below high = {self.high}")
         for name, least in (("repetitions", 1), ("max_re_asks", 0), ("num_workers", 1)):
             if getattr(self, name) < least:
-                raise ValueError(f"{name}: {getattr(self, name)} is not allowed; least: {least}")
+                raise UserError(f"{name}: {getattr(self, name)} is not allowed; least: {least}")
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from zip_pipeline.chat_models import encode, load_model, load_tokenizer, prepare_environment
-from zip_pipeline.evaluation.chat_client import Reply
-from zip_pipeline.evaluation.endpoint import Message, RequestRefused
+from zip_pipeline.errors import UserError
+from zip_pipeline.evaluation.client import Message, Reply, RequestRefused
+from zip_pipeline.files import fingerprint
 from zip_pipeline.samples import Turn
-from zip_pipeline.storage import fingerprint
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedTokenizerBase
@@ -28,12 +28,12 @@ class LocalModel:
         folder: with ``config.json``, safetensors, and a tokenizer with a chat template.
 
     Raises:
-        ValueError: the folder holds no model.
+        UserError: the folder holds no model.
     """
 
     def __init__(self, folder: Path) -> None:
         if not (folder / "config.json").is_file():
-            raise ValueError(f"model: {folder} holds no model; give the folder of a trained one")
+            raise UserError(f"model: {folder} holds no model; give the folder of a trained one")
         self._folder = folder
         self._lock = threading.Lock()
 
@@ -48,7 +48,7 @@ class LocalModel:
             max_tokens: most tokens of the answer; fewer where the model's context ends.
 
         Raises:
-            ValueError: the model cannot be loaded.
+            UserError: the model cannot be loaded.
             RequestRefused: the conversation leaves no room for an answer.
         """
         with self._lock:

@@ -9,16 +9,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zip_pipeline.evaluation.chat_client import ChatClient, Reply
-from zip_pipeline.evaluation.endpoint import Message
-from zip_pipeline.evaluation.exchanges import ExchangeStore, Responder
-from zip_pipeline.evaluation.job_file import main, read_job
+from zip_pipeline.errors import UserError
+from zip_pipeline.evaluation.client import ChatClient, ExchangeStore, Message, Reply, Responder
 from zip_pipeline.evaluation.local_model import LocalModel, model_hash
-from zip_pipeline.evaluation.mt_bench import MtBenchResult, mt_bench_settings, run_mt_bench
-from zip_pipeline.evaluation.mt_bench_files import Bench, load_bench
-from zip_pipeline.evaluation.settings import MtBenchSettings, mt_bench_settings_of
-from zip_pipeline.progress_reports import Reporter
-from zip_pipeline.storage import fingerprint, write_json
+from zip_pipeline.evaluation.mt_bench import (
+    Bench,
+    MtBenchResult,
+    load_bench,
+    mt_bench_settings,
+    run_mt_bench,
+)
+from zip_pipeline.evaluation.settings import MtBenchSettings, main, mt_bench_settings_of, read_job
+from zip_pipeline.files import fingerprint, write_json
+from zip_pipeline.process import Reporter
 from zip_pipeline.training_file import TRAINING_FILE
 
 STORE_FILE, RESULT_FILE = "exchanges.jsonl", "result.json"
@@ -70,14 +73,14 @@ def evaluate(config: Path, report: Reporter) -> None:
         report: told how it goes.
 
     Raises:
-        ValueError: a field, setting or file is wrong, or a key is not set.
+        UserError: a field, setting or file is wrong, or a key is not set.
         EndpointError: an endpoint failed; what is stored stays.
     """
     fields = dict.fromkeys(("model", "model_name", "data_root", "output"), str)
     job = read_job(config, fields, {"fingerprint": str})
     settings = mt_bench_settings_of(Path(job["data_root"]))
     if settings is None:
-        raise ValueError(
+        raise UserError(
             f"{Path(job['data_root']) / TRAINING_FILE}: no table [mt_bench]. Add it with "
             "questions, prompts and judge"
         )

@@ -1,19 +1,27 @@
 """Ingested batches on disk: three tables that belong together."""
 
-from collections.abc import Sequence
+import contextlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import chain
 
 import polars as pl
 
+from zip_pipeline.compression.state import compression_state, state_settings
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.errors import UserError
+from zip_pipeline.files import fingerprint, read_metadata, scan_table, write_table
 from zip_pipeline.samples import Stage, pool_schema
-from zip_pipeline.storage import DataRoot, fingerprint, read_metadata, scan_table, write_table
 from zip_pipeline.stored_batches import (
     BATCH_METADATA,
+    MEMBERS,
     Member,
     batches_stay,
     is_compacted,
     live_members,
+    members_of,
     scan_quarantine,
     scan_rows,
 )
@@ -95,7 +103,7 @@ def stored_metadata(root: DataRoot, stage: Stage, stored: str) -> dict[str, str]
     """Return the metadata of the pool table of a stored batch.
 
     Raises:
-        ValueError: there is no such stored batch, or its tables do not belong together.
+        UserError: there is no such stored batch, or its tables do not belong together.
     """
     paths = (
         root.samples(stage, stored),
@@ -105,13 +113,13 @@ def stored_metadata(root: DataRoot, stage: Stage, stored: str) -> dict[str, str]
     remedy = _remedy(root, stage, stored)
     for path in paths:
         if not path.exists():
-            raise ValueError(f"{path}: the file is missing; {remedy}")
+            raise UserError(f"{path}: the file is missing; {remedy}")
     try:
         metadata = [read_metadata(path) for path in paths]
     except (OSError, pl.exceptions.PolarsError) as error:
-        raise ValueError(f"{paths[0]}: the batch cannot be read ({error}); {remedy}") from error
+        raise UserError(f"{paths[0]}: the batch cannot be read ({error}); {remedy}") from error
     if len({m.get("fingerprint") for m in metadata}) > 1 or "fingerprint" not in metadata[0]:
-        raise ValueError(
+        raise UserError(
             f"{paths[0]}: the tables of the batch differ in fingerprint, as after a stopped "
             f"ingestion; {remedy}"
         )
@@ -146,7 +154,7 @@ def find_member(root: DataRoot, stage: Stage, batch: str) -> Member:
     They stay there within a block of :func:`.batches_stay` only.
 
     Raises:
-        ValueError: the batch is not ingested, or its tables do not belong together.
+        UserError: the batch is not ingested, or its tables do not belong together.
     """
     member = _compacted_member(root, stage, batch)
     if member is not None:
@@ -159,7 +167,7 @@ def batch_metadata(root: DataRoot, stage: Stage, batch: str) -> dict[str, str]:
     """Return a batch's fingerprint and counts, without reading its rows.
 
     Raises:
-        ValueError: the batch is not ingested, or its tables do not belong together.
+        UserError: the batch is not ingested, or its tables do not belong together.
     """
     with batches_stay(root, stage):
         return dict(find_member(root, stage, batch).metadata)
@@ -169,7 +177,7 @@ def is_ingested(root: DataRoot, stage: Stage, batch: str) -> bool:
     """Return whether the batch is there, whole."""
     try:
         batch_metadata(root, stage, batch)
-    except ValueError:
+    except UserError:
         return False
     return True
 
@@ -180,7 +188,7 @@ def read_batch(
     """Return the samples of a batch (``pool_schema``), or some of their columns.
 
     Raises:
-        ValueError: as :func:`batch_metadata`, or the table has other columns.
+        UserError: as :func:`batch_metadata`, or the table has other columns.
     """
     with batches_stay(root, stage):
         member = find_member(root, stage, batch)
@@ -190,12 +198,12 @@ def read_batch(
 
 
 def check_columns(root: DataRoot, stage: Stage, batch: str) -> None:
-    """Raise ValueError where the pool table of a batch has other columns than ``pool_schema``."""
+    """Raise UserError where the pool table of a batch has other columns than ``pool_schema``."""
     path = root.samples(stage, batch)
     found = scan_table(path).collect_schema()
     if found != pool_schema(stage):
         remedy = f"ingest {'the drops in ' if is_compacted(batch) else ''}{batch!r} again"
-        raise ValueError(f"{path}: the columns are of another release; {remedy}")
+        raise UserError(f"{path}: the columns are of another release; {remedy}")
 
 
 def read_quarantine(
@@ -204,8 +212,271 @@ def read_quarantine(
     """Return the rejected rows of a batch (``QUARANTINE_SCHEMA``), or some of their columns.
 
     Raises:
-        ValueError: as :func:`batch_metadata`.
+        UserError: as :func:`batch_metadata`.
     """
     with batches_stay(root, stage):
         rows = scan_quarantine(root, stage, find_member(root, stage, batch))
         return (rows if columns is None else rows.select(columns)).collect()
+
+
+_PLACE = ("batch", "source_file", "source_row")
+
+DUPLICATES_SCHEMA = pl.Schema(
+    {
+        "sample_id": pl.String,
+        "batch": pl.String,
+        "source_file": pl.String,
+        "source_row": pl.Int64,
+        "first_batch": pl.String,
+        "first_source_file": pl.String,
+        "first_source_row": pl.Int64,
+    }
+)
+
+
+def split_duplicates(samples: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Split a pool table into the first sample of each ``sample_id`` and those that repeat it.
+
+    Args:
+        samples: a pool table; its row order decides which sample is the first.
+
+    Returns:
+        The first samples, and a table with one row per repeated sample that names it and the
+        first (:data:`DUPLICATES_SCHEMA`); both in the order of the input.
+    """
+    is_first = samples.get_column("sample_id").is_first_distinct()
+    firsts = samples.filter(is_first)
+    repeats = samples.select("sample_id", *_PLACE).filter(~is_first)
+    # A join with all first samples would build a table of the whole pool.
+    is_repeated = firsts["sample_id"].is_in(repeats["sample_id"].unique().implode())
+    places = firsts.select("sample_id", pl.col(_PLACE).name.prefix("first_")).filter(is_repeated)
+    duplicates = repeats.join(places, on="sample_id", how="left", maintain_order="left")
+    return firsts, duplicates.match_to_schema(DUPLICATES_SCHEMA)
+
+
+DEFAULT_TOKENIZER = "tiny"
+SIZES_SCHEMA = pl.Schema(
+    {"num_tokens": pl.Int64, "deflate_bytes": pl.Int64, "zstd_bytes": pl.Int64}
+)
+
+
+def write_state(
+    root: DataRoot,
+    stage: Stage,
+    batch: str,
+    *,
+    tokenizer: str = DEFAULT_TOKENIZER,
+    workers: int = 0,
+) -> pl.DataFrame:
+    """Compute and store the compression state of an ingested batch; return it.
+
+    That of a batch within a compacted one is stored with the states of all that it holds, which
+    are computed anew, too.
+
+    Raises:
+        UserError: the batch is not ingested, or only half of it is.
+    """
+    with batches_stay(root, stage):
+        stored = find_member(root, stage, batch).stored_in
+        check_columns(root, stage, stored)
+        pool = stored_metadata(root, stage, stored)
+        states: dict[str, pl.DataFrame] = {}
+        described: dict[str, dict[str, str]] = {}
+        for member in members_of(stored, pool):
+            samples = scan_rows(root.samples(stage, stored), member).collect()
+            state = compression_state(samples, stage, tokenizer=tokenizer, workers=workers)
+            states[member.batch] = state
+            described[member.batch] = _describe(state, member.fingerprint, tokenizer)
+        is_one = not is_compacted(stored)
+        metadata = described[stored] if is_one else state_of_members(pool, described)
+        write_table(root.state(stage, stored), pl.concat(states.values()), metadata)
+        return read_state(root, stage, batch)
+
+
+def _describe(state: pl.DataFrame, pool_fingerprint: str, tokenizer: str) -> dict[str, str]:
+    settings = state_settings(tokenizer)
+    return {
+        "pool_fingerprint": pool_fingerprint,
+        "fingerprint": fingerprint([state.write_csv(), *settings.values()]),
+        **settings,
+    }
+
+
+def state_of_members(
+    pool: Mapping[str, str], states: Mapping[str, Mapping[str, str]]
+) -> dict[str, str]:
+    """Return the metadata of the state of a compacted batch.
+
+    Args:
+        pool: metadata of its pool table.
+        states: metadata of the state of each batch that it holds, in row order.
+    """
+    return {
+        "pool_fingerprint": pool["fingerprint"],
+        "fingerprint": fingerprint(state["fingerprint"] for state in states.values()),
+        MEMBERS: json.dumps(states),
+    }
+
+
+def state_metadata(root: DataRoot, stage: Stage, batch: str) -> dict[str, str] | None:
+    """Return the metadata of a batch's stored state, None where there is none."""
+    with batches_stay(root, stage):
+        stored = stored_in(root, stage, batch)
+        path = root.state(stage, stored)
+        metadata = read_metadata(path) if path.exists() else None
+    if metadata is None or stored == batch:
+        return metadata
+    return states_of_members(metadata).get(batch)
+
+
+def states_of_members(metadata: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    """Return the metadata of the state of each batch, given that of a compacted batch's state."""
+    return dict(_parsed(metadata[MEMBERS]))
+
+
+# Whoever asks for one batch after the other would parse the same text for each.
+@lru_cache(maxsize=8)
+def _parsed(text: str) -> dict[str, dict[str, str]]:
+    found: dict[str, dict[str, str]] = json.loads(text)
+    return found
+
+
+def measured_batches(root: DataRoot, stage: Stage) -> set[str]:
+    """Return the batches that have a stored state, whichever form of them it describes."""
+    found: set[str] = set()
+    for path in root.state(stage, "any").parent.glob("[!.]*.parquet"):
+        stored = path.name.removesuffix(".parquet")
+        with contextlib.suppress(FileNotFoundError):
+            is_one = not is_compacted(stored)
+            found |= {stored} if is_one else states_of_members(read_metadata(path)).keys()
+    return found
+
+
+def is_current(root: DataRoot, stage: Stage, batch: str) -> bool:
+    """Return whether a batch's state describes the samples that are stored now."""
+    with batches_stay(root, stage):
+        state, samples = state_metadata(root, stage, batch), batch_metadata(root, stage, batch)
+    return state is not None and state.get("pool_fingerprint") == samples["fingerprint"]
+
+
+def read_state(root: DataRoot, stage: Stage, batch: str) -> pl.DataFrame:
+    """Return the compression state of a batch, one row per sample in the same order.
+
+    Raises:
+        UserError: there is none, or it describes an earlier form of the batch.
+    """
+    with batches_stay(root, stage):
+        return _scan_state(root, stage, batch).collect()
+
+
+def read_sizes(root: DataRoot, stage: Stage, member: Member, sample_ids: pl.Series) -> pl.DataFrame:
+    """Return tokens and compressed bytes alone of some samples of a batch.
+
+    Args:
+        root: the data root.
+        stage: ``sft`` or ``preference``.
+        member: the batch.
+        sample_ids: the ids of the samples, in the order of the batch.
+
+    Returns:
+        ``num_tokens``, ``deflate_bytes`` and ``zstd_bytes`` of each of them (``SIZES_SCHEMA``).
+
+    Raises:
+        UserError: there is no state, or it describes an earlier form of the batch.
+    """
+    # By its name: what was stored on its own a moment ago may be in a compacted batch now.
+    with batches_stay(root, stage):
+        rows = _scan_state(root, stage, member.batch)
+        state = rows.select("sample_id", *SIZES_SCHEMA).collect()
+    wanted = state.filter(state["sample_id"].is_in(sample_ids.implode()))
+    if not wanted["sample_id"].equals(sample_ids):
+        raise _no_state(root, stage, member.batch)
+    return wanted.select(SIZES_SCHEMA.names())
+
+
+def _scan_state(root: DataRoot, stage: Stage, batch: str) -> pl.LazyFrame:
+    if not is_current(root, stage, batch):
+        raise _no_state(root, stage, batch)
+    member = find_member(root, stage, batch)
+    return scan_rows(root.state(stage, member.stored_in), member)
+
+
+def _no_state(root: DataRoot, stage: Stage, batch: str) -> UserError:
+    stored = stored_in(root, stage, batch)
+    return UserError(
+        f"{root.state(stage, stored)}: no compression state for the samples that batch "
+        f"{batch!r} holds now; materialise {stage}/compression_state for the partition {stored!r}"
+    )
+
+
+def members(root: DataRoot, stage: Stage) -> list[Member]:
+    """Return all batches of a stage, in the order of their names, from metadata alone.
+
+    That order does not depend on which of them are compacted (:func:`.live_members`).
+
+    Raises:
+        UserError: a batch is incomplete, as after a stopped ingestion.
+    """
+    with batches_stay(root, stage):
+        stored = root.batches(stage)
+        return live_members({name: stored_metadata(root, stage, name) for name in stored})
+
+
+def whole_members(root: DataRoot, stage: Stage) -> list[Member]:
+    """Return those batches of a stage that are complete, in the order of their names."""
+    stored: dict[str, dict[str, str]] = {}
+    with batches_stay(root, stage):
+        for name in root.batches(stage):
+            try:
+                stored[name] = stored_metadata(root, stage, name)
+            except UserError:
+                # Half a batch still supersedes the one of its name in a compacted batch.
+                stored |= {} if is_compacted(name) else {name: {}}
+    return [member for member in live_members(stored) if member.metadata]
+
+
+def all_members(root: DataRoot, stage: Stage, before: Iterable[Member] = ()) -> list[Member]:
+    """Return :func:`members`, of which none is missing.
+
+    Args:
+        root: the data root.
+        stage: ``sft`` or ``preference``.
+        before: batches that were there a moment ago.
+
+    Raises:
+        UserError: a batch is incomplete; or it is gone, though it was there a moment ago or has
+            a compression state, which is never written before its samples.
+    """
+    with batches_stay(root, stage):
+        found = members(root, stage)
+        wanted = {member.batch for member in before} | measured_batches(root, stage)
+        if gone := wanted - {member.batch for member in found}:
+            raise gone_error(root, stage, gone)
+        return found
+
+
+def refuse_gone(root: DataRoot, stage: Stage, batches: Iterable[str]) -> None:
+    """Raise UserError where one of these batches is not in the pool of a stage any more.
+
+    One that is replaced right now, and so is incomplete, is there.
+    """
+    with batches_stay(root, stage):
+        stored = root.batches(stage)
+        there = set(stored)
+        for name in filter(is_compacted, stored):
+            with contextlib.suppress(FileNotFoundError):
+                metadata = read_metadata(root.samples(stage, name))
+                there |= {member.batch for member in members_of(name, metadata)}
+    if gone := set(batches) - there:
+        raise gone_error(root, stage, gone)
+
+
+def gone_error(root: DataRoot, stage: Stage, gone: Iterable[str]) -> UserError:
+    """Return what to say of batches that are not in the pool of a stage any more."""
+    first, *others = sorted(gone)
+    words = f"batch {first!r} is" if not others else f"batch {first!r} and {len(others):,} more are"
+    return UserError(
+        f"{root.samples(stage, first).parent}: {words} gone from the pool of {stage}; ingest what "
+        f"is missing again, or, to do without it, remove it from {root.state(stage, first).parent} "
+        "as well"
+    )

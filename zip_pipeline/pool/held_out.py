@@ -4,17 +4,124 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 
-from zip_pipeline.locks import locked
-from zip_pipeline.pool.held_out_set import HeldOut, read_held_out
-from zip_pipeline.samples import STAGES, Stage
-from zip_pipeline.storage import DataRoot, write_table
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.errors import UserError
+from zip_pipeline.files import fingerprint, locked, read_metadata, write_table
+from zip_pipeline.samples import (
+    STAGES,
+    PreferencePair,
+    Sample,
+    Stage,
+    Turn,
+    pool_schema,
+    sample_id,
+)
 from zip_pipeline.stored_batches import batches_stay, scan_rows, stored_members
 from zip_pipeline.training_file import TRAINING_FILE, read_training_table
+
+_TURN_COLUMNS = ("turns", "prompt", "chosen", "rejected")
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """The frozen set of a stage.
+
+    Args:
+        samples: pool table of the samples that Z is measured on.
+        seen_sources: sources that were drawn from, or were too small when they were first seen.
+        whole_sources: sources of which no sample may come into a pool, not even a later one.
+        is_given: whether a person put the set there, instead of its being drawn.
+    """
+
+    samples: pl.DataFrame
+    seen_sources: tuple[str, ...] = ()
+    whole_sources: tuple[str, ...] = ()
+    is_given: bool = False
+
+    @property
+    def hash(self) -> str:
+        """Return the hash of the sample ids, which does not depend on their order."""
+        return fingerprint(sorted(self.samples["sample_id"]))
+
+    def summary(self) -> dict[str, object]:
+        """Return what a version records of the set: hash, number of samples, number by source."""
+        sources = self.samples["source"].value_counts().sort("source")
+        return {
+            "hash": self.hash,
+            "num_samples": self.samples.height,
+            "sources": dict(sources.iter_rows()),
+        }
+
+    def split(self, samples: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+        """Return the samples of a pool that may be selected, and those kept for evaluation."""
+        is_kept = samples["sample_id"].is_in(self.samples["sample_id"].to_list())
+        is_kept |= samples["source"].is_in(list(self.whole_sources))
+        return samples.filter(~is_kept), samples.filter(is_kept)
+
+
+def read_held_out(root: DataRoot, stage: Stage) -> HeldOut | None:
+    """Return the held-out set of a stage, None where there is none.
+
+    A file that a person put there is used as it is, if it is a pool table of that stage.
+
+    Raises:
+        UserError: the file is no such table.
+    """
+    path = root.held_out(stage)
+    if not path.exists():
+        return None
+    try:
+        schema, metadata = pl.read_parquet_schema(path), read_metadata(path)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise UserError(
+            f"{path}: cannot be read ({error}); put a Parquet file there, or remove it so that "
+            "another set is drawn"
+        ) from error
+    for name, dtype in pool_schema(stage).items():
+        if schema.get(name) != dtype:
+            found = f"is {schema[name]}" if name in schema else "is missing"
+            raise _wrong_column(path, name, f"{found}, must be {dtype}")
+    samples = pl.read_parquet(path, columns=pool_schema(stage).names(), glob=False)
+    if metadata.get("hash") != HeldOut(samples).hash:
+        _check_given(path, samples)
+        return HeldOut(samples, is_given=True)
+    seen, whole = (json.loads(metadata[name]) for name in ("seen_sources", "whole_sources"))
+    return HeldOut(samples, tuple(seen), tuple(whole))
+
+
+def _check_given(path: Path, samples: pl.DataFrame) -> None:
+    """Check a person's own table: a wrong id would let the sample into the pool."""
+    turns = [name for name in _TURN_COLUMNS if name in samples.columns]
+    for name in ("sample_id", "source", *turns):
+        if samples[name].null_count():
+            raise _wrong_column(path, name, "has empty cells")
+    if samples["sample_id"].is_duplicated().any():
+        raise _wrong_column(path, "sample_id", "has an id twice")
+    for row, (given, *groups) in enumerate(samples.select("sample_id", *turns).iter_rows(), 1):
+        parts = [tuple(Turn(**{k: str(v) for k, v in t.items()}) for t in g) for g in groups]
+        found = sample_id(Sample(parts[0]) if len(parts) == 1 else _pair(*parts))
+        if given != found:
+            problem = f"has {given!r} in row {row}, where the turns make {found!r}"
+            raise _wrong_column(path, "sample_id", problem)
+
+
+def _pair(*parts: tuple[Turn, ...]) -> PreferencePair:
+    prompt, chosen, rejected = parts
+    return PreferencePair(prompt, chosen, rejected)
+
+
+def _wrong_column(path: Path, name: str, problem: str) -> UserError:
+    return UserError(
+        f"{path}: the column {name} {problem}; give rows of pool/<stage>/<batch>.parquet, or "
+        "remove the file so that another set is drawn"
+    )
+
 
 TABLE = "held_out"
 
@@ -41,13 +148,13 @@ class HeldOutSettings:
 
     def __post_init__(self) -> None:
         if not _is_number(self.share, int | float) or not 0 <= self.share <= 1:
-            raise ValueError(f"share: got {self.share!r}; allowed is 0 to 1")
+            raise UserError(f"share: got {self.share!r}; allowed is 0 to 1")
         for name in ("seed", "min_source_samples", "max_source_samples"):
             value = getattr(self, name)
             if not _is_number(value, int) or not 0 <= value < 2**63:
-                raise ValueError(f"{name}: got {value!r}; allowed are whole numbers from 0")
+                raise UserError(f"{name}: got {value!r}; allowed are whole numbers from 0")
         if not all(isinstance(source, str) for source in self.whole_sources):
-            raise ValueError(f"whole_sources: got {self.whole_sources!r}; allowed are names")
+            raise UserError(f"whole_sources: got {self.whole_sources!r}; allowed are names")
 
 
 def _is_number(value: object, kind: Any) -> bool:  # noqa: ANN401
@@ -58,7 +165,7 @@ def held_out_settings(root: DataRoot) -> HeldOutSettings:
     """Return what the table [held_out] of ``training.toml`` sets.
 
     Raises:
-        ValueError: the file is wrong (see :func:`.read_training_table`), or a setting is unknown
+        UserError: the file is wrong (see :func:`.read_training_table`), or a setting is unknown
             or out of range.
     """
     path = root.path / TRAINING_FILE
@@ -66,19 +173,19 @@ def held_out_settings(root: DataRoot) -> HeldOutSettings:
     allowed = [field.name for field in fields(HeldOutSettings)]
     unknown = sorted(set(table) - set(allowed))
     if unknown:
-        raise ValueError(
+        raise UserError(
             f"{path}: [{TABLE}] sets {', '.join(unknown)}; allowed are {', '.join(allowed)}"
         )
     try:
         return _settings(table)
-    except ValueError as error:
-        raise ValueError(f"{path}: [{TABLE}] {error}") from error
+    except UserError as error:
+        raise UserError(f"{path}: [{TABLE}] {error}") from error
 
 
 def _settings(table: Mapping[str, Any]) -> HeldOutSettings:
     sources = table.get("whole_sources", [])
     if not isinstance(sources, list):
-        raise ValueError(f"whole_sources: got {sources!r}; must be a list of names")
+        raise UserError(f"whole_sources: got {sources!r}; must be a list of names")
     return HeldOutSettings(**{**table, "whole_sources": tuple(sources)})
 
 
@@ -134,7 +241,7 @@ def freeze_held_out(
         The frozen set; None where the pool is too small to hold anything out.
 
     Raises:
-        ValueError: a whole source is in no pool, the whole pool would be held out, or the set
+        UserError: a whole source is in no pool, the whole pool would be held out, or the set
             that is there is wrong (see :func:`.read_held_out`).
     """
     with locked(root.held_out(stage).with_name(f".{stage}.lock")):
@@ -162,7 +269,7 @@ def _require_rest(
     settings: HeldOutSettings,
 ) -> None:
     if held.height == samples.height:
-        raise ValueError(
+        raise UserError(
             f"{root.path / TRAINING_FILE}: [{TABLE}] would hold out all {held.height} samples of "
             f"the {stage} pool; lower share, or name fewer whole_sources"
         )
@@ -199,7 +306,7 @@ def _check_sources(root: DataRoot, settings: HeldOutSettings) -> None:
                 rows = scan_rows(root.samples(stage, member.stored_in), member)
                 missing -= set(rows.select(pl.col("source").unique()).collect()["source"])
     if missing:
-        raise ValueError(
+        raise UserError(
             f"{root.path / TRAINING_FILE}: [{TABLE}] whole_sources names {sorted(missing)[0]!r}, "
             "which is a source of no ingested batch; take names from the column source of a pool, "
             "or drop its file first"

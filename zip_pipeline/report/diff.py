@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import polars as pl
 
+from zip_pipeline.data_root import VersionStore
 from zip_pipeline.report.fates import NOT_IN_POOL
-from zip_pipeline.storage import VersionStore
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ def diff_versions(store: VersionStore, before: int, after: int) -> VersionDiff:
         The difference; a sample is the same sample when its content is, wherever it lies.
 
     Raises:
-        ValueError: there is no such version.
+        UserError: there is no such version.
     """
     manifests = store.manifest(before), store.manifest(after)
     samples = _samples(_ledger(store, before), _ledger(store, after))

@@ -10,19 +10,88 @@ from typing import Any
 
 import polars as pl
 
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.errors import UserError
+from zip_pipeline.files import scan_table
 from zip_pipeline.report.fates import NOT_IN_POOL, explain_fate
-from zip_pipeline.report.sample_ids import checked_prefix, only_one
-from zip_pipeline.report.sample_rows import (
-    copies_in,
-    held_out_tables,
-    ids_with,
-    ledgers,
-    pool_tables,
-    rows_of,
-)
 from zip_pipeline.samples import STAGES, Stage, serialised_text
-from zip_pipeline.storage import DataRoot, scan_table
-from zip_pipeline.stored_batches import batches_stay, stored_members
+from zip_pipeline.stored_batches import Member, batches_stay, scan_duplicates, stored_members
+
+ID_CHARACTERS = 32
+MIN_PREFIX_CHARACTERS = 6
+
+
+def checked_prefix(sample_id: str) -> str:
+    """Return an id or its first digits in lower case.
+
+    Raises:
+        UserError: other characters, or too few or too many of them.
+    """
+    prefix = sample_id.strip().lower()
+    is_hexadecimal = not prefix.strip("0123456789abcdef")
+    if not is_hexadecimal or not MIN_PREFIX_CHARACTERS <= len(prefix) <= ID_CHARACTERS:
+        raise UserError(
+            f"sample id: got {sample_id!r}; allowed are {ID_CHARACTERS} hexadecimal digits, or "
+            f"the first {MIN_PREFIX_CHARACTERS} and more; a ledger's column sample_id has them"
+        )
+    return prefix
+
+
+def only_one(names: set[str], asked: str, where: str) -> str:
+    """Return the only one of the ids that were found for what was asked.
+
+    Raises:
+        UserError: there is none, or more than one; ``where`` starts the message.
+    """
+    if len(names) == 1:
+        return next(iter(names))
+    if not names:
+        raise UserError(f"{where}no sample {asked}; a ledger's column sample_id has the known ids")
+    some = ", ".join(sorted(names)[:3])
+    raise UserError(f"{where}{len(names)} samples start with {asked} ({some}, …); give more digits")
+
+
+def pool_tables(root: DataRoot, stage: Stage) -> list[pl.LazyFrame]:
+    """Return the stored samples of a stage, without those of superseded batches."""
+    batches: dict[str, list[str]] = {}
+    for member in stored_members(root, stage):
+        batches.setdefault(member.stored_in, []).append(member.batch)
+    tables = {stored: scan_table(root.samples(stage, stored)) for stored in batches}
+    return [tables[name].filter(pl.col("batch").is_in(batches[name])) for name in tables]
+
+
+def held_out_tables(root: DataRoot, stage: Stage) -> list[pl.LazyFrame]:
+    """Return the samples kept for evaluation, nothing where there are none."""
+    path = root.held_out(stage)
+    return [scan_table(path)] if path.exists() else []
+
+
+def ledgers(root: DataRoot, stage: Stage) -> list[pl.LazyFrame]:
+    """Return the ledger of each version of a stage, ascending."""
+    store = root.versions(stage)
+    return [scan_table(store.path(number) / "ledger.parquet") for number in store.numbers()]
+
+
+def ids_with(tables: Sequence[pl.LazyFrame], prefix: str) -> set[str]:
+    """Return the sample ids in tables that start with ``prefix``."""
+    names: set[str] = set()
+    for table in tables:
+        matches = table.filter(pl.col("sample_id").str.starts_with(prefix))
+        names.update(matches.select("sample_id").collect()["sample_id"].to_list())
+    return names
+
+
+def rows_of(table: pl.LazyFrame, sample_id: str) -> pl.DataFrame:
+    """Return the rows of a sample in a table."""
+    return table.filter(pl.col("sample_id") == sample_id).collect()
+
+
+def copies_in(root: DataRoot, stage: Stage, member: Member, sample_id: str) -> pl.DataFrame:
+    """Return the rows that repeat a sample inside its batch."""
+    if not root.duplicates(stage, member.stored_in).exists():
+        return pl.DataFrame()
+    return rows_of(scan_duplicates(root, stage, member), sample_id)
+
 
 _ANSWERS = ("chosen", "rejected")
 
@@ -71,7 +140,7 @@ def trace_sample(root: DataRoot, sample_id: str, stages: Sequence[Stage] = STAGE
         Its trace, versions ascending.
 
     Raises:
-        ValueError: an id that is too short, unknown, or the prefix of several samples.
+        UserError: an id that is too short, unknown, or the prefix of several samples.
     """
     prefix = checked_prefix(sample_id)
     with ExitStack() as stack:
@@ -107,7 +176,7 @@ def trace_in_ledger(ledger_file: Path, sample_id: str) -> Trace:
         Its trace, without the text.
 
     Raises:
-        ValueError: no such file, not a ledger, or an id that does not name one sample.
+        UserError: no such file, not a ledger, or an id that does not name one sample.
     """
     prefix = checked_prefix(sample_id)
     _check_ledger(ledger_file)
@@ -128,7 +197,7 @@ def _check_ledger(path: Path) -> None:
     else:
         problem = "" if {"sample_id", "fate", "pi"} <= columns else "a table without fates"
     if problem:
-        raise ValueError(
+        raise UserError(
             f"{path}: no readable ledger ({problem}); give the .ledger.parquet that stands "
             "beside a selection"
         )

@@ -6,8 +6,8 @@ python -m zip_pipeline.sample_data.train_tokenizer [FILE]
 import sys
 from pathlib import Path
 
+from zip_pipeline.files import write_atomically
 from zip_pipeline.sample_data.mixture import pretraining_text
-from zip_pipeline.storage import write_atomically
 
 SPECIAL_TOKENS = (
     "<|pad|>",

@@ -3,17 +3,19 @@
 from pathlib import Path
 from random import Random
 
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.errors import UserError
+from zip_pipeline.files import write_bytes
 from zip_pipeline.sample_data.drops import (
     PREFERENCE_DROPS,
     SFT_DROPS,
     Drop,
+    broken_re_export,
     drop_tasks,
     preference_file,
     sft_file,
 )
-from zip_pipeline.sample_data.re_export import broken_re_export
 from zip_pipeline.sample_data.task import Task
-from zip_pipeline.storage import DataRoot, write_bytes
 
 STATES = ("x1", "x2", "x3", "x4", "x5")
 
@@ -66,13 +68,13 @@ def write_sample_data(
         The files of the state, SFT first, in the order of the drops.
 
     Raises:
-        ValueError: unknown state, a scale below 0.02, or a file of that name that is no sample
+        UserError: unknown state, a scale below 0.02, or a file of that name that is no sample
             drop of this seed and scale; nothing is written then.
     """
     if state not in STATES:
-        raise ValueError(f"state: got {state!r}; allowed are {', '.join(STATES)}")
+        raise UserError(f"state: got {state!r}; allowed are {', '.join(STATES)}")
     if not scale >= 0.02:
-        raise ValueError(f"scale: got {scale}; it must be at least 0.02 (1 is about 4,100 rows)")
+        raise UserError(f"scale: got {scale}; it must be at least 0.02 (1 is about 4,100 rows)")
     root = DataRoot(folder)
     contents = _drops(root, seed, scale, state)
     changed = [path for path, content in contents.items() if not _holds(path, content)]
@@ -95,12 +97,12 @@ def _holds(path: Path, content: bytes) -> bool:
 
 
 def _refuse_foreign(found: list[Path], root: DataRoot, seed: int, scale: float) -> None:
-    """Raise ValueError where one of the files is no sample drop of any state."""
+    """Raise UserError where one of the files is no sample drop of any state."""
     # Drops change in the last state only.
     states = [_drops(root, seed, scale, state) for state in STATES[-2:]] if found else []
     for path in found:
         if not any(_holds(path, contents[path]) for contents in states):
-            raise ValueError(
+            raise UserError(
                 f"{path}: holds something else than the sample drop of this seed and scale, and "
                 "would be replaced; move it away, or name another folder"
             )

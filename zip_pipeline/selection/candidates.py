@@ -8,11 +8,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from zip_pipeline.compression.state import DEFLATE_LEVEL, ZSTD_LEVEL, alone_bytes
-from zip_pipeline.compression.text_file import TextFile
+from zip_pipeline.compression.texts import TextFile
 from zip_pipeline.compression.tokens import count_tokens
 from zip_pipeline.selection.budget import Indices
 from zip_pipeline.selection.config import SelectionConfig
-from zip_pipeline.selection.long_range import marginal_ratios
+from zip_pipeline.selection.strategies.long_range import marginal_ratios
 
 _STATE_COLUMNS = {("deflate", DEFLATE_LEVEL): "deflate_bytes", ("zstd", ZSTD_LEVEL): "zstd_bytes"}
 _TEXTS_AT_A_TIME = 1 << 14

@@ -6,7 +6,8 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from zip_pipeline.compression.codecs import check_codec
-from zip_pipeline.storage import fingerprint
+from zip_pipeline.errors import UserError
+from zip_pipeline.files import fingerprint
 
 STRATEGIES = ("zip", "long_range", "random")
 SELECTION_CODECS = ("deflate", "zstd")
@@ -25,7 +26,7 @@ class SelectionConfig:
     """A strategy, one budget and the strategy's parameters.
 
     Raises:
-        ValueError: a field outside its range, or not exactly one budget.
+        UserError: a field outside its range, or not exactly one budget.
 
     Source: ZIP, algorithm 1 and section 5.1 for k1, k2 and k3.
     """
@@ -65,13 +66,13 @@ class SelectionConfig:
         for name, low in (("k1", 1), ("k2", 1), ("k3", 1), ("overhead_bytes", 0), ("seed", 0)):
             value = getattr(self, name)
             if value < low:
-                raise ValueError(f"{name}: got {value}; allowed are whole numbers from {low}")
+                raise UserError(f"{name}: got {value}; allowed are whole numbers from {low}")
         if not 1 <= self.num_shards <= MAX_SHARDS:
-            raise ValueError(f"num_shards: got {self.num_shards}; allowed are 1 to {MAX_SHARDS}")
+            raise UserError(f"num_shards: got {self.num_shards}; allowed are 1 to {MAX_SHARDS}")
         if self.seed > _MAX_SEED:
-            raise ValueError(f"seed: got {self.seed}; allowed are 0 to {_MAX_SEED}")
+            raise UserError(f"seed: got {self.seed}; allowed are 0 to {_MAX_SEED}")
         if not self.k3 <= self.k2 <= self.k1:
-            raise ValueError(
+            raise UserError(
                 f"k1, k2, k3: got {self.k1}, {self.k2}, {self.k3}; needed is k1 >= k2 >= k3"
             )
         _check_choice("codec", self.resolved_codec, SELECTION_CODECS)
@@ -80,7 +81,7 @@ class SelectionConfig:
             _check_quota(source, *shares)
         minimums = sum(least or 0 for least, _ in self.quotas.values())
         if minimums > 1 + _ROUNDING:
-            raise ValueError(
+            raise UserError(
                 f"quotas: the minimums add up to {minimums:.3g} of the budget; allowed is at most 1"
             )
         if self.reference_compat:
@@ -91,26 +92,26 @@ class SelectionConfig:
         given = {unit: value for unit, value in given.items() if value is not None}
         if len(given) != 1:
             names = ", ".join(f"budget_{unit}" for unit in given) or "none"
-            raise ValueError(
+            raise UserError(
                 f"budget: got {names}; give exactly one of "
                 "budget_samples, budget_tokens, budget_bytes"
             )
         if self.budget < 0:
-            raise ValueError(f"budget_{self.unit}: got {self.budget}; allowed are 0 and above")
+            raise UserError(f"budget_{self.unit}: got {self.budget}; allowed are 0 and above")
 
     def _check_reference(self) -> None:
         if self.strategy != "zip" or self.unit != "samples" or self.quotas:
-            raise ValueError(
+            raise UserError(
                 "reference_compat: the published implementation knows strategy zip with "
                 "budget_samples and no quotas only; leave reference_compat off for the rest"
             )
         if self.num_shards > 1:
-            raise ValueError(
+            raise UserError(
                 f"reference_compat: got {self.num_shards} shards; the published implementation "
                 "knows none, leave num_shards at 1"
             )
         if (self.resolved_codec, self.resolved_level) != ("deflate", 9):
-            raise ValueError(
+            raise UserError(
                 f"reference_compat: got codec {self.resolved_codec!r} at level "
                 f"{self.resolved_level}; the published implementation knows deflate at 9 only"
             )
@@ -160,13 +161,13 @@ class SelectionConfig:
 
 def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise ValueError(f"{name}: got {value!r}; allowed are {', '.join(allowed)}")
+        raise UserError(f"{name}: got {value!r}; allowed are {', '.join(allowed)}")
 
 
 def _check_quota(source: str, least: float | None, largest: float | None) -> None:
     low, high = (0.0 if least is None else least), (1.0 if largest is None else largest)
     if not 0 <= low <= high <= 1:
-        raise ValueError(
+        raise UserError(
             f"quota of source {source!r}: got minimum {least} and maximum {largest}; "
             "allowed are shares with 0 <= minimum <= maximum <= 1"
         )

@@ -6,9 +6,7 @@ from collections import deque
 
 import numpy as np
 
-from zip_pipeline.compression.deflate_set import DeflateSet
-from zip_pipeline.compression.selected_set import SelectedSet
-from zip_pipeline.compression.zstd_set import ZstdSet
+from zip_pipeline.compression.sets import DeflateSet, SelectedSet, ZstdSet
 from zip_pipeline.selection.candidates import Measured
 from zip_pipeline.selection.config import SelectionConfig
 

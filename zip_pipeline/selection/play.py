@@ -7,18 +7,17 @@ import numpy as np
 
 from zip_pipeline.selection.budget import Budget
 from zip_pipeline.selection.candidates import Measured
-from zip_pipeline.selection.checkpoint import NOWHERE, Checkpoint
 from zip_pipeline.selection.config import SelectionConfig
-from zip_pipeline.selection.engines import engine_for
 from zip_pipeline.selection.estimate import (
     PILOT_SECONDS,
     RemainingTime,
     estimate_long_range,
     estimate_zip,
 )
-from zip_pipeline.selection.progress import Progress, Run
 from zip_pipeline.selection.rounds import run_rounds
-from zip_pipeline.selection.strategies.ordered import fill_in_order, random_order
+from zip_pipeline.selection.run import NOWHERE, Checkpoint, Progress, Run
+from zip_pipeline.selection.strategies.random import fill_in_order, random_order
+from zip_pipeline.selection.strategies.registry import engine_for
 
 ProgressHook = Callable[[Progress], None]
 

@@ -8,21 +8,17 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from zip_pipeline.compression.deflate_processes import DeflateMeasurer
-from zip_pipeline.compression.deflate_set import Framing
-from zip_pipeline.compression.indexed_set import IndexedSet
-from zip_pipeline.compression.selected_set import worker_count
-from zip_pipeline.compression.text_file import TemporaryTexts, TextFile
+from zip_pipeline.compression.deflate_pool import DeflateMeasurer
+from zip_pipeline.compression.sets import Framing, IndexedSet, worker_count
+from zip_pipeline.compression.texts import TemporaryTexts, TextFile
 from zip_pipeline.samples import Stage
 from zip_pipeline.selection.budget import Indices
 from zip_pipeline.selection.candidates import picked_tokens
-from zip_pipeline.selection.checkpoint import Checkpoint
 from zip_pipeline.selection.config import SelectionConfig
-from zip_pipeline.selection.ledger import build_ledger
-from zip_pipeline.selection.manifest import build_manifest, measure_ratios
-from zip_pipeline.selection.ordering import Ordering, reference_ordering
+from zip_pipeline.selection.ledger import build_ledger, build_manifest, measure_ratios
 from zip_pipeline.selection.play import ProgressHook
-from zip_pipeline.selection.progress import Fate, Progress, Run
+from zip_pipeline.selection.rounds import Ordering, reference_ordering
+from zip_pipeline.selection.run import Checkpoint, Fate, Progress, Run
 from zip_pipeline.selection.select import Selection
 
 # What the published code writes over the ratio of a sample that is out of the running.

@@ -1,5 +1,6 @@
 """The rounds that zip and long-range ZIP share: global, coarse local, fine local."""
 
+import importlib.util
 from collections.abc import Callable, Iterator
 from typing import Any, Protocol
 
@@ -7,8 +8,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zip_pipeline.selection.budget import Budget, Fit, Indices
-from zip_pipeline.selection.ordering import lowest_index_first
-from zip_pipeline.selection.progress import Fate, Run
+from zip_pipeline.selection.run import Fate, Run
+
+
+class Ordering(Protocol):
+    """Chooses the lowest values; the rule for ties is the implementation's own."""
+
+    def __call__(self, values: NDArray[np.floating[Any]], k: int) -> Indices:
+        """Return the positions of the ``k`` lowest values, lowest first."""
+
+
+def lowest_index_first(values: NDArray[np.floating[Any]], k: int) -> Indices:
+    """Return the positions of the ``k`` lowest values, lowest first; ties: lowest position."""
+    if k < len(values):
+        # Only what is at most the k-th lowest value can be among the k: sort no more than that.
+        limit = np.partition(values, k - 1)[k - 1]
+        (positions,) = np.nonzero(values <= limit)
+        return positions[np.argsort(values[positions], kind="stable")][:k]
+    return np.argsort(values, kind="stable")
+
+
+def _torch_topk(values: NDArray[np.floating[Any]], k: int) -> Indices:
+    import torch
+
+    _, positions = torch.topk(torch.from_numpy(values), k=min(k, len(values)), largest=False)
+    result: Indices = positions.numpy()
+    return result
+
+
+def reference_ordering() -> Ordering:
+    """Return the published implementation's order: ``torch.topk``, lowest index without torch.
+
+    Deviation: without torch, ties go to the lowest index, which torch does not promise.
+    """
+    return _torch_topk if importlib.util.find_spec("torch") else lowest_index_first
+
 
 Offer = Callable[[int], bool]
 

@@ -8,18 +8,18 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from zip_pipeline.compression.selected_set import worker_count
+from zip_pipeline.compression.sets import worker_count
 from zip_pipeline.compression.state import texts_of
-from zip_pipeline.compression.text_file import TemporaryTexts
+from zip_pipeline.compression.texts import TemporaryTexts
+from zip_pipeline.errors import UserError
 from zip_pipeline.samples import Stage
 from zip_pipeline.selection.candidates import Candidates, measure, picked_tokens
-from zip_pipeline.selection.checkpoint import Checkpoint
 from zip_pipeline.selection.config import SelectionConfig
-from zip_pipeline.selection.ledger import build_ledger
-from zip_pipeline.selection.manifest import build_manifest, measure_ratios
+from zip_pipeline.selection.ledger import build_ledger, build_manifest, measure_ratios
 from zip_pipeline.selection.play import ProgressHook, play, used_budget
-from zip_pipeline.selection.ray_cluster import ray_runner
-from zip_pipeline.selection.sharded import play_sharded, run_here
+from zip_pipeline.selection.ray import ray_runner
+from zip_pipeline.selection.run import Checkpoint
+from zip_pipeline.selection.shards import play_sharded, run_here
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def select(
         counts: rows read, quarantined, duplicate and held out, for the manifest.
 
     Raises:
-        ValueError: ``state`` does not cover every sample.
+        UserError: ``state`` does not cover every sample.
     """
     parts = [texts_of(samples, stage)]
     aligned = None if state is None else _aligned(state, samples)
@@ -188,7 +188,7 @@ def _aligned(state: pl.DataFrame, samples: pl.DataFrame) -> pl.DataFrame:
     aligned = ids.join(unique, on="sample_id", how="left", maintain_order="left")
     num_missing = aligned["num_bytes"].null_count()
     if num_missing:
-        raise ValueError(
+        raise UserError(
             f"compression state: {num_missing} of {len(samples)} samples have none; "
             "materialise compression_state for all batches of the pool"
         )

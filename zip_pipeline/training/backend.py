@@ -7,7 +7,8 @@ from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
-from zip_pipeline.storage import fingerprint
+from zip_pipeline.errors import UserError
+from zip_pipeline.files import fingerprint
 from zip_pipeline.training.presets import Preset
 
 _LIBRARIES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "tokenizers")
@@ -36,7 +37,7 @@ def choose_backend(preset: Preset) -> Backend:
     """Return bfloat16 on a GPU that has it, float32 on a CPU, and the attention to use.
 
     Raises:
-        ValueError: the preset asks for FlashAttention where there is none.
+        UserError: the preset asks for FlashAttention where there is none.
     """
     import torch
 
@@ -46,7 +47,7 @@ def choose_backend(preset: Preset) -> Backend:
     if attention == "auto":
         attention = "flash_attention_2" if flash else "sdpa"
     if attention == "flash_attention_2" and not flash:
-        raise ValueError(
+        raise UserError(
             "preset: attention is 'flash_attention_2', which needs a CUDA GPU and the package "
             "flash-attn. Install it, or set attention to 'sdpa'"
         )

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from zip_pipeline.chat_models import encode
 from zip_pipeline.compression.tokens import SHIPPED_TOKENIZERS
-from zip_pipeline.locks import locked
+from zip_pipeline.files import fingerprint, locked, write_json
 from zip_pipeline.samples import Sample
-from zip_pipeline.storage import fingerprint, write_json
 from zip_pipeline.training.backend import json_fingerprint
 from zip_pipeline.training.templates import TEMPLATES, apply_template
 

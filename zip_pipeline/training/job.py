@@ -1,13 +1,19 @@
 """What a training process is told: one JSON file."""
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from zip_pipeline.errors import UserError
+from zip_pipeline.files import write_json
 from zip_pipeline.samples import STAGES, Stage
 from zip_pipeline.training.presets import Preset, load_preset, preset_from
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 _PATHS = ("subset", "output", "cache")
 _KEYS = ("stage", *_PATHS, "preset", "overrides", "num_devices", "sft_model")
@@ -53,21 +59,21 @@ def job_from(values: Mapping[str, Any]) -> Job:
             ``overrides`` are settings that replace the preset's.
 
     Raises:
-        ValueError: a field is missing, unknown or out of range.
+        UserError: a field is missing, unknown or out of range.
     """
     unknown = [key for key in values if key not in _KEYS]
     missing = [key for key in ("stage", *_PATHS, "preset") if key not in values]
     if unknown or missing:
         fault = f"unknown field {unknown[0]!r}" if unknown else f"field {missing[0]!r} is missing"
-        raise ValueError(f"job: {fault}; the fields are {', '.join(_KEYS)}. Correct the file")
+        raise UserError(f"job: {fault}; the fields are {', '.join(_KEYS)}. Correct the file")
     if values["stage"] not in STAGES:
-        raise ValueError(f"job: stage is {values['stage']!r}; allowed are {', '.join(STAGES)}")
+        raise UserError(f"job: stage is {values['stage']!r}; allowed are {', '.join(STAGES)}")
     num_devices = values.get("num_devices", 1)
     if not isinstance(num_devices, int) or num_devices < 1:
-        raise ValueError(f"job: num_devices is {num_devices!r}; it must be 1 or more")
+        raise UserError(f"job: num_devices is {num_devices!r}; it must be 1 or more")
     preset, overrides = values["preset"], values.get("overrides")
     if not isinstance(preset, str | Mapping):
-        raise ValueError(f"job: preset is {preset!r}; it must be a name, a file or settings")
+        raise UserError(f"job: preset is {preset!r}; it must be a name, a file or settings")
     return Job(
         stage=values["stage"],
         **{name: Path(values[name]) for name in _PATHS},
@@ -83,12 +89,51 @@ def read_job(path: Path) -> Job:
     """Return the job of a JSON file.
 
     Raises:
-        ValueError: the file is missing, no JSON object, or no job.
+        UserError: the file is missing, no JSON object, or no job.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path}: cannot read the job ({error}). Give a JSON file") from error
+        raise UserError(f"{path}: cannot read the job ({error}). Give a JSON file") from error
     if not isinstance(values, dict):
-        raise ValueError(f"{path}: a job is a JSON object; got {type(values).__name__}")
+        raise UserError(f"{path}: a job is a JSON object; got {type(values).__name__}")
     return job_from(values)
+
+
+def publish(trainer: "Trainer", output: Path, record: dict[str, Any]) -> None:
+    """Put the model folder and then training.json in place; drop the checkpoints.
+
+    The folder holds safetensors, configuration and tokenizer, and no pickles; adapters are
+    merged into the weights.
+    """
+    temporary, model = output / ".tmp-model", output / "model"
+    is_first = trainer.is_world_process_zero()
+    if is_first:
+        shutil.rmtree(temporary, ignore_errors=True)
+    unwrapped: Any = trainer.accelerator.unwrap_model(trainer.model)
+    if not hasattr(unwrapped, "merge_and_unload"):
+        trainer.save_model(str(temporary))
+    elif is_first:
+        unwrapped.merge_and_unload().save_pretrained(temporary)
+        assert trainer.processing_class is not None
+        trainer.processing_class.save_pretrained(temporary)
+    if is_first:
+        for pickled in temporary.glob("*.bin"):
+            pickled.unlink()
+        (output / "training.json").unlink(missing_ok=True)
+        shutil.rmtree(model, ignore_errors=True)
+        temporary.rename(model)
+        write_json(output / "training.json", record)
+        shutil.rmtree(output / "checkpoints", ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
+
+
+def finished_training(output: Path, fingerprint: str | None = None) -> dict[str, Any] | None:
+    """Return training.json where the model is complete (and of that fingerprint), else None."""
+    try:
+        record = json.loads((output / "training.json").read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError):
+        return None
+    is_same = fingerprint is None or record.get("fingerprint") == fingerprint
+    is_there = (output / "model" / "config.json").is_file()
+    return record if is_same and is_there and isinstance(record, dict) else None

@@ -9,12 +9,18 @@ from pathlib import Path
 from typing import Any
 
 from zip_pipeline.chat_models import prepare_environment
+from zip_pipeline.errors import UserError
+from zip_pipeline.training.arguments import BatchPlan, batch_plan
 from zip_pipeline.training.base_model import BaseModelSettings, tiny_tokenizer
-from zip_pipeline.training.batches import BatchPlan, batch_plan
-from zip_pipeline.training.interleave import interleave
 from zip_pipeline.training.job import Job
 from zip_pipeline.training.presets import Architecture, Preset
-from zip_pipeline.training.rows import RowCounts, answer_rows, conversation_rows, read_subset
+from zip_pipeline.training.rows import (
+    RowCounts,
+    answer_rows,
+    conversation_rows,
+    interleave,
+    read_subset,
+)
 from zip_pipeline.training.templates import apply_template, templated_tokenizer
 
 DEVICE_FLOPS = 989e12
@@ -73,11 +79,11 @@ def training_plan(
         utilisation: share of the peak that is reached, above 0 and up to 1.
 
     Raises:
-        ValueError: the subset cannot be read, the batch cannot be split over the devices, or
+        UserError: the subset cannot be read, the batch cannot be split over the devices, or
             nothing is known of the model's size.
     """
     if not 0 < utilisation <= 1 or device_flops <= 0:
-        raise ValueError(
+        raise UserError(
             f"utilisation is {utilisation} and device_flops {device_flops}; allowed are above 0 "
             "to 1 and above 0"
         )
@@ -118,7 +124,7 @@ def architecture(preset: Preset) -> Architecture:
     """Return the size of the preset's model: from its folder, or as the preset states it.
 
     Raises:
-        ValueError: neither is there.
+        UserError: neither is there.
     """
     if preset.model == "tiny":
         tiny = BaseModelSettings()
@@ -128,7 +134,7 @@ def architecture(preset: Preset) -> Architecture:
         return llama_size(json.loads(config.read_text(encoding="utf-8")))
     if preset.architecture is not None:
         return preset.architecture
-    raise ValueError(
+    raise UserError(
         f"preset: nothing is known of the size of {preset.model}. Give a local folder as the "
         "model, or add a section [architecture] to the preset"
     )
@@ -164,7 +170,7 @@ def _row_lengths(job: Job, batch: BatchPlan) -> tuple[RowCounts, list[int], bool
                 preset.model, preset.revision, preset.template, local_only=True
             )
         )
-    except ValueError:
+    except UserError:
         # Its tokens are shorter than a large model's: an estimate on the high side.
         tokenizer, estimated = tiny_tokenizer(), True
         apply_template(tokenizer, "tiny")

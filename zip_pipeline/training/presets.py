@@ -6,6 +6,8 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from zip_pipeline.errors import UserError
+
 FOLDER = Path(__file__).parent / "presets"
 TEMPLATE_NAMES = ("tiny", "vicuna", "llama-3")
 ATTENTIONS = ("auto", "sdpa", "eager", "flash_attention_2")
@@ -15,7 +17,7 @@ _Section = TypeVar("_Section")
 
 def _require(holds: bool, name: str, value: object, allowed: str) -> None:
     if not holds:
-        raise ValueError(f"preset: {name} is {value!r}; allowed is {allowed}. Correct the setting")
+        raise UserError(f"preset: {name} is {value!r}; allowed is {allowed}. Correct the setting")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,18 +165,18 @@ def load_preset(name: str, overrides: Mapping[str, Any] | None = None) -> Preset
         overrides: settings by name, those of a section by ``section.name`` or as a dictionary.
 
     Raises:
-        ValueError: there is no such preset, or a setting is unknown, missing or out of range.
+        UserError: there is no such preset, or a setting is unknown, missing or out of range.
     """
     path = FOLDER / f"{name}.toml" if name in preset_names() else Path(name)
     if not path.is_file():
-        raise ValueError(
+        raise UserError(
             f"preset: got {name!r}; allowed are {', '.join(preset_names())} and the path of a TOML "
             "file. Check the spelling"
         )
     try:
         values = tomllib.loads(path.read_text(encoding="utf-8"))
     except tomllib.TOMLDecodeError as error:
-        raise ValueError(f"{path}: not TOML ({error}). Correct the file") from error
+        raise UserError(f"{path}: not TOML ({error}). Correct the file") from error
     return preset_from({"name": path.stem, **values}, overrides)
 
 
@@ -186,7 +188,7 @@ def preset_from(values: Mapping[str, Any], overrides: Mapping[str, Any] | None =
         overrides: settings that replace them, as :func:`load_preset` takes them.
 
     Raises:
-        ValueError: a setting is unknown, missing or out of range.
+        UserError: a setting is unknown, missing or out of range.
     """
     sections = {
         "sft": Stage,
@@ -199,7 +201,7 @@ def preset_from(values: Mapping[str, Any], overrides: Mapping[str, Any] | None =
     for name, kind in sections.items():
         if built.get(name) is not None:
             if not isinstance(built[name], Mapping):
-                raise ValueError(f"preset: {name} is {built[name]!r}; it must be a section")
+                raise UserError(f"preset: {name} is {built[name]!r}; it must be a section")
             built[name] = _build(kind, built[name], f"{name}.")
     return _build(Preset, built)
 
@@ -218,13 +220,13 @@ def _build(kind: type[_Section], values: Mapping[str, Any], prefix: str = "") ->
     known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
     unknown = [name for name in values if name not in known]
     if unknown:
-        raise ValueError(
+        raise UserError(
             f"preset: unknown setting {prefix}{unknown[0]}; allowed are "
             f"{', '.join(prefix + name for name in known)}. Check the spelling"
         )
     missing = [n for n, f in known.items() if f.default is MISSING and n not in values]
     if missing:
-        raise ValueError(f"preset: the setting {prefix}{missing[0]} is missing. Add it")
+        raise UserError(f"preset: the setting {prefix}{missing[0]} is missing. Add it")
     for name, value in values.items():
         _check_type(f"{prefix}{name}", value, known[name].type)
     return kind(**values)
@@ -243,4 +245,4 @@ def _check_type(name: str, value: object, wanted: object) -> None:
     is_wrong_bool = isinstance(value, bool) and wanted is not bool
     if allowed and (not isinstance(value, allowed) or is_wrong_bool):
         kind = getattr(wanted, "__name__", wanted)
-        raise ValueError(f"preset: {name} is {value!r}; it must be of type {kind}. Correct it")
+        raise UserError(f"preset: {name} is {value!r}; it must be of type {kind}. Correct it")

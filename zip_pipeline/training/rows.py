@@ -1,5 +1,6 @@
 """The rows that a trainer sees, from a subset file; nothing is cut or dropped uncounted."""
 
+import random
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 import polars as pl
 
 from zip_pipeline.chat_models import Encoded, Message, encode, messages, special_tokens
+from zip_pipeline.errors import UserError
 from zip_pipeline.samples import Stage, Turn
 
 if TYPE_CHECKING:
@@ -69,22 +71,22 @@ def read_subset(path: Path, stage: Stage) -> pl.DataFrame:
     """Return the samples of a subset file ordered by sample_id, whatever order picked them.
 
     Raises:
-        ValueError: there is no such file, it is no Parquet file or a damaged one, it is empty, or
+        UserError: there is no such file, it is no Parquet file or a damaged one, it is empty, or
             it belongs to the other stage.
     """
     if not path.is_file():
-        raise ValueError(f"subset: {path} does not exist. Give the subset.parquet of a version")
+        raise UserError(f"subset: {path} does not exist. Give the subset.parquet of a version")
     try:
         subset = _read_columns(path, stage)
     # Polars panics on some damaged files, and that is no Exception.
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         reason = str(error).strip().partition("\n")[0]
-        raise ValueError(
+        raise UserError(
             f"{path}: cannot be read as Parquet ({reason}). Give the subset.parquet of a version; "
             "if it is one, it is damaged: select again"
         ) from error
     if subset.is_empty():
-        raise ValueError(f"{path}: the subset has no rows. Select a larger budget")
+        raise UserError(f"{path}: the subset has no rows. Select a larger budget")
     return subset
 
 
@@ -94,7 +96,7 @@ def _read_columns(path: Path, stage: Stage) -> pl.DataFrame:
     known = table.collect_schema()
     missing = [name for name in wanted if name not in known]
     if missing:
-        raise ValueError(
+        raise UserError(
             f"{path}: the column {missing[0]} is missing, so this is no subset of the {stage} "
             "stage. Give the subset of that stage"
         )
@@ -124,7 +126,7 @@ def conversation_rows(
         max_length: tokens at which a row is cut.
 
     Raises:
-        ValueError: nothing is left to learn in any row.
+        UserError: nothing is left to learn in any row.
     """
     if stage == "sft":
         encoded = encode(tokenizer, _turns(subset["turns"]))
@@ -178,7 +180,7 @@ def answer_rows(
         max_length: tokens at which prompt and answer are cut.
 
     Raises:
-        ValueError: nothing is left to learn in any row.
+        UserError: nothing is left to learn in any row.
     """
     prompts = _turns(subset["prompt"])
     num_prompt = [len(e.input_ids) for e in encode(tokenizer, prompts, open_answer=True)]
@@ -219,7 +221,64 @@ def _answers(
 
 def _require_rows(counts: RowCounts, max_length: int) -> None:
     if counts.num_rows == 0:
-        raise ValueError(
+        raise UserError(
             f"max_length: at {max_length} tokens none of the {counts.num_samples} samples leaves "
             "anything to learn. Raise max_length, or select samples in which the assistant speaks"
         )
+
+
+def interleave(desirable: Sequence[bool], window: int, seed: int) -> list[int]:
+    """Return an order of the rows in which every window of consecutive rows has both labels.
+
+    The trainer takes rows in the order given and estimates its KL term inside windows of the
+    per-device batch. Each window gets its share of both labels; inside a window, and over all
+    windows, rows of one label come in random order, so that the two answers to a prompt seldom
+    meet. A last window of a single row is left out, for it has no other answer to compare with.
+
+    Args:
+        desirable: the label of each row.
+        window: rows that one device takes at once, 2 or more.
+        seed: of the shuffling.
+
+    Returns:
+        Positions of rows, each at most once.
+
+    Raises:
+        UserError: one label is too rare to be in every window, or the window is below 2.
+    """
+    if window < 2:
+        raise UserError(f"per_device_batch_size: KTO needs 2 or more rows at once; got {window}")
+    rng = random.Random(seed)
+    by_label = {
+        label: [place for place, has in enumerate(desirable) if has == label]
+        for label in (True, False)
+    }
+    for places in by_label.values():
+        rng.shuffle(places)
+    if len(desirable) % window == 1:
+        max(by_label.values(), key=len).pop()
+    num_windows = -(-sum(map(len, by_label.values())) // window)
+    rarer = min(map(len, by_label.values()))
+    if rarer < num_windows or num_windows == 0:
+        raise UserError(
+            f"preference rows: {rarer} rows have the rarer label, but {num_windows} batches need "
+            "one each. Select more pairs, or raise per_device_batch_size"
+        )
+    order: list[int] = []
+    for windows_left in range(num_windows, 0, -1):
+        left = {label: len(places) for label, places in by_label.items()}
+        size = min(window, sum(left.values()))
+        num_desirable = _share(left, size, windows_left)
+        chosen = [by_label[True].pop() for _ in range(num_desirable)]
+        chosen += [by_label[False].pop() for _ in range(size - num_desirable)]
+        rng.shuffle(chosen)
+        order += chosen
+    return order
+
+
+def _share(left: dict[bool, int], size: int, windows_left: int) -> int:
+    """Return how many desirable rows a window takes, so that all later ones can have both."""
+    fair = round(size * left[True] / sum(left.values()))
+    most = min(size - 1, left[True] - (windows_left - 1))
+    least = max(1, size - (left[False] - (windows_left - 1)))
+    return min(max(fair, least), most)

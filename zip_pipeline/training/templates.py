@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zip_pipeline.chat_models import load_tokenizer
+from zip_pipeline.errors import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -38,13 +39,13 @@ def apply_template(tokenizer: "PreTrainedTokenizerBase", name: str) -> None:
     """Give a tokenizer the chat template of that name and the special tokens that it needs.
 
     Raises:
-        ValueError: the tokenizer lacks one of the tokens.
+        UserError: the tokenizer lacks one of the tokens.
     """
     template = TEMPLATES[name]
     vocabulary = tokenizer.get_vocab()
     for token in (template.end_token, template.pad_token):
         if token not in vocabulary:
-            raise ValueError(
+            raise UserError(
                 f"template: {name} needs the token {token}, which the model's tokenizer lacks. "
                 f"Choose the template of the model; there are {', '.join(TEMPLATES)}"
             )
@@ -65,7 +66,7 @@ def templated_tokenizer(
         local_only: ask no hub.
 
     Raises:
-        ValueError: there is no such model, or its tokenizer lacks a token of the template.
+        UserError: there is no such model, or its tokenizer lacks a token of the template.
     """
     tokenizer = load_tokenizer(source, revision, local_only=local_only)
     apply_template(tokenizer, template)

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from zip_pipeline.freed_memory import return_freed_memory
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.process import return_freed_memory
 from zip_pipeline.selection.config import SelectionConfig
-from zip_pipeline.storage import DataRoot
 from zip_pipeline_tests.benchmarks.bench_ingestion import build
 from zip_pipeline_tests.benchmarks.grown_pool import grow
 from zip_pipeline_tests.benchmarks.machine import cpu_seconds, report

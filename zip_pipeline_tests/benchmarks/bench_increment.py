@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from zip_pipeline.pool.ingest import ingest, write_batch
-from zip_pipeline.pool.states import write_state
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.ingest.ingest import ingest, write_batch
+from zip_pipeline.pool.batches import write_state
 from zip_pipeline.selection.config import SelectionConfig
-from zip_pipeline.storage import DataRoot
 from zip_pipeline_tests.benchmarks.bench_growth import BUDGET_BYTES
 from zip_pipeline_tests.benchmarks.bench_ingestion import build
 from zip_pipeline_tests.benchmarks.grown_pool import varied_records

@@ -4,11 +4,11 @@ import tempfile
 import time
 from pathlib import Path
 
-from zip_pipeline.pool.assemble import assemble_pool
-from zip_pipeline.pool.ingest import ingest, write_batch
-from zip_pipeline.pool.states import write_state
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.ingest.ingest import ingest, write_batch
+from zip_pipeline.pool.batches import write_state
+from zip_pipeline.pool.pool import assemble_pool
 from zip_pipeline.samples import STAGES, Stage
-from zip_pipeline.storage import DataRoot
 from zip_pipeline_tests.benchmarks.machine import pools_folder, report
 
 

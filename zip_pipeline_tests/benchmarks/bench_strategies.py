@@ -4,8 +4,8 @@ import lzma
 import zlib
 from collections.abc import Iterable
 
-from zip_pipeline.compression.selected_set import worker_count
-from zip_pipeline.pool.selection_pool import SelectionPool
+from zip_pipeline.compression.sets import worker_count
+from zip_pipeline.pool.pool import SelectionPool
 from zip_pipeline.samples import contents_text
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.play import play

@@ -19,18 +19,19 @@ from pathlib import Path
 import polars as pl
 
 from zip_pipeline.chat_models import encode, prepare_environment
+from zip_pipeline.data_root import DataRoot
 from zip_pipeline.evaluation.held_out import held_out_loss
-from zip_pipeline.pool.assemble import assemble_pool
+from zip_pipeline.files import write_json, write_table
+from zip_pipeline.pool.batches import read_state
 from zip_pipeline.pool.held_out import HeldOutSettings, is_held_out
-from zip_pipeline.pool.states import read_state
+from zip_pipeline.pool.pool import assemble_pool
 from zip_pipeline.samples import Turn
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.select import select
-from zip_pipeline.storage import DataRoot, write_json, write_table
 from zip_pipeline.training.base_model import base_model, tiny_tokenizer
 from zip_pipeline.training.job import job_from
-from zip_pipeline.training.loss_probe import probe_loss
-from zip_pipeline.training.sft import train_sft
+from zip_pipeline.training.trainers.probe import probe_loss
+from zip_pipeline.training.trainers.sft import train_sft
 from zip_pipeline_tests.benchmarks.bench_ingestion import build
 from zip_pipeline_tests.benchmarks.machine import report
 

@@ -10,10 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from zip_pipeline.chat_models import prepare_environment
-from zip_pipeline.training.arguments import common_arguments
+from zip_pipeline.training.arguments import BatchPlan, batch_plan, common_arguments
 from zip_pipeline.training.backend import Backend, choose_backend
 from zip_pipeline.training.base_model import tiny_tokenizer
-from zip_pipeline.training.batches import BatchPlan, batch_plan
 from zip_pipeline.training.plan import (
     DEVICE_FLOPS,
     architecture,
@@ -23,7 +22,7 @@ from zip_pipeline.training.plan import (
 )
 from zip_pipeline.training.presets import Preset, load_preset
 from zip_pipeline.training.rows import IGNORED
-from zip_pipeline.training.sft import row_settings
+from zip_pipeline.training.trainers.sft import row_settings
 from zip_pipeline_tests.benchmarks.machine import report
 
 MISTRAL_7B = {

@@ -14,8 +14,8 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from zip_pipeline.entropy_law.versions_table import read_versions
-from zip_pipeline.storage import DataRoot
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.entropy_law.table import read_versions
 from zip_pipeline_tests.benchmarks.machine import report
 
 SEEDS = (11, 12, 13, 14, 15)
@@ -45,7 +45,7 @@ def measured_again(folder: Path, version: int) -> float:
     again = folder / f"again-{version}"
     job = json.loads(job_file.read_text()) | {"output": str(again)}
     (folder / "job.json").write_text(json.dumps(job))
-    command = [sys.executable, "-m", "zip_pipeline.training.loss_probe", "--config", "job.json"]
+    command = [sys.executable, "-m", "zip_pipeline.training.trainers.probe", "--config", "job.json"]
     subprocess.run(command, cwd=folder, check=True, stdout=subprocess.DEVNULL)
     return float(json.loads((again / "probe" / "loss.json").read_text())["L"])
 

@@ -5,8 +5,8 @@ import zlib
 
 import numpy as np
 
-from zip_pipeline.compression.deflate_set import DeflateSet
-from zip_pipeline.compression.text_file import TemporaryTexts
+from zip_pipeline.compression.sets import DeflateSet
+from zip_pipeline.compression.texts import TemporaryTexts
 from zip_pipeline.selection.candidates import Candidates, measure
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.play import play

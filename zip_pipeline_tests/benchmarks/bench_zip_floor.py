@@ -13,9 +13,9 @@ from unittest.mock import patch
 
 import numpy as np
 
-from zip_pipeline.compression.deflate_processes import DeflateMeasurer
-from zip_pipeline.compression.selected_set import Indices, Ratios
-from zip_pipeline.compression.text_file import TextFile
+from zip_pipeline.compression.deflate_pool import DeflateMeasurer
+from zip_pipeline.compression.sets import Indices, Ratios
+from zip_pipeline.compression.texts import TextFile
 from zip_pipeline.selection.candidates import Measured
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.play import play

@@ -9,10 +9,15 @@ from collections.abc import Mapping
 import numpy as np
 import polars as pl
 
-from zip_pipeline.pool.batches import IngestResult, batch_fingerprint, read_batch, write_batch
-from zip_pipeline.pool.states import write_state
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.pool.batches import (
+    IngestResult,
+    batch_fingerprint,
+    read_batch,
+    write_batch,
+    write_state,
+)
 from zip_pipeline.samples import pool_schema
-from zip_pipeline.storage import DataRoot
 
 _WORD = re.compile(r"([A-Za-z]{4,})")
 _NUM_COMMON = 1000

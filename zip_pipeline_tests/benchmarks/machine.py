@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from zip_pipeline.selection.manifest import library_versions
+from zip_pipeline.selection.ledger import library_versions
 
 
 def pools_folder() -> Path:

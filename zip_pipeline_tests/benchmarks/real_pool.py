@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from zip_pipeline.pool.selection_pool import SelectionPool, open_selection_pool
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.pool.pool import SelectionPool, open_selection_pool
 from zip_pipeline.selection.candidates import Candidates, Measured, measure
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.select import Cluster, Selection, select_candidates
-from zip_pipeline.storage import DataRoot
 from zip_pipeline_tests.benchmarks.bench_ingestion import build
 
 

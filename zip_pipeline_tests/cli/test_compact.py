@@ -6,12 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from zip_pipeline.cli import root_summary
+from zip_pipeline.cli import summary
 from zip_pipeline.cli.console import ReadableConsole
-from zip_pipeline.pool.batches import read_batch
-from zip_pipeline.pool.ingest import ingest_drop
-from zip_pipeline.pool.states import write_state
-from zip_pipeline.storage import DataRoot
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.ingest.ingest import ingest_drop
+from zip_pipeline.pool.batches import read_batch, write_state
 from zip_pipeline_tests.cli.commands import call, call_badly, call_well
 from zip_pipeline_tests.cli.pools import sft_records, write_jsonl
 
@@ -33,7 +32,7 @@ def root(tmp_path: Path) -> DataRoot:
 
 def _summary(root: DataRoot) -> str:
     console = ReadableConsole(io.StringIO(), 160)
-    root_summary.show_data_root(console, root, {"sft": None, "preference": None})
+    summary.show_data_root(console, root, {"sft": None, "preference": None})
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 

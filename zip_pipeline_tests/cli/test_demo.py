@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from zip_pipeline.cli import demo_command
-from zip_pipeline.storage import DataRoot
+from zip_pipeline.cli import run
+from zip_pipeline.data_root import DataRoot
 from zip_pipeline_tests.cli.commands import call, call_badly, call_well
 
 
@@ -31,18 +31,18 @@ class FakeGraph:
 @pytest.fixture(autouse=True)
 def small_samples(monkeypatch: pytest.MonkeyPatch) -> None:
     """Write sample pools of a few rows."""
-    write = demo_command.write_sample_data
+    write = run.write_sample_data
 
     def small(folder: Path, *, seed: int, state: str) -> list[Path]:
         return write(folder, seed=seed, state=state, scale=0.02)
 
-    monkeypatch.setattr(demo_command, "write_sample_data", small)
+    monkeypatch.setattr(run, "write_sample_data", small)
 
 
 def fake_graph(monkeypatch: pytest.MonkeyPatch, *exit_codes: int) -> FakeGraph:
     """Put a fake in the place of the graph."""
     fake = FakeGraph(*exit_codes)
-    monkeypatch.setattr(demo_command, "run_graph", fake)
+    monkeypatch.setattr(run, "run_graph", fake)
     return fake
 
 

@@ -10,15 +10,15 @@ from pathlib import Path
 import pytest
 import typer
 
-from zip_pipeline.cli import graph_process
-from zip_pipeline.cli.graph_process import run_graph
+from zip_pipeline.cli import run
+from zip_pipeline.cli.run import run_graph
 from zip_pipeline.terminal_text import show_control_characters
 
 
 @pytest.fixture
 def graph(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return the file of a module that stands for the graph."""
-    monkeypatch.setattr(graph_process, "_GRAPH", "some_graph")
+    monkeypatch.setattr(run, "_GRAPH", "some_graph")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     return tmp_path / "some_graph.py"
 
@@ -99,7 +99,7 @@ def test_ctrl_c_ends_the_graph(
         "print(os.getpid(), flush=True)\n"
         "time.sleep(60)\n"
     )
-    monkeypatch.setattr(graph_process, "_SECONDS_TO_END", 3)
+    monkeypatch.setattr(run, "_SECONDS_TO_END", 3)
     with pytest.raises(typer.Exit) as ended:
         run_graph(tmp_path)
     assert ended.value.exit_code == 130

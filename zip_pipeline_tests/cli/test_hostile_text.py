@@ -16,14 +16,13 @@ import typer
 from click.testing import Result
 from typer.testing import CliRunner
 
-from zip_pipeline.cli import app, demo_command, graph_process
-from zip_pipeline.entropy_law.versions_table import upsert_version
-from zip_pipeline.pool.batches import read_batch
-from zip_pipeline.pool.ingest import ingest_drop
-from zip_pipeline.pool.states import write_state
+from zip_pipeline.cli import app, run
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.entropy_law.table import upsert_version
+from zip_pipeline.ingest.ingest import ingest_drop
+from zip_pipeline.pool.batches import read_batch, write_state
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.select import select
-from zip_pipeline.storage import DataRoot
 from zip_pipeline_tests.cli.pools import write_jsonl
 
 # Sets the clipboard, clears the screen, colours by a C1 control, turns the text round.
@@ -170,13 +169,13 @@ def _call(*arguments: str | Path) -> Result:
 @pytest.fixture(autouse=True)
 def small_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a process that repeats its arguments stand for the graph, on small sample pools."""
-    write = demo_command.write_sample_data
+    write = run.write_sample_data
 
     def small(folder: Path, *, seed: int, state: str) -> list[Path]:
         return write(folder, seed=seed, state=state, scale=0.02)
 
-    monkeypatch.setattr(demo_command, "write_sample_data", small)
-    monkeypatch.setattr(graph_process, "_GRAPH", "zip_pipeline_tests.cli.loud_graph")
+    monkeypatch.setattr(run, "write_sample_data", small)
+    monkeypatch.setattr(run, "_GRAPH", "zip_pipeline_tests.cli.loud_graph")
 
 
 @pytest.mark.parametrize("command", sorted(typer.main.get_command(app).commands))

@@ -4,9 +4,9 @@ import io
 from pathlib import Path
 
 from zip_pipeline.cli.console import ReadableConsole
-from zip_pipeline.cli.law_summary import show_law
-from zip_pipeline.entropy_law.versions_table import upsert_version
-from zip_pipeline.storage import DataRoot
+from zip_pipeline.cli.summary import show_law
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.entropy_law.table import upsert_version
 
 
 def shown(root: DataRoot) -> str:

@@ -6,16 +6,16 @@ import sys
 import pytest
 from rich.file_proxy import FileProxy
 
-from zip_pipeline.cli import progress
+from zip_pipeline.cli import console
 from zip_pipeline.cli.console import ReadableConsole
-from zip_pipeline.selection.progress import Progress
+from zip_pipeline.selection.run import Progress
 
 
 def _show(monkeypatch: pytest.MonkeyPatch, *, terminal: bool) -> str:
     stream = io.StringIO()
-    console = ReadableConsole(stream, 160, force_terminal=terminal)
-    monkeypatch.setattr(progress, "errors", lambda: console)
-    with progress.stage_progress() as bars:
+    terminal_console = ReadableConsole(stream, 160, force_terminal=terminal)
+    monkeypatch.setattr(console, "errors", lambda: terminal_console)
+    with console.stage_progress() as bars:
         bars.stage("Reading a.jsonl")
         bars.stage("Measuring 90 samples")
         for number in (4, 5):
@@ -33,9 +33,9 @@ def test_progress_tells_round_and_how_much_is_done(monkeypatch: pytest.MonkeyPat
 def test_progress_shows_names_as_they_are(monkeypatch: pytest.MonkeyPatch):
     """A name is no markup, and its control characters are readable, those of rich's kind too."""
     stream = io.StringIO()
-    console = ReadableConsole(stream, 160, force_terminal=True)
-    monkeypatch.setattr(progress, "errors", lambda: console)
-    with progress.stage_progress() as bars:
+    terminal_console = ReadableConsole(stream, 160, force_terminal=True)
+    monkeypatch.setattr(console, "errors", lambda: terminal_console)
+    with console.stage_progress() as bars:
         bars.stage("Reading [bold]\x1b]0;PWN\x07")
         # What others print meanwhile is not drawn by the bar, which would obey it.
         assert not isinstance(sys.stdout, FileProxy)
@@ -54,16 +54,16 @@ def test_a_long_selection_says_first_how_long_it_will_take(
 ):
     """Also where no bar is shown; a short one says nothing."""
     stream = io.StringIO()
-    console = ReadableConsole(stream, 160, force_terminal=terminal)
-    monkeypatch.setattr(progress, "errors", lambda: console)
-    with progress.stage_progress() as bars:
+    terminal_console = ReadableConsole(stream, 160, force_terminal=terminal)
+    monkeypatch.setattr(console, "errors", lambda: terminal_console)
+    with console.stage_progress() as bars:
         bars.stage("Measuring 90 samples")
         bars.show_round(
             Progress(0, 0, 0, 90, "samples", 0.0, remaining_seconds=240.0, is_estimate=True)
         )
     assert "Selecting: estimated time about 4 min" in stream.getvalue()
     stream.truncate(0)
-    with progress.stage_progress() as bars:
+    with console.stage_progress() as bars:
         bars.stage("Measuring 90 samples")
         bars.show_round(
             Progress(0, 0, 0, 90, "samples", 0.0, remaining_seconds=9.0, is_estimate=True)
@@ -74,9 +74,9 @@ def test_a_long_selection_says_first_how_long_it_will_take(
 def test_every_phase_starts_its_own_bar(monkeypatch: pytest.MonkeyPatch):
     """After the shards the merge counts from nothing up to its own budget."""
     stream = io.StringIO()
-    console = ReadableConsole(stream, 160, force_terminal=True)
-    monkeypatch.setattr(progress, "errors", lambda: console)
-    with progress.stage_progress() as bars:
+    terminal_console = ReadableConsole(stream, 160, force_terminal=True)
+    monkeypatch.setattr(console, "errors", lambda: terminal_console)
+    with console.stage_progress() as bars:
         bars.stage("Measuring 90 samples")
         bars.show_round(Progress(0, 50, 50, 60, "samples", 1.0, phase="3 shards"))
         bars.show_round(Progress(1, 10, 10, 30, "samples", 1.0, phase="Merging"))

@@ -2,7 +2,7 @@
 
 import pytest
 
-from zip_pipeline.cli.quota_option import parse_quota
+from zip_pipeline.cli.select import parse_quota
 from zip_pipeline.cli.summary import words_of_quotas
 
 

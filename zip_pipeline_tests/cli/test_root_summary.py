@@ -5,16 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from zip_pipeline.cli import root_summary
+from zip_pipeline.cli import summary
 from zip_pipeline.cli.console import ReadableConsole
-from zip_pipeline.pool.ingest import ingest_drop
-from zip_pipeline.storage import DataRoot
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.ingest.ingest import ingest_drop
 from zip_pipeline_tests.cli.pools import sft_records, write_jsonl
 
 
 def _summary(root: DataRoot) -> str:
     console = ReadableConsole(io.StringIO(), 160)
-    root_summary.show_data_root(console, root, {"sft": None, "preference": None})
+    summary.show_data_root(console, root, {"sft": None, "preference": None})
     assert isinstance(console.file, io.StringIO)
     return console.file.getvalue()
 
@@ -37,7 +37,7 @@ def test_summary_of_batches_without_versions(tmp_path: Path):
 
 def test_summary_shows_some_of_many_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Many batches are cut in the table but counted in the total."""
-    monkeypatch.setattr(root_summary, "_NUM_BATCHES", 2)
+    monkeypatch.setattr(summary, "_NUM_BATCHES", 2)
     root = DataRoot(tmp_path)
     root.raw("sft").mkdir(parents=True)
     for number in range(5):

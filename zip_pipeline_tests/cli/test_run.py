@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from zip_pipeline.cli import graph_process
-from zip_pipeline.storage import DataRoot
+from zip_pipeline.cli import run
+from zip_pipeline.data_root import DataRoot
 from zip_pipeline_tests.cli.commands import call, call_badly, call_well
 
 _PROJECT = Path(__file__).parents[2]
@@ -63,7 +63,7 @@ def test_run_passes_the_exit_code_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     """When the graph fails, so does the command, with a word about where to look."""
     (tmp_path / "raw" / "sft").mkdir(parents=True)
     (tmp_path / "raw" / "sft" / "a.jsonl").write_text("{}\n")
-    monkeypatch.setattr(graph_process, "_GRAPH", "zip_pipeline.no_such_module")
+    monkeypatch.setattr(run, "_GRAPH", "zip_pipeline.no_such_module")
     result = call("run", "--data-root", tmp_path)
     assert result.exit_code == 1
     assert "Error: the graph ended with exit code 1" in result.stderr

@@ -6,9 +6,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from zip_pipeline.cli.progress import StageProgress
-from zip_pipeline.locks import own_folder
-from zip_pipeline.selection.progress import Progress
+from zip_pipeline.cli.console import StageProgress
+from zip_pipeline.files import own_folder
+from zip_pipeline.selection.run import Progress
 from zip_pipeline_tests.cli.commands import call, call_well
 from zip_pipeline_tests.cli.pools import (
     preference_records,

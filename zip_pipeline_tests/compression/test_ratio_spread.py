@@ -5,8 +5,7 @@ import statistics
 
 import pytest
 
-from zip_pipeline.compression.codecs import compression_ratio
-from zip_pipeline.compression.ratio_spread import compression_ratio_spread
+from zip_pipeline.compression.codecs import compression_ratio, compression_ratio_spread
 
 
 def _texts(rng: random.Random, num_texts: int) -> list[str]:

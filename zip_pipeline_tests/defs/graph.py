@@ -7,12 +7,12 @@ from typing import Any
 
 import dagster as dg
 
+from zip_pipeline.data_root import DataRoot
 from zip_pipeline.defs.code_location import code_location
 from zip_pipeline.defs.jobs import RESELECTION, ingest_job_name
-from zip_pipeline.defs.partitions import partitions_name, zip_subset_key
+from zip_pipeline.defs.keys import partitions_name, zip_subset_key
 from zip_pipeline.defs.resources import DataRootResource, RayClusterResource
 from zip_pipeline.samples import Stage
-from zip_pipeline.storage import DataRoot
 
 QUIET: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 SMALL = {"budget_tokens": None, "budget_samples": 5, "k1": 20, "k2": 6, "k3": 3}

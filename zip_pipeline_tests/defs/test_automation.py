@@ -4,8 +4,14 @@ import dagster as dg
 import pytest
 
 from zip_pipeline.defs.code_location import code_location
-from zip_pipeline.defs.keys import ENTROPY_LAW, EVALUATION, RISK_CHECK, loss_probe_key, model_key
-from zip_pipeline.defs.partitions import zip_subset_key
+from zip_pipeline.defs.keys import (
+    ENTROPY_LAW,
+    EVALUATION,
+    RISK_CHECK,
+    loss_probe_key,
+    model_key,
+    zip_subset_key,
+)
 from zip_pipeline_tests.defs.graph import Graph
 
 SFT = model_key("sft")

@@ -8,13 +8,13 @@ import pytest
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest
 
-from zip_pipeline.defs.compacted_partitions import tidy_partitions
-from zip_pipeline.defs.configuration import default_selection
+from zip_pipeline.defs.compaction import tidy_partitions
 from zip_pipeline.defs.headless import run_graph
-from zip_pipeline.defs.subsets import current_version
+from zip_pipeline.defs.launchpad import default_selection
+from zip_pipeline.ingest.ingest import batch_metadata
 from zip_pipeline.pool.compaction import compact
-from zip_pipeline.pool.ingest import batch_metadata
 from zip_pipeline.stored_batches import is_compacted
+from zip_pipeline.workflow.versions import current_version
 from zip_pipeline_tests.defs.graph import (
     QUIET,
     SMALL,

@@ -2,8 +2,8 @@
 
 import json
 
-from zip_pipeline.defs.drop_cursor import DropCursor
-from zip_pipeline.defs.drops import Drops
+from zip_pipeline.defs.drops import DropCursor
+from zip_pipeline.ingest.drops import Drops
 
 
 def _look(cursor: DropCursor, **found: str) -> tuple[list[str], list[str]]:

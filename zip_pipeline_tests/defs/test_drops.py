@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from zip_pipeline.defs.drops import fingerprint_of, list_drops
+from zip_pipeline.ingest.drops import fingerprint_of, list_drops
 
 
 def _write(path: Path, text: str = "x") -> Path:
@@ -84,9 +84,7 @@ def test_list_drops_of_a_folder_that_cannot_be_read_is_an_error(
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "iterdir", refuse)
-    with pytest.raises(
-        ValueError, match=r": cannot be read \(Permission denied\); nothing"
-    ):
+    with pytest.raises(ValueError, match=r": cannot be read \(Permission denied\); nothing"):
         list_drops(tmp_path)
 
 

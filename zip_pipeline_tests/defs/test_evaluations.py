@@ -6,13 +6,13 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from zip_pipeline.defs import evaluations
-from zip_pipeline.defs.evaluations import NUM_VERSIONS, has_seen
+from zip_pipeline.defs import law
 from zip_pipeline.defs.jobs import EVALUATION_JOB
 from zip_pipeline.defs.keys import ENTROPY_LAW, EVALUATION
-from zip_pipeline.defs.subsets import write_version
-from zip_pipeline.entropy_law.versions_table import read_versions, upsert_version
+from zip_pipeline.entropy_law.table import read_versions, upsert_version
 from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.workflow.evaluations import NUM_VERSIONS, has_seen
+from zip_pipeline.workflow.versions import select_version
 from zip_pipeline_tests.defs.graph import QUIET, Graph, error_of, metadata_of
 from zip_pipeline_tests.defs.trained_roots import HELD_OUT, FakeEvaluation, ingested, trained
 
@@ -21,7 +21,7 @@ from zip_pipeline_tests.defs.trained_roots import HELD_OUT, FakeEvaluation, inge
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeEvaluation:
     """Put a fake in the place of the processes."""
     found = FakeEvaluation()
-    monkeypatch.setattr(evaluations, "run_modules", found)
+    monkeypatch.setattr(law, "run_modules", found)
     return found
 
 
@@ -36,7 +36,7 @@ def pool(graph: Graph) -> Graph:
 def version(graph: Graph, num_samples: int, *, is_trained: bool = True) -> int:
     """Write a version of sft; return its number."""
     config = SelectionConfig(budget_samples=num_samples, k1=20, k2=6, k3=3)
-    number = write_version(graph.root, "sft", config, print)
+    number = select_version(graph.root, "sft", config, print)
     if is_trained:
         trained(graph.root, "sft", number)
     return number

@@ -14,10 +14,9 @@ import dagster as dg
 import pytest
 
 from zip_pipeline.defs import headless
-from zip_pipeline.defs.headless import main, run_graph
-from zip_pipeline.defs.history import open_instance
-from zip_pipeline.locks import held_lock
-from zip_pipeline.pool import streams
+from zip_pipeline.defs.headless import main, open_instance, run_graph
+from zip_pipeline.files import held_lock
+from zip_pipeline.ingest import rows
 from zip_pipeline_tests.defs.graph import Graph, alpaca_rows, pair_rows
 
 ROOT = Path(__file__).parents[2]
@@ -140,7 +139,7 @@ def test_headless_tries_a_drop_again_that_could_not_be_read(
 ) -> None:
     """A passing fault fails its drop, not the others; the next run ingests it unchanged."""
     path = project.root.raw("sft") / "1.jsonl"
-    chunks = streams._plain_chunks
+    chunks = rows._plain_chunks
 
     def broken(file: BinaryIO) -> Iterator[bytes]:
         if file.name == str(path):
@@ -148,7 +147,7 @@ def test_headless_tries_a_drop_again_that_could_not_be_read(
         yield from chunks(file)
 
     with monkeypatch.context() as patch:
-        patch.setattr(streams, "_plain_chunks", broken)
+        patch.setattr(rows, "_plain_chunks", broken)
         assert main(["--data-root", str(folder / "data"), *SUBSETS]) == 1
     assert capsys.readouterr().err == (
         f"sft 1.jsonl: ValueError: {path}: cannot be read (Input/output error); nothing of it is "
@@ -190,7 +189,7 @@ def test_headless_fails_on_a_failed_error_check(
     def failed(*_: object) -> dg.AssetCheckResult:
         return dg.AssetCheckResult(passed=False, severity=severity, description="said so")
 
-    monkeypatch.setattr("zip_pipeline.defs.subset_checks._within_budget", failed)
+    monkeypatch.setattr("zip_pipeline.defs.stage._within_budget", failed)
     assert _failures(folder) == [
         "sft/zip_subset: check within_budget failed: said so",
         "preference/zip_subset: check within_budget failed: said so",
@@ -209,7 +208,7 @@ def test_headless_stops_at_an_interrupt(
         time.sleep(10)
 
     with monkeypatch.context() as patch:
-        patch.setattr("zip_pipeline.defs.ingestion.write_state", interrupted)
+        patch.setattr("zip_pipeline.defs.stage.write_state", interrupted)
         assert main(SUBSETS) == headless.INTERRUPTED == 130
     assert _counts(project) == [1, 0, 0, 0, 0, 0]
     assert main(SUBSETS) == 0

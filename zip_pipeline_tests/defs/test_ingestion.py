@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from zip_pipeline.pool.states import read_state
+from zip_pipeline.pool.batches import read_state
 from zip_pipeline_tests.defs.graph import (
     Graph,
     alpaca_rows,
@@ -90,7 +90,7 @@ def test_coverage_check_fails_when_the_state_misses_a_sample(
     """A state that lacks a sample fails the check as an error."""
     graph.drop("sft", "a.jsonl", alpaca_rows(5))
     monkeypatch.setattr(
-        "zip_pipeline.defs.ingestion.read_state",
+        "zip_pipeline.defs.stage.read_state",
         lambda root, stage, batch: read_state(root, stage, batch).tail(4),
     )
     (check,) = [

@@ -9,17 +9,17 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from zip_pipeline.defs import models, probes
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.defs import stage
 from zip_pipeline.defs.jobs import RESELECTION, TRAINING
 from zip_pipeline.defs.keys import RISK_CHECK, loss_probe_key, model_key
-from zip_pipeline.defs.models import model_asset
-from zip_pipeline.defs.probes import law_series, loss_probe_asset
-from zip_pipeline.defs.subsets import write_version
-from zip_pipeline.entropy_law.versions_table import read_versions, upsert_version
-from zip_pipeline.pool.ingest import ingest_drop
-from zip_pipeline.pool.states import write_state
+from zip_pipeline.defs.stage import loss_probe_asset, model_asset
+from zip_pipeline.entropy_law.table import read_versions, upsert_version
+from zip_pipeline.ingest.ingest import ingest_drop
+from zip_pipeline.pool.batches import write_state
 from zip_pipeline.selection.config import SelectionConfig
-from zip_pipeline.storage import DataRoot
+from zip_pipeline.workflow.verdicts import law_series
+from zip_pipeline.workflow.versions import select_version
 from zip_pipeline_tests.defs.graph import (
     QUIET,
     SMALL,
@@ -41,7 +41,7 @@ EARLIER = ((1.01, 1.02), (1.0, 1.0), (1.02, 0.99), (0.99, 1.01))
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeProbe:
     """Put a fake in the place of the probe's process."""
     found = FakeProbe()
-    monkeypatch.setattr(probes, "run_module", found)
+    monkeypatch.setattr(stage, "run_modules", found)
     return found
 
 
@@ -71,10 +71,10 @@ def measured_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ingest_drop(root, "sft", "a.jsonl")
     write_state(root, "sft", "a.jsonl")
     for number, (r, loss) in enumerate(EARLIER, start=1):
-        write_version(root, "sft", SelectionConfig(budget_samples=number, **ROUND), print)
+        select_version(root, "sft", SelectionConfig(budget_samples=number, **ROUND), print)
         row = {"stage": "sft", "version": number, "R": r, "L": loss, "verdict": "no_change"}
         upsert_version(root, row | {"series": SERIES})
-    write_version(root, "sft", SelectionConfig(budget_samples=30, **ROUND), print)
+    select_version(root, "sft", SelectionConfig(budget_samples=30, **ROUND), print)
     return root.path
 
 
@@ -175,7 +175,13 @@ def fake_training(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[dict[str
     """Put a fake in the place of training; return the jobs that it got."""
     jobs: list[dict[str, Any]] = []
 
-    def train(_: object, module: str, job: dict[str, Any], job_file: Path) -> None:
+    probe_process = stage.run_modules
+
+    def train(context: object, module: str, todo: dict[Path, dict[str, Any]]) -> None:
+        if module.endswith(".probe"):
+            probe_process(context, module, todo)
+            return
+        (job,) = todo.values()
         jobs.append({"module": module, **job})
         output = Path(job["output"])
         (output / "model").mkdir(parents=True, exist_ok=True)
@@ -197,7 +203,7 @@ def fake_training(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[dict[str
         }
         (output / "training.json").write_text(json.dumps(record))
 
-    monkeypatch.setattr(models, "run_module", train)
+    monkeypatch.setattr(stage, "run_modules", train)
     return lambda: jobs
 
 
@@ -314,7 +320,7 @@ def test_preference_training_starts_from_the_newest_sft_model(
     metadata_of(run(fifth, TRAINING, model_key("sft")), "sft", "model")
     metadata_of(run(fifth, TRAINING, model_key("preference")), "preference", "model")
     sft, preference = jobs()
-    assert sft["module"] == "zip_pipeline.training.sft"
+    assert sft["module"] == "zip_pipeline.training.trainers.sft"
     assert "sft_model" not in sft
-    assert preference["module"] == "zip_pipeline.training.kto"
+    assert preference["module"] == "zip_pipeline.training.trainers.kto"
     assert preference["sft_model"] == str(fifth.root.models("sft", 5) / "model")

@@ -9,7 +9,7 @@ import pytest
 from dagster._core.launcher.base import WorkerStatus
 
 from zip_pipeline.defs.run_launcher import LOCK_TAG, LocalRunLauncher
-from zip_pipeline.locks import held_lock, is_locked
+from zip_pipeline.files import held_lock, is_locked
 
 
 @dg.job

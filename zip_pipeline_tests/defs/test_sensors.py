@@ -6,7 +6,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from zip_pipeline.defs import drop_cursor, sensors
+from zip_pipeline.defs import drops
 from zip_pipeline.samples import Stage
 from zip_pipeline_tests.defs.graph import Graph, alpaca_rows, pair_rows
 
@@ -167,7 +167,7 @@ def test_sensor_asks_again_for_a_drop_whose_run_failed(
     graph: Graph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While nothing changes it asks three times more; a run that goes well ends that."""
-    monkeypatch.setattr(drop_cursor, "SECONDS_UNTIL_RETRY", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(drops, "SECONDS_UNTIL_RETRY", (0.0, 0.0, 0.0))
     graph.drop("sft", "bad.jsonl", alpaca_rows(2))
     graph.drop("sft", "good.jsonl", alpaca_rows(2, first=2))
     sidecar = graph.root.raw("sft") / "bad.jsonl.batch.toml"
@@ -192,7 +192,7 @@ def test_sensor_leaves_a_failed_drop_alone_that_is_ingested_or_was_stopped(
     graph: Graph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a person ingested otherwise or stopped is not asked for again; a run at work, later."""
-    monkeypatch.setattr(drop_cursor, "SECONDS_UNTIL_RETRY", (0.0, 0.0, 0.0))
+    monkeypatch.setattr(drops, "SECONDS_UNTIL_RETRY", (0.0, 0.0, 0.0))
     graph.drop("sft", "a.jsonl", alpaca_rows(2))
     ticks = Ticks(graph)
     assert [ticks.batches(), ticks.batches()] == [[], ["a.jsonl"]]
@@ -233,7 +233,7 @@ def test_sensor_spreads_many_drops_over_ticks(
     graph: Graph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A tick asks for a bounded number of drops; the next ticks ask for the rest, once each."""
-    monkeypatch.setattr(sensors, "MAX_DROPS_PER_TICK", 2)
+    monkeypatch.setattr(drops, "MAX_DROPS_PER_TICK", 2)
     names = [f"{letter}.jsonl" for letter in "abcde"]
     for name in names:
         graph.drop("sft", name, alpaca_rows(1))

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from zip_pipeline.defs.jobs import RESELECTION
-from zip_pipeline.storage import write_table
+from zip_pipeline.files import write_table
 from zip_pipeline_tests.defs.graph import QUIET, SMALL, Graph, alpaca_rows, checks_of
 
 

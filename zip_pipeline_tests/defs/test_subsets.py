@@ -10,15 +10,15 @@ from typing import Any
 import polars as pl
 import pytest
 
-from zip_pipeline.defs import subsets
+from zip_pipeline.data_root import SECONDS_PER_WEEK, DataRoot
 from zip_pipeline.defs.resources import RayClusterResource
-from zip_pipeline.defs.subsets import _ProgressLog, read_version, write_version
-from zip_pipeline.pool import stored_tables
-from zip_pipeline.pool.selection_pool import SelectionPool
+from zip_pipeline.pool import pool
+from zip_pipeline.pool.pool import SelectionPool
 from zip_pipeline.selection.config import SelectionConfig
-from zip_pipeline.selection.progress import Progress
+from zip_pipeline.selection.run import Progress
 from zip_pipeline.selection.select import Cluster
-from zip_pipeline.storage import SECONDS_PER_WEEK, DataRoot
+from zip_pipeline.workflow import versions
+from zip_pipeline.workflow.versions import _ProgressLog, read_version, select_version
 from zip_pipeline_tests.defs.graph import (
     SMALL,
     Graph,
@@ -123,10 +123,10 @@ def test_subset_of_an_empty_pool_fails_with_the_remedy(graph: Graph) -> None:
 
 
 MOMENTS = {
-    "before the pool is opened": (subsets, "remove_leftovers"),
-    "before a batch is linked": (stored_tables, "check_columns"),
-    "after a batch is linked": (stored_tables, "_link"),
-    "before the first round": (subsets, "select_candidates"),
+    "before the pool is opened": (versions, "remove_leftovers"),
+    "before a batch is linked": (pool, "check_columns"),
+    "after a batch is linked": (pool, "_link"),
+    "before the first round": (versions, "select_candidates"),
     "during the rounds": (_ProgressLog, "__call__"),
     "before the version is written": (SelectionPool, "picked_rows"),
 }
@@ -150,7 +150,7 @@ def test_pool_that_goes_while_it_is_selected_from_is_no_version(
     monkeypatch.setattr(place, name, remove_and_do)
     config = SelectionConfig(budget_samples=5, k1=20, k2=6, k3=3)
     with pytest.raises(ValueError, match=r"pool/sft.*'.*jsonl'"):
-        write_version(root, "sft", config, lambda _: None)
+        select_version(root, "sft", config, lambda _: None)
     assert not path.exists()
     assert root.versions("sft").numbers() == []
 
@@ -161,10 +161,10 @@ def test_data_that_goes_before_the_pool_is_opened_is_no_empty_version(
     """Without a trace of what was there, the error is that of an empty pool."""
     root = DataRoot(tmp_path)
     store_pool(root, "sft")
-    monkeypatch.setattr(subsets, "remove_leftovers", lambda root: shutil.rmtree(root.path))
+    monkeypatch.setattr(versions, "remove_leftovers", lambda root: shutil.rmtree(root.path))
     config = SelectionConfig(budget_samples=5, k1=20, k2=6, k3=3)
     with pytest.raises(ValueError, match="no batch of stage sft is ingested; drop a file there"):
-        write_version(root, "sft", config, lambda _: None)
+        select_version(root, "sft", config, lambda _: None)
 
 
 def test_a_drop_that_comes_meanwhile_is_in_the_next_version(
@@ -173,7 +173,7 @@ def test_a_drop_that_comes_meanwhile_is_in_the_next_version(
     """The version is one of the pool as it was opened, and tells so by its inputs."""
     root = DataRoot(tmp_path)
     store_pool(root, "sft")
-    before = subsets.pool_inputs(root, "sft")
+    before = versions.pool_inputs(root, "sft")
     picked_rows = SelectionPool.picked_rows
 
     def come_and_pick(*arguments: Any) -> pl.DataFrame:
@@ -183,12 +183,12 @@ def test_a_drop_that_comes_meanwhile_is_in_the_next_version(
 
     monkeypatch.setattr(SelectionPool, "picked_rows", come_and_pick)
     config = SelectionConfig(budget_samples=5, k1=20, k2=6, k3=3)
-    number = write_version(root, "sft", config, lambda _: None)
+    number = select_version(root, "sft", config, lambda _: None)
     version = read_version(root, "sft", number)
     assert version.manifest["inputs"] == before
     # 20 samples, and 4 that repeat one of another batch.
     assert version.ledger.height == 24
-    after = subsets.pool_inputs(root, "sft")
+    after = versions.pool_inputs(root, "sft")
     assert sorted(after) == sorted([*before, "late.jsonl"])
     assert after["d.jsonl"] != before["d.jsonl"]
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import polars as pl
 
-from zip_pipeline.pool.held_out_set import read_held_out
+from zip_pipeline.pool.held_out import read_held_out
 from zip_pipeline_tests.defs.graph import SMALL, Graph, alpaca_rows, error_of, metadata_of
 
 EVERYTHING = {**SMALL, "strategy": "random", "budget_samples": 1000}

@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from zip_pipeline.pool.ingest import ingest_drop
-from zip_pipeline.pool.states import write_state
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.ingest.ingest import ingest_drop
+from zip_pipeline.pool.batches import write_state
 from zip_pipeline.samples import Stage
-from zip_pipeline.storage import DataRoot
 from zip_pipeline_tests.defs.graph import alpaca_rows
 
 HELD_OUT = "[held_out]\nshare = 0.1\nmin_source_samples = 10\n"
@@ -66,9 +66,10 @@ class FakeProbe:
         self.num_steps = 3
         self.jobs: list[dict[str, Any]] = []
 
-    def __call__(self, _: object, module: str, job: dict[str, Any], job_file: Path) -> None:
+    def __call__(self, _: object, module: str, jobs: dict[Path, dict[str, Any]]) -> None:
         """Do what the process would do."""
-        assert module == "zip_pipeline.training.loss_probe"
+        assert module == "zip_pipeline.training.trainers.probe"
+        ((job_file, job),) = jobs.items()
         self.jobs.append(job)
         job_file.parent.mkdir(parents=True, exist_ok=True)
         job_file.write_text(json.dumps(job))

@@ -16,14 +16,13 @@ import numpy as np
 import polars as pl
 
 from zip_pipeline.cli.output_files import OutputFiles
-from zip_pipeline.pool.assemble import assemble_pool
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.ingest.ingest import ingest_drop
+from zip_pipeline.pool.batches import write_state
 from zip_pipeline.pool.compaction import compact
 from zip_pipeline.pool.held_out import HeldOutSettings, freeze_held_out
-from zip_pipeline.pool.ingest import ingest_drop
-from zip_pipeline.pool.states import write_state
-from zip_pipeline.selection.checkpoint import ROUNDS_BETWEEN, Checkpoint
-from zip_pipeline.selection.progress import Run
-from zip_pipeline.storage import DataRoot
+from zip_pipeline.pool.pool import assemble_pool
+from zip_pipeline.selection.run import ROUNDS_BETWEEN, Checkpoint, Run
 
 BATCH = "a.jsonl"
 # What Python reports before it creates, moves, changes or removes a file.

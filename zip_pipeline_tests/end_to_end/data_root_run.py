@@ -9,13 +9,13 @@ from pathlib import Path
 
 import polars as pl
 
-from zip_pipeline.pool.assemble import AssembledPool, assemble_pool
-from zip_pipeline.pool.drops import is_batch_name
-from zip_pipeline.pool.ingest import batch_metadata, ingest_drop
-from zip_pipeline.pool.states import is_current, read_state, write_state
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.ingest.drops import is_batch_name
+from zip_pipeline.ingest.ingest import batch_metadata, ingest_drop
+from zip_pipeline.pool.batches import is_current, read_state, write_state
+from zip_pipeline.pool.pool import AssembledPool, assemble_pool
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.select import select
-from zip_pipeline.storage import DataRoot
 
 CONFIG = SelectionConfig(budget_samples=300, k1=300, k2=24, k3=8)
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from zip_pipeline.pool.ingest import batch_metadata, read_batch
-from zip_pipeline.pool.states import is_current, read_state
-from zip_pipeline.storage import VERSION_FILES, DataRoot
+from zip_pipeline.data_root import VERSION_FILES, DataRoot
+from zip_pipeline.ingest.ingest import batch_metadata, read_batch
+from zip_pipeline.pool.batches import is_current, read_state
 
 _TIMES = ("created_at", "seconds")
 

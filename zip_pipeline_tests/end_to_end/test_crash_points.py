@@ -10,13 +10,19 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from zip_pipeline.pool.batches import batch_metadata, read_batch, read_quarantine
-from zip_pipeline.pool.held_out_set import read_held_out
-from zip_pipeline.pool.ingest import ingest_drop
-from zip_pipeline.pool.members import members
-from zip_pipeline.pool.states import is_current, read_state, write_state
-from zip_pipeline.selection.checkpoint import ROUNDS_BETWEEN, Checkpoint
-from zip_pipeline.storage import DataRoot
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.ingest.ingest import ingest_drop
+from zip_pipeline.pool.batches import (
+    batch_metadata,
+    is_current,
+    members,
+    read_batch,
+    read_quarantine,
+    read_state,
+    write_state,
+)
+from zip_pipeline.pool.held_out import read_held_out
+from zip_pipeline.selection.run import ROUNDS_BETWEEN, Checkpoint
 from zip_pipeline.stored_batches import is_compacted, scan_duplicates
 from zip_pipeline_tests.cli.pools import sft_records, write_jsonl
 from zip_pipeline_tests.end_to_end import crash_points

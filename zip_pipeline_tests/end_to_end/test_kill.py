@@ -13,9 +13,9 @@ from random import Random
 import polars as pl
 import pytest
 
-from zip_pipeline.pool.ingest import batch_metadata
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.ingest.ingest import batch_metadata
 from zip_pipeline.sample_data import write_sample_data
-from zip_pipeline.storage import DataRoot
 from zip_pipeline_tests.end_to_end.data_root_run import CONFIG
 from zip_pipeline_tests.end_to_end.kills import (
     check_checkpoint,

@@ -17,7 +17,7 @@ SELECTION = "[sft]\nbudget_samples = 120\nk2 = 100\nk3 = 1\n"
 INGEST = """
 from pathlib import Path
 from zip_pipeline.defs.headless import HeadlessRun
-from zip_pipeline.defs.history import open_instance
+from zip_pipeline.defs.headless import open_instance
 with open_instance(Path.cwd()) as instance:
     run = HeadlessRun(instance, Path("data"))
     run.ingest("sft")

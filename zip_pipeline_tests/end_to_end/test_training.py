@@ -51,7 +51,7 @@ def _training_processes(folder: Path) -> list[str]:
             in_project = (path.parent / "cwd").readlink() == folder
         except OSError:
             continue
-        if in_project and "zip_pipeline.training.sft" in command:
+        if in_project and "zip_pipeline.training.trainers.sft" in command:
             found.append(command)
     return found
 

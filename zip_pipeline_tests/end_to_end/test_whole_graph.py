@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 
 from zip_pipeline.chat_models import prepare_environment
+from zip_pipeline.data_root import DataRoot
 from zip_pipeline.defs.headless import main
-from zip_pipeline.storage import DataRoot
 from zip_pipeline.training.base_model import base_model
 from zip_pipeline_tests.defs.graph import alpaca_rows, pair_rows
 from zip_pipeline_tests.training.conftest import OVERRIDES, SMALLEST

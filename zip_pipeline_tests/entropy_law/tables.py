@@ -2,7 +2,7 @@
 
 import polars as pl
 
-from zip_pipeline.entropy_law.versions_table import SCHEMA
+from zip_pipeline.entropy_law.table import SCHEMA
 
 
 def version_row(version: int, **columns: object) -> dict[str, object]:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from zip_pipeline.entropy_law.curve import fit_curve
+from zip_pipeline.entropy_law.fit import fit_curve
 
 
 def test_curve_of_a_noisy_line_has_the_textbook_intervals():

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zip_pipeline.entropy_law.prediction import VerdictRule, change
+from zip_pipeline.entropy_law.verdict import VerdictRule, change
 
 RULE = VerdictRule()
 

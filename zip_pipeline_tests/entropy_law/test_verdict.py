@@ -3,8 +3,7 @@
 import polars as pl
 import pytest
 
-from zip_pipeline.entropy_law.prediction import VerdictRule
-from zip_pipeline.entropy_law.verdict import judge
+from zip_pipeline.entropy_law.verdict import VerdictRule, judge
 from zip_pipeline_tests.entropy_law.tables import series_of, version_row, versions
 
 SCATTER = series_of([3.0, 3.1, 2.9, 3.0], [1.50, 1.55, 1.45, 1.50])

@@ -6,9 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from zip_pipeline.evaluation.chat_client import Reply
-from zip_pipeline.evaluation.endpoint import EndpointError, Message
-from zip_pipeline.evaluation.exchanges import Exchange, ExchangeStore
+from zip_pipeline.evaluation.client import EndpointError, Exchange, ExchangeStore, Message, Reply
 
 
 class Echo:

@@ -12,7 +12,7 @@ import torch
 
 from zip_pipeline.chat_models import encode, load_model, load_tokenizer
 from zip_pipeline.evaluation.held_out import evaluate, held_out_hash, held_out_loss
-from zip_pipeline.evaluation.job_file import main
+from zip_pipeline.evaluation.settings import main
 from zip_pipeline.samples import (
     PreferencePair,
     Sample,

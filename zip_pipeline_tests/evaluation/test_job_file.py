@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from zip_pipeline.evaluation.endpoint import EndpointError
-from zip_pipeline.evaluation.job_file import main, read_job
-from zip_pipeline.progress_reports import Reporter
+from zip_pipeline.evaluation.client import EndpointError
+from zip_pipeline.evaluation.settings import main, read_job
+from zip_pipeline.process import Reporter
 
 
 def _read(path: Path, job: object) -> dict[str, object]:

@@ -8,9 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from zip_pipeline.evaluation.chat_client import ChatClient
-from zip_pipeline.evaluation.endpoint import Endpoint, EndpointError
-from zip_pipeline.evaluation.exchanges import ExchangeStore
+from zip_pipeline.evaluation.client import ChatClient, Endpoint, EndpointError, ExchangeStore
 from zip_pipeline.evaluation.judge import (
     JudgeSettings,
     Rating,

@@ -9,8 +9,7 @@ import pytest
 import torch
 
 from zip_pipeline.chat_models import encode, load_model, load_tokenizer
-from zip_pipeline.evaluation.chat_client import Reply
-from zip_pipeline.evaluation.endpoint import Message, RequestRefused
+from zip_pipeline.evaluation.client import Message, Reply, RequestRefused
 from zip_pipeline.evaluation.local_model import LocalModel, model_hash
 from zip_pipeline.samples import Turn
 from zip_pipeline_tests.evaluation.small_model import save_small_model

@@ -6,7 +6,7 @@ import statistics
 
 import pytest
 
-from zip_pipeline.evaluation.loss_summary import SampleLoss, summarise
+from zip_pipeline.evaluation.held_out import SampleLoss, summarise
 
 
 def _sample(source: str, loss_sum: float, num_tokens: int = 1, num_bytes: int = 1) -> SampleLoss:

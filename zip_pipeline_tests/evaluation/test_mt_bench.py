@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from zip_pipeline.evaluation.chat_client import ChatClient
-from zip_pipeline.evaluation.endpoint import Endpoint, EndpointError
-from zip_pipeline.evaluation.exchanges import ExchangeStore
-from zip_pipeline.evaluation.mt_bench import MtBenchResult, mt_bench_settings, run_mt_bench
-from zip_pipeline.evaluation.mt_bench_files import load_bench
+from zip_pipeline.evaluation.client import ChatClient, Endpoint, EndpointError, ExchangeStore
+from zip_pipeline.evaluation.mt_bench import (
+    MtBenchResult,
+    load_bench,
+    mt_bench_settings,
+    run_mt_bench,
+)
 from zip_pipeline_tests.evaluation.judge_server import (
     Behaviour,
     JudgeServer,

@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 
 from zip_pipeline.evaluation import mt_bench_job
-from zip_pipeline.evaluation.chat_client import Reply
-from zip_pipeline.evaluation.job_file import main
-from zip_pipeline.progress_reports import PlainReporter
+from zip_pipeline.evaluation.client import Reply
+from zip_pipeline.evaluation.settings import main
+from zip_pipeline.process import PlainReporter
 from zip_pipeline_tests.evaluation.judge_server import (
     Behaviour,
     JudgeServer,

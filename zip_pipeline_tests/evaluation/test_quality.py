@@ -5,7 +5,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from zip_pipeline.evaluation.endpoint import Endpoint, EndpointError
+from zip_pipeline.evaluation.client import Endpoint, EndpointError
 from zip_pipeline.evaluation.quality import quality_of
 from zip_pipeline.evaluation.settings import QualityAuditSettings
 from zip_pipeline.samples import Sample, Turn, frame_of, sample_columns, sample_id

@@ -10,10 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zip_pipeline.evaluation.chat_client import ChatClient
-from zip_pipeline.evaluation.endpoint import Endpoint
-from zip_pipeline.evaluation.exchanges import ExchangeStore
-from zip_pipeline.evaluation.quality_audit import (
+from zip_pipeline.evaluation.client import ChatClient, Endpoint, ExchangeStore
+from zip_pipeline.evaluation.quality import (
     Quality,
     audit_quality,
     audit_sample,

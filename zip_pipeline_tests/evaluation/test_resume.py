@@ -8,18 +8,16 @@ import textwrap
 import time
 from pathlib import Path
 
-from zip_pipeline.evaluation.chat_client import ChatClient
-from zip_pipeline.evaluation.endpoint import Endpoint
-from zip_pipeline.evaluation.exchanges import Exchange, ExchangeStore
+from zip_pipeline.evaluation.client import ChatClient, Endpoint, Exchange, ExchangeStore
 from zip_pipeline.evaluation.judge import JudgeSettings, Rating, rate_all
 from zip_pipeline_tests.evaluation.judge_server import Behaviour, JudgeServer, Received, says
 
 _RUN = """
     import sys
     from pathlib import Path
-    from zip_pipeline.evaluation.chat_client import ChatClient
-    from zip_pipeline.evaluation.endpoint import Endpoint
-    from zip_pipeline.evaluation.exchanges import Exchange, ExchangeStore
+    from zip_pipeline.evaluation.client import ChatClient
+    from zip_pipeline.evaluation.client import Endpoint
+    from zip_pipeline.evaluation.client import Exchange, ExchangeStore
     from zip_pipeline.evaluation.judge import JudgeSettings, rate_all
 
     questions = [[{"role": "user", "content": f"question {i}"}] for i in range(20)]

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from zip_pipeline.evaluation.endpoint import Endpoint
+from zip_pipeline.evaluation.client import Endpoint
 from zip_pipeline.evaluation.settings import (
     MtBenchSettings,
     QualityAuditSettings,

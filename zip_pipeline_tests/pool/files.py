@@ -11,8 +11,8 @@ import polars as pl
 import pytest
 import zstandard
 
-from zip_pipeline.pool.ingest import ingest, write_batch
-from zip_pipeline.storage import DataRoot
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.ingest.ingest import ingest, write_batch
 
 BROKEN_FILE = Path("/proc/self/mem")
 """A regular file that can be opened but not read, as one on a broken disk; Linux has it."""

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from zip_pipeline.pool.ingest import ingest, write_batch
-from zip_pipeline.pool.states import write_state
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.ingest.ingest import ingest, write_batch
+from zip_pipeline.pool.batches import write_state
 from zip_pipeline.samples import Stage
-from zip_pipeline.storage import DataRoot
 from zip_pipeline_tests.pool.files import json_lines, write
 
 # Numbers of samples by batch, -1 for a broken row: repeats within and across batches.

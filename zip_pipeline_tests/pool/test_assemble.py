@@ -2,15 +2,15 @@
 
 import pytest
 
-from zip_pipeline.pool.assemble import (
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.ingest.ingest import IngestResult, ingest, write_batch
+from zip_pipeline.pool.pool import (
     AssembledPool,
     assemble_pool,
     assemble_results,
     pool_fingerprint,
 )
-from zip_pipeline.pool.ingest import IngestResult, ingest, write_batch
 from zip_pipeline.samples import pool_schema
-from zip_pipeline.storage import DataRoot
 from zip_pipeline_tests.pool.files import json_lines, write
 
 BATCHES = {"b.jsonl": "xyx?", "a.jsonl": "yz", "c.jsonl": "zw?w"}

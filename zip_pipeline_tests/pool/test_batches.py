@@ -4,6 +4,9 @@ import dataclasses
 
 import pytest
 
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.files import write_table
+from zip_pipeline.ingest.ingest import ingest
 from zip_pipeline.pool.batches import (
     IngestResult,
     batch_metadata,
@@ -12,8 +15,6 @@ from zip_pipeline.pool.batches import (
     read_quarantine,
     write_batch,
 )
-from zip_pipeline.pool.ingest import ingest
-from zip_pipeline.storage import DataRoot, write_table
 from zip_pipeline_tests.pool.files import json_lines, write
 
 ROWS = [{"question": "q", "answer": "a"}] * 2 + [{"question": "r", "answer": "b"}, {"question": 1}]

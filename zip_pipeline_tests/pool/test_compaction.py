@@ -9,18 +9,30 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from zip_pipeline.pool.assemble import assemble_pool, pool_fingerprint
-from zip_pipeline.pool.batches import batch_metadata, read_batch, read_quarantine
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.ingest.ingest import ingest_drop
+from zip_pipeline.pool.batches import (
+    batch_metadata,
+    is_current,
+    members,
+    read_batch,
+    read_quarantine,
+    read_state,
+    state_metadata,
+    whole_members,
+    write_state,
+)
 from zip_pipeline.pool.compaction import compact
 from zip_pipeline.pool.held_out import HeldOutSettings
-from zip_pipeline.pool.ingest import ingest_drop
-from zip_pipeline.pool.members import members, whole_members
-from zip_pipeline.pool.selection_pool import SelectionPool, open_selection_pool
-from zip_pipeline.pool.states import is_current, read_state, state_metadata, write_state
+from zip_pipeline.pool.pool import (
+    SelectionPool,
+    assemble_pool,
+    open_selection_pool,
+    pool_fingerprint,
+)
 from zip_pipeline.selection.candidates import Candidates
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.select import Selection, select_candidates
-from zip_pipeline.storage import DataRoot
 from zip_pipeline.stored_batches import batches_stay, is_compacted, scan_duplicates
 from zip_pipeline_tests.end_to_end.kills import visible_files
 

@@ -4,7 +4,7 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zip_pipeline.pool.deduplicate import DUPLICATES_SCHEMA, split_duplicates
+from zip_pipeline.pool.batches import DUPLICATES_SCHEMA, split_duplicates
 
 PLACES = st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from("xy")), max_size=12)
 

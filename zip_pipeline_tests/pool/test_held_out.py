@@ -7,15 +7,16 @@ import threading
 import polars as pl
 import pytest
 
-from zip_pipeline.pool.assemble import assemble_pool
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.files import read_metadata
 from zip_pipeline.pool.held_out import (
     HeldOutSettings,
     freeze_held_out,
     held_out_settings,
     is_held_out,
+    read_held_out,
 )
-from zip_pipeline.pool.held_out_set import read_held_out
-from zip_pipeline.storage import DataRoot, read_metadata
+from zip_pipeline.pool.pool import assemble_pool
 from zip_pipeline_tests.pool.files import drop_sums
 
 SMALL = HeldOutSettings(share=0.25, min_source_samples=8)

@@ -5,10 +5,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from zip_pipeline.pool.assemble import assemble_pool
-from zip_pipeline.pool.held_out_set import read_held_out
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.pool.held_out import read_held_out
+from zip_pipeline.pool.pool import assemble_pool
 from zip_pipeline.samples import PreferencePair, Turn, frame_of, sample_columns, sample_id
-from zip_pipeline.storage import DataRoot
 from zip_pipeline_tests.pool.files import drop_sums, write
 
 

@@ -6,9 +6,9 @@ import polars as pl
 import pytest
 
 from zip_pipeline.compression.state import compression_state
-from zip_pipeline.pool.ingest import ingest_drop, read_batch
-from zip_pipeline.pool.states import is_current, read_state, state_metadata, write_state
-from zip_pipeline.storage import DataRoot
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.ingest.ingest import ingest_drop, read_batch
+from zip_pipeline.pool.batches import is_current, read_state, state_metadata, write_state
 
 ROW = '{"prompt": "What is %d squared?", "completion": "It is %d."}\n'
 

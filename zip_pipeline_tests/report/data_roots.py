@@ -5,8 +5,9 @@ from pathlib import Path
 
 import polars as pl
 
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.files import write_table
 from zip_pipeline.samples import Sample, Turn, frame_of, sample_columns, sample_id
-from zip_pipeline.storage import DataRoot, write_table
 
 LEDGER_SCHEMA = {
     **dict.fromkeys(("sample_id", "batch", "source", "source_file"), pl.String),

@@ -5,8 +5,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from zip_pipeline.data_root import DataRoot
 from zip_pipeline.report.diff import diff_versions
-from zip_pipeline.storage import DataRoot
 from zip_pipeline_tests.report.data_roots import ledger_of, small_root, write_version
 
 

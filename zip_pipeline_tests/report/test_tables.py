@@ -3,7 +3,7 @@
 import polars as pl
 import pytest
 
-from zip_pipeline.report.tables import num_by_fate, top_sources
+from zip_pipeline.report.fates import num_by_fate, top_sources
 
 
 def _ledger(*rows: tuple[str, str, int]) -> pl.DataFrame:

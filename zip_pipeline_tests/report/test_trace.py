@@ -5,9 +5,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.files import write_json, write_table
 from zip_pipeline.report.trace import Fate, Origin, trace_in_ledger, trace_sample
 from zip_pipeline.samples import PreferencePair, Turn, frame_of, sample_columns, sample_id
-from zip_pipeline.storage import DataRoot, write_json, write_table
 from zip_pipeline_tests.report.data_roots import (
     ledger_of,
     manifest_of,

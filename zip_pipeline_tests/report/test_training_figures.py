@@ -1,6 +1,6 @@
 """The picture of a training run."""
 
-from zip_pipeline.report.training_figures import loss_figure
+from zip_pipeline.report.figures import loss_figure
 
 
 def test_loss_figure_is_the_same_picture_for_the_same_losses() -> None:

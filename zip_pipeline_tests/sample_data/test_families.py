@@ -12,8 +12,7 @@ import pytest
 from zip_pipeline.sample_data.families import FAMILIES
 from zip_pipeline.sample_data.families.functions import run_code
 from zip_pipeline.sample_data.families.knowledge import COUNTRIES, ELEMENTS
-from zip_pipeline.sample_data.task import Maker, Task
-from zip_pipeline.sample_data.words import VERBS
+from zip_pipeline.sample_data.task import VERBS, Maker, Task
 
 MAKERS = [(name, make) for name, makers in FAMILIES.items() for make in makers]
 IDS = [f"{name}-{number}" for number, (name, _) in enumerate(MAKERS)]

@@ -9,13 +9,13 @@ import pytest
 from zip_pipeline.compression.codecs import compression_ratio
 from zip_pipeline.compression.state import texts_of
 from zip_pipeline.compression.tokens import count_tokens, load_tokenizer
-from zip_pipeline.pool.assemble import AssembledPool, assemble_pool
-from zip_pipeline.pool.ingest import ingest_drop, read_batch
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.ingest.ingest import ingest_drop, read_batch
+from zip_pipeline.pool.pool import AssembledPool, assemble_pool
 from zip_pipeline.sample_data import write_sample_data
 from zip_pipeline.sample_data.mixture import pretraining_samples
 from zip_pipeline.sample_data.train_tokenizer import SHIPPED, SPECIAL_TOKENS, train_tokenizer
 from zip_pipeline.samples import Stage, sample_id
-from zip_pipeline.storage import DataRoot
 
 SCALE = 0.25
 STATES = ("x1", "x2", "x3", "x4", "x5")

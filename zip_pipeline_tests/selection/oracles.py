@@ -7,7 +7,7 @@ from typing import TypeVar
 import numpy as np
 import zstandard
 
-from zip_pipeline.compression.zstd_set import _parameters
+from zip_pipeline.compression.sets import _parameters
 
 Cost = Callable[[int], int]
 Text = TypeVar("Text", bytes, str)

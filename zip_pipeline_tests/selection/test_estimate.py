@@ -7,12 +7,12 @@ import polars as pl
 import pytest
 
 from zip_pipeline.compression.state import texts_of
-from zip_pipeline.compression.text_file import TemporaryTexts
+from zip_pipeline.compression.texts import TemporaryTexts
 from zip_pipeline.selection.candidates import Candidates, Measured, measure
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.estimate import RemainingTime, estimate_long_range, estimate_zip
 from zip_pipeline.selection.play import play
-from zip_pipeline.selection.progress import Progress, about
+from zip_pipeline.selection.run import Progress, about
 from zip_pipeline_tests.selection.pools import numbered_pool
 
 

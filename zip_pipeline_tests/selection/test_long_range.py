@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from zip_pipeline.compression.state import texts_of
 from zip_pipeline.samples import Sample, Turn
 from zip_pipeline.selection.config import SelectionConfig
-from zip_pipeline.selection.long_range import marginal_ratios
 from zip_pipeline.selection.select import select
+from zip_pipeline.selection.strategies.long_range import marginal_ratios
 from zip_pipeline_tests.selection.oracles import long_range_oracle
 from zip_pipeline_tests.selection.pools import conversations, numbered_pool, pool_table
 from zip_pipeline_tests.selection.test_zip import shapes

@@ -9,12 +9,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zip_pipeline.compression.text_file import TemporaryTexts
-from zip_pipeline.selection.checkpoint import Checkpoint
+from zip_pipeline.compression.texts import TemporaryTexts
 from zip_pipeline.selection.config import SelectionConfig
-from zip_pipeline.selection.ordering import lowest_index_first, reference_ordering
-from zip_pipeline.selection.progress import Run
 from zip_pipeline.selection.reference import reference_texts, run_reference
+from zip_pipeline.selection.rounds import lowest_index_first, reference_ordering
+from zip_pipeline.selection.run import Checkpoint, Run
 from zip_pipeline_tests.selection.oracles import reference_oracle
 from zip_pipeline_tests.selection.test_zip import shapes
 

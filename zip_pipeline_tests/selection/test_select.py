@@ -11,18 +11,16 @@ import pytest
 
 from zip_pipeline.compression.codecs import compression_ratio
 from zip_pipeline.compression.state import compression_state, texts_of
-from zip_pipeline.compression.text_file import TemporaryTexts
+from zip_pipeline.compression.texts import TemporaryTexts
 from zip_pipeline.selection.candidates import Candidates
-from zip_pipeline.selection.checkpoint import Checkpoint
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.ledger import FATES
-from zip_pipeline.selection.ordering import lowest_index_first
-from zip_pipeline.selection.progress import Progress, Run
 from zip_pipeline.selection.reference import select_reference
+from zip_pipeline.selection.rounds import lowest_index_first
+from zip_pipeline.selection.run import Checkpoint, Progress, Run
 from zip_pipeline.selection.select import Cluster, select, select_candidates
-from zip_pipeline.selection.shard_task import Runner
-from zip_pipeline.selection.sharded import run_here
-from zip_pipeline.selection.strategies.ordered import random_order
+from zip_pipeline.selection.shards import Runner, run_here
+from zip_pipeline.selection.strategies.random import random_order
 from zip_pipeline_tests.selection.pools import numbered_pool
 from zip_pipeline_tests.selection.test_reference import run_records
 

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from zip_pipeline.compression.deflate_set import DeflateSet
-from zip_pipeline.compression.selected_set import Sizes
+from zip_pipeline.compression.sets import DeflateSet, Sizes
 from zip_pipeline.compression.state import compression_state, texts_of
 from zip_pipeline.samples import Sample
 from zip_pipeline.selection.config import SelectionConfig

@@ -7,9 +7,8 @@ import pytest
 import torch
 
 from zip_pipeline.training import backend
-from zip_pipeline.training.arguments import adapter_config, common_arguments
+from zip_pipeline.training.arguments import adapter_config, batch_plan, common_arguments
 from zip_pipeline.training.backend import choose_backend, library_versions, model_identity
-from zip_pipeline.training.batches import batch_plan
 from zip_pipeline.training.presets import Lora, load_preset
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zip_pipeline.training.batches import batch_plan
+from zip_pipeline.training.arguments import batch_plan
 from zip_pipeline.training.presets import load_preset
 
 

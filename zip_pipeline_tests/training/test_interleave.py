@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zip_pipeline.training.interleave import interleave
+from zip_pipeline.training.rows import interleave
 
 
 @given(st.lists(st.booleans(), max_size=60), st.integers(2, 8), st.integers(0, 3))

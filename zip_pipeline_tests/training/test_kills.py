@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import load_file
 
 from zip_pipeline.training.job import Job
-from zip_pipeline.training.launch import main
+from zip_pipeline.training.process import main
 from zip_pipeline_tests.training.conftest import read_metrics
 
 SERVER = multiprocessing.get_context("forkserver")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from zip_pipeline.training.job import Job, job_from, read_job
-from zip_pipeline.training.sft import train_sft
+from zip_pipeline.training.trainers.sft import train_sft
 
 
 def test_metrics_are_streamed_through_pipes(

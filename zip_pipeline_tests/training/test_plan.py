@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zip_pipeline.training.batches import batch_plan
+from zip_pipeline.training.arguments import batch_plan
 from zip_pipeline.training.job import Job, job_from
 from zip_pipeline.training.plan import (
     architecture,
@@ -40,7 +40,7 @@ def test_sizes_of_the_paper_models_are_right() -> None:
 
 def test_the_plan_of_sft_agrees_with_the_run(job: Callable[..., Job]) -> None:
     """Steps, tokens and packs are those that training then has."""
-    from zip_pipeline.training.sft import train_sft
+    from zip_pipeline.training.trainers.sft import train_sft
 
     for packing in (True, False):
         plan = training_plan(job(packing=packing, **{"sft.epochs": 2}))

@@ -2,8 +2,17 @@
 
 from random import Random
 
-from zip_pipeline.sample_data.task import Maker, Task, listed, make_task, money, slip
-from zip_pipeline.sample_data.words import CITIES, GOODS, NAMES
+from zip_pipeline.sample_data.task import (
+    CITIES,
+    GOODS,
+    NAMES,
+    Maker,
+    Task,
+    listed,
+    make_task,
+    money,
+    slip,
+)
 
 
 def shopping(rng: Random) -> Task:

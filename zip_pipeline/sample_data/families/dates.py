@@ -3,8 +3,16 @@
 from datetime import date, timedelta
 from random import Random
 
-from zip_pipeline.sample_data.task import Maker, Task, make_task, slip
-from zip_pipeline.sample_data.words import EVENTS, MONTHS, NAMES, WEEKDAYS
+from zip_pipeline.sample_data.task import (
+    EVENTS,
+    MONTHS,
+    NAMES,
+    WEEKDAYS,
+    Maker,
+    Task,
+    make_task,
+    slip,
+)
 
 
 def draw_date(rng: Random) -> date:

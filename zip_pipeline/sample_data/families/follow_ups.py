@@ -6,8 +6,19 @@ from random import Random
 
 from zip_pipeline.sample_data.families.dates import draw_date, spoken
 from zip_pipeline.sample_data.families.rewriting import draw_sentence
-from zip_pipeline.sample_data.task import Facts, Maker, Task, money, phrase, slip
-from zip_pipeline.sample_data.words import EVENTS, GOODS, INGREDIENTS, NAMES, WEEKDAYS
+from zip_pipeline.sample_data.task import (
+    EVENTS,
+    GOODS,
+    INGREDIENTS,
+    NAMES,
+    WEEKDAYS,
+    Facts,
+    Maker,
+    Task,
+    money,
+    phrase,
+    slip,
+)
 from zip_pipeline.samples import Turn
 
 # Wordings of each turn, user and assistant alternating.

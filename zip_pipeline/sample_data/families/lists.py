@@ -3,8 +3,7 @@
 from itertools import accumulate
 from random import Random
 
-from zip_pipeline.sample_data.task import Maker, Task, make_task, slip
-from zip_pipeline.sample_data.words import NOUNS
+from zip_pipeline.sample_data.task import NOUNS, Maker, Task, make_task, slip
 
 
 def _numbers(rng: Random, low: int = 5, high: int = 8) -> list[int]:

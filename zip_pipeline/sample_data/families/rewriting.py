@@ -2,8 +2,17 @@
 
 from random import Random
 
-from zip_pipeline.sample_data.task import Maker, Task, make_task
-from zip_pipeline.sample_data.words import NAMES, NOUNS, OBJECTS, PERSONS, PLACES, VERBS
+from zip_pipeline.sample_data.task import (
+    NAMES,
+    NOUNS,
+    OBJECTS,
+    PERSONS,
+    PLACES,
+    VERBS,
+    Maker,
+    Task,
+    make_task,
+)
 
 _LABELS = ("Sentence: {text}", "{text}", "Text: {text}")
 

@@ -2,8 +2,7 @@
 
 from random import Random
 
-from zip_pipeline.sample_data.task import Maker, Task, listed, make_task, slip
-from zip_pipeline.sample_data.words import NOUNS
+from zip_pipeline.sample_data.task import NOUNS, Maker, Task, listed, make_task, slip
 
 
 def _shifted(word: str, shift: int) -> str:

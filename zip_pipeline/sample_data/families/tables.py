@@ -2,8 +2,7 @@
 
 from random import Random
 
-from zip_pipeline.sample_data.task import Maker, Task, listed, make_task, slip
-from zip_pipeline.sample_data.words import CITIES, GOODS, NAMES
+from zip_pipeline.sample_data.task import CITIES, GOODS, NAMES, Maker, Task, listed, make_task, slip
 
 _SUBJECTS = (
     ("town", "visitors", CITIES),

@@ -5,8 +5,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
 
-from zip_pipeline.sample_data.task import Facts, Maker, Task, money, phrase, slip
-from zip_pipeline.sample_data.words import CITIES, EVENTS, GOODS, NAMES
+from zip_pipeline.sample_data.task import (
+    CITIES,
+    EVENTS,
+    GOODS,
+    NAMES,
+    Facts,
+    Maker,
+    Task,
+    money,
+    phrase,
+    slip,
+)
 from zip_pipeline.samples import Turn
 
 _DUTIES = (

@@ -3,8 +3,7 @@
 from decimal import Decimal
 from random import Random
 
-from zip_pipeline.sample_data.task import Maker, Task, make_task, slip
-from zip_pipeline.sample_data.words import GOODS, INGREDIENTS, NAMES
+from zip_pipeline.sample_data.task import GOODS, INGREDIENTS, NAMES, Maker, Task, make_task, slip
 
 # Larger unit, smaller unit, how many of the smaller make one of the larger.
 METRIC = (

@@ -1,0 +1,196 @@
+"""``zip-pipeline trace`` and ``zip-pipeline diff``: what happened, and why."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from zip_pipeline.cli.console import (
+    DEFAULT_DATA_ROOT,
+    DataRootOption,
+    existing_root,
+    new_facts,
+    new_table,
+    output,
+    styled,
+    words_of_bytes,
+)
+from zip_pipeline.report.diff import VersionDiff, diff_versions
+from zip_pipeline.report.trace import Trace, trace_in_ledger, trace_sample
+from zip_pipeline.samples import STAGES
+from zip_pipeline.terminal_text import shown_in_cell
+
+_NUM_TEXT_CHARACTERS = 400
+_NUM_SOURCES = 20
+_COLOURS = {"picked": "green", "in": "green", "out": "red", "added": "green", "removed": "red"}
+
+SampleId = Annotated[
+    str,
+    typer.Argument(
+        metavar="SAMPLE_ID",
+        help="32 hexadecimal digits, or at least the first 6; ledgers and subsets have them in "
+        "the column sample_id.",
+    ),
+]
+AnyStage = Annotated[
+    Literal["sft", "preference"] | None,
+    typer.Option(help="Where to look.", show_default="both"),
+]
+OneStage = Annotated[Literal["sft", "preference"], typer.Option(help="Whose versions.")]
+SelectLedger = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE",
+        help="Look in a .ledger.parquet that [bold]select[/] wrote, instead of the data root.",
+        show_default=False,
+    ),
+]
+Version = Annotated[int, typer.Argument(metavar="V", min=1, help="Version number.")]
+Listed = Annotated[
+    Literal["in", "out", "stayed"] | None,
+    typer.Option(
+        "--list",
+        help="Print only these samples, one per line: id, source, place, fate before, fate after.",
+        show_default=False,
+    ),
+]
+
+
+def trace(
+    sample_id: SampleId,
+    stage: AnyStage = None,
+    data_root: DataRootOption = DEFAULT_DATA_ROOT,
+    select_ledger: SelectLedger = None,
+) -> None:
+    """Say where a sample came from, and its fate in each version and why."""
+    if select_ledger is not None:
+        found = trace_in_ledger(select_ledger, sample_id)
+    else:
+        stages = STAGES if stage is None else (stage,)
+        found = trace_sample(existing_root(data_root), sample_id, stages)
+    _show_trace(output(), found)
+
+
+def _show_trace(console: Console, found: Trace) -> None:
+    stage = f" {found.stage}" if found.stage else ""
+    console.print(styled((f"Sample {found.sample_id}", "bold"), stage))
+    if found.text is not None:
+        text = found.text[:_NUM_TEXT_CHARACTERS].rstrip()
+        more = " …" if len(found.text) > len(text) + 1 else ""
+        console.print(f"\n{text}{more}", style="dim")
+    console.print("\nWhere it came from", style="bold")
+    facts = new_facts()
+    for origin in found.origins:
+        file = "" if origin.source_file == origin.batch else f"{origin.source_file}, "
+        place = f"{file}row {origin.source_row}"
+        if origin.source is not None:
+            place += f" (source {origin.source})"
+        note = (f" {origin.note}", "yellow") if origin.note else ""
+        facts.add_row(f"  {origin.batch}", styled(place, note))
+    console.print(facts)
+    console.print("\nIts fate", style="bold")
+    facts = new_facts()
+    for fate in found.fates:
+        facts.add_row(f"  {fate.selection}", styled((fate.why, _colour(fate.fate))))
+    if not found.fates:
+        facts.add_row("  ", "no version was selected yet")
+    console.print(facts)
+
+
+def _colour(kind: str) -> str:
+    return _COLOURS.get(kind, "default")
+
+
+def diff(
+    before: Version,
+    after: Version,
+    stage: OneStage = "sft",
+    data_root: DataRootOption = DEFAULT_DATA_ROOT,
+    listed: Listed = None,
+) -> None:
+    """Compare two versions: samples and sources in, out and stayed."""
+    difference = diff_versions(existing_root(data_root).versions(stage), before, after)
+    if listed is not None:
+        _list_samples(difference, listed)
+        return
+    console = output()
+    console.print(f"{stage}: version {before} → version {after}\n", style="bold")
+    _show_totals(console, difference)
+    _show_settings(console, difference)
+    _show_sources(console, difference)
+
+
+def _list_samples(difference: VersionDiff, change: str) -> None:
+    for row in difference.samples.filter(change=change).iter_rows(named=True):
+        place = f"{row['source_file']}:{row['source_row']}"
+        fields = (row["sample_id"], row["source"], place, row["fate_before"], row["fate_after"])
+        print("\t".join(shown_in_cell(field) for field in fields))
+
+
+def _show_totals(console: Console, difference: VersionDiff) -> None:
+    facts = new_facts()
+    for change in ("in", "out", "stayed"):
+        num, num_bytes = difference.num(change), difference.num_bytes(change)
+        size = f", {words_of_bytes(num_bytes)}{_reasons(difference, change)}"
+        facts.add_row(change, styled((f"{num:,} samples", _colour(change)), size))
+    console.print(facts)
+
+
+def _reasons(difference: VersionDiff, change: str) -> str:
+    """Return what the samples in or out were in the other version."""
+    if change == "stayed":
+        return ""
+    other = "fate_before" if change == "in" else "fate_after"
+    fates = difference.samples.filter(change=change)[other].value_counts(sort=True)
+    words = ", ".join(f"{num:,} {fate.replace('_', ' ')}" for fate, num in fates.iter_rows())
+    return f" ({'before' if change == 'in' else 'now'}: {words})" if words else ""
+
+
+def _show_settings(console: Console, difference: VersionDiff) -> None:
+    settings = [_settings(manifest) for manifest in (difference.before, difference.after)]
+    rows: list[tuple[str, str, str | Text]] = [
+        (name, old, settings[1].get(name, ""))
+        for name, old in settings[0].items()
+        if old != settings[1].get(name)
+    ]
+    batches = difference.batches.iter_rows()
+    rows += [
+        (f"batch {name}", "", styled((change, _COLOURS.get(change, "yellow"))))
+        for name, change in batches
+    ]
+    if not rows:
+        console.print("\nSame configuration, same input batches.")
+        return
+    table = new_table("", "before", "after", left=3)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table)
+
+
+def _settings(manifest: Mapping[str, object]) -> dict[str, str]:
+    """Return what can differ between two versions, flat and in words."""
+    flat: dict[str, str] = {}
+    for group, prefix in (("config", ""), ("compression_ratio", "R of subset, ")):
+        values = manifest.get(group)
+        assert isinstance(values, Mapping), group
+        for name, value in values.items():
+            is_ratio = group == "compression_ratio"
+            flat[prefix + name] = f"{value:.3f}" if is_ratio else str(value)
+    flat["samples in the pool"] = f"{manifest['num_samples']:,}"
+    return flat
+
+
+def _show_sources(console: Console, difference: VersionDiff) -> None:
+    table = new_table("source", "", "before", "after", "in", "out", "stayed", left=2)
+    for row in difference.sources.head(_NUM_SOURCES).iter_rows(named=True):
+        change = row["change"]
+        word = styled(({"in": "new", "out": "gone"}.get(change, ""), _colour(change)))
+        numbers = (row[f"num_{name}"] for name in ("before", "after", "in", "out", "stayed"))
+        table.add_row(row["source"], word, *(f"{number:,}" for number in numbers))
+    console.print(table)
+    num_more = difference.sources.height - _NUM_SOURCES
+    if num_more > 0:
+        console.print(f"{num_more} more sources moved less.")

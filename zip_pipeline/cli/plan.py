@@ -1,0 +1,156 @@
+"""``zip-pipeline train-plan``: what a training run will take, before anything is spent."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from zip_pipeline.cli.console import (
+    DEFAULT_DATA_ROOT,
+    DataRootOption,
+    existing_root,
+    new_facts,
+    output,
+    print_json,
+    words_of_seconds,
+)
+from zip_pipeline.errors import UserError
+from zip_pipeline.samples import Stage
+from zip_pipeline.training.job import job_from
+from zip_pipeline.training.plan import DEVICE_FLOPS, UTILISATION, TrainingPlan, training_plan
+
+_TERA = 1e12
+_SECONDS_PER_HOUR = 3600
+_ASSUMED = "Assumed of the devices"
+
+PresetName = Annotated[
+    str,
+    typer.Argument(
+        metavar="PRESET", help="tiny, mistral-7b, llama-3-8b, or a TOML file of settings."
+    ),
+]
+Subset = Annotated[
+    str,
+    typer.Argument(
+        metavar="SUBSET",
+        help="A subset.parquet, the folder of a version, or the number of a version in the data "
+        "root.",
+    ),
+]
+OneStage = Annotated[Literal["sft", "preference"], typer.Option(help="What would be trained.")]
+NumDevices = Annotated[int, typer.Option(metavar="N", min=1, help="GPUs that train together.")]
+PeakTflops = Annotated[
+    float,
+    typer.Option(
+        metavar="TFLOPS",
+        help="Peak of one device in the precision of training, 10^12 FLOP per second; the "
+        "default is an H100's or H200's in bfloat16.",
+        rich_help_panel=_ASSUMED,
+    ),
+]
+Utilisation = Annotated[
+    float,
+    typer.Option(
+        metavar="SHARE", help="Share of the peak that training reaches.", rich_help_panel=_ASSUMED
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
+
+
+def train_plan(
+    preset: PresetName,
+    subset: Subset,
+    stage: OneStage = "sft",
+    num_devices: NumDevices = 1,
+    peak_tflops: PeakTflops = DEVICE_FLOPS / _TERA,
+    utilisation: Utilisation = UTILISATION,
+    data_root: DataRootOption = DEFAULT_DATA_ROOT,
+    as_json: AsJson = False,
+) -> None:
+    """Say what training PRESET on SUBSET would take: steps, tokens, memory and hours.
+
+    Rows are counted with the model's tokenizer where it is at hand, else with a small one; memory
+    and hours are estimates. No model is loaded and no network is needed.
+    """
+    path = _subset_file(subset, stage, data_root)
+    # Of the job's folders the plan reads none.
+    job = job_from(
+        {
+            "stage": stage,
+            "subset": path,
+            "output": path.parent,
+            "cache": path.parent,
+            "preset": preset,
+            "num_devices": num_devices,
+        }
+    )
+    plan = training_plan(job, device_flops=peak_tflops * _TERA, utilisation=utilisation)
+    if as_json:
+        print_json(plan.as_json())
+        return
+    console = output()
+    console.print(f"{stage}: {preset} on {path}\n", style="bold", soft_wrap=True)
+    facts = new_facts()
+    for name, words in _facts(plan, job.preset.max_length):
+        facts.add_row(name, words)
+    console.print(facts)
+
+
+def _subset_file(subset: str, stage: Stage, data_root: Path) -> Path:
+    if subset.isdecimal() and not Path(subset).exists():
+        return existing_root(data_root).versions(stage).path(int(subset)) / "subset.parquet"
+    path = Path(subset)
+    file = path / "subset.parquet" if path.is_dir() else path
+    if not file.is_file():
+        raise UserError(
+            f"SUBSET: {file} does not exist. Give the number of a version, the folder of a "
+            "version or a subset.parquet"
+        )
+    return file
+
+
+def _facts(plan: TrainingPlan, max_length: int) -> list[tuple[str, str]]:
+    """Return the plan as names and words."""
+    rows, batch = plan.rows, plan.batch
+    epochs = plan.num_steps // plan.steps_per_epoch
+    is_packed = plan.num_packs != rows.num_rows
+    is_short = plan.num_packs < batch.effective
+    note = "; estimated, for the model's tokenizer is not at hand"
+    return [
+        ("model", f"{plan.num_parameters:,} parameters"),
+        ("rows", _rows(plan)),
+        ("truncated", f"{rows.rows_truncated:,} rows, at {max_length:,} tokens"),
+        ("dropped", f"{rows.rows_dropped:,} rows, which leave nothing to learn"),
+        *([("packs", f"{plan.num_packs:,} of several rows each")] if is_packed else []),
+        (
+            "batch",
+            f"{batch.effective:,} = {batch.num_devices} devices x {batch.per_device} at once x "
+            f"{batch.accumulation} accumulated",
+        ),
+        *([("", _unfilled(plan, "packs" if is_packed else "rows"))] if is_short else []),
+        ("steps", f"{plan.num_steps:,} = {epochs} epochs x {plan.steps_per_epoch:,}"),
+        ("tokens", f"{plan.num_tokens:,}" + (note if plan.tokens_are_estimated else "")),
+        ("padding", f"{plan.num_padding_tokens:,} tokens on top"),
+        ("GPU memory", f"{plan.memory_gib:,.2f} GiB per device, estimated"),
+        ("time", f"{_duration(plan.hours)}, estimated for {_devices(plan)}"),
+    ]
+
+
+def _rows(plan: TrainingPlan) -> str:
+    num_rows, num_samples = plan.rows.num_rows, plan.rows.num_samples
+    if plan.stage == "preference":
+        return f"{num_rows:,} rows of {num_samples:,} pairs"
+    return f"{num_rows:,} of {num_samples:,} samples"
+
+
+def _unfilled(plan: TrainingPlan, what: str) -> str:
+    return f"not filled: an epoch has only {plan.num_packs:,} {what}"
+
+
+def _duration(hours: float) -> str:
+    return f"{hours:,.1f} hours" if hours >= 1 else words_of_seconds(hours * _SECONDS_PER_HOUR)
+
+
+def _devices(plan: TrainingPlan) -> str:
+    speed = f"{plan.utilisation:.0%} of {plan.device_flops / _TERA:,.0f} TFLOP/s"
+    return f"GPUs that each reach {speed}; a CPU is far slower"

@@ -1,0 +1,293 @@
+"""``zip-pipeline run``: the whole graph without a user interface, and what came of it."""
+
+import codecs
+import json
+import os
+import selectors
+import subprocess
+import sys
+from contextlib import suppress
+from pathlib import Path
+from typing import IO, Annotated, Any, Literal, TextIO
+
+import typer
+from rich.console import Console
+
+from zip_pipeline.cli.console import (
+    DEFAULT_DATA_ROOT,
+    DataRootOption,
+    existing_root,
+    interruption_hint,
+    new_table,
+    output,
+    print_error,
+    stage_progress,
+    styled,
+    words_of_bytes,
+)
+from zip_pipeline.cli.history import AnyStage
+from zip_pipeline.cli.summary import show_data_root
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.errors import UserError
+from zip_pipeline.files import write_json
+from zip_pipeline.ingest.drops import is_batch_name
+from zip_pipeline.pool.compaction import KEEP_LATEST, CompactionResult, compact
+from zip_pipeline.process import BLOCKED, Step
+from zip_pipeline.sample_data import STATES, write_sample_data
+from zip_pipeline.samples import STAGES, Stage
+
+KeepLatest = Annotated[
+    int, typer.Option(min=0, help="How many of the batches ingested last stay on their own.")
+]
+
+
+def compact_batches(
+    stage: AnyStage = None,
+    data_root: DataRootOption = DEFAULT_DATA_ROOT,
+    keep_latest: KeepLatest = KEEP_LATEST,
+) -> None:
+    """Fold old batches into one stored batch; no sample, id or later selection changes.
+
+    A pool of many drops stays quick to handle, and Dagster tells what is stale for fewer than 100
+    partitions only. The partitions follow with the next [bold]run[/] or the job compact_batches.
+    """
+    root = existing_root(data_root)
+    for name in STAGES if stage is None else (stage,):
+        with stage_progress() as progress:
+            progress.stage(f"{name}: folding, when no run reads or writes the pool")
+            result = compact(root, name, keep_latest=keep_latest)
+        _show(output(), root, name, keep_latest, result)
+
+
+def _show(
+    console: Console,
+    root: DataRoot,
+    stage: Stage,
+    keep_latest: int,
+    result: CompactionResult | None,
+) -> None:
+    if result is None:
+        num_stored = len(root.batches(stage))
+        words = f"nothing to fold: {num_stored:,} stored batches, the latest {keep_latest:,} stay"
+    else:
+        words = result.summary
+    console.print(styled((stage, "bold"), f": {words}"), soft_wrap=True)
+    for batch, reason in result.left_alone.items() if result else ():
+        console.print(f"  {batch} left alone: {reason}", soft_wrap=True)
+
+
+_GRAPH = "zip_pipeline.defs.headless"
+_SECONDS_TO_END = 0.25
+_SECONDS_BETWEEN_LOOKS = 0.5
+_CHUNK_BYTES = 65536
+
+
+def run_graph(data_root: Path, until: Step = "law") -> int:
+    """Run the graph over a data root once; return its exit code, 128 and up for a signal.
+
+    What the process and those that it starts print goes through this process, which shows
+    control characters.
+    """
+    command = [sys.executable, "-m", _GRAPH, "--data-root", str(data_root), "--until", until]
+    pipe = subprocess.PIPE
+    with (
+        interruption_hint("Run the command again: what is finished is kept."),
+        subprocess.Popen(command, stdout=pipe, stderr=pipe) as process,
+    ):
+        try:
+            _pass_on(process)
+        except KeyboardInterrupt:
+            # It reaches the process too, which has a moment to end by itself.
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(_SECONDS_TO_END)
+            process.kill()
+            _pass_on(process)
+            raise
+        except OSError:
+            # Nobody reads any more.
+            process.kill()
+            raise
+    return process.returncode if process.returncode >= 0 else 128 - process.returncode
+
+
+def _pass_on(process: "subprocess.Popen[bytes]") -> None:
+    """Print what a process prints as it comes, until it has ended and what it said is read."""
+    with selectors.DefaultSelector() as pipes:
+        for pipe, stream in ((process.stdout, sys.stdout), (process.stderr, sys.stderr)):
+            assert pipe is not None
+            pipes.register(pipe, selectors.EVENT_READ, _Copier(pipe, stream))
+        # A process that outlives the graph may hold a pipe open.
+        while pipes.get_map():
+            has_ended = process.poll() is not None
+            ready = pipes.select(0 if has_ended else _SECONDS_BETWEEN_LOOKS)
+            if has_ended and not ready:
+                break
+            for key, _ in ready:
+                if not key.data.copy():
+                    pipes.unregister(key.fileobj)
+
+
+class _Copier:
+    """Copies a pipe of UTF-8 to a stream; bytes that are not are half surrogate pairs there."""
+
+    def __init__(self, pipe: IO[bytes], stream: TextIO) -> None:
+        self._descriptor = pipe.fileno()
+        self._stream = stream
+        self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+
+    def copy(self) -> bool:
+        """Copy what has come; return whether more can come."""
+        chunk = os.read(self._descriptor, _CHUNK_BYTES)
+        self._stream.write(self._decoder.decode(chunk, final=not chunk))
+        self._stream.flush()
+        return bool(chunk)
+
+
+Until = Annotated[
+    Step,
+    typer.Option(
+        help="Last step. subset: select only. probe: ask the entropy law about the subset. law: "
+        "train what it lets through, evaluate, draw the figures."
+    ),
+]
+
+
+def run(data_root: DataRootOption = DEFAULT_DATA_ROOT, until: Until = "law") -> None:
+    """Take what lies in DIR/raw/sft and DIR/raw/preference through the whole graph.
+
+    Ingestion, a new version of each subset, the entropy law's verdict, training and evaluation.
+    Only what changed is computed again. Exit code 3: the law keeps a version from being trained.
+    """
+    root = existing_root(data_root)
+    _require_drops(root)
+    versions_before = {stage: root.versions(stage).latest() for stage in STAGES}
+    exit_code = run_graph(data_root, until)
+    if exit_code in (0, BLOCKED) or any(root.batches(stage) for stage in STAGES):
+        show_data_root(output(), root, versions_before)
+    if exit_code not in (0, BLOCKED):
+        print_error(f"the graph ended with exit code {exit_code}; its messages stand above")
+    if exit_code:
+        raise typer.Exit(exit_code)
+
+
+def _require_drops(root: DataRoot) -> None:
+    folders = [root.raw(stage) for stage in STAGES if root.raw(stage).is_dir()]
+    if any(is_batch_name(entry.name) for folder in folders for entry in folder.iterdir()):
+        return
+    places = " and ".join(str(root.raw(stage)) for stage in STAGES)
+    raise UserError(
+        f"nothing to do: no drop in {places}; put files there, or make some with: "
+        f"zip-pipeline sample-data {root.path}"
+    )
+
+
+DIARY = "demo.json"
+_SELECTION = """\
+# One budget for all states of the demonstration, about nine tenths of the first one.
+[sft]
+budget_tokens = 130_000
+
+[preference]
+budget_tokens = 60_000
+"""
+_TRAINING = """\
+# The sample sources are small: hold out more of each than the default two per cent.
+[held_out]
+share = 0.05
+min_source_samples = 30
+"""
+_NEWS = {
+    "x1": "worksheets, and rated answers",
+    "x2": "conversations come in",
+    "x3": "assistant logs come in, and dialogues in pairs",
+    "x4": "a quiz comes in",
+    "x5": "a broken re-export replaces worksheets and assistant logs",
+}
+DemoSeed = Annotated[int, typer.Option(metavar="N", help="DemoSeed of the sample pool.")]
+DemoUntil = Annotated[Step, typer.Option(help="Last step of every night; see `zip-pipeline run`.")]
+
+
+def demo(
+    data_root: DataRootOption = DEFAULT_DATA_ROOT, seed: DemoSeed = 0, until: DemoUntil = "law"
+) -> None:
+    """Walk a sample pool through five states, as five versions at one token budget.
+
+    x1 to x4 add a drop each; x5 replaces two of them by a broken export. Each state goes through
+    the whole graph. A demonstration that was stopped goes on where it stopped.
+    """
+    root = DataRoot(data_root)
+    diary = _diary(root, seed)
+    versions_before = {stage: root.versions(stage).latest() for stage in STAGES}
+    if diary["is_finished"]:
+        output().print("The demonstration is finished: its drops go through the graph once more.")
+    root.path.mkdir(parents=True, exist_ok=True)
+    for name, text in (("selection.toml", _SELECTION), ("training.toml", _TRAINING)):
+        if not (root.path / name).exists():
+            (root.path / name).write_text(text, encoding="utf-8")
+    for state in STATES[STATES.index(diary["state"]) :]:
+        write_json(root.path / DIARY, diary | {"state": state})
+        if not diary["is_finished"]:
+            output().rule(styled((state, "bold"), f": {_NEWS[state]}"), align="left")
+        write_sample_data(root.path, seed=seed, state=state)
+        exit_code = run_graph(root.path, until)
+        if exit_code not in (0, BLOCKED):
+            print_error(f"state {state} ended with exit code {exit_code}; see above")
+            raise typer.Exit(exit_code)
+    write_json(root.path / DIARY, diary | {"state": STATES[-1], "is_finished": True})
+    show_data_root(output(), root, versions_before)
+
+
+def _diary(root: DataRoot, seed: int) -> dict[str, Any]:
+    """Return the seed and the state to go on with.
+
+    Raises:
+        UserError: the folder holds drops of somebody else, or a demonstration of another seed.
+    """
+    path = root.path / DIARY
+    if path.exists():
+        diary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        if diary["seed"] != seed:
+            raise UserError(
+                f"{path}: a demonstration with seed {diary['seed']} began here; got --seed "
+                f"{seed}. Give that seed, or another folder with --data-root"
+            )
+        return diary
+    drops = [p for stage in STAGES for p in root.raw(stage).glob("*") if root.raw(stage).is_dir()]
+    if drops:
+        raise UserError(
+            f"{drops[0].parent}: holds drops already, such as {drops[0].name!r}; the demonstration "
+            "wants a folder of its own. Name one with --data-root, or take the drops through the "
+            f"graph with: zip-pipeline run --data-root {root.path}"
+        )
+    return {"seed": seed, "state": STATES[0], "is_finished": False}
+
+
+Folder = Annotated[
+    Path,
+    typer.Argument(
+        metavar="DIR", help="Data root to fill: drops go to DIR/raw/sft and DIR/raw/preference."
+    ),
+]
+Seed = Annotated[int, typer.Option(metavar="N", help="The same seed gives the same bytes.")]
+State = Annotated[
+    Literal["x1", "x2", "x3", "x4", "x5"],
+    typer.Option(
+        help="State of the pool: x1 to x4 add one SFT drop each, x5 replaces two of them by a "
+        "broken re-export."
+    ),
+]
+Scale = Annotated[
+    float,
+    typer.Option(metavar="X", help="Factor on the rows: 1 gives about 4,100 SFT rows in x4."),
+]
+
+
+def sample_data(folder: Folder, seed: Seed = 0, state: State = "x4", scale: Scale = 1.0) -> None:
+    """Write a small, lifelike pool into the drop folders of DIR; files of your own stay."""
+    files = write_sample_data(folder, seed=seed, state=state, scale=scale)
+    table = new_table("drop", "size")
+    for path in files:
+        table.add_row(str(path), words_of_bytes(path.stat().st_size))
+    output().print(table)
+    option = "" if str(folder) == "data" else f" --data-root {folder}"
+    output().print(f"Next: zip-pipeline run{option}", soft_wrap=True)

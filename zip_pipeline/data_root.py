@@ -1,0 +1,188 @@
+"""Where things lie: the data root and the numbered versions of each stage."""
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import polars as pl
+
+from zip_pipeline.errors import UserError
+from zip_pipeline.files import _TEMPORARY, sync, write_json, write_table
+from zip_pipeline.samples import Stage
+
+VERSION_FILES = ("subset.parquet", "ledger.parquet", "manifest.json")
+
+
+SECONDS_PER_WEEK = 604_800.0
+
+
+GENERATED = (
+    "pool", "quarantine", "duplicates", "state", "checkpoints", "versions", "held_out", "models",
+    "cache", "entropy_law",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class DataRoot:
+    """The folder that holds drops, pool, state and versions.
+
+    ``raw/<stage>`` is the drop folder; everything else is written by the pipeline.
+    """
+
+    path: Path
+
+    def raw(self, stage: Stage) -> Path:
+        """Return the drop folder of a stage."""
+        return self.path / "raw" / stage
+
+    def samples(self, stage: Stage, batch: str) -> Path:
+        """Return the pool table of a batch."""
+        return self.path / "pool" / stage / f"{batch}.parquet"
+
+    def quarantine(self, stage: Stage, batch: str) -> Path:
+        """Return the table of a batch's rejected rows."""
+        return self.path / "quarantine" / stage / f"{batch}.parquet"
+
+    def duplicates(self, stage: Stage, batch: str) -> Path:
+        """Return the table of a batch's exact duplicates."""
+        return self.path / "duplicates" / stage / f"{batch}.parquet"
+
+    def state(self, stage: Stage, batch: str) -> Path:
+        """Return the compression state of a batch."""
+        return self.path / "state" / stage / f"{batch}.parquet"
+
+    def checkpoints(self, stage: Stage) -> Path:
+        """Return the folder of unfinished selections."""
+        return self.path / "checkpoints" / stage
+
+    def models(self, stage: Stage, number: int) -> Path:
+        """Return the folder of what was probed, trained and evaluated of a version."""
+        return self.path / "models" / stage / version_name(number)
+
+    @property
+    def cache(self) -> Path:
+        """The folder of files that can be made again, as the tiny base model."""
+        return self.path / "cache"
+
+    def held_out(self, stage: Stage) -> Path:
+        """Return the table of the samples that are kept for evaluation."""
+        return self.path / "held_out" / f"{stage}.parquet"
+
+    def batches(self, stage: Stage) -> list[str]:
+        """Return the names of all stored batches, sorted; a compacted one holds many."""
+        suffix = ".parquet"
+        names = (self.path / "pool" / stage).glob(f"*{suffix}")
+        return sorted(p.name.removesuffix(suffix) for p in names if not p.name.startswith("."))
+
+    def versions(self, stage: Stage) -> "VersionStore":
+        """Return the versions of a stage."""
+        return VersionStore(self.path / "versions" / stage)
+
+
+def remove_leftovers(root: DataRoot, older_than_seconds: float = SECONDS_PER_WEEK) -> int:
+    """Remove what killed writers left in the generated folders; return how many entries it was.
+
+    Entries changed within the last ``older_than_seconds`` may belong to a writer at work and
+    stay.
+    """
+    latest = time.time() - older_than_seconds
+    found = [path for name in GENERATED for path in (root.path / name).rglob(f"{_TEMPORARY}*")]
+    num_removed = 0
+    for path in found:
+        # A writer at work may finish, and its entry vanish, at any moment.
+        with contextlib.suppress(FileNotFoundError):
+            if path.lstat().st_mtime > latest:
+                continue
+            is_folder = path.is_dir() and not path.is_symlink()
+            shutil.rmtree(path) if is_folder else path.unlink()
+            num_removed += 1
+    return num_removed
+
+
+def version_name(number: int) -> str:
+    """Return the name of a version's folders."""
+    return f"v{number:06d}"
+
+
+class VersionStore:
+    """The immutable, numbered versions of one stage's subset."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def numbers(self) -> list[int]:
+        """Return the numbers of all complete versions, ascending."""
+        names = (p.name for p in self.folder.glob("v[0-9]*")) if self.folder.exists() else ()
+        return sorted(int(name[1:]) for name in names if name[1:].isdigit())
+
+    def path(self, number: int) -> Path:
+        """Return the folder of version ``number``.
+
+        Raises:
+            UserError: there is no such version.
+        """
+        path = self.folder / version_name(number)
+        if not path.exists():
+            known = ", ".join(str(n) for n in self.numbers()) or "none yet"
+            raise UserError(f"{self.folder}: no version {number}; there are: {known}")
+        return path
+
+    def manifest(self, number: int) -> dict[str, object]:
+        """Return the manifest of version ``number``."""
+        text = (self.path(number) / "manifest.json").read_text(encoding="utf-8")
+        manifest = json.loads(text)
+        assert isinstance(manifest, dict)
+        return manifest
+
+    def latest(self) -> int | None:
+        """Return the highest version number, None where there is no version."""
+        numbers = self.numbers()
+        return numbers[-1] if numbers else None
+
+    def write(
+        self, subset: pl.DataFrame, ledger: pl.DataFrame, manifest: Mapping[str, object]
+    ) -> int:
+        """Write one new version, whole or not at all, and return its number.
+
+        The three files are completed in a hidden folder that is renamed to the next free
+        number; two writers at once get two numbers.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=self.folder))
+        try:
+            write_table(temporary / "subset.parquet", subset, {})
+            write_table(temporary / "ledger.parquet", ledger, {})
+            return self._publish(temporary, manifest)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def _publish(self, temporary: Path, manifest: Mapping[str, object]) -> int:
+        temporary.chmod(0o755)
+        while True:
+            number = (self.latest() or 0) + 1
+            write_json(temporary / "manifest.json", {"version": number, **manifest})
+            try:
+                temporary.rename(self.folder / version_name(number))
+            except OSError as error:
+                if (self.folder / version_name(number)).exists():
+                    continue
+                raise error
+            sync(self.folder)
+            return number
+
+
+CACHE_VARIABLE = "ZIP_PIPELINE_CACHE"
+
+
+def cache_folder(root: DataRoot) -> Path:
+    """Return the folder that ``ZIP_PIPELINE_CACHE`` names, which data roots can share, else
+    ``cache`` in the data root.
+    """
+    named = os.environ.get(CACHE_VARIABLE)
+    return Path(named) if named else root.cache

@@ -1,0 +1,588 @@
+"""The partitioned assets: samples of a drop, and their compression state."""
+
+from collections.abc import Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from zip_pipeline.compression.codecs import compression_ratio
+from zip_pipeline.compression.state import texts_of
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.defs.keys import (
+    BATCHES,
+    RISK_CHECK,
+    compression_state_key,
+    loss_probe_key,
+    model_key,
+    raw_pool_key,
+    zip_subset_key,
+)
+from zip_pipeline.defs.launchpad import (
+    stage_defaults,
+    training_defaults,
+    training_tunables,
+    tunables,
+)
+from zip_pipeline.defs.metadata import counts_table, markdown_table, picture, table_metadata
+from zip_pipeline.defs.pipes import mendable, run_modules
+from zip_pipeline.defs.resources import DataRootResource, RayClusterResource
+from zip_pipeline.entropy_law.figures import versions_figure
+from zip_pipeline.entropy_law.table import (
+    read_versions,
+    version_row,
+)
+from zip_pipeline.files import fingerprint
+from zip_pipeline.ingest.drops import fingerprint_of
+from zip_pipeline.ingest.ingest import ingest_drop
+from zip_pipeline.pool.batches import (
+    batch_metadata,
+    read_batch,
+    read_quarantine,
+    read_state,
+    state_metadata,
+    write_state,
+)
+from zip_pipeline.pool.pool import SelectionPool, open_selection_pool
+from zip_pipeline.report.fates import num_by_fate, top_sources
+from zip_pipeline.report.figures import loss_figure, selection_figure
+from zip_pipeline.samples import Stage, pool_schema, serialised_text
+from zip_pipeline.stored_batches import is_compacted
+from zip_pipeline.workflow.models import train_version
+from zip_pipeline.workflow.verdicts import ProbedVersion, probe_version
+from zip_pipeline.workflow.versions import (
+    StoredVersion,
+    current_version,
+    latest_version,
+    read_version,
+    select_version,
+)
+
+OWNERS = ["team:data"]
+RAW_POOL_CODE_VERSION = "2"
+COMPRESSION_STATE_CODE_VERSION = "1"
+MAX_REJECTED_SHARE = 0.02
+MAX_DUPLICATE_SHARE = 0.25
+
+DROP_FINGERPRINT = "drop_fingerprint"
+POOL_FINGERPRINT = "pool_fingerprint"
+
+Results = Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]
+
+
+def raw_pool_asset(stage: Stage) -> dg.AssetsDefinition:
+    """Return the asset ``<stage>/raw_pool``: one partition per drop."""
+    key = raw_pool_key(stage)
+
+    @dg.asset(
+        key=key,
+        partitions_def=BATCHES[stage],
+        group_name=stage,
+        owners=OWNERS,
+        kinds={"polars", "parquet"},
+        code_version=RAW_POOL_CODE_VERSION,
+        description="Validated, normalised samples of one drop without exact duplicates; "
+        "rejected rows are in the quarantine with their reason.",
+        check_specs=[
+            dg.AssetCheckSpec(
+                "rejected_share",
+                asset=key,
+                description=f"At most {MAX_REJECTED_SHARE:.0%} of a drop's rows are rejected.",
+            ),
+            dg.AssetCheckSpec(
+                "duplicate_share",
+                asset=key,
+                description=f"At most {MAX_DUPLICATE_SHARE:.0%} of a drop's rows repeat others.",
+            ),
+        ],
+    )
+    def raw_pool(context: dg.AssetExecutionContext, data_root: DataRootResource) -> Results:
+        root, batch = data_root.root, context.partition_key
+        looks: dict[str, Any] = {}
+        # A compacted batch has no drop: it is described as it is stored.
+        if not is_compacted(batch):
+            # Taken before reading: a drop that changes meanwhile is then seen as changed.
+            looks = {DROP_FINGERPRINT: fingerprint_of(root.raw(stage) / batch) or ""}
+            ingest_drop(root, stage, batch)
+        counts = batch_metadata(root, stage, batch)
+        yield dg.MaterializeResult(
+            asset_key=key,
+            metadata=describe_pool(root, stage, batch) | looks,
+            data_version=dg.DataVersion(counts["fingerprint"]),
+        )
+        yield _share_check("rejected_share", batch, counts, "num_quarantined", MAX_REJECTED_SHARE)
+        yield _share_check("duplicate_share", batch, counts, "num_duplicates", MAX_DUPLICATE_SHARE)
+
+    return raw_pool
+
+
+def compression_state_asset(stage: Stage) -> dg.AssetsDefinition:
+    """Return the asset ``<stage>/compression_state``: same partitions as the pool."""
+    key = compression_state_key(stage)
+
+    @dg.asset(
+        key=key,
+        deps=[raw_pool_key(stage)],
+        partitions_def=BATCHES[stage],
+        group_name=stage,
+        owners=OWNERS,
+        kinds={"polars", "parquet", "zstandard"},
+        code_version=COMPRESSION_STATE_CODE_VERSION,
+        description="Bytes, tokens and compressed bytes of each sample on its own, and pi, the "
+        "initial redundancy state.",
+        check_specs=[
+            dg.AssetCheckSpec(
+                "covers_every_sample",
+                asset=key,
+                description="One row per sample of the batch, in the same order.",
+            )
+        ],
+    )
+    def compression_state(
+        context: dg.AssetExecutionContext, data_root: DataRootResource
+    ) -> Results:
+        root, batch = data_root.root, context.partition_key
+        write_state(root, stage, batch)
+        state = read_state(root, stage, batch)
+        stored = state_metadata(root, stage, batch)
+        assert stored is not None
+        yield dg.MaterializeResult(
+            asset_key=key,
+            metadata=describe_state(state) | {POOL_FINGERPRINT: stored["pool_fingerprint"]},
+            data_version=dg.DataVersion(stored["fingerprint"]),
+        )
+        yield _coverage_check(batch, read_batch(root, stage, batch, ["sample_id"]), state)
+
+    return compression_state
+
+
+def describe_pool(root: DataRoot, stage: Stage, batch: str) -> dict[str, Any]:
+    """Return what the pool partition of an ingested batch tells: counts, formats, sources."""
+    counts = batch_metadata(root, stage, batch)
+    samples = read_batch(root, stage, batch, ["format", "source"])
+    quarantine = read_quarantine(root, stage, batch, ["reason"])
+    return {
+        **{name: int(counts[name]) for name in counts if name.startswith("num_")},
+        "formats": counts_table(samples, "format"),
+        "top_sources": counts_table(samples, "source"),
+        "quarantine_reasons": counts_table(quarantine, "reason"),
+        POOL_FINGERPRINT: counts["fingerprint"],
+        **table_metadata(pool_schema(stage).to_frame(), samples.height),
+    }
+
+
+def describe_state(state: pl.DataFrame) -> dict[str, Any]:
+    """Return what the state partition of a batch tells: totals and the mean ratio."""
+    totals = state.select(pl.col("num_bytes", "num_tokens", "deflate_bytes", "zstd_bytes").sum())
+    return {
+        "num_samples": state.height,
+        **totals.row(0, named=True),
+        "mean_pi": state.select(pl.col("pi").mean().fill_null(0.0)).item(),
+        **table_metadata(state),
+    }
+
+
+def _share_check(
+    name: str, batch: str, counts: Mapping[str, str], counted: str, threshold: float
+) -> dg.AssetCheckResult:
+    """Return the check that at most ``threshold`` of the rows read are those ``counted``."""
+    num_rows, num_rows_read = int(counts[counted]), int(counts["num_rows_read"])
+    share = num_rows / max(num_rows_read, 1)
+    return dg.AssetCheckResult(
+        check_name=name,
+        passed=share <= threshold,
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"{batch}: {num_rows:,} of {num_rows_read:,} rows ({share:.2%}), "
+        f"allowed are {threshold:.0%}",
+        metadata={"batch": batch, "share": share, "threshold": threshold},
+    )
+
+
+def _coverage_check(batch: str, samples: pl.DataFrame, state: pl.DataFrame) -> dg.AssetCheckResult:
+    """Return the check that the state's rows are the batch's samples, in order."""
+    missing = samples.join(state, on="sample_id", how="anti").height
+    passed = samples["sample_id"].equals(state["sample_id"])
+    return dg.AssetCheckResult(
+        check_name="covers_every_sample",
+        passed=passed,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=f"{batch}: {state.height:,} rows for {samples.height:,} samples, "
+        f"{missing:,} samples without a row",
+        metadata={"batch": batch, "num_missing": missing},
+    )
+
+
+ZIP_SUBSET_CODE_VERSION = "3"
+
+
+def zip_subset_asset(stage: Stage, data_root_path: Path) -> dg.AssetsDefinition:
+    """Return the asset ``<stage>/zip_subset``, with launchpad defaults of that data root."""
+    tunables_of_stage = tunables(data_root_path, stage)
+
+    @dg.asset(
+        key=zip_subset_key(stage),
+        deps=[raw_pool_key(stage), compression_state_key(stage)],
+        group_name=stage,
+        owners=OWNERS,
+        kinds={"polars", "parquet", "zstandard"},
+        code_version=ZIP_SUBSET_CODE_VERSION,
+        # One selection of a stage at a time: they share the folder of checkpoints.
+        pool=f"{stage}_selection",
+        description="The most informative samples of the whole pool within one budget, as a "
+        "numbered version with ledger and manifest. If nothing changed, the latest version stays.",
+    )
+    def zip_subset(
+        context: dg.AssetExecutionContext,
+        config: tunables_of_stage,  # type: ignore[valid-type]
+        data_root: DataRootResource,
+        ray_cluster: RayClusterResource,
+    ) -> dg.MaterializeResult[None]:
+        root = data_root.root
+        # Whoever wrote a wrong file meant something else than the defaults that stand in for it.
+        stage_defaults(root.path, stage)
+        wanted = config.selection()  # type: ignore[attr-defined]
+        number = current_version(root, stage, wanted) if root.batches(stage) else None
+        reused = number is not None
+        if number is None:
+            number = select_version(
+                root, stage, wanted, context.log.info, cluster=ray_cluster.cluster
+            )
+        context.log.info(f"{stage} version {number}{', unchanged' if reused else ''}")
+        return describe_version(read_version(root, stage, number), reused=reused)
+
+    return zip_subset
+
+
+def describe_version(version: StoredVersion, *, reused: bool) -> dg.MaterializeResult[None]:
+    """Return a version as what the UI shows: counts, R, sources, plot and data version."""
+    return dg.MaterializeResult(
+        metadata={"version": version.number, "reused": reused} | _version_metadata(version),
+        data_version=dg.DataVersion(_content_fingerprint(version.subset, version.stage)),
+    )
+
+
+def _version_metadata(version: StoredVersion) -> dict[str, Any]:
+    stage, manifest = version.stage, version.manifest
+    counts = ("num_rows_read", "num_samples", "num_quarantined", "num_duplicates", "num_picked")
+    title = f"{stage} version {version.number}: {manifest['strategy']}"
+    return {
+        "strategy": manifest["strategy"],
+        **_ratios("pool", manifest["pool_compression_ratio"]),
+        **_ratios("subset", manifest["compression_ratio"]),
+        **{name: manifest[name] for name in (*counts, "picked_tokens", "picked_bytes")},
+        # Versions from before anything was held out do not tell.
+        "num_held_out": manifest.get("num_held_out", 0),
+        f"budget_{manifest['budget']['unit']}": manifest["budget"]["value"],
+        "unused_budget": manifest["unused_budget"],
+        "plot": picture(selection_figure(version.ledger, title), title),
+        "top_sources": markdown_table(top_sources(version.ledger)),
+        "fates": dg.MetadataValue.json(num_by_fate(version.ledger)),
+        "config": dg.MetadataValue.json(manifest["config"]),
+        "path": dg.MetadataValue.path(str(version.path)),
+        "pool_fingerprint": manifest["pool_fingerprint"],
+        **table_metadata(version.subset),
+    }
+
+
+def _ratios(what: str, by_codec: dict[str, float]) -> dict[str, float]:
+    return {f"{what}_compression_ratio_{codec}": round(r, 4) for codec, r in by_codec.items()}
+
+
+def _content_fingerprint(subset: pl.DataFrame, stage: Stage) -> str:
+    """Return a hash of the picks in order, so that equal picks keep the data version."""
+    texts = subset.select(serialised_text(stage).alias("text"))["text"].to_list()
+    return fingerprint([*subset["sample_id"].to_list(), *texts])
+
+
+LOSS_PROBE_CODE_VERSION = "1"
+
+
+def loss_probe_asset(stage: Stage, data_root_path: Path) -> dg.AssetsDefinition:
+    """Return the asset ``<stage>/loss_probe`` with its blocking check of the entropy law."""
+    tunables_of_root = training_tunables(data_root_path)
+    risk = dg.AssetCheckSpec(
+        name=RISK_CHECK,
+        asset=loss_probe_key(stage),
+        blocking=True,
+        description="Fails where redundancy R and probe loss L both rose beyond what the earlier "
+        "versions let one expect: the law then predicts a worse model, and it is not trained. "
+        "A reason under `override` in the launchpad lets the version through.",
+    )
+
+    @dg.asset(
+        key=loss_probe_key(stage),
+        deps=[zip_subset_key(stage)],
+        group_name=stage,
+        owners=OWNERS,
+        kinds={"pytorch", "huggingface"},
+        code_version=LOSS_PROBE_CODE_VERSION,
+        pool="gpu",
+        check_specs=[risk],
+        description="L: the mean training loss of the base model over the first steps on the "
+        "latest version, comparable between versions of the same series, and what the entropy "
+        "law says about training on it.",
+    )
+    def loss_probe(
+        context: dg.AssetExecutionContext,
+        config: tunables_of_root,  # type: ignore[valid-type]
+        data_root: DataRootResource,
+    ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster wants it bare beside checks
+        root = data_root.root
+        training_defaults(root.path)
+        with mendable():
+            probed = probe_version(
+                root,
+                latest_version(root, stage),
+                config.job(),  # type: ignore[attr-defined]
+                partial(run_modules, context),
+                override=recorded_override(context, config.override),  # type: ignore[attr-defined]
+            )
+        if probed.verdict.kind == "not_comparable" or probed.reason != probed.verdict.reason:
+            context.log.warning(probed.reason)
+        return _probe_result(probed)
+
+    return loss_probe
+
+
+def recorded_override(context: dg.AssetExecutionContext, reason: str) -> str:
+    """Return the reason to let a version through as the table keeps it; empty without one."""
+    reason = reason.strip()
+    return f"{reason} (run {context.run.run_id})" if reason else ""
+
+
+def _probe_result(probed: ProbedVersion) -> dg.MaterializeResult[None]:
+    version, loss, verdict, row = probed.version, probed.loss, probed.verdict, probed.row
+    measures = {name: row[name] for name in ("R", "R_spread", "L", "L_spread", "Q")}
+    steps = loss["steps"]
+    losses = [s / n for s, n in zip(steps["loss_sums"], steps["num_tokens"], strict=True)]
+    stage, words = version.stage, probed.reason
+    title = f"{stage} version {version.number}: loss of the probe"
+    return dg.MaterializeResult(
+        metadata={
+            "version": version.number,
+            **{name: value for name, value in measures.items() if value is not None},
+            "Q_name": row["Q_name"],
+            "verdict": verdict.kind,
+            "reason": words,
+            "series": row["series"],
+            "series_settings": dg.MetadataValue.json(
+                {"budget": version.manifest["budget"], **loss["settings"]}
+            ),
+            "num_steps": loss["num_steps"],
+            "num_steps_wanted": loss["num_steps_wanted"],
+            "num_tokens": loss["num_tokens"],
+            "rows_truncated": loss["rows_truncated"],
+            "rows_dropped": loss["rows_dropped"],
+            "plot": picture(loss_figure(losses, title), title),
+            "versions": picture(
+                versions_figure(probed.table, stage, f"{stage}: all versions"), "versions"
+            ),
+        },
+        data_version=dg.DataVersion(fingerprint([loss["subset_hash"], row["series"]])),
+        check_results=[
+            dg.AssetCheckResult(
+                check_name=RISK_CHECK,
+                passed=probed.may_train,
+                severity=dg.AssetCheckSeverity.ERROR,
+                description=words,
+                metadata={
+                    "version": version.number,
+                    "verdict": verdict.kind,
+                    "compared_with": dg.MetadataValue.json(verdict.compared),
+                    **verdict.numbers,
+                },
+            )
+        ],
+    )
+
+
+MODEL_CODE_VERSION = "1"
+_WORDS: dict[Stage, str] = {
+    "sft": "The base model after supervised fine-tuning on the latest version.",
+    "preference": "The newest SFT model after KTO on the latest version of pairs.",
+}
+
+
+def model_asset(stage: Stage, data_root_path: Path) -> dg.AssetsDefinition:
+    """Return the asset ``<stage>/model``."""
+    tunables_of_root = training_tunables(data_root_path)
+
+    @dg.asset(
+        key=model_key(stage),
+        deps=[
+            zip_subset_key(stage),
+            loss_probe_key(stage),
+            *([model_key("sft")] if stage == "preference" else []),
+        ],
+        group_name=stage,
+        owners=OWNERS,
+        kinds={"pytorch", "huggingface"},
+        code_version=MODEL_CODE_VERSION,
+        pool="gpu",
+        automation_condition=when_a_version_may_train(),
+        description=f"{_WORDS[stage]} A version that the entropy law blocks is refused, in any "
+        "run. A killed run goes on from its checkpoint; what is trained already stays.",
+    )
+    def model(
+        context: dg.AssetExecutionContext,
+        config: tunables_of_root,  # type: ignore[valid-type]
+        data_root: DataRootResource,
+    ) -> dg.MaterializeResult[None]:
+        root = data_root.root
+        training_defaults(root.path)
+        version = latest_version(root, stage)
+        with mendable():
+            record = train_version(
+                root,
+                version,
+                config.job(),  # type: ignore[attr-defined]
+                partial(run_modules, context),
+                override=recorded_override(context, config.override),  # type: ignore[attr-defined]
+                sft_model=config.sft_model,  # type: ignore[attr-defined]
+            )
+        return _model_result(root, version, record)
+
+    return model
+
+
+def when_a_version_may_train() -> dg.AutomationCondition:  # type: ignore[type-arg]
+    """Return the condition of training: what it rests on changed, and no check blocks it."""
+    return (
+        when_its_inputs_changed()
+        & ~dg.AutomationCondition.any_deps_missing()
+        & dg.AutomationCondition.all_deps_blocking_checks_passed()
+    ).with_label("a version changed and may be trained")
+
+
+def when_its_inputs_changed() -> dg.AutomationCondition:  # type: ignore[type-arg]
+    """Return the condition that the data version of an input changed, and no run is at it.
+
+    A change counts until automation has asked for a run. Were it forgotten at the next
+    materialisation, a version that comes while the one before trains would never be trained.
+    """
+    changed = dg.AutomationCondition.any_deps_match(dg.AutomationCondition.data_version_changed())
+    return (
+        changed.since(dg.AutomationCondition.newly_requested())
+        & ~dg.AutomationCondition.in_progress()
+    )
+
+
+def _model_result(
+    root: DataRoot, version: StoredVersion, record: Mapping[str, Any]
+) -> dg.MaterializeResult[None]:
+    stage, number = version.stage, version.number
+    output = root.models(stage, number)
+    losses = pl.read_ndjson(output / "metrics.jsonl", infer_schema_length=None)["loss"].to_list()
+    title = f"{stage} version {number}: training loss"
+    row = version_row(read_versions(root), stage, number)
+    assert row is not None
+    rows, batch = record["rows"], record["batch"]
+    return dg.MaterializeResult(
+        metadata={
+            "version": number,
+            "verdict": row["verdict"],
+            **({"override": row["override"]} if row["override"] else {}),
+            "preset": record["preset"],
+            "start_model": str(record["model"]["source"]),
+            "start_model_revision": str(record["model"]["revision"]),
+            "num_steps": record["num_steps"],
+            "train_loss": record["train_loss"],
+            "final_loss": record["final_loss"],
+            "effective_batch": batch["effective"],
+            **{f"rows_{name}" if name.startswith("num") else name: v for name, v in rows.items()},
+            "seconds": record["seconds"],
+            "resumed_at_step": record["resumed_at_step"],
+            "backend": dg.MetadataValue.json(dict(record["backend"])),
+            "settings": dg.MetadataValue.json(dict(record["settings"])),
+            "plot": picture(loss_figure(losses, title, is_kto=stage == "preference"), title),
+            "path": dg.MetadataValue.path(str(output / "model")),
+        },
+        data_version=dg.DataVersion(record["fingerprint"]),
+    )
+
+
+RANDOM_SEED = 0
+CODECS = ("deflate", "zstd")
+
+
+def within_budget_check(stage: Stage) -> dg.AssetChecksDefinition:
+    """Return the check that the latest version keeps to its budget."""
+
+    @dg.asset_check(
+        asset=zip_subset_key(stage),
+        name="within_budget",
+        description="The samples, tokens or bytes of the latest version are within its budget, "
+        "and the ledger and the subset agree on what was picked.",
+    )
+    def within_budget(data_root: DataRootResource) -> dg.AssetCheckResult:
+        return _within_budget(latest_version(data_root.root, stage))
+
+    return within_budget
+
+
+def less_redundant_check(stage: Stage) -> dg.AssetChecksDefinition:
+    """Return the check that the latest version beats a random subset of the same size."""
+
+    @dg.asset_check(
+        asset=zip_subset_key(stage),
+        name="less_redundant_than_random",
+        description="R of the latest version (raw / compressed bytes, higher = more redundant) is "
+        "below that of a seeded random subset of as many samples, by the codec that selected it: "
+        "deflate sees 32 KB at a time, zstd the whole subset. The other codec's R is told beside.",
+    )
+    def less_redundant_than_random(data_root: DataRootResource) -> dg.AssetCheckResult:
+        with open_selection_pool(data_root.root, stage) as pool:
+            return _less_redundant(latest_version(data_root.root, stage), pool, stage)
+
+    return less_redundant_than_random
+
+
+def _within_budget(version: StoredVersion) -> dg.AssetCheckResult:
+    budget: dict[str, Any] = version.manifest["budget"]
+    picked = version.ledger.filter(pl.col("fate") == "picked").sort("rank")
+    unit, limit = budget["unit"], budget["value"]
+    used = picked.height if unit == "samples" else int(picked[f"num_{unit}"].sum())
+    agree = picked["sample_id"].equals(version.subset["sample_id"])
+    ending = "" if agree else "; the ledger's picks are not the rows of the subset"
+    return dg.AssetCheckResult(
+        passed=used <= limit and agree,
+        severity=dg.AssetCheckSeverity.ERROR,
+        description=f"version {version.number}: {used:,} of {limit:,} {unit}{ending}",
+        metadata={"version": version.number, "used": used, "budget": limit, "unit": unit},
+    )
+
+
+def _less_redundant(
+    version: StoredVersion, pool: SelectionPool, stage: Stage
+) -> dg.AssetCheckResult:
+    num_picked, num_samples = version.subset.height, pool.index.height
+    if not 0 < num_picked < num_samples:
+        return dg.AssetCheckResult(
+            passed=True,
+            description=f"version {version.number}: {num_picked:,} of {num_samples:,} samples "
+            "picked, so there was nothing to choose",
+            metadata={"version": version.number},
+        )
+    random = pl.int_range(num_samples, eager=True).sample(
+        num_picked, seed=RANDOM_SEED, shuffle=True
+    )
+    codec = version.manifest["config"]["codec"]
+    of_subset, of_random = (_ratios_by_codec(s, stage) for s in (version.subset, pool.rows(random)))
+    return dg.AssetCheckResult(
+        passed=of_subset[codec] < of_random[codec],
+        severity=dg.AssetCheckSeverity.WARN,
+        description=f"version {version.number}: R {of_subset[codec]:.3f}, random subset of as many "
+        f"samples {of_random[codec]:.3f} ({codec}, lower is better)",
+        metadata={
+            "version": version.number,
+            **{f"subset_compression_ratio_{name}": r for name, r in of_subset.items()},
+            **{f"random_compression_ratio_{name}": r for name, r in of_random.items()},
+        },
+    )
+
+
+def _ratios_by_codec(samples: pl.DataFrame, stage: Stage) -> dict[str, float]:
+    joined = b"".join(texts_of(samples, stage))
+    return {codec: round(compression_ratio(joined, codec), 4) for codec in CODECS}

@@ -1,0 +1,414 @@
+"""Asks an OpenAI-compatible endpoint, and stays polite when it is busy, broken or confused."""
+
+import fcntl
+import json
+import os
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias
+from urllib.parse import urlsplit
+
+from zip_pipeline.errors import UserError
+from zip_pipeline.files import fingerprint
+
+if TYPE_CHECKING:
+    import httpx
+
+Message: TypeAlias = dict[str, str]
+_LOOPBACK = ("localhost", "127.0.0.1", "::1")
+
+
+class EndpointError(RuntimeError):
+    """The endpoint cannot be used: what is stored stays, and a later run goes on from there."""
+
+
+class RequestRefused(EndpointError):
+    """The endpoint works, but takes this one request as wrong (a text that is too long, say)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Endpoint:
+    """Where chat completions are asked for; holds the name of the key, never the key."""
+
+    url: str
+    """Base address, to which ``/chat/completions`` is added; mostly ends with ``/v1``."""
+    model: str
+    """Name of the model at the endpoint."""
+    key_variable: str = ""
+    """Name of the environment variable with the key; empty for an endpoint that wants none."""
+    token_limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    """How the endpoint calls the limit on an answer; newer models want the longer name."""
+    connect_timeout_seconds: float = 10.0
+    timeout_seconds: float = 180.0
+    """Longest silence while an answer is awaited."""
+    max_attempts: int = 6
+    """How often one request is tried in all."""
+    backoff_seconds: float = 1.0
+    """Wait before the second attempt; it doubles with each further one."""
+    max_wait_seconds: float = 120.0
+    """Longest single wait; an endpoint that asks for a longer one is given up."""
+    max_concurrency: int = 8
+    """How many requests are under way at once."""
+
+    def __post_init__(self) -> None:
+        """Refuse an address that is none, or that has a key in it, and limits without sense."""
+        parts = urlsplit(self.url)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise UserError(
+                f"url: {self.url!r} is not allowed; must be like https://host/v1 or "
+                "http://localhost:8000/v1"
+            )
+        if parts.username or parts.password or parts.query:
+            raise UserError(
+                f"url: the address of {parts.hostname} has credentials or a query in it; give the "
+                "key in an environment variable and name that in key_variable"
+            )
+        if not self.model:
+            raise UserError("model: empty; must be the name of a model at the endpoint")
+        positive = ("connect_timeout_seconds", "timeout_seconds", "max_attempts", "max_concurrency")
+        for name in positive:
+            if getattr(self, name) <= 0:
+                raise UserError(f"{name}: {getattr(self, name)} is not allowed; must be above 0")
+
+    def key(self) -> str:
+        """Return the key from the environment, empty where the endpoint wants none.
+
+        Raises:
+            UserError: the variable is not set, or the key would be sent in plain text to
+                another machine.
+        """
+        if not self.key_variable:
+            return ""
+        key = os.environ.get(self.key_variable, "").strip()
+        if not key:
+            raise UserError(
+                f"the environment variable {self.key_variable} is not set; put the key of "
+                f"{self.url} there, or leave key_variable empty if it wants none"
+            )
+        parts = urlsplit(self.url)
+        if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+            raise UserError(
+                f"url: {self.url} is not encrypted, and the key would be readable on its way; "
+                "use https, or leave key_variable empty"
+            )
+        return key
+
+
+_RETRIED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+_REFUSED = frozenset({400, 413, 422})
+_REMEDIES = {
+    401: "check the key in the environment variable that key_variable names",
+    403: "check the rights of the key",
+    404: "check url (it mostly ends with /v1) and the name of the model",
+}
+_NUM_BODY_CHARACTERS = 300
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What the endpoint answered: the text, and why it ended (``stop``, ``length``, ...)."""
+
+    text: str
+    finish_reason: str
+
+
+class _Transient(Exception):
+    """An attempt failed in a way that the next may not."""
+
+    def __init__(self, words: str, wait_seconds: float | None = None) -> None:
+        super().__init__(words)
+        self.wait_seconds = wait_seconds
+
+
+class ChatClient:
+    """A client that many threads share; use it in a ``with`` block.
+
+    Rate limits (429), server errors, timeouts, lost connections and answers that are no chat
+    completion are tried again after a wait that doubles and is spread by chance, and no sooner
+    than ``Retry-After`` asks. When the endpoint asks one request to wait, all wait.
+
+    Args:
+        endpoint: where to ask.
+        sleep: how to wait; replaced in tests.
+    """
+
+    def __init__(self, endpoint: Endpoint, *, sleep: Callable[[float], None] = time.sleep) -> None:
+        import httpx
+
+        self.endpoint = endpoint
+        self._key = endpoint.key()
+        self._sleep = sleep
+        self._lock = threading.Lock()
+        self._not_before = 0.0
+        self._http = httpx.Client(
+            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
+            timeout=httpx.Timeout(
+                endpoint.timeout_seconds, connect=endpoint.connect_timeout_seconds, pool=None
+            ),
+            limits=httpx.Limits(max_connections=endpoint.max_concurrency),
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._http.close()
+
+    def complete(
+        self, messages: Sequence[Message], *, temperature: float, max_tokens: int
+    ) -> Reply:
+        """Return the endpoint's answer to a conversation.
+
+        Args:
+            messages: ``role`` and ``content`` of each turn.
+            temperature: of the sampling; 0 for the likeliest answer.
+            max_tokens: most tokens of the answer.
+
+        Raises:
+            RequestRefused: the endpoint takes this request as wrong; others may do.
+            EndpointError: it refused the key or model, or failed in every attempt.
+        """
+        body = {
+            "model": self.endpoint.model,
+            "messages": list(messages),
+            "temperature": temperature,
+            self.endpoint.token_limit_field: max_tokens,
+        }
+        last = self.endpoint.max_attempts
+        for attempt in range(1, last + 1):
+            self._wait_until_allowed()
+            try:
+                return self._attempt(body)
+            except _Transient as failure:
+                if attempt == last:
+                    raise EndpointError(
+                        f"{self.endpoint.url}: no answer in {last} attempts; the last: {failure}"
+                    ) from None
+                self._postpone(attempt, failure)
+        raise AssertionError("max_attempts is above 0")
+
+    def _wait_until_allowed(self) -> None:
+        with self._lock:
+            wait_seconds = self._not_before - time.monotonic()
+        if wait_seconds > 0:
+            self._sleep(wait_seconds)
+
+    def _postpone(self, attempt: int, failure: _Transient) -> None:
+        limit = self.endpoint.max_wait_seconds
+        asked = failure.wait_seconds or 0.0
+        if asked > limit:
+            raise EndpointError(
+                f"{self.endpoint.url}: asks to wait {asked:.0f} s, more than max_wait_seconds = "
+                f"{limit:.0f}; run again later, what is stored is not asked again"
+            )
+        with self._lock:
+            self._not_before = max(self._not_before, time.monotonic() + asked)
+        wait = min(limit, self.endpoint.backoff_seconds * 2 ** (attempt - 1))
+        # Spread, so that requests that failed together do not come back together.
+        self._sleep(wait * random.uniform(0.5, 1.0))
+
+    def _attempt(self, body: dict[str, Any]) -> Reply:
+        import httpx
+
+        try:
+            response = self._http.post(
+                f"{self.endpoint.url.rstrip('/')}/chat/completions", json=body
+            )
+        except httpx.RequestError as error:
+            name = type(error).__name__
+            raise _Transient(self._without_key(f"{name}: {error}")) from None
+        if response.status_code != httpx.codes.OK:
+            raise self._failure(response)
+        return _reply(response)
+
+    def _failure(self, response: "httpx.Response") -> Exception:
+        status = response.status_code
+        words = f"HTTP {status}: {self._without_key(response.text)[:_NUM_BODY_CHARACTERS]}"
+        # An account without money answers 429 for ever.
+        if status in _RETRIED and "insufficient_quota" not in response.text:
+            return _Transient(words, _retry_after_seconds(response.headers.get("Retry-After")))
+        if status in _REFUSED:
+            return RequestRefused(f"{self.endpoint.url}: {words}")
+        remedy = _REMEDIES.get(status, "see what the endpoint says")
+        return EndpointError(f"{self.endpoint.url}: {words}; {remedy}")
+
+    def _without_key(self, text: str) -> str:
+        return text.replace(self._key, "***") if self._key else text
+
+
+def _reply(response: "httpx.Response") -> Reply:
+    """Return the answer in a response; what is no chat completion counts as a failed attempt."""
+    try:
+        choice = json.loads(response.content)["choices"][0]
+        text = choice["message"]["content"]
+        finish_reason = choice.get("finish_reason")
+    except (ValueError, LookupError, TypeError, AttributeError):
+        excerpt = response.text[:_NUM_BODY_CHARACTERS]
+        raise _Transient(f"the answer is no chat completion: {excerpt!r}") from None
+    if text is not None and not isinstance(text, str):
+        raise _Transient(f"the answer's content is no text: {text!r:.{_NUM_BODY_CHARACTERS}}")
+    return Reply(text or "", finish_reason if isinstance(finish_reason, str) else "")
+
+
+def _retry_after_seconds(header: str | None) -> float | None:
+    """Return the wait that a ``Retry-After`` header asks for: seconds, or a date."""
+    if header is None:
+        return None
+    try:
+        return max(0.0, float(header))
+    except ValueError:
+        pass
+    try:
+        moment = parsedate_to_datetime(header).timestamp()
+    except ValueError:
+        return None
+    return max(0.0, moment - time.time())
+
+
+_BEGINNING = b'{"key": "'
+
+
+class Responder(Protocol):
+    """Whatever answers a conversation: :class:`ChatClient`, or a model in this process."""
+
+    def complete(
+        self, messages: Sequence[Message], *, temperature: float, max_tokens: int
+    ) -> Reply:
+        """Return the answer to a conversation."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exchange:
+    """One question, with all that its answer depends on.
+
+    ``model`` names who is asked (for a trained model: with its version, so that two versions
+    never share an answer); ``repetition`` tells repeated askings of the same apart.
+    """
+
+    model: str
+    messages: tuple[Message, ...]
+    temperature: float
+    max_tokens: int
+    repetition: int = 0
+
+    def key(self) -> str:
+        """Return the content hash under which the answer is stored."""
+        turns = json.dumps([sorted(message.items()) for message in self.messages])
+        settings = f"{self.temperature!r} {self.max_tokens} {self.repetition}"
+        return fingerprint([self.model, settings, turns])
+
+
+class ExchangeStore:
+    """Answers by content hash in a JSONL file, one line per answer; use it in a ``with`` block.
+
+    Each answer is on disk before the next step uses it, so a run that is killed at any moment
+    asks again only what was under way. A line that a killed writer left unfinished is cut off.
+
+    Args:
+        path: the file; it and its folders are made where missing.
+
+    Raises:
+        UserError: another process writes the file, or a line in it is no stored answer.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._lock = threading.Lock()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        self._file = path.open("a+b")
+        try:
+            self._replies = self._read()
+        except BaseException:
+            self._file.close()
+            raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._file.close()
+
+    def __len__(self) -> int:
+        return len(self._replies)
+
+    def _read(self) -> dict[str, Reply]:
+        try:
+            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{self._path}: another run writes this file; wait for its end, or name another"
+            ) from None
+        self._file.seek(0)
+        content = self._file.read()
+        complete = content.rfind(b"\n") + 1
+        lines = content[:complete].splitlines()
+        replies = dict(self._parsed(number, line) for number, line in enumerate(lines, start=1))
+        # A killed writer leaves the beginning of a record; anything else is not ours to cut off.
+        rest = content[complete:]
+        if rest[: len(_BEGINNING)] != _BEGINNING[: len(rest)]:
+            raise self._foreign(len(lines) + 1)
+        self._file.truncate(complete)
+        return replies
+
+    def _parsed(self, number: int, line: bytes) -> tuple[str, Reply]:
+        try:
+            record: dict[str, Any] = json.loads(line)
+            return record["key"], Reply(record["text"], record["finish_reason"])
+        except (ValueError, LookupError, TypeError):
+            raise self._foreign(number) from None
+
+    def _foreign(self, number: int) -> UserError:
+        return UserError(
+            f"{self._path}, line {number}: not a stored answer; move the file away to ask "
+            "everything again"
+        )
+
+    def ask(self, responder: Responder, exchange: Exchange) -> Reply:
+        """Return the stored answer, or ask for it and store it.
+
+        Raises:
+            EndpointError: the endpoint failed; nothing is stored.
+        """
+        key = exchange.key()
+        with self._lock:
+            known = self._replies.get(key)
+        if known is not None:
+            return known
+        reply = responder.complete(
+            exchange.messages, temperature=exchange.temperature, max_tokens=exchange.max_tokens
+        )
+        self._write(key, exchange, reply)
+        return reply
+
+    def _write(self, key: str, exchange: Exchange, reply: Reply) -> None:
+        record = {
+            "key": key,
+            "model": exchange.model,
+            "repetition": exchange.repetition,
+            "temperature": exchange.temperature,
+            "question": exchange.messages[-1]["content"],
+            "text": reply.text,
+            "finish_reason": reply.finish_reason,
+        }
+        line = json.dumps(record, ensure_ascii=True).encode() + b"\n"
+        with self._lock:
+            self._file.write(line)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._replies[key] = reply

@@ -1,0 +1,242 @@
+"""A drop to a batch: every row becomes a sample, a duplicate or a quarantined row."""
+
+from collections.abc import Iterator
+from itertools import chain, groupby
+from operator import attrgetter
+from pathlib import Path
+
+import polars as pl
+
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.errors import UserError
+from zip_pipeline.ingest.drops import check_batch_name, read_sidecar, snapshot
+from zip_pipeline.ingest.formats import describe_unknown, detect_format, format_named
+from zip_pipeline.ingest.readers import plain_name, read_rows
+from zip_pipeline.ingest.rows import (
+    DATA_ERRORS,
+    DEFAULT_LIMITS,
+    QUARANTINE_SCHEMA,
+    Format,
+    RawRow,
+    ReadLimits,
+    Record,
+    RejectionError,
+    unexpected,
+)
+from zip_pipeline.ingest.turns import check_encoding, check_sample
+from zip_pipeline.pool.batches import (
+    BATCH_DUPLICATES_SCHEMA,
+    IngestResult,
+    batch_fingerprint,
+    batch_metadata,
+    read_batch,
+    split_duplicates,
+    write_batch,
+)
+from zip_pipeline.samples import (
+    AnySample,
+    Stage,
+    pool_schema,
+    sample_columns,
+    sample_id,
+    serialise,
+)
+
+__all__ = [
+    "IngestResult",
+    "batch_metadata",
+    "ingest",
+    "ingest_drop",
+    "read_batch",
+    "write_batch",
+]
+
+_NUM_DETECTION_ROWS = 20
+_NUM_BUFFERED_ROWS = 1 << 12
+_SOURCE_FIELDS = ("source", "dataset")
+
+
+class _Table:
+    """A table that grows by rows, a few thousand of which are Python objects at a time."""
+
+    def __init__(self, schema: pl.Schema) -> None:
+        self._schema = schema
+        self._parts = [schema.to_frame()]
+        self._rows: list[dict[str, object]] = []
+
+    def add(self, row: dict[str, object]) -> None:
+        self._rows.append(row)
+        if len(self._rows) >= _NUM_BUFFERED_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._parts.append(pl.DataFrame(self._rows, schema=self._schema, orient="row"))
+        self._rows = []
+
+    def finish(self) -> pl.DataFrame:
+        self._flush()
+        return pl.concat(self._parts, rechunk=False)
+
+
+class _Ingestion:
+    """The state of one batch while its rows come in."""
+
+    def __init__(self, stage: Stage, batch: str, source: str | None) -> None:
+        self._stage: Stage = stage
+        self._batch = batch
+        self._source = source
+        self._samples = _Table(pool_schema(stage))
+        self._quarantine = _Table(QUARANTINE_SCHEMA)
+        self._num_rows = 0
+
+    def add(self, row: RawRow, record_format: Format | None) -> None:
+        """Take a row into the samples or into quarantine."""
+        self._num_rows += 1
+        try:
+            if row.record is None:
+                raise RejectionError(row.reason or "", row.detail)
+            if record_format is None:
+                raise RejectionError("unknown_format", describe_unknown(row.record, self._stage))
+            self._add_sample(row, row.record, record_format)
+        except RejectionError as why:
+            self._reject(row, why)
+        except DATA_ERRORS as error:
+            self._reject(row, unexpected(error))
+
+    def _reject(self, row: RawRow, why: RejectionError) -> None:
+        place = {"source_file": row.source_file, "source_row": row.source_row, "raw": row.raw}
+        self._quarantine.add(place | {"reason": why.reason, "detail": why.detail})
+
+    def _add_sample(self, row: RawRow, record: Record, record_format: Format) -> None:
+        sample: AnySample = record_format.parse(record)
+        check_sample(sample)
+        source = self._source or _record_source(record) or plain_name(Path(row.source_file).name)
+        check_encoding((serialise(sample), source))
+        provenance = {
+            "sample_id": sample_id(sample),
+            "batch": self._batch,
+            "source": source,
+            "source_file": row.source_file,
+            "source_row": row.source_row,
+            "format": record_format.name,
+            "raw": row.raw,
+        }
+        self._samples.add(provenance | sample_columns(sample))
+
+    def finish(self) -> IngestResult:
+        """Return the three tables with their fingerprint."""
+        samples, repeated = split_duplicates(self._samples.finish())
+        # Rows that wait for their file's format to be told come late; this is reading order.
+        quarantine = self._quarantine.finish().sort("source_file", "source_row")
+        duplicates = repeated.select(BATCH_DUPLICATES_SCHEMA.names())
+        content = batch_fingerprint(samples, quarantine, duplicates)
+        return IngestResult(samples, quarantine, duplicates, self._num_rows, content)
+
+
+def _record_source(record: Record) -> str | None:
+    values = (record.get(field) for field in _SOURCE_FIELDS)
+    return next((v.strip() for v in values if isinstance(v, str) and v.strip()), None)
+
+
+def _row_format(record: Record | None, stage: Stage, file_format: Format | None) -> Format | None:
+    """Return the format of the file, or the record's own where sources are mixed in the file."""
+    if record is None or (file_format is not None and file_format.matches(record)):
+        return file_format
+    return detect_format([record], stage) or file_format
+
+
+def _with_formats(
+    rows: Iterator[RawRow], stage: Stage, override: Format | None
+) -> Iterator[tuple[RawRow, Format | None]]:
+    """Yield each row with its format, told from the first rows of its file."""
+    for _, file_rows in groupby(rows, key=attrgetter("source_file")):
+        head: list[RawRow] = []
+        for row in file_rows:
+            # A row without a record needs no format, so a broken beginning does not count.
+            if row.record is None:
+                yield row, None
+                continue
+            head.append(row)
+            if len(head) == _NUM_DETECTION_ROWS:
+                break
+        records = [row.record for row in head if row.record is not None]
+        file_format = override or detect_format(records, stage)
+        for row in chain(head, file_rows):
+            yield row, override or _row_format(row.record, stage, file_format)
+
+
+def ingest(
+    path: Path,
+    stage: Stage,
+    *,
+    batch: str,
+    format: str | None = None,
+    source: str | None = None,
+    limits: ReadLimits = DEFAULT_LIMITS,
+    within: Path | None = None,
+) -> IngestResult:
+    """Read a file or folder; nothing is written.
+
+    Args:
+        path: the file, or the folder with the files, of the batch.
+        stage: ``sft`` or ``preference``.
+        batch: the name of the batch, stored with each sample.
+        format: a name from ``FORMATS``; None tells it for each file from its first rows, and for
+            a record that looks otherwise from the record.
+        source: the source of all samples; None takes a record's own ``source`` or ``dataset``,
+            else the file name without extensions.
+        limits: what a row and a file may cost.
+        within: the folder that links may not leave; None follows ``path`` wherever it leads, and
+            links in a folder inside of it.
+
+    Returns:
+        The samples, the quarantined rows and the duplicates; together they are all rows read.
+
+    Raises:
+        UserError: there is no such file, the folder is empty, the format is unknown, a link
+            leads out of bounds, or the system does not let a file be read.
+    """
+    override = format_named(format, stage) if format is not None else None
+    ingestion = _Ingestion(stage, batch, source)
+    rows = read_rows(path, limits, within=within)
+    for row, record_format in _with_formats(rows, stage, override):
+        ingestion.add(row, record_format)
+    return ingestion.finish()
+
+
+def ingest_drop(
+    root: DataRoot, stage: Stage, batch: str, *, limits: ReadLimits = DEFAULT_LIMITS
+) -> IngestResult:
+    """Read a drop of the drop folder as its sidecar says, and write its batch.
+
+    Args:
+        root: the data root.
+        stage: ``sft`` or ``preference``.
+        batch: the full name of the file or folder in the drop folder.
+        limits: what a row and a file may cost.
+
+    Raises:
+        UserError: the drop is missing, empty or changed while it was read, a part of it cannot
+            be read, a link leads out of the drop folder, or its sidecar is wrong; nothing is
+            written then.
+    """
+    check_batch_name(batch)
+    path = root.raw(stage) / batch
+    sidecar = read_sidecar(root, stage, batch)
+    before = snapshot(path)
+    result = ingest(
+        path,
+        stage,
+        batch=batch,
+        format=sidecar.format,
+        source=sidecar.source,
+        limits=limits,
+        within=root.raw(stage),
+    )
+    if snapshot(path) != before:
+        raise UserError(
+            f"{path}: the drop changed while it was read; drop it again when it is complete, "
+            "best by renaming it into place"
+        )
+    write_batch(root, stage, batch, result)
+    return result

@@ -1,0 +1,214 @@
+"""Files and folders to raw rows, whatever their kind and state."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from zip_pipeline.errors import UserError
+from zip_pipeline.ingest.json_values import read_json
+from zip_pipeline.ingest.rows import (
+    COMPRESSIONS,
+    DATA_ERRORS,
+    DEFAULT_LIMITS,
+    RawRow,
+    ReadLimits,
+    RejectionError,
+    decompressed_file,
+    printable,
+    read_text_chunks,
+    rejected_row,
+    unexpected,
+)
+from zip_pipeline.ingest.tables import read_csv, read_parquet
+from zip_pipeline.ingest.text import read_json_lines
+
+LINKS_VARIABLE = "ZIP_PIPELINE_LINKS"
+"""Names the folders, besides the drop folder, to which links of drops may lead."""
+
+
+def unreadable(path: Path, error: OSError | MemoryError) -> UserError:
+    """Return what to tell a person whom the system keeps from a file; next time it may not."""
+    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    place = getattr(error, "filename", None)
+    if place is not None and str(place) != str(path):
+        reason = f"{place}: {reason}"
+    return UserError(
+        f"{path}: cannot be read ({reason}); nothing of it is taken in. Put that right, then try "
+        "again"
+    )
+
+
+def check_place(path: Path, within: Path) -> Path:
+    """Return where a file or folder really lies, whatever links lead to it.
+
+    Raises:
+        UserError: it is gone, or its link leads nowhere, in a circle, or to a place that is
+            neither in ``within`` nor in a folder of ``ZIP_PIPELINE_LINKS``.
+    """
+    place = _place(path)
+    named = [name for name in os.environ.get(LINKS_VARIABLE, "").split(os.pathsep) if name]
+    if not any(place.is_relative_to(os.path.realpath(name)) for name in (str(within), *named)):
+        raise UserError(
+            f"{path}: the link leads out of {within}, to {place}; put a copy in its place, or name "
+            f"a folder that holds {place} in {LINKS_VARIABLE}"
+        )
+    return place
+
+
+def _place(path: Path) -> Path:
+    try:
+        return Path(os.path.realpath(path, strict=True))
+    except OSError as error:
+        if not path.is_symlink():
+            raise unreadable(path, error) from error
+        raise UserError(
+            f"{path}: the link to {path.readlink()} leads nowhere ({error.strerror}); mend it or "
+            "remove it"
+        ) from error
+
+
+def link_bounds(path: Path, within: Path | None) -> Path | None:
+    """Return the folder that links of an input may not leave, None for a single named file.
+
+    Args:
+        path: a drop, or what a person named.
+        within: the drop folder; None for what a person named. That is followed wherever it
+            leads, and links inside of it may lead anywhere inside of it.
+    """
+    return within or (path if path.is_dir() else None)
+
+
+def list_files(path: Path, within: Path | None = None) -> list[tuple[str, Path]]:
+    """Return the files of a drop with their names in it, sorted; hidden ones are left out.
+
+    Linked files and folders are followed. An empty folder has no file.
+
+    Args:
+        path: a file or folder.
+        within: the folder that links may not leave, see :func:`link_bounds`.
+
+    Raises:
+        UserError: there is no such file or folder, a part of it cannot be read, or a link leads
+            nowhere, in a circle or out of bounds.
+    """
+    if not os.path.lexists(path):
+        raise UserError(f"{path}: no such file or folder; check the name, or drop it again")
+    try:
+        bounds = link_bounds(path, within)
+        # Most drops are plain files, and sensors look at all of them all the time.
+        if bounds is None or (path.is_file() and not path.is_symlink()):
+            return [(printable(path.name), path)]
+        place = check_place(path, bounds)
+        if not place.is_dir():
+            return [(printable(path.name), path)]
+        files = list(_walk(path, place, bounds))
+    except OSError as error:
+        raise unreadable(Path(error.filename or path), error) from error
+    return sorted((printable(file.relative_to(path).as_posix()), file) for file in files)
+
+
+def _walk(top: Path, place: Path, bounds: Path) -> Iterator[Path]:
+    """Yield the files below ``top``, which really lies at ``place``."""
+    waiting: list[tuple[Path, tuple[Path, ...]]] = [(top, (place,))]
+    while waiting:
+        folder, places = waiting.pop()
+        with os.scandir(folder) as entries:
+            for entry in entries:
+                path = folder / entry.name
+                if entry.name.startswith("."):
+                    continue
+                is_link = entry.is_symlink()
+                place = check_place(path, bounds) if is_link else places[-1] / entry.name
+                if not entry.is_dir():
+                    yield path
+                    continue
+                if is_link and any(above.is_relative_to(place) for above in places):
+                    raise UserError(
+                        f"{path}: the link leads back to {place}, which holds it; remove the link"
+                    )
+                waiting.append((path, (*places, place)))
+
+
+def data_files(path: Path, within: Path | None = None) -> list[tuple[str, Path]]:
+    """Return the files of a drop as :func:`list_files` does, at least one.
+
+    Raises:
+        UserError: as :func:`list_files`, or the folder holds no file.
+    """
+    files = list_files(path, within)
+    if not files:
+        raise UserError(f"{path}: the folder holds no file; drop files into it, or remove it")
+    return files
+
+
+_TEXT_READERS = {
+    ".jsonl": read_json_lines,
+    ".ndjson": read_json_lines,
+    ".json": read_json,
+    ".csv": read_csv,
+}
+EXTENSIONS = (*_TEXT_READERS, ".parquet")
+
+
+def _split_name(name: str) -> tuple[str, str]:
+    """Return the name without extensions, and the extension that tells the kind of file."""
+    compressions = [c for c in COMPRESSIONS if name.lower().endswith(c)]
+    plain = name[: -len(compressions[0])] if compressions else name
+    kinds = [e for e in EXTENSIONS if plain.lower().endswith(e)]
+    return (plain[: -len(kinds[0])], kinds[0]) if kinds else (plain, "")
+
+
+def plain_name(name: str) -> str:
+    """Return a file name without its supported extensions, e.g. ``a`` for ``a.jsonl.gz``."""
+    return _split_name(name)[0]
+
+
+def _read_file(source_file: str, path: Path, limits: ReadLimits) -> Iterator[RawRow]:
+    extension = _split_name(path.name)[1]
+    if path.exists() and not path.is_file():
+        raise RejectionError("unsupported_file", "neither a regular file nor a folder")
+    if not extension:
+        known = f"{', '.join(EXTENSIONS)}, each also with {' or '.join(COMPRESSIONS)}"
+        raise RejectionError("unsupported_file", f"supported are {known}")
+    if extension == ".parquet":
+        with decompressed_file(path, limits) as plain:
+            yield from read_parquet(plain, source_file, limits)
+    else:
+        chunks = read_text_chunks(path, limits)
+        yield from _TEXT_READERS[extension](chunks, source_file, limits)
+
+
+def read_rows(
+    path: Path, limits: ReadLimits = DEFAULT_LIMITS, *, within: Path | None = None
+) -> Iterator[RawRow]:
+    """Yield every row of a file, or of all files in a folder in the order of their names.
+
+    A row that cannot be parsed comes with ``record`` None and a reason. Where a file is damaged,
+    its good rows come first and one more row stands for the rest.
+
+    Args:
+        path: a file or a folder; names that start with a dot are left out in folders.
+        limits: what a row and a file may cost.
+        within: the folder that links may not leave; None follows ``path`` wherever it leads, and
+            links in a folder inside of it.
+
+    Raises:
+        UserError: there is no such file or folder, no file in the folder, a link leads out of
+            bounds, or the system does not let a file be read.
+    """
+    bounds = link_bounds(path, within)
+    for source_file, file in data_files(path, within):
+        if bounds:
+            # Once more: a long reading leaves time to put a link in a file's place.
+            check_place(file, bounds)
+        last_row = 0
+        try:
+            for row in _read_file(source_file, file, limits):
+                last_row = row.source_row
+                yield row
+        except RejectionError as why:
+            yield rejected_row(source_file, last_row + 1, "", why)
+        except (OSError, MemoryError) as error:
+            raise unreadable(file, error) from error
+        except DATA_ERRORS as error:
+            yield rejected_row(source_file, last_row + 1, "", unexpected(error))

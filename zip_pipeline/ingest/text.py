@@ -1,0 +1,89 @@
+"""Lines of any length from chunks of bytes, in bounded memory."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from zip_pipeline.ingest.rows import (
+    PREFIX_BYTES,
+    RawRow,
+    ReadLimits,
+    RejectionError,
+    kept_prefix,
+    parse_bytes,
+    rejected_row,
+    too_long,
+)
+
+
+class Line(NamedTuple):
+    """A line, or only its beginning where ``num_bytes`` is above the limit."""
+
+    text: bytes
+    num_bytes: int
+
+
+class PendingBytes:
+    """Bytes that are collected up to a limit and counted beyond it."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._max_bytes = max_bytes
+        self._kept = bytearray()
+        self.num_bytes = 0
+
+    def add(self, piece: bytes) -> None:
+        """Append a piece; nothing more is kept once the limit is passed."""
+        room = self._max_bytes - len(self._kept)
+        self._kept += piece if len(piece) <= room else piece[:room]
+        self.num_bytes += len(piece)
+
+    def take(self) -> Line:
+        """Return what was collected and start anew."""
+        line = Line(bytes(self._kept), self.num_bytes)
+        self._kept = bytearray()
+        self.num_bytes = 0
+        return line
+
+    def prefix(self) -> str:
+        """Return the beginning of what was collected, as text."""
+        return kept_prefix(bytes(self._kept[:PREFIX_BYTES]))
+
+
+def split_lines(chunks: Iterator[bytes], max_bytes: int) -> Iterator[Line]:
+    """Yield the lines without their line feed; of a longer one only the first ``max_bytes``.
+
+    Raises:
+        RejectionError: as the chunks do; it carries the beginning of the unfinished line.
+    """
+    pending = PendingBytes(max_bytes)
+    try:
+        for chunk in chunks:
+            *whole, rest = chunk.split(b"\n")
+            for piece in whole:
+                if pending.num_bytes or len(piece) > max_bytes:
+                    pending.add(piece)
+                    yield pending.take()
+                else:
+                    yield Line(piece, len(piece))
+            pending.add(rest)
+    except RejectionError as why:
+        why.raw = pending.prefix()
+        raise
+    if pending.num_bytes:
+        yield pending.take()
+
+
+def read_json_lines(
+    chunks: Iterator[bytes], source_file: str, limits: ReadLimits
+) -> Iterator[RawRow]:
+    """Yield the rows of a JSON lines file; blank lines count as lines but are no rows."""
+    for number, line in enumerate(split_lines(chunks, limits.max_row_bytes), start=1):
+        if not line.text or line.text.isspace():
+            continue
+        try:
+            if line.num_bytes > limits.max_row_bytes:
+                raise too_long(line.num_bytes, limits, line.text)
+            text, record = parse_bytes(line.text, limits)
+        except RejectionError as why:
+            yield rejected_row(source_file, number, "", why)
+        else:
+            yield RawRow(source_file, number, text, record)

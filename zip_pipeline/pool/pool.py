@@ -1,0 +1,404 @@
+"""The pool of a stage as a selection needs it: narrow in memory, everything else on disk."""
+
+import io
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from zip_pipeline.compression.state import texts_of
+from zip_pipeline.compression.texts import TemporaryTexts
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.files import fingerprint
+from zip_pipeline.pool.batches import (
+    SIZES_SCHEMA,
+    IngestResult,
+    all_members,
+    check_columns,
+    gone_error,
+    members,
+    read_sizes,
+    refuse_gone,
+    split_duplicates,
+)
+from zip_pipeline.pool.held_out import HeldOut, HeldOutSettings, freeze_held_out, read_held_out
+from zip_pipeline.samples import Stage, pool_schema
+from zip_pipeline.stored_batches import Member, batches_stay, scan_rows
+
+
+@dataclass(frozen=True)
+class AssembledPool:
+    """The eligible samples of all batches, and what became of the other rows.
+
+    Args:
+        samples: the pool table, batches in the order of their names; of equal samples the first.
+            It may have some of its columns only, then so has ``held_out``.
+        duplicates: samples that repeat one of an earlier batch, and that sample.
+        held_out: the samples of the batches that are kept for evaluation.
+        frozen: the held-out set of the stage, None where there is none.
+        fingerprints: the fingerprint of each batch.
+        num_rows_read: rows of all batches.
+        num_quarantined: rejected rows of all batches.
+        num_batch_duplicates: rows that repeat a sample of their own batch.
+    """
+
+    samples: pl.DataFrame
+    duplicates: pl.DataFrame
+    held_out: pl.DataFrame
+    frozen: HeldOut | None
+    fingerprints: dict[str, str]
+    num_rows_read: int
+    num_quarantined: int
+    num_batch_duplicates: int
+
+    def __post_init__(self) -> None:
+        num_kept = self.samples.height + self.num_quarantined + self.num_duplicates
+        num_kept += self.num_held_out
+        assert num_kept == self.num_rows_read, f"{self.num_rows_read} rows read, {num_kept} kept"
+
+    @property
+    def num_duplicates(self) -> int:
+        """Return the number of exact duplicates, within batches and across them."""
+        return self.num_batch_duplicates + self.duplicates.height
+
+    @property
+    def num_held_out(self) -> int:
+        """Return the number of samples kept for evaluation."""
+        return self.held_out.height
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Return what became of all rows, as a version records it."""
+        return {
+            "num_rows_read": self.num_rows_read,
+            "num_quarantined": self.num_quarantined,
+            "num_duplicates": self.num_duplicates,
+            "num_held_out": self.num_held_out,
+        }
+
+
+def assemble(
+    tables: Iterable[pl.DataFrame],
+    metadata: Mapping[str, Mapping[str, str]],
+    freeze: Callable[[pl.DataFrame], HeldOut | None],
+) -> AssembledPool:
+    """Return tables of samples as one pool, in their order.
+
+    Args:
+        tables: some or all columns of a pool table, at least ``sample_id`` and its place.
+        metadata: fingerprint and counts of each batch.
+        freeze: returns the held-out set, given all samples without duplicates.
+    """
+    samples, duplicates = split_duplicates(pl.concat(tables, rechunk=False))
+    frozen = freeze(samples)
+    samples, held_out = frozen.split(samples) if frozen else (samples, samples.clear())
+
+    def total(key: str) -> int:
+        return sum(int(counts[key]) for counts in metadata.values())
+
+    return AssembledPool(
+        samples,
+        duplicates,
+        held_out,
+        frozen,
+        {batch: counts["fingerprint"] for batch, counts in metadata.items()},
+        num_rows_read=total("num_rows_read"),
+        num_quarantined=total("num_quarantined"),
+        num_batch_duplicates=total("num_duplicates"),
+    )
+
+
+def assemble_results(stage: Stage, results: Mapping[str, IngestResult]) -> AssembledPool:
+    """Return the pool of batches that are in memory, in the order of the mapping."""
+    tables = [pool_schema(stage).to_frame(), *(result.samples for result in results.values())]
+    return assemble(tables, {b: result.metadata() for b, result in results.items()}, lambda _: None)
+
+
+def assemble_pool(root: DataRoot, stage: Stage) -> AssembledPool:
+    """Return the pool of all ingested batches of a stage, whole in memory.
+
+    Batches come in the order of their names; a sample that an earlier batch has is left out and
+    recorded, so batches stay independent of one another on disk. So is what the stage holds out.
+
+    Raises:
+        UserError: a batch is incomplete, as after a stopped ingestion, or the file of held-out
+            samples is wrong.
+    """
+    with batches_stay(root, stage):
+        found = members(root, stage)
+        tables = [pool_schema(stage).to_frame(), *(_read(root, stage, member) for member in found)]
+    metadata = {member.batch: member.metadata for member in found}
+    return assemble(tables, metadata, lambda _: read_held_out(root, stage))
+
+
+def _read(root: DataRoot, stage: Stage, member: Member) -> pl.DataFrame:
+    check_columns(root, stage, member.stored_in)
+    return scan_rows(root.samples(stage, member.stored_in), member).collect()
+
+
+def pool_fingerprint(root: DataRoot, stage: Stage) -> str:
+    """Return the hash of the batches and their fingerprints, without reading any rows.
+
+    Raises:
+        UserError: a batch is incomplete, as after a stopped ingestion.
+    """
+    found = members(root, stage)
+    return fingerprint(part for member in found for part in (member.batch, member.fingerprint))
+
+
+_PROVENANCE = ("sample_id", "batch", "source", "source_file", "source_row")
+_PLACE = ("member", "row")
+_FIRST_NUM_ROWS = 1 << 9
+_MOST_ROWS = 10_000
+_PART_BYTES = 1 << 23
+
+
+class StoredTables:
+    """The samples of all batches of a stage as they are when this is made.
+
+    A place of a sample is the number of its batch among ``members`` and its row in that batch,
+    the columns ``member`` and ``row`` of a table. The places of the whole pool ascend.
+
+    Args:
+        root: the data root.
+        stage: ``sft`` or ``preference``.
+        folder: an empty folder on the data root's disk; it gets a second name of each file, so
+            that a batch that is replaced or moved meanwhile can be read as it was.
+
+    Raises:
+        UserError: a batch is incomplete or gone (see :func:`.all_members`), or its columns are
+            of another release.
+    """
+
+    def __init__(self, root: DataRoot, stage: Stage, folder: Path) -> None:
+        self._stage: Stage = stage
+        self._folder = folder
+        self.members: list[Member] = []
+        with batches_stay(root, stage):
+            # Once more where a batch came, or came again, while the files were linked.
+            while (found := all_members(root, stage, self.members)) != self.members:
+                self.members = found
+                self._keep(root)
+
+    def _keep(self, root: DataRoot) -> None:
+        """Link the files of all members."""
+        for stored in {member.stored_in for member in self.members}:
+            try:
+                check_columns(root, self._stage, stored)
+                _link(root.samples(self._stage, stored), self._table(stored))
+            except FileNotFoundError as error:
+                gone = [member.batch for member in self.members if member.stored_in == stored]
+                raise gone_error(root, self._stage, gone) from error
+
+    def _table(self, stored: str) -> Path:
+        return self._folder / f"{stored}.parquet"
+
+    def provenance(self) -> Iterator[pl.DataFrame]:
+        """Yield where the samples of each batch come from, and their places."""
+        none = pool_schema(self._stage).to_frame().select(_PROVENANCE)
+        yield none.with_columns(pl.lit(0, pl.UInt32).alias(name) for name in _PLACE)
+        for number, member in enumerate(self.members):
+            rows = scan_rows(self._table(member.stored_in), member).select(_PROVENANCE).collect()
+            row = pl.int_range(pl.len(), dtype=pl.UInt32)
+            yield rows.with_columns(member=pl.lit(number, pl.UInt32), row=row)
+
+    def rows(self, samples: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows of the pool table (``pool_schema``) of samples at any places."""
+        places = samples.select(_PLACE)
+        order = places.select(pl.arg_sort_by(_PLACE)).to_series()
+        parts = map(_own_copy, self._parts(places[order], pool_schema(self._stage).names()))
+        rows = pl.concat([pool_schema(self._stage).to_frame(), *parts], rechunk=False)
+        return rows[order.arg_sort()]
+
+    def texts(self, samples: pl.DataFrame) -> Iterator[list[bytes]]:
+        """Yield the serialised samples at ascending places, some thousands at a time."""
+        turns = [n for n, kind in pool_schema(self._stage).items() if isinstance(kind, pl.List)]
+        for part in self._parts(samples.select(_PLACE), turns):
+            yield texts_of(part, self._stage)
+
+    def _parts(self, places: pl.DataFrame, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+        """Yield columns of the samples at ascending places, from slices of some megabytes."""
+        num_rows = _FIRST_NUM_ROWS
+        for member, rows in _by_member(places):
+            table = self._table(self.members[member].stored_in)
+            start = 0
+            while start < len(rows):
+                end = int(np.searchsorted(rows, rows[start] + num_rows))
+                wanted = rows[start:end] - rows[start]
+                stored = scan_rows(table, self.members[member])
+                part = stored.slice(int(rows[start]), int(wanted[-1]) + 1).select(columns).collect()
+                yield part[wanted]
+                start, num_rows = end, _next_num_rows(num_rows, part)
+
+
+def _next_num_rows(num_rows: int, read: pl.DataFrame) -> int:
+    """Return how many rows to read next, given the number before and what that read."""
+    fitting = int(_PART_BYTES * read.height / max(1, read.estimated_size()))
+    return max(1, min(2 * num_rows, fitting, _MOST_ROWS))
+
+
+def _by_member(places: pl.DataFrame) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Yield the number of each batch among ascending places, and its rows."""
+    numbers, starts = np.unique(places["member"].to_numpy(), return_index=True)
+    rows = places["row"].cast(pl.Int64).to_numpy()
+    yield from zip(numbers.tolist(), np.split(rows, starts)[1:], strict=True)
+
+
+def _own_copy(rows: pl.DataFrame) -> pl.DataFrame:
+    """Return rows that do not keep alive the table that they were taken from."""
+    # Taken rows share the buffers of the whole table, which no other call copies out of lists.
+    buffer = io.BytesIO()
+    rows.write_parquet(buffer, compression="uncompressed")
+    buffer.seek(0)
+    return pl.read_parquet(buffer, glob=False)
+
+
+def _link(path: Path, link: Path) -> None:
+    """Give a file a second name, or copy it where the file system has no such thing."""
+    link.unlink(missing_ok=True)
+    try:
+        os.link(path, link)
+    except OSError:
+        shutil.copyfile(path, link)
+
+
+_PREFIX = ".tmp-pool-"
+
+
+class SelectionPool:
+    """What :func:`.assemble_pool` gives, of which only where samples come from is in memory.
+
+    It reads the batches as they were when it was opened, whatever becomes of them.
+
+    Args:
+        root: the data root.
+        stage: ``sft`` or ``preference``.
+        pool: the assembled pool; its samples have no turns and no raw record.
+        tables: the stored samples.
+    """
+
+    def __init__(
+        self, root: DataRoot, stage: Stage, pool: AssembledPool, tables: StoredTables
+    ) -> None:
+        self._root = root
+        self._stage: Stage = stage
+        self._pool = pool
+        self._tables = tables
+
+    @property
+    def index(self) -> pl.DataFrame:
+        """The provenance of every eligible sample, in the order of the pool."""
+        return self._pool.samples
+
+    @property
+    def duplicates(self) -> pl.DataFrame:
+        """The samples that repeat one of an earlier batch, and that sample."""
+        return self._pool.duplicates
+
+    @property
+    def held_out(self) -> pl.DataFrame:
+        """The provenance of the samples that are kept for evaluation."""
+        return self._pool.held_out
+
+    @property
+    def frozen(self) -> HeldOut | None:
+        """The held-out set of the stage, None where there is none."""
+        return self._pool.frozen
+
+    @property
+    def fingerprints(self) -> Mapping[str, str]:
+        """The fingerprint of each batch."""
+        return self._pool.fingerprints
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """What became of all rows, as a version records it."""
+        return self._pool.counts
+
+    @cached_property
+    def texts(self) -> TemporaryTexts:
+        """The serialised samples of the index, written to a file when first asked for."""
+        return TemporaryTexts.write(self._tables.texts(self.index), self._root.cache)
+
+    @property
+    def state(self) -> pl.DataFrame:
+        """The stored compression state of each sample of the index: tokens and sizes alone.
+
+        Raises:
+            UserError: a batch has none, or one that describes an earlier form of the batch.
+        """
+        index, start, parts = self.index, 0, [SIZES_SCHEMA.to_frame()]
+        num_of_member = dict(index["member"].value_counts().iter_rows())
+        for number, member in enumerate(self._tables.members):
+            sample_ids = index["sample_id"].slice(start, num_of_member.get(number, 0))
+            parts.append(read_sizes(self._root, self._stage, member, sample_ids))
+            start += len(sample_ids)
+        return pl.concat(parts)
+
+    def rows(self, positions: Sequence[int] | pl.Series) -> pl.DataFrame:
+        """Return the rows of the pool table at these positions of the index, in this order."""
+        return self._tables.rows(self.index[positions])
+
+    def picked_rows(self, picks: Sequence[int], ledger: pl.DataFrame) -> pl.DataFrame:
+        """Return the rows at ``picks`` with what the ledger of the index tells of each.
+
+        Args:
+            picks: positions in the index, in pick order.
+            ledger: a table whose row i describes row i of the index.
+
+        Returns:
+            The pool table's rows with ``rank``, ``round`` and ``pi``.
+        """
+        return self.rows(picks).hstack(ledger[picks].select("rank", "round", "pi"))
+
+    def close(self) -> None:
+        """Remove the texts, where they were written."""
+        if "texts" in self.__dict__:
+            self.texts.close()
+
+
+@contextmanager
+def open_selection_pool(
+    root: DataRoot, stage: Stage, *, hold_out: HeldOutSettings | None = None
+) -> Iterator[SelectionPool]:
+    """Open the pool of all ingested batches of a stage; the block's end removes what it needed.
+
+    Batches that come, or come again, within the block make no difference to what is read.
+
+    Args:
+        root: the data root.
+        stage: ``sft`` or ``preference``.
+        hold_out: what sources that are new to the pool keep for evaluation, frozen right now
+            (:func:`.freeze_held_out`); None leaves the frozen set as it is.
+
+    Raises:
+        UserError: a batch is incomplete, or gone (:func:`.all_members`), also by the end of
+            the block; the settings or the file of held-out samples are wrong.
+    """
+    root.cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=root.cache) as folder:
+        tables = StoredTables(root, stage, Path(folder))
+
+        def freeze(samples: pl.DataFrame) -> HeldOut | None:
+            frozen = read_held_out(root, stage)
+            if hold_out is None:
+                return frozen
+            left = frozen.split(samples)[0] if frozen else samples
+            return freeze_held_out(root, stage, left, hold_out, tables.rows)
+
+        metadata = {member.batch: member.metadata for member in tables.members}
+        pool = assemble(tables.provenance(), metadata, freeze)
+        opened = SelectionPool(root, stage, pool, tables)
+        try:
+            yield opened
+        finally:
+            opened.close()
+        refuse_gone(root, stage, pool.fingerprints)

@@ -1,0 +1,324 @@
+"""One training run from start to model folder: resumed where it was killed, never repeated."""
+
+import contextlib
+import json
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from zip_pipeline.chat_models import prepare_environment
+from zip_pipeline.errors import UserError
+from zip_pipeline.files import held_lock, write_atomically
+from zip_pipeline.process import Reporter, StopRequest, reporter
+from zip_pipeline.training.arguments import BatchPlan
+from zip_pipeline.training.backend import (
+    Backend,
+    choose_backend,
+    json_fingerprint,
+    library_versions,
+    model_identity,
+)
+from zip_pipeline.training.base_model import base_model
+from zip_pipeline.training.job import Job, finished_training, publish
+from zip_pipeline.training.rows import RowCounts
+from zip_pipeline.training.templates import TEMPLATES
+
+if TYPE_CHECKING:
+    from transformers import (
+        Trainer,
+        TrainerCallback,
+        TrainerControl,
+        TrainerState,
+        TrainingArguments,
+    )
+
+_MARK = "whole"
+
+
+def mark_whole(checkpoint: Path) -> None:
+    """Note that all files of a checkpoint are written."""
+    (checkpoint / _MARK).touch()
+
+
+def step_of(checkpoint: Path) -> int:
+    """Return the optimizer step after which a checkpoint was written."""
+    return int(checkpoint.name.rpartition("-")[2])
+
+
+def latest_whole(folder: Path) -> Path | None:
+    """Return the newest whole checkpoint; those that a killed process left in part are removed."""
+    found = sorted(folder.glob("checkpoint-*"), key=step_of)
+    whole = [path for path in found if (path / _MARK).exists()]
+    for path in found:
+        if path not in whole:
+            # Another process of the same run may be removing it too.
+            shutil.rmtree(path, ignore_errors=True)
+    return whole[-1] if whole else None
+
+
+_Arguments: TypeAlias = "TrainingArguments"
+_State: TypeAlias = "TrainerState"
+_Control: TypeAlias = "TrainerControl"
+_LINE_SECONDS = 2.0
+
+
+def progress_callback(metrics: Path, report: Reporter, stop: StopRequest) -> "TrainerCallback":
+    """Return a callback for one training run.
+
+    Args:
+        metrics: the file of JSON lines, one per optimizer step: step, epoch, loss and the
+            trainer's other figures. A resumed run first restores the lines up to its checkpoint,
+            so that each step has one line.
+        report: told of the loss every few seconds.
+        stop: asked after every step.
+    """
+    from transformers import TrainerCallback
+
+    class Progress(_Progress, TrainerCallback):
+        """Transformers calls these methods by name."""
+
+    return Progress(metrics, report, stop)
+
+
+class _Progress:
+    def __init__(self, metrics: Path, report: Reporter, stop: StopRequest) -> None:
+        self._metrics, self._report, self._stop = metrics, report, stop
+        self._last_line = 0.0
+
+    def on_train_begin(self, args: _Arguments, state: _State, control: _Control, **_: Any) -> None:  # noqa: ANN401
+        self._stop.in_loop = True
+        if state.is_world_process_zero:
+            lines = "".join(_json_line(entry) for entry in state.log_history if "loss" in entry)
+            write_atomically(self._metrics, lambda path: path.write_text(lines, encoding="utf-8"))
+
+    def on_log(self, args: _Arguments, state: _State, control: _Control, **_: Any) -> None:  # noqa: ANN401
+        entry = state.log_history[-1]
+        if not state.is_world_process_zero or "loss" not in entry:
+            return
+        with self._metrics.open("a", encoding="utf-8") as file:
+            file.write(_json_line(entry))
+        self._report.record({"kind": "step", **entry})
+        now = time.monotonic()
+        if now - self._last_line >= _LINE_SECONDS or state.global_step == state.max_steps:
+            self._last_line = now
+            place = f"step {state.global_step} of {state.max_steps}"
+            self._report.line(f"{place}, loss {entry['loss']:.4f}")
+
+    def on_step_end(self, args: _Arguments, state: _State, control: _Control, **_: Any) -> None:  # noqa: ANN401
+        if self._stop.signal_number:
+            control.should_save = control.should_training_stop = True
+
+    def on_save(self, args: _Arguments, state: _State, control: _Control, **_: Any) -> None:  # noqa: ANN401
+        args.distributed_state.wait_for_everyone()
+        if state.is_world_process_zero:
+            mark_whole(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
+
+
+def _json_line(entry: Mapping[str, Any]) -> str:
+    return json.dumps(dict(entry)) + "\n"
+
+
+# Settings that change how a model is computed, or measured before, not which it is.
+_RUN_FOLDER = re.compile(r"[0-9a-f]{32}-\d+")
+_WITHOUT_EFFECT = ("checkpoint_steps", "architecture", "sharding", "probe")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Start:
+    """What a run starts from."""
+
+    job: Job
+    source: str
+    """folder or hub id of the model to train"""
+    revision: str | None
+    model: str
+    """what tells it from any other: commit on the hub, or hash of the folder's content"""
+    fingerprint: str
+    """hash of all that the trained model depends on"""
+    checkpoints: Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """A trainer, ready to go, and what it will train on."""
+
+    trainer: "Trainer"
+    plan: BatchPlan
+    counts: RowCounts
+
+
+Maker = Callable[[Start, Backend, "TrainerCallback"], Made]
+
+
+def train(job: Job, make: Maker, stop: StopRequest | None = None) -> dict[str, Any]:
+    """Train a model, or finish what a killed process began; return the contents of training.json.
+
+    The model folder appears whole, and ``training.json`` after it as the mark of completion. A
+    run with the same fingerprint that is complete is returned as it is.
+
+    Args:
+        job: what to train on.
+        make: builds the trainer.
+        stop: asked after every step whether to end early.
+
+    Raises:
+        UserError: the job cannot be run, or another process runs it.
+        SystemExit: the process was told to stop.
+    """
+    prepare_environment(offline=job.is_local)
+    is_first = os.environ.get("RANK", "0") == "0"
+    lock = _alone(job.output) if is_first else contextlib.nullcontext()
+    with lock, reporter() as report:
+        start = starting_point(job)
+        finished = finished_training(job.output, start.fingerprint)
+        if finished is not None:
+            report.line(f"{job.output}: trained already, nothing to do")
+            return finished | {"trained": False}
+        return _train(start, make, report, stop or StopRequest()) | {"trained": True}
+
+
+@contextlib.contextmanager
+def _alone(output: Path) -> Iterator[None]:
+    """Keep other processes from training in a folder for as long as the block lasts."""
+    with held_lock(output / ".lock") as is_mine:
+        if not is_mine:
+            raise UserError(
+                f"{output}: another process is training here. Wait until it has ended, or stop it"
+            )
+        yield
+
+
+def starting_point(job: Job) -> Start:
+    """Return what the job starts from; the tiny base model is made where it is missing.
+
+    Raises:
+        UserError: a preference job names no SFT model, or one that is not there.
+    """
+    preset = job.preset
+    source, revision = preset.model, preset.revision
+    if job.stage == "preference":
+        if job.sft_model is None or not (job.sft_model / "config.json").is_file():
+            raise UserError(
+                f"sft_model: {job.sft_model} holds no model; KTO starts from an SFT model. Train "
+                "one first and give its folder"
+            )
+        source, revision = str(job.sft_model), None
+    elif preset.model == "tiny":
+        source, revision = str(base_model(job.cache)), None
+    settings = {k: v for k, v in preset.settings().items() if k not in _WITHOUT_EFFECT}
+    settings.pop("kto" if job.stage == "sft" else "sft")
+    settings["model"] = model = model_identity(source, revision)
+    described = [job.stage, settings, TEMPLATES[preset.template].text, file_hash(job.subset)]
+    identity = json_fingerprint(described)
+    # Resuming needs the same split of the rows over the devices.
+    folder = job.output / "checkpoints" / f"{identity}-{job.num_devices}"
+    return Start(
+        job=job,
+        source=source,
+        revision=revision,
+        model=model,
+        fingerprint=identity,
+        checkpoints=folder,
+    )
+
+
+def file_hash(path: Path) -> str:
+    """Return a hash of a file's content.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    import hashlib
+
+    if not path.is_file():
+        raise UserError(f"subset: {path} does not exist. Give the subset.parquet of a version")
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()
+
+
+def _train(start: Start, make: Maker, report: Reporter, stop: StopRequest) -> dict[str, Any]:
+    from transformers import PrinterCallback
+
+    job, began = start.job, time.monotonic()
+    report.line(f"training {start.source} on {job.subset}")
+    with quiet():
+        backend = choose_backend(job.preset)
+        callback = progress_callback(job.output / "metrics.jsonl", report, stop)
+        made = make(start, backend, callback)
+        made.trainer.remove_callback(PrinterCallback)
+        _forget_other_runs(start.checkpoints, made.trainer)
+        checkpoint = latest_whole(start.checkpoints)
+        resumed_at = step_of(checkpoint) if checkpoint else 0
+        if checkpoint:
+            report.line(f"going on after step {resumed_at}")
+        made.trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    stop.in_loop = False
+    if stop.signal_number and made.trainer.state.global_step < made.trainer.state.max_steps:
+        report.line(f"stopped after step {made.trainer.state.global_step}")
+        raise SystemExit(stop.exit_code)
+    record = _record(start, backend, made) | {
+        "resumed_at_step": resumed_at,
+        "seconds": round(time.monotonic() - began, 3),
+    }
+    publish(made.trainer, job.output, record)
+    report.record({"kind": "trained", **record})
+    report.line(f"{job.output / 'model'}: done, mean loss {record['train_loss']:.4f}")
+    return record
+
+
+def _forget_other_runs(checkpoints: Path, trainer: "Trainer") -> None:
+    """Remove checkpoints of other settings or subsets; a version has one model."""
+    if trainer.is_world_process_zero():
+        for folder in checkpoints.parent.glob("*"):
+            is_ours = _RUN_FOLDER.fullmatch(folder.name) and not folder.is_symlink()
+            if is_ours and folder != checkpoints:
+                shutil.rmtree(folder)
+
+
+def _record(start: Start, backend: Backend, made: Made) -> dict[str, Any]:
+    job, state = start.job, made.trainer.state
+    losses = [entry["loss"] for entry in state.log_history if "loss" in entry]
+    return {
+        "fingerprint": start.fingerprint,
+        "stage": job.stage,
+        "preset": job.preset.name,
+        "settings": job.preset.settings(),
+        "model": {
+            "source": start.source,
+            "revision": start.revision,
+            "identity": start.model,
+        },
+        "subset": str(job.subset),
+        "backend": backend.as_json(),
+        "batch": made.plan.as_json(),
+        "rows": made.counts.as_json(),
+        "num_steps": state.global_step,
+        "num_epochs": state.epoch,
+        "train_loss": sum(losses) / len(losses),
+        "final_loss": sum(losses[-5:]) / len(losses[-5:]),
+        "libraries": library_versions(),
+    }
+
+
+def num_rows(trainer: "Trainer") -> int:
+    """Return how many rows (packs) the trainer will go through in an epoch."""
+    dataset: Any = trainer.train_dataset
+    return len(dataset)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep progress bars and the libraries' notes on deprecation off the terminal."""
+    import warnings
+
+    import transformers
+
+    transformers.utils.logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -1,0 +1,101 @@
+"""A version to a trained model: SFT from the base model, KTO from the SFT model."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from zip_pipeline.data_root import DataRoot, cache_folder
+from zip_pipeline.entropy_law.table import (
+    has_verdict,
+    read_versions,
+    training_refusal,
+    upsert_version,
+)
+from zip_pipeline.errors import UserError
+from zip_pipeline.samples import Stage
+from zip_pipeline.training.job import finished_training
+from zip_pipeline.workflow.versions import StoredVersion
+
+RunJobs: TypeAlias = Callable[[str, Mapping[Path, Mapping[str, Any]]], object]
+"""Writes job files and runs ``python -m MODULE --config FILE ...`` over them to its end."""
+
+_TRAINERS: dict[Stage, str] = {
+    "sft": "zip_pipeline.training.trainers.sft",
+    "preference": "zip_pipeline.training.trainers.kto",
+}
+
+
+def train_version(
+    root: DataRoot,
+    version: StoredVersion,
+    training: Mapping[str, Any],
+    run_jobs: RunJobs,
+    *,
+    override: str = "",
+    sft_model: str = "",
+) -> dict[str, Any]:
+    """Train the model of a version, unless it is trained already; return its record.
+
+    Args:
+        root: the data root.
+        version: the version.
+        training: preset, overrides and number of devices.
+        run_jobs: runs the training process.
+        override: why the version may be trained whatever the law says; empty for no such reason.
+        sft_model: folder of the model that KTO starts from; empty for the newest SFT model.
+
+    Raises:
+        UserError: the law blocks the version or has not judged it, or there is no SFT model.
+    """
+    stage = version.stage
+    _require_allowed(root, version, override)
+    job = training_job(root, version, training)
+    if stage == "preference":
+        job["sft_model"] = sft_model or _newest_sft_model(root)
+    run_jobs(_TRAINERS[stage], {root.models(stage, version.number) / "job.json": job})
+    record = training_record(root, stage, version.number)
+    assert record is not None
+    return record
+
+
+def training_job(
+    root: DataRoot, version: StoredVersion, training: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the job that probes a version, or trains it from the preset's model."""
+    return {
+        "stage": version.stage,
+        "subset": str(version.path / "subset.parquet"),
+        "output": str(root.models(version.stage, version.number)),
+        "cache": str(cache_folder(root)),
+        **training,
+    }
+
+
+def training_record(root: DataRoot, stage: Stage, number: int) -> dict[str, Any] | None:
+    """Return training.json of a version, None where its model is not complete."""
+    return finished_training(root.models(stage, number))
+
+
+def trained_versions(root: DataRoot, stage: Stage) -> list[int]:
+    """Return the versions of a stage that have a complete model, ascending."""
+    return [n for n in root.versions(stage).numbers() if training_record(root, stage, n)]
+
+
+def _require_allowed(root: DataRoot, version: StoredVersion, override: str) -> None:
+    """Refuse a version that the law blocks or has not judged; record an override first."""
+    stage, number = version.stage, version.number
+    table = read_versions(root)
+    if override and has_verdict(table, stage, number):
+        table = upsert_version(root, {"stage": stage, "version": number, "override": override})
+    if refusal := training_refusal(table, stage, number):
+        raise UserError(refusal)
+
+
+def _newest_sft_model(root: DataRoot) -> str:
+    trained = trained_versions(root, "sft")
+    if not trained:
+        raise UserError(
+            "preference/model starts from an SFT model, and there is none yet; materialise "
+            "sft/model first, or name the folder of one under sft_model"
+        )
+    return str(root.models("sft", trained[-1]) / "model")

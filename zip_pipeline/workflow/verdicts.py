@@ -1,0 +1,156 @@
+"""A version to its probe loss L and the entropy law's verdict on it."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import polars as pl
+
+from zip_pipeline.compression.codecs import compression_ratio_spread
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.entropy_law.table import read_versions, upsert_version, version_row
+from zip_pipeline.entropy_law.verdict import Verdict, judge
+from zip_pipeline.evaluation.quality import Quality, quality_of
+from zip_pipeline.evaluation.settings import quality_audit_settings_of
+from zip_pipeline.files import fingerprint
+from zip_pipeline.pool.batches import batch_metadata
+from zip_pipeline.samples import serialised_text
+from zip_pipeline.workflow.models import RunJobs, training_job
+from zip_pipeline.workflow.versions import StoredVersion
+
+R_CODEC = "deflate"
+_PROBE = "zip_pipeline.training.trainers.probe"
+
+
+@dataclass(frozen=True)
+class ProbedVersion:
+    """A version with its probe loss and what the law says of it.
+
+    Args:
+        version: the version.
+        loss: what the probe found, as its process wrote it.
+        verdict: of the law.
+        table: all versions with their measures, this one among them.
+    """
+
+    version: StoredVersion
+    loss: Mapping[str, Any]
+    verdict: Verdict
+    table: pl.DataFrame
+
+    @property
+    def row(self) -> dict[str, Any]:
+        """The version's row of the table."""
+        row = version_row(self.table, self.version.stage, self.version.number)
+        assert row is not None
+        return row
+
+    @property
+    def may_train(self) -> bool:
+        """Whether the law lets the version through, or a person did."""
+        return not self.verdict.blocks or bool(self.row["override"])
+
+    @property
+    def reason(self) -> str:
+        """The verdict in words, and who let the version through."""
+        words = str(self.row["reason"])
+        if self.verdict.blocks and self.may_train:
+            words += f" Trained nevertheless: {self.row['override']}."
+        return words
+
+
+def probe_version(
+    root: DataRoot,
+    version: StoredVersion,
+    training: Mapping[str, Any],
+    run_jobs: RunJobs,
+    *,
+    override: str = "",
+) -> ProbedVersion:
+    """Measure L of a version, and record it with R, Q and the law's verdict.
+
+    A version that was probed before with the same settings is not probed again.
+
+    Args:
+        root: the data root.
+        version: the version.
+        training: preset, overrides and number of devices.
+        run_jobs: runs the probe's process.
+        override: why the version may be trained whatever the law says; empty for no such reason.
+
+    Raises:
+        UserError: the settings are wrong, or the judge's key is not set.
+        EndpointError: the judge failed; a later call goes on from what is stored.
+    """
+    loss = _measured_loss(root, version, training, run_jobs)
+    row = _law_row(root, version, loss)
+    verdict = judge(row, read_versions(root))
+    row |= {"verdict": verdict.kind, "reason": verdict.reason + _short_probe_words(loss)}
+    row |= {"override": override} if override else {}
+    return ProbedVersion(version, loss, verdict, upsert_version(root, row))
+
+
+def _measured_loss(
+    root: DataRoot, version: StoredVersion, training: Mapping[str, Any], run_jobs: RunJobs
+) -> dict[str, Any]:
+    """Return what the probe of a version found, measuring it unless the same job was done."""
+    folder = root.models(version.stage, version.number) / "probe"
+    job_file, loss_file = folder / "job.json", folder / "loss.json"
+    job = training_job(root, version, training)
+    is_done = loss_file.exists() and job_file.exists() and json.loads(job_file.read_text()) == job
+    if not is_done:
+        loss_file.unlink(missing_ok=True)
+        run_jobs(_PROBE, {job_file: job})
+    loss: dict[str, Any] = json.loads(loss_file.read_text(encoding="utf-8"))
+    return loss
+
+
+def _law_row(root: DataRoot, version: StoredVersion, loss: Mapping[str, Any]) -> dict[str, Any]:
+    stage, manifest = version.stage, version.manifest
+    texts = version.subset.select(serialised_text(stage).alias("text"))["text"].to_list()
+    quality = asdict(version_quality(root, version))
+    return {
+        "stage": stage,
+        "version": version.number,
+        "strategy": manifest["strategy"],
+        "num_tokens": manifest["picked_tokens"],
+        "R": manifest["compression_ratio"][R_CODEC],
+        "R_spread": compression_ratio_spread(texts, R_CODEC),
+        "L": loss["L"],
+        "L_spread": loss["L_spread"],
+        "series": law_series(loss, manifest),
+        **{name: quality[name] for name in ("Q", "Q_spread", "Q_name")},
+    }
+
+
+def version_quality(root: DataRoot, version: StoredVersion) -> Quality:
+    """Return the audited quality of a version, or the filters' pass rate where no judge is set.
+
+    Raises:
+        UserError: ``training.toml`` is wrong, or the judge's key is not set.
+        EndpointError: the judge failed; a later call goes on from what is stored.
+    """
+    stage = version.stage
+    counts = [batch_metadata(root, stage, batch) for batch in version.manifest["inputs"]]
+    settings = quality_audit_settings_of(root.path)
+    return quality_of(version.subset, stage, settings, root.path / "quality_audit" / stage, counts)
+
+
+def law_series(loss: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
+    """Return the fingerprint of all that versions share which the law compares.
+
+    The probe's settings, and the budget: a larger subset of one pool is more redundant.
+    """
+    budget = manifest["budget"]
+    return fingerprint([loss["series"], budget["unit"], str(budget["value"])])
+
+
+def _short_probe_words(loss: Mapping[str, Any]) -> str:
+    num_steps, wanted = loss["num_steps"], loss["num_steps_wanted"]
+    if num_steps >= wanted:
+        return ""
+    return (
+        f" The version is small for its probe, which had {num_steps} of {wanted} steps: raise the "
+        "budget, or lower probe.steps or batch_size of the preset."
+    )

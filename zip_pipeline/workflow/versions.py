@@ -1,0 +1,156 @@
+"""Pool and configuration to a numbered version, and versions read back."""
+
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from zip_pipeline.data_root import DataRoot, remove_leftovers
+from zip_pipeline.errors import UserError
+from zip_pipeline.pool.batches import (
+    members,
+)
+from zip_pipeline.pool.held_out import held_out_settings, read_held_out
+from zip_pipeline.pool.pool import open_selection_pool
+from zip_pipeline.process import return_freed_memory
+from zip_pipeline.samples import Stage
+from zip_pipeline.selection.candidates import Candidates
+from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.selection.run import Progress
+from zip_pipeline.selection.select import HERE, Cluster, select_candidates
+
+SECONDS_BETWEEN_PROGRESS = 10.0
+
+
+@dataclass(frozen=True)
+class StoredVersion:
+    """A version of a subset, read back from disk."""
+
+    stage: Stage
+    number: int
+    path: Path
+    subset: pl.DataFrame
+    ledger: pl.DataFrame
+    manifest: dict[str, Any]
+
+
+def read_version(root: DataRoot, stage: Stage, number: int) -> StoredVersion:
+    """Return version ``number`` of a stage's subset.
+
+    Raises:
+        UserError: there is no such version.
+    """
+    store = root.versions(stage)
+    path = store.path(number)
+    return StoredVersion(
+        stage=stage,
+        number=number,
+        path=path,
+        subset=pl.read_parquet(path / "subset.parquet", glob=False, hive_partitioning=False),
+        ledger=pl.read_parquet(path / "ledger.parquet", glob=False, hive_partitioning=False),
+        manifest=store.manifest(number),
+    )
+
+
+def latest_version(root: DataRoot, stage: Stage) -> StoredVersion:
+    """Return the latest version of a stage's subset.
+
+    Raises:
+        UserError: there is none yet.
+    """
+    number = root.versions(stage).latest()
+    if number is None:
+        raise UserError(f"{stage}: no version yet; materialise {stage}/zip_subset first")
+    return read_version(root, stage, number)
+
+
+def current_version(root: DataRoot, stage: Stage, config: SelectionConfig) -> int | None:
+    """Return the latest version if pool, held-out set and ``config`` are those it comes from.
+
+    Raises:
+        UserError: a batch is incomplete, or the file of held-out samples is wrong.
+    """
+    store = root.versions(stage)
+    number = store.latest()
+    if number is None:
+        return None
+    manifest: dict[str, Any] = store.manifest(number)
+    frozen = read_held_out(root, stage)
+    is_current = (
+        manifest["inputs"] == pool_inputs(root, stage)
+        and (manifest.get("held_out") or {}).get("hash") == (frozen.hash if frozen else None)
+        and manifest["config_fingerprint"] == config.fingerprint()
+    )
+    return number if is_current else None
+
+
+def pool_inputs(root: DataRoot, stage: Stage) -> dict[str, str]:
+    """Return the content fingerprint of every ingested batch, from metadata alone."""
+    return {member.batch: member.fingerprint for member in members(root, stage)}
+
+
+def select_version(
+    root: DataRoot,
+    stage: Stage,
+    config: SelectionConfig,
+    log: Callable[[str], object],
+    *,
+    cluster: Cluster = HERE,
+) -> int:
+    """Select from the pool as it is, store the outcome as a new version, and return its number.
+
+    Raises:
+        UserError: no batch is ingested, one lacks its compression state, or one is gone
+            (:func:`.open_selection_pool`); the settings or the file of held-out samples are
+            wrong.
+    """
+    _refuse_none(root, stage, root.batches(stage))
+    return_freed_memory()
+    remove_leftovers(root)
+    with open_selection_pool(root, stage, hold_out=held_out_settings(root)) as pool:
+        _refuse_none(root, stage, pool.fingerprints)
+        selection = select_candidates(
+            Candidates(pool.index, pool.texts, pool.state),
+            stage,
+            config,
+            progress=_ProgressLog(log),
+            checkpoint=root.checkpoints(stage) / f"{config.fingerprint()}.npz",
+            duplicates=pool.duplicates,
+            held_out=pool.held_out,
+            inputs=pool.fingerprints,
+            counts=pool.counts,
+            cluster=cluster,
+        )
+        subset = pool.picked_rows(selection.picks, selection.ledger)
+    frozen = pool.frozen.summary() if pool.frozen else None
+    return root.versions(stage).write(
+        subset, selection.ledger, selection.manifest | {"held_out": frozen}
+    )
+
+
+class _ProgressLog:
+    """Writes how far a selection has come to a log, every few seconds, and estimates at once."""
+
+    def __init__(self, log: Callable[[str], object]) -> None:
+        self._log = log
+        self._last = -SECONDS_BETWEEN_PROGRESS
+        self._phase = ""
+
+    def __call__(self, progress: Progress) -> None:
+        now = time.monotonic()
+        is_new = progress.is_estimate or progress.phase != self._phase
+        if not is_new and now - self._last < SECONDS_BETWEEN_PROGRESS:
+            return
+        self._last, self._phase = now, progress.phase
+        self._log(progress.words())
+
+
+def _refuse_none(root: DataRoot, stage: Stage, batches: Collection[str]) -> None:
+    if not batches:
+        raise UserError(
+            f"{root.raw(stage)}: no batch of stage {stage} is ingested; drop a file there and "
+            f"materialise {stage}/raw_pool and {stage}/compression_state for its partition"
+        )

@@ -1,0 +1,50 @@
+"""Rules of telling a file's format."""
+
+import pytest
+
+from zip_pipeline.ingest.formats import FORMATS, describe_unknown, detect_format, format_named
+
+ALPACA = {"instruction": "i", "output": "o"}
+QUESTION = {"question": "q", "answer": "a"}
+
+
+def test_detection_takes_the_format_of_most_records():
+    """The format that most of the first records look like is taken."""
+    assert detect_format([QUESTION, ALPACA, ALPACA], "sft") is FORMATS["alpaca"]
+    assert detect_format([QUESTION, {}, {}], "sft") is FORMATS["question_answer"]
+
+
+def test_detection_is_not_misled_by_a_broken_record():
+    """One dialogue without its answer does not make the others a wider format."""
+    side = "\n\nHuman: q\n\nAssistant: "
+    pair = {"chosen": side + "a", "rejected": side + "b"}
+    broken = pair | {"rejected": ""}
+    assert detect_format([pair, broken, pair, pair], "preference") is FORMATS["dialogue_pair"]
+    assert detect_format([ALPACA, QUESTION, QUESTION], "sft") is FORMATS["question_answer"]
+
+
+def test_detection_gives_none_where_nothing_fits():
+    """Records of no known format have no format, nor have no records at all."""
+    assert detect_format([{"a": 1}], "sft") is None
+    assert detect_format([], "sft") is None
+    assert detect_format([ALPACA], "preference") is None
+
+
+def test_unknown_format_message_names_the_other_stage():
+    """A file in the wrong stage's folder is told where it belongs."""
+    text = describe_unknown(ALPACA, "preference")
+    assert text == "fields instruction, output: this is alpaca of sft; drop the file there"
+
+
+def test_unknown_format_message_names_fields_and_formats():
+    """A record of no format is described by its fields and by what is known."""
+    text = describe_unknown({"b": 1, "a": 2}, "sft")
+    assert text.startswith("fields a, b; known are messages (messages[role, content, tool_calls]);")
+    assert describe_unknown({}, "sft").startswith("fields none;")
+
+
+def test_format_named_refuses_names_of_the_other_stage():
+    """A format is known only in its own stage; the error lists the choice."""
+    assert format_named("alpaca", "sft") is FORMATS["alpaca"]
+    with pytest.raises(ValueError, match="'alpaca' is no format of preference; choose one of"):
+        format_named("alpaca", "preference")

@@ -1,0 +1,306 @@
+"""Rules of the preference formats."""
+
+import pytest
+
+from zip_pipeline.ingest.formats import FORMATS, detect_format, number_of
+from zip_pipeline.ingest.rows import RejectionError
+from zip_pipeline.ingest.turns import check_sample
+from zip_pipeline.samples import PreferencePair, Turn
+
+S, U, A = (
+    (lambda text: Turn("system", text)),
+    (lambda text: Turn("user", text)),
+    (lambda text: Turn("assistant", text)),
+)
+
+
+def messages(*contents: str, first: str = "user") -> list[dict[str, str]]:
+    """Return messages of alternating roles."""
+    roles = ["user", "assistant"] if first == "user" else ["assistant", "user"]
+    return [{"role": roles[n % 2], "content": text} for n, text in enumerate(contents)]
+
+
+def pair(prompt, chosen, rejected, *scores) -> PreferencePair:
+    """Return a pair of turns."""
+    return PreferencePair(tuple(prompt), tuple(chosen), tuple(rejected), *scores)
+
+
+SIMPLE = pair([U("p")], [A("c")], [A("r")])
+CASES = [
+    ("prompt_chosen_rejected", {"prompt": "p", "chosen": "c", "rejected": "r"}, SIMPLE),
+    (
+        "prompt_chosen_rejected",
+        {"system": "s", "question": "p", "chosen": "c", "rejected": "r"},
+        pair([S("s"), U("p")], [A("c")], [A("r")]),
+    ),
+    (
+        "prompt_chosen_rejected",
+        {"instruction": "p", "input": "i", "chosen": "c", "rejected": "r"},
+        pair([U("p\ni")], [A("c")], [A("r")]),
+    ),
+    (
+        "prompt_chosen_rejected",
+        {
+            "prompt": messages("p"),
+            "chosen": messages("c", first="assistant"),
+            "rejected": messages("r", first="assistant"),
+        },
+        SIMPLE,
+    ),
+    (
+        "prompt_chosen_rejected",
+        {"prompt": "p", "chosen": {"role": "assistant", "content": "c"}, "rejected": "r"},
+        SIMPLE,
+    ),
+    # Dialogues that repeat the prompt, hold more than it, or do without it.
+    (
+        "prompt_chosen_rejected",
+        {"prompt": " p", "chosen": messages("p", "c"), "rejected": messages("p", "r")},
+        pair([U(" p")], [A("c")], [A("r")]),
+    ),
+    (
+        "prompt_chosen_rejected",
+        {
+            "prompt": "p",
+            "chosen": messages("q", "a", "p", "c"),
+            "rejected": messages("q", "a", "p", "r"),
+        },
+        pair([U("q"), A("a"), U("p")], [A("c")], [A("r")]),
+    ),
+    (
+        "prompt_chosen_rejected",
+        {
+            "prompt": messages("q", "a", "p"),
+            "chosen": messages("p", "c"),
+            "rejected": messages("p", "r"),
+        },
+        pair([U("q"), A("a"), U("p")], [A("c")], [A("r")]),
+    ),
+    (
+        "prompt_chosen_rejected",
+        {"chosen": messages("p", "c"), "rejected": messages("p", "r")},
+        SIMPLE,
+    ),
+    (
+        "prompt_chosen_rejected",
+        {
+            "prompt": "\n\nHuman: p\n\nAssistant:",
+            "chosen": "\n\nHuman: p\n\nAssistant: c",
+            "rejected": "\n\nHuman: p\n\nAssistant: r",
+        },
+        SIMPLE,
+    ),
+    (
+        "prompt_chosen_rejected",
+        {"prompt": "\n\nHuman: p\n\nAssistant:", "chosen": "c", "rejected": "r"},
+        SIMPLE,
+    ),
+    (
+        "dialogue_pair",
+        {
+            "chosen": "\n\nHuman: p\n\nAssistant: a\n\nHuman: q \n\nAssistant: c\n\nd",
+            "rejected": "\n\nHuman: p\n\nAssistant: a\n\nHuman: q\n\nAssistant: ",
+        },
+        pair([U("p"), A("a"), U("q")], [A("c\n\nd")], [A("")]),
+    ),
+    (
+        "dialogue_pair",
+        {
+            "chosen": "Human: p\n\nAssistant: c",
+            "rejected": "Human: p\n\nAssistant: c\n\nHuman: q\n\nAssistant: d",
+        },
+        pair([U("p")], [A("c")], [A("c"), U("q"), A("d")]),
+    ),
+    (
+        "output_pair",
+        {"instruction": "p", "output_1": "c", "output_2": "r", "preference": 1.02},
+        SIMPLE,
+    ),
+    (
+        "output_pair",
+        {"instruction": "p", "input": "", "output_1": "r", "output_2": "c", "preference": "1.51"},
+        SIMPLE,
+    ),
+    (
+        "output_pair",
+        {"instruction": "p", "output_1": "r", "output_2": "c", "preference": 2},
+        SIMPLE,
+    ),
+    (
+        "scored_completions",
+        {
+            "instruction": "p",
+            "source": "ultra",
+            "completions": [
+                {"response": "m", "overall_score": 7.5},
+                {"response": "r", "overall_score": 2},
+                {"response": "c", "overall_score": 8.5},
+                {"response": "-", "overall_score": None},
+            ],
+        },
+        pair([U("p")], [A("c")], [A("r")], 8.5, 2.0),
+    ),
+    (
+        "scored_completions",
+        {
+            "prompt": "p",
+            "completions": [
+                {"response": "r", "overall_score": None, "fine-grained_score": 1.25},
+                {"response": "c", "fine-grained_score": 4},
+            ],
+        },
+        pair([U("p")], [A("c")], [A("r")], 4.0, 1.25),
+    ),
+    (
+        "scored_completions",
+        {
+            "instruction": "p",
+            "completions": [
+                {"text": "c", "annotations": {"a": {"Rating": "5"}, "b": {"Rating": "4"}}},
+                {"text": "r", "annotations": {"a": {"Rating": "1"}, "b": {"Rating": "N/A"}}},
+            ],
+        },
+        pair([U("p")], [A("c")], [A("r")], 4.5, 1.0),
+    ),
+    (
+        "scored_completions",
+        {
+            "prompt": "p",
+            "chosen": messages("p", "c"),
+            "rejected": messages("p", "r"),
+            "score_chosen": 8,
+            "score_rejected": 5.5,
+        },
+        pair([U("p")], [A("c")], [A("r")], 8.0, 5.5),
+    ),
+    (
+        "scored_completions",
+        {
+            "prompt": "p",
+            "chosen": "c",
+            "rejected": "r",
+            "chosen_score": None,
+            "rejected_score": 5,
+        },
+        pair([U("p")], [A("c")], [A("r")], None, 5.0),
+    ),
+]
+
+
+@pytest.mark.parametrize(("name", "record", "expected"), CASES)
+def test_preference_format_gives_pair(name, record, expected):
+    """A record of each preference format becomes exactly this pair, and the format is told."""
+    found = detect_format([record], "preference")
+    assert found is not None
+    assert found.name == name
+    assert FORMATS[name].parse(record) == expected
+
+
+def test_preference_cases_cover_every_format():
+    """Every preference format has a case above."""
+    formats = {f.name for f in FORMATS.values() if f.stage == "preference"}
+    assert {name for name, _, _ in CASES} == formats
+
+
+def output_pair(preference: object) -> dict[str, object]:
+    """Return an output pair with this preference."""
+    return {"instruction": "p", "output_1": "a", "output_2": "b", "preference": preference}
+
+
+def scored(*scores: object) -> dict[str, object]:
+    """Return completions with these scores."""
+    completions = [{"response": f"r{n}", "score": value} for n, value in enumerate(scores)]
+    return {"prompt": "p", "completions": completions}
+
+
+def binarised(chosen_score: object, rejected_score: object) -> dict[str, object]:
+    """Return a binarised pair with these scores."""
+    sides = {"prompt": "p", "chosen": "a", "rejected": "b"}
+    return sides | {"score_chosen": chosen_score, "score_rejected": rejected_score}
+
+
+@pytest.mark.parametrize(
+    ("name", "record", "reason"),
+    [
+        ("output_pair", output_pair(1.5), "no_preference"),
+        ("output_pair", output_pair(0), "no_preference"),
+        ("output_pair", output_pair(2.1), "no_preference"),
+        ("output_pair", output_pair(None), "no_preference"),
+        ("output_pair", output_pair(float("nan")), "no_preference"),
+        ("output_pair", output_pair(True), "no_preference"),
+        ("output_pair", output_pair("first"), "no_preference"),
+        ("output_pair", {"instruction": "p", "output_1": "a", "output_2": "b"}, "no_preference"),
+        ("output_pair", {"output_1": "a", "output_2": "b", "preference": 1}, "missing_field"),
+        ("scored_completions", scored(3, 3.0), "tied_scores"),
+        ("scored_completions", scored(3), "no_preference"),
+        ("scored_completions", {"prompt": "p", "completions": "many"}, "wrong_type"),
+        ("scored_completions", {"prompt": "p", "completions": ["a", "b"]}, "wrong_type"),
+        ("scored_completions", binarised(2, 2), "tied_scores"),
+        ("scored_completions", binarised(1, 2), "contradicting_scores"),
+        ("dialogue_pair", {"chosen": "Human: p", "rejected": "no"}, "not_a_dialogue"),
+        ("prompt_chosen_rejected", {"chosen": "a", "rejected": "b"}, "missing_field"),
+        ("prompt_chosen_rejected", {"prompt": "p", "chosen": "a"}, "missing_field"),
+        (
+            "prompt_chosen_rejected",
+            {"chosen": messages("p", "a"), "rejected": messages("q", "b")},
+            "no_common_prompt",
+        ),
+        (
+            "prompt_chosen_rejected",
+            {
+                "chosen": messages("a", first="assistant"),
+                "rejected": messages("b", first="assistant"),
+            },
+            "no_user_turn",
+        ),
+        (
+            "prompt_chosen_rejected",
+            {"prompt": "p", "chosen": [], "rejected": "b"},
+            "no_final_assistant",
+        ),
+        (
+            "prompt_chosen_rejected",
+            {"prompt": "p", "chosen": "a", "rejected": messages("b")},
+            "no_final_assistant",
+        ),
+        (
+            "prompt_chosen_rejected",
+            {"prompt": "p", "chosen": "a", "rejected": None},
+            "empty_final_assistant",
+        ),
+        (
+            "prompt_chosen_rejected",
+            {"prompt": "p", "chosen": "a\r\n", "rejected": " a"},
+            "equal_responses",
+        ),
+    ],
+)
+def test_preference_row_without_pair_is_rejected(name, record, reason):
+    """A row that holds no usable pair is rejected for exactly this reason."""
+    with pytest.raises(RejectionError) as caught:
+        check_sample(FORMATS[name].parse(record))
+    assert caught.value.reason == reason
+
+
+def test_preference_labels_win_where_format_is_overridden():
+    """Read as prompt_chosen_rejected, a scored row keeps its labels whatever its scores say."""
+    expected = pair([U("p")], [A("a")], [A("b")], 1.0, 2.0)
+    assert FORMATS["prompt_chosen_rejected"].parse(binarised(1, 2)) == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "number"),
+    [
+        (2, 2.0),
+        ("1.5", 1.5),
+        ("x", None),
+        (None, None),
+        (True, None),
+        (10**400, None),
+        ("inf", None),
+        ([1], None),
+    ],
+)
+def test_number_of_takes_finite_numbers_only(value, number):
+    """Numbers and their text forms count; anything else, infinite ones too, is no number."""
+    assert number_of(value) == number
