@@ -30,59 +30,75 @@ GENERATED = (
 
 @dataclass(frozen=True)
 class DataRoot:
-    """The folder that holds drops, pool, state and versions.
-
-    ``raw/<stage>`` is the drop folder; everything else is written by the pipeline.
-    """
+    """The folder that holds drops, pool, state and versions: ``root["sft"]`` is a stage's part."""
 
     path: Path
 
-    def raw(self, stage: Stage) -> Path:
-        """Return the drop folder of a stage."""
-        return self.path / "raw" / stage
-
-    def samples(self, stage: Stage, batch: str) -> Path:
-        """Return the pool table of a batch."""
-        return self.path / "pool" / stage / f"{batch}.parquet"
-
-    def quarantine(self, stage: Stage, batch: str) -> Path:
-        """Return the table of a batch's rejected rows."""
-        return self.path / "quarantine" / stage / f"{batch}.parquet"
-
-    def duplicates(self, stage: Stage, batch: str) -> Path:
-        """Return the table of a batch's exact duplicates."""
-        return self.path / "duplicates" / stage / f"{batch}.parquet"
-
-    def state(self, stage: Stage, batch: str) -> Path:
-        """Return the compression state of a batch."""
-        return self.path / "state" / stage / f"{batch}.parquet"
-
-    def checkpoints(self, stage: Stage) -> Path:
-        """Return the folder of unfinished selections."""
-        return self.path / "checkpoints" / stage
-
-    def models(self, stage: Stage, number: int) -> Path:
-        """Return the folder of what was probed, trained and evaluated of a version."""
-        return self.path / "models" / stage / version_name(number)
+    def __getitem__(self, stage: Stage) -> "StageFolder":
+        """Return what belongs to one stage."""
+        return StageFolder(self, stage)
 
     @property
     def cache(self) -> Path:
         """The folder of files that can be made again, as the tiny base model."""
         return self.path / "cache"
 
-    def held_out(self, stage: Stage) -> Path:
-        """Return the table of the samples that are kept for evaluation."""
-        return self.path / "held_out" / f"{stage}.parquet"
 
-    def batches(self, stage: Stage) -> list[str]:
+@dataclass(frozen=True)
+class StageFolder:
+    """Where the files of one stage lie; all but the drops are written by the pipeline."""
+
+    root: DataRoot
+    stage: Stage
+
+    @property
+    def raw(self) -> Path:
+        """The drop folder."""
+        return self.root.path / "raw" / self.stage
+
+    def samples(self, batch: str) -> Path:
+        """Return the pool table of a batch."""
+        return self._table("pool", batch)
+
+    def quarantine(self, batch: str) -> Path:
+        """Return the table of a batch's rejected rows."""
+        return self._table("quarantine", batch)
+
+    def duplicates(self, batch: str) -> Path:
+        """Return the table of a batch's exact duplicates."""
+        return self._table("duplicates", batch)
+
+    def state(self, batch: str) -> Path:
+        """Return the compression state of a batch."""
+        return self._table("state", batch)
+
+    def _table(self, kind: str, batch: str) -> Path:
+        return self.root.path / kind / self.stage / f"{batch}.parquet"
+
+    def batches(self) -> list[str]:
         """Return the names of all stored batches, sorted; a compacted one holds many."""
         suffix = ".parquet"
-        names = (self.path / "pool" / stage).glob(f"*{suffix}")
+        names = (self.root.path / "pool" / self.stage).glob(f"*{suffix}")
         return sorted(p.name.removesuffix(suffix) for p in names if not p.name.startswith("."))
 
-    def versions(self, stage: Stage) -> "VersionStore":
-        """Return the versions of a stage."""
-        return VersionStore(self.path / "versions" / stage)
+    @property
+    def held_out(self) -> Path:
+        """The table of the samples that are kept for evaluation."""
+        return self.root.path / "held_out" / f"{self.stage}.parquet"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of unfinished selections."""
+        return self.root.path / "checkpoints" / self.stage
+
+    @property
+    def versions(self) -> "VersionStore":
+        """The versions."""
+        return VersionStore(self.root.path / "versions" / self.stage)
+
+    def models(self, number: int) -> Path:
+        """Return the folder of what was probed, trained and evaluated of a version."""
+        return self.root.path / "models" / self.stage / version_name(number)
 
 
 def remove_leftovers(root: DataRoot, older_than_seconds: float = SECONDS_PER_WEEK) -> int:

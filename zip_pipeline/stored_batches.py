@@ -10,9 +10,8 @@ from pathlib import Path
 
 import polars as pl
 
-from zip_pipeline.data_root import DataRoot
+from zip_pipeline.data_root import StageFolder
 from zip_pipeline.files import locked, read_metadata, scan_table, shared_lock
-from zip_pipeline.samples import Stage
 
 BATCH_METADATA = (
     "fingerprint",
@@ -82,28 +81,28 @@ def compacted_name(fingerprint: str) -> str:
     return f"compacted-{fingerprint[:12]}"
 
 
-def _lock(root: DataRoot, stage: Stage) -> Path:
-    return root.path / "pool" / f".{stage}.lock"
+def _lock(folder: StageFolder) -> Path:
+    return folder.root.path / "pool" / f".{folder.stage}.lock"
 
 
 @contextmanager
-def batches_stay(root: DataRoot, stage: Stage) -> Iterator[None]:
+def batches_stay(folder: StageFolder) -> Iterator[None]:
     """Keep stored batches from being moved into another one for as long as the block lasts.
 
     Whoever writes a batch, or reads rows where :class:`Member` says they lie, does so in such a
     block. Many may do so at once, and blocks may be nested.
     """
-    with shared_lock(_lock(root, stage)):
+    with shared_lock(_lock(folder)):
         yield
 
 
 @contextmanager
-def batches_move(root: DataRoot, stage: Stage) -> Iterator[None]:
+def batches_move(folder: StageFolder) -> Iterator[None]:
     """Wait until nobody reads or writes the stored batches; let nobody in before the end.
 
     Nothing in the block may call :func:`batches_stay`: it would wait for ever.
     """
-    with locked(_lock(root, stage)):
+    with locked(_lock(folder)):
         yield
 
 
@@ -153,10 +152,10 @@ def _precedence(stored: str, metadata: Mapping[str, str]) -> tuple[bool, int]:
     return (False, int(metadata[GENERATION])) if is_compacted(stored) else (True, 0)
 
 
-def stored_members(root: DataRoot, stage: Stage) -> list[Member]:
+def stored_members(folder: StageFolder) -> list[Member]:
     """Return :func:`live_members` of a stage; whether they are complete is not looked at."""
-    names = root.batches(stage)
-    return live_members({name: read_metadata(root.samples(stage, name)) for name in names})
+    names = folder.batches()
+    return live_members({name: read_metadata(folder.samples(name)) for name in names})
 
 
 def scan_rows(table: Path, member: Member) -> pl.LazyFrame:
@@ -164,15 +163,15 @@ def scan_rows(table: Path, member: Member) -> pl.LazyFrame:
     return scan_slice(table, member.offset, member.num_samples)
 
 
-def scan_quarantine(root: DataRoot, stage: Stage, member: Member) -> pl.LazyFrame:
+def scan_quarantine(folder: StageFolder, member: Member) -> pl.LazyFrame:
     """Return the rejected rows of a batch, yet to be read."""
-    table = root.quarantine(stage, member.stored_in)
+    table = folder.quarantine(member.stored_in)
     return scan_slice(table, member.quarantine_offset, member.num_quarantined)
 
 
-def scan_duplicates(root: DataRoot, stage: Stage, member: Member) -> pl.LazyFrame:
+def scan_duplicates(folder: StageFolder, member: Member) -> pl.LazyFrame:
     """Return the duplicates inside a batch, yet to be read."""
-    table = root.duplicates(stage, member.stored_in)
+    table = folder.duplicates(member.stored_in)
     return scan_slice(table, member.duplicates_offset, member.num_duplicates)
 
 

@@ -39,22 +39,22 @@ def test_table_metadata_is_read_without_the_rows(tmp_path: Path) -> None:
 def test_leftovers_of_killed_writers_are_removed_and_nothing_else(tmp_path: Path) -> None:
     """Hidden temporary files and folders of yesterday go; results and today's stay."""
     root = DataRoot(tmp_path)
-    write_table(root.samples("sft", "keep"), TABLE, {})
-    root.samples("sft", ".tmp-abc").write_text("half")
-    half_version = root.versions("sft").folder / ".tmp-def"
+    write_table(root["sft"].samples("keep"), TABLE, {})
+    root["sft"].samples(".tmp-abc").write_text("half")
+    half_version = root["sft"].versions.folder / ".tmp-def"
     half_version.mkdir(parents=True)
     (half_version / "subset.parquet").write_text("half")
-    for half in (root.held_out("sft"), root.path / "models" / "m", root.path / "cache" / "c"):
+    for half in (root["sft"].held_out, root.path / "models" / "m", root.path / "cache" / "c"):
         half.parent.mkdir()
         (half.parent / ".tmp-ghi").write_text("half")
-    dropped = root.raw("sft") / ".tmp-mine.jsonl"
+    dropped = root["sft"].raw / ".tmp-mine.jsonl"
     dropped.parent.mkdir(parents=True)
     dropped.write_text("not ours")
     (root.path / "cache" / ".tmp-link").symlink_to(dropped.parent)
     assert remove_leftovers(root) == 0
     assert remove_leftovers(root, older_than_seconds=0) == 6
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert sorted(files) == sorted([root.samples("sft", "keep"), dropped])
+    assert sorted(files) == sorted([root["sft"].samples("keep"), dropped])
     assert not half_version.exists()
     assert remove_leftovers(DataRoot(tmp_path / "absent")) == 0
 
@@ -120,12 +120,12 @@ def test_writers_at_once_get_different_numbers(tmp_path: Path) -> None:
 def test_data_root_lists_batches_by_name(tmp_path: Path) -> None:
     """Ingested batches are listed sorted; half-written ones are not."""
     root = DataRoot(tmp_path)
-    assert root.batches("sft") == []
+    assert root["sft"].batches() == []
     for name in ("b.jsonl", "a"):
-        write_table(root.samples("sft", name), TABLE, {})
+        write_table(root["sft"].samples(name), TABLE, {})
     (tmp_path / "pool" / "sft" / ".tmp-1.parquet").write_text("half")
-    assert root.batches("sft") == ["a", "b.jsonl"]
-    assert root.batches("preference") == []
+    assert root["sft"].batches() == ["a", "b.jsonl"]
+    assert root["preference"].batches() == []
 
 
 def test_json_keeps_text_readable(tmp_path: Path) -> None:

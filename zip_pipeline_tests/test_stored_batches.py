@@ -63,6 +63,6 @@ def test_names_of_compacted_batches_are_told_from_others() -> None:
 def test_who_only_looks_leaves_nothing_behind(tmp_path: Path) -> None:
     """Without a pool there is nothing to lock, and nothing is created."""
     root = DataRoot(tmp_path / "none")
-    with batches_stay(root, "sft"):
-        assert root.batches("sft") == []
+    with batches_stay(root["sft"]):
+        assert root["sft"].batches() == []
     assert not root.path.exists()

@@ -112,7 +112,7 @@ def diff(
     listed: Listed = None,
 ) -> None:
     """Compare two versions: samples and sources in, out and stayed."""
-    difference = diff_versions(existing_root(data_root).versions(stage), before, after)
+    difference = diff_versions(existing_root(data_root)[stage].versions, before, after)
     if listed is not None:
         _list_samples(difference, listed)
         return

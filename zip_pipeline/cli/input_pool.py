@@ -9,7 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
-from zip_pipeline.data_root import DataRoot
+from zip_pipeline.data_root import DataRoot, StageFolder
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint, scan_table
 from zip_pipeline.ingest.drops import SIDECAR_SUFFIX, Sidecar, read_sidecar
@@ -74,9 +74,9 @@ def open_inputs(
         stored = [_stored_name(number) for number in range(len(inputs))]
         for name, (batch, path) in zip(stored, inputs.items(), strict=True):
             tell(batch)
-            write_batch(root, stage, name, _ingest(batch, path, stage, format_name))
-        with open_selection_pool(root, stage) as pool:
-            yield _input_pool(root, stage, dict(zip(inputs, stored, strict=True)), pool)
+            write_batch(root[stage], name, _ingest(batch, path, stage, format_name))
+        with open_selection_pool(root[stage]) as pool:
+            yield _input_pool(root[stage], dict(zip(inputs, stored, strict=True)), pool)
 
 
 def _stored_name(number: int) -> str:
@@ -90,21 +90,17 @@ def _ingest(batch: str, path: Path, stage: Stage, format_name: str | None) -> In
     return ingest(path, stage, batch=batch, format=file_format, source=sidecar.source)
 
 
-def _input_pool(
-    root: DataRoot, stage: Stage, stored: Mapping[str, str], pool: SelectionPool
-) -> InputPool:
-    rejected = [
-        scan_table(root.quarantine(stage, name)).select("reason") for name in stored.values()
-    ]
+def _input_pool(folder: StageFolder, stored: Mapping[str, str], pool: SelectionPool) -> InputPool:
+    rejected = [scan_table(folder.quarantine(name)).select("reason") for name in stored.values()]
     reasons = dict(pl.concat(rejected).collect()["reason"].value_counts(sort=True).iter_rows())
     if pool.index.is_empty():
         words = ", ".join(f"{num} {reason}" for reason, num in reasons.items()) or "none"
         raise UserError(
             f"no sample in {', '.join(stored)}: {pool.counts['num_rows_read']} rows read, "
-            f"quarantined: {words}; check --stage and --format"
+            f"quarantined: {words}; check --folder.stage and --format"
         )
     counts = {name: num for name, num in pool.counts.items() if name != "num_held_out"}
-    inside = [_inside(root, stage, batch, name) for batch, name in stored.items()]
+    inside = [_inside(folder, batch, name) for batch, name in stored.items()]
     duplicates = pl.concat([*inside, pool.duplicates])
     fingerprints = dict(zip(stored, pool.fingerprints.values(), strict=True))
     return InputPool(pool, duplicates, counts, reasons, fingerprints)
@@ -114,13 +110,13 @@ def _sidecar(path: Path, stage: Stage) -> Sidecar:
     """Return what the sidecar says of an input that lies in the drop folder of a data root."""
     path = path.resolve()
     root = DataRoot(path.parent.parent.parent)
-    in_drop_folder = path.parent == root.raw(stage)
-    return read_sidecar(root, stage, path.name) if in_drop_folder else Sidecar()
+    in_drop_folder = path.parent == root[stage].raw
+    return read_sidecar(root[stage], path.name) if in_drop_folder else Sidecar()
 
 
-def _inside(root: DataRoot, stage: Stage, batch: str, stored: str) -> pl.DataFrame:
+def _inside(folder: StageFolder, batch: str, stored: str) -> pl.DataFrame:
     """Return the duplicates inside a batch with the columns of those across batches."""
-    found = scan_table(root.duplicates(stage, stored))
+    found = scan_table(folder.duplicates(stored))
     named = found.with_columns(batch=pl.lit(batch), first_batch=pl.lit(batch))
     return named.select(DUPLICATES_SCHEMA.names()).collect()
 

@@ -98,7 +98,7 @@ def train_plan(
 
 def _subset_file(subset: str, stage: Stage, data_root: Path) -> Path:
     if subset.isdecimal() and not Path(subset).exists():
-        return existing_root(data_root).versions(stage).path(int(subset)) / "subset.parquet"
+        return existing_root(data_root)[stage].versions.path(int(subset)) / "subset.parquet"
     path = Path(subset)
     file = path / "subset.parquet" if path.is_dir() else path
     if not file.is_file():

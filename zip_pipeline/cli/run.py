@@ -55,7 +55,7 @@ def compact_batches(
     for name in STAGES if stage is None else (stage,):
         with stage_progress() as progress:
             progress.stage(f"{name}: folding, when no run reads or writes the pool")
-            result = compact(root, name, keep_latest=keep_latest)
+            result = compact(root[name], keep_latest=keep_latest)
         _show(output(), root, name, keep_latest, result)
 
 
@@ -67,7 +67,7 @@ def _show(
     result: CompactionResult | None,
 ) -> None:
     if result is None:
-        num_stored = len(root.batches(stage))
+        num_stored = len(root[stage].batches())
         words = f"nothing to fold: {num_stored:,} stored batches, the latest {keep_latest:,} stay"
     else:
         words = result.summary
@@ -160,9 +160,9 @@ def run(data_root: DataRootOption = DEFAULT_DATA_ROOT, until: Until = "law") -> 
     """
     root = existing_root(data_root)
     _require_drops(root)
-    versions_before = {stage: root.versions(stage).latest() for stage in STAGES}
+    versions_before = {stage: root[stage].versions.latest() for stage in STAGES}
     exit_code = run_graph(data_root, until)
-    if exit_code in (0, BLOCKED) or any(root.batches(stage) for stage in STAGES):
+    if exit_code in (0, BLOCKED) or any(root[stage].batches() for stage in STAGES):
         show_data_root(output(), root, versions_before)
     if exit_code not in (0, BLOCKED):
         print_error(f"the graph ended with exit code {exit_code}; its messages stand above")
@@ -171,10 +171,10 @@ def run(data_root: DataRootOption = DEFAULT_DATA_ROOT, until: Until = "law") -> 
 
 
 def _require_drops(root: DataRoot) -> None:
-    folders = [root.raw(stage) for stage in STAGES if root.raw(stage).is_dir()]
+    folders = [root[stage].raw for stage in STAGES if root[stage].raw.is_dir()]
     if any(is_batch_name(entry.name) for folder in folders for entry in folder.iterdir()):
         return
-    places = " and ".join(str(root.raw(stage)) for stage in STAGES)
+    places = " and ".join(str(root[stage].raw) for stage in STAGES)
     raise UserError(
         f"nothing to do: no drop in {places}; put files there, or make some with: "
         f"zip-pipeline sample-data {root.path}"
@@ -217,7 +217,7 @@ def demo(
     """
     root = DataRoot(data_root)
     diary = _diary(root, seed)
-    versions_before = {stage: root.versions(stage).latest() for stage in STAGES}
+    versions_before = {stage: root[stage].versions.latest() for stage in STAGES}
     if diary["is_finished"]:
         output().print("The demonstration is finished: its drops go through the graph once more.")
     root.path.mkdir(parents=True, exist_ok=True)
@@ -252,7 +252,7 @@ def _diary(root: DataRoot, seed: int) -> dict[str, Any]:
                 f"{seed}. Give that seed, or another folder with --data-root"
             )
         return diary
-    drops = [p for stage in STAGES for p in root.raw(stage).glob("*") if root.raw(stage).is_dir()]
+    drops = [p for stage in STAGES for p in root[stage].raw.glob("*") if root[stage].raw.is_dir()]
     if drops:
         raise UserError(
             f"{drops[0].parent}: holds drops already, such as {drops[0].name!r}; the demonstration "

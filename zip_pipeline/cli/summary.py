@@ -15,7 +15,7 @@ from zip_pipeline.cli.console import (
     words_of_bytes,
     words_of_seconds,
 )
-from zip_pipeline.data_root import DataRoot
+from zip_pipeline.data_root import DataRoot, StageFolder
 from zip_pipeline.entropy_law.fit import relations
 from zip_pipeline.entropy_law.table import figures_folder, is_blocked, read_versions
 from zip_pipeline.pool.batches import whole_members
@@ -224,7 +224,7 @@ def show_data_root(
 def _show_batches(console: Console, root: DataRoot, stage: Stage) -> None:
     counts = {
         member.batch: {name: int(member.metadata[name]) for name in _COUNTS}
-        for member in whole_members(root, stage)
+        for member in whole_members(root[stage])
     }
     if not counts:
         console.print("No batch is ingested.\n")
@@ -238,21 +238,21 @@ def _show_batches(console: Console, root: DataRoot, stage: Stage) -> None:
     table.add_section()
     table.add_row(f"{len(counts)} batches", *(f"{total:,}" for total in totals), style="bold")
     console.print(table)
-    if reasons := _quarantine_reasons(root, stage):
+    if reasons := _quarantine_reasons(root[stage]):
         folder = root.path / "quarantine" / stage
         words = f"Quarantined: {words_of_counts(reasons)}; rows in {folder}"
         console.print(f"{words}\n", soft_wrap=True)
 
 
-def _quarantine_reasons(root: DataRoot, stage: Stage) -> dict[str, int]:
-    with batches_stay(root, stage):
-        scans = [scan_quarantine(root, stage, member) for member in whole_members(root, stage)]
+def _quarantine_reasons(folder: StageFolder) -> dict[str, int]:
+    with batches_stay(folder):
+        scans = [scan_quarantine(folder, member) for member in whole_members(folder)]
         reasons = pl.concat([scan.select("reason").collect() for scan in scans])["reason"]
     return dict(reasons.value_counts(sort=True).iter_rows())
 
 
 def _show_version(console: Console, root: DataRoot, stage: Stage, before: int | None) -> None:
-    store = root.versions(stage)
+    store = root[stage].versions
     number = store.latest()
     if number is None:
         console.print("No version was selected yet.\n")
@@ -269,11 +269,11 @@ def _show_next_steps(console: Console, root: DataRoot) -> None:
     ui = "make ui" if str(root.path) == "data" else f"make ui DATA={root.path}"
     steps = [(ui, "the graph, all versions and their figures in the browser")]
     for stage in STAGES:
-        store = root.versions(stage)
+        store = root[stage].versions
         numbers = store.numbers()
         if not numbers:
             continue
-        if sample_id := _first_pick(root, stage, numbers[-1]):
+        if sample_id := _first_pick(root[stage], numbers[-1]):
             steps.append((f"zip-pipeline trace {sample_id}{option}", f"why this {stage} sample"))
         if len(numbers) > 1:
             pair = f"{numbers[-2]} {numbers[-1]}"
@@ -284,7 +284,7 @@ def _show_next_steps(console: Console, root: DataRoot) -> None:
         console.print(Padding(styled((command, "cyan"), f"  {meaning}"), (0, 0, 0, 2)))
 
 
-def _first_pick(root: DataRoot, stage: Stage, number: int) -> str | None:
-    ledger = pl.scan_parquet(root.versions(stage).path(number) / "ledger.parquet")
+def _first_pick(folder: StageFolder, number: int) -> str | None:
+    ledger = pl.scan_parquet(folder.versions.path(number) / "ledger.parquet")
     picks = ledger.filter(pl.col("rank") == 1).select("sample_id").collect()["sample_id"]
     return str(picks[0]) if len(picks) else None

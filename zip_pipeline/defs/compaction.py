@@ -10,7 +10,7 @@ from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from dagster._core.storage.tags import PARTITION_NAME_TAG
 from pydantic import Field
 
-from zip_pipeline.data_root import DataRoot
+from zip_pipeline.data_root import DataRoot, StageFolder
 from zip_pipeline.defs.jobs import TIMEZONE_VARIABLE
 from zip_pipeline.defs.keys import compression_state_key, partitions_name, raw_pool_key
 from zip_pipeline.defs.resources import DataRootResource
@@ -32,11 +32,11 @@ def tidy_partitions(instance: dg.DagsterInstance, root: DataRoot, stage: Stage) 
         UserError: a compacted batch is damaged.
     """
     name = partitions_name(stage)
-    with batches_stay(root, stage):
-        keys, stored = set(instance.get_dynamic_partitions(name)), set(root.batches(stage))
-        folded = {member.batch for member in stored_members(root, stage)} - stored
+    with batches_stay(root[stage]):
+        keys, stored = set(instance.get_dynamic_partitions(name)), set(root[stage].batches())
+        folded = {member.batch for member in stored_members(root[stage])} - stored
         for batch in sorted(filter(is_compacted, stored - keys)):
-            for materialization in _materializations(root, stage, batch):
+            for materialization in _materializations(root[stage], batch):
                 instance.report_runless_asset_event(materialization)
             instance.add_dynamic_partitions(name, [batch])
     gone = {key for key in keys - stored if key in folded or is_compacted(key)}
@@ -50,21 +50,19 @@ def _at_work(instance: dg.DagsterInstance) -> set[str]:
     return {run.tags[PARTITION_NAME_TAG] for run in runs if PARTITION_NAME_TAG in run.tags}
 
 
-def _materializations(
-    root: DataRoot, stage: Stage, batch: str
-) -> Iterator[dg.AssetMaterialization]:
+def _materializations(folder: StageFolder, batch: str) -> Iterator[dg.AssetMaterialization]:
     """Yield what the two assets would tell of a batch, the pool first, as the state needs it."""
-    pool, state = describe_pool(root, stage, batch), state_metadata(root, stage, batch)
+    pool, state = describe_pool(folder, batch), state_metadata(folder, batch)
     yield dg.AssetMaterialization(
-        raw_pool_key(stage),
+        raw_pool_key(folder.stage),
         metadata=pool,
         partition=batch,
         tags={DATA_VERSION_TAG: pool[POOL_FINGERPRINT]},
     )
     if state is not None:
         yield dg.AssetMaterialization(
-            compression_state_key(stage),
-            metadata=describe_state(read_state(root, stage, batch))
+            compression_state_key(folder.stage),
+            metadata=describe_state(read_state(folder, batch))
             | {POOL_FINGERPRINT: state["pool_fingerprint"]},
             partition=batch,
             tags={DATA_VERSION_TAG: state["fingerprint"]},
@@ -105,7 +103,7 @@ def fold_batches(
     """Fold the old batches of some stages, and set their partitions right."""
     stages: tuple[Stage, ...] = (config.stage.value,) if config.stage else STAGES
     for stage in stages:
-        result = compact(data_root.root, stage, keep_latest=config.keep_latest)
+        result = compact(data_root.root[stage], keep_latest=config.keep_latest)
         context.log.info(f"{stage}: {result.summary if result else 'nothing to fold'}")
         for batch, reason in result.left_alone.items() if result else ():
             context.log.warning(f"{stage} {batch!r} is left alone: {reason}")

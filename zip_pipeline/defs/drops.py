@@ -4,6 +4,7 @@ import json
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import dagster as dg
 
@@ -141,8 +142,8 @@ def is_ingested(
     if _value(state, POOL_FINGERPRINT) != ingested:
         return False
     try:
-        on_disk = batch_metadata(root, stage, batch)["fingerprint"]
-        return on_disk == ingested and is_current(root, stage, batch)
+        on_disk = batch_metadata(root[stage], batch)["fingerprint"]
+        return on_disk == ingested and is_current(root[stage], batch)
     except (UserError, OSError):
         # Nothing, or only a part of it, is on disk: to be ingested.
         return False
@@ -191,10 +192,10 @@ def drop_sensor(stage: Stage) -> dg.SensorDefinition:
     )
     def sensor(context: dg.SensorEvaluationContext, data_root: DataRootResource) -> dg.SensorResult:
         root = data_root.root
-        drops = list_drops(root.raw(stage))
+        drops = list_drops(root[stage].raw)
         cursor = DropCursor.load(context.cursor)
         for name, reason in cursor.new_warnings(drops).items():
-            context.log.warning(f"{root.raw(stage)}: {name!r} is not ingested: {reason}")
+            context.log.warning(f"{root[stage].raw}: {name!r} is not ingested: {reason}")
         settled, changing = cursor.look(drops)
         now = time.time()
         wanted = [
@@ -208,7 +209,7 @@ def drop_sensor(stage: Stage) -> dg.SensorDefinition:
             if _has_failed(context.instance, root, stage, cursor, batch, now)
         ]
         requests = [_request(cursor, batch, now) for batch in wanted]
-        return _result(stage, cursor, requests, _why_nothing(root, stage, drops, changing))
+        return _result(stage, cursor, requests, _why_nothing(root[stage].raw, drops, changing))
 
     return sensor
 
@@ -262,8 +263,7 @@ def _result(
     )
 
 
-def _why_nothing(root: DataRoot, stage: Stage, drops: Drops, changing: Sequence[str]) -> str:
-    folder = root.raw(stage)
+def _why_nothing(folder: Path, drops: Drops, changing: Sequence[str]) -> str:
     if not folder.is_dir():
         return f"{folder} does not exist; create it and drop a file there"
     parts = [f"{len(drops.found)} drops, none new or changed"]

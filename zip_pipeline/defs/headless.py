@@ -102,7 +102,7 @@ class HeadlessRun:
 
     def ingest(self, stage: Stage) -> int:
         """Ingest each drop not ingested as it looks now; return how many drops there are."""
-        folder = self._root.raw(stage)
+        folder = self._root[stage].raw
         drops = list_drops(folder)
         for name, reason in drops.unusable.items():
             self.failures.append(f"{folder}: {name!r} is not ingested: {reason}")
@@ -144,7 +144,7 @@ class HeadlessRun:
             given = training_defaults(self._root.path).get("sft_model")
         except UserError:  # which the training itself reports
             return True
-        return bool(given or trained_versions(self._root, "sft"))
+        return bool(given or trained_versions(self._root["sft"]))
 
     def evaluate(self) -> None:
         """Evaluate what is trained, and draw the law's figures anew."""
@@ -220,7 +220,7 @@ def run_graph(data_root: Path, working_folder: Path, *, until: Step = "law") -> 
         run = HeadlessRun(instance, data_root)
         if not sum([run.ingest(stage) for stage in STAGES]):
             print(f"{data_root / 'raw'}: no drops", flush=True)
-        stages = [stage for stage in STAGES if DataRoot(data_root).batches(stage)]
+        stages = [stage for stage in STAGES if DataRoot(data_root)[stage].batches()]
         for stage in stages:
             run.tidy(stage)
             may_train = run.select(stage) and until != "subset" and run.probe(stage)

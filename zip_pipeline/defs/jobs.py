@@ -10,7 +10,7 @@ from dagster._core.definitions.unresolved_asset_job_definition import (
     UnresolvedAssetJobDefinition,
 )
 
-from zip_pipeline.data_root import DataRoot
+from zip_pipeline.data_root import DataRoot, StageFolder
 from zip_pipeline.defs.keys import (
     ENTROPY_LAW,
     EVALUATION,
@@ -94,7 +94,7 @@ def reselection_schedule() -> dg.ScheduleDefinition:
     def schedule(
         context: dg.ScheduleEvaluationContext, data_root: DataRootResource
     ) -> dg.RunRequest | dg.SkipReason:
-        reasons = {stage: why_not(data_root.root, stage) for stage in STAGES}
+        reasons = {stage: why_not(data_root.root[stage]) for stage in STAGES}
         changed = [stage for stage, reason in reasons.items() if reason is None]
         said = "; ".join(f"{stage}: {reason}" for stage, reason in reasons.items() if reason)
         if not changed:
@@ -110,16 +110,16 @@ def reselection_schedule() -> dg.ScheduleDefinition:
     return schedule
 
 
-def why_not(root: DataRoot, stage: Stage) -> str | None:
+def why_not(folder: StageFolder) -> str | None:
     """Return why a stage needs neither a new version nor a verdict, None where it does.
 
     Raises:
         UserError: ``selection.toml`` is wrong.
     """
-    if not root.batches(stage):
+    if not folder.batches():
         return "the pool is empty"
-    number = current_version(root, stage, default_selection(root.path, stage))
-    if number is None or not has_verdict(read_versions(root), stage, number):
+    number = current_version(folder, default_selection(folder.root.path, folder.stage))
+    if number is None or not has_verdict(read_versions(folder.root), folder.stage, number):
         return None
     return f"neither pool nor configuration changed since version {number}"
 

@@ -10,7 +10,7 @@ import polars as pl
 
 from zip_pipeline.compression.codecs import compression_ratio
 from zip_pipeline.compression.state import texts_of
-from zip_pipeline.data_root import DataRoot
+from zip_pipeline.data_root import DataRoot, StageFolder
 from zip_pipeline.defs.keys import (
     BATCHES,
     RISK_CHECK,
@@ -104,12 +104,12 @@ def raw_pool_asset(stage: Stage) -> dg.AssetsDefinition:
         # A compacted batch has no drop: it is described as it is stored.
         if not is_compacted(batch):
             # Taken before reading: a drop that changes meanwhile is then seen as changed.
-            looks = {DROP_FINGERPRINT: fingerprint_of(root.raw(stage) / batch) or ""}
-            ingest_drop(root, stage, batch)
-        counts = batch_metadata(root, stage, batch)
+            looks = {DROP_FINGERPRINT: fingerprint_of(root[stage].raw / batch) or ""}
+            ingest_drop(root[stage], batch)
+        counts = batch_metadata(root[stage], batch)
         yield dg.MaterializeResult(
             asset_key=key,
-            metadata=describe_pool(root, stage, batch) | looks,
+            metadata=describe_pool(root[stage], batch) | looks,
             data_version=dg.DataVersion(counts["fingerprint"]),
         )
         yield _share_check("rejected_share", batch, counts, "num_quarantined", MAX_REJECTED_SHARE)
@@ -144,32 +144,32 @@ def compression_state_asset(stage: Stage) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, data_root: DataRootResource
     ) -> Results:
         root, batch = data_root.root, context.partition_key
-        write_state(root, stage, batch)
-        state = read_state(root, stage, batch)
-        stored = state_metadata(root, stage, batch)
+        write_state(root[stage], batch)
+        state = read_state(root[stage], batch)
+        stored = state_metadata(root[stage], batch)
         assert stored is not None
         yield dg.MaterializeResult(
             asset_key=key,
             metadata=describe_state(state) | {POOL_FINGERPRINT: stored["pool_fingerprint"]},
             data_version=dg.DataVersion(stored["fingerprint"]),
         )
-        yield _coverage_check(batch, read_batch(root, stage, batch, ["sample_id"]), state)
+        yield _coverage_check(batch, read_batch(root[stage], batch, ["sample_id"]), state)
 
     return compression_state
 
 
-def describe_pool(root: DataRoot, stage: Stage, batch: str) -> dict[str, Any]:
+def describe_pool(folder: StageFolder, batch: str) -> dict[str, Any]:
     """Return what the pool partition of an ingested batch tells: counts, formats, sources."""
-    counts = batch_metadata(root, stage, batch)
-    samples = read_batch(root, stage, batch, ["format", "source"])
-    quarantine = read_quarantine(root, stage, batch, ["reason"])
+    counts = batch_metadata(folder, batch)
+    samples = read_batch(folder, batch, ["format", "source"])
+    quarantine = read_quarantine(folder, batch, ["reason"])
     return {
         **{name: int(counts[name]) for name in counts if name.startswith("num_")},
         "formats": counts_table(samples, "format"),
         "top_sources": counts_table(samples, "source"),
         "quarantine_reasons": counts_table(quarantine, "reason"),
         POOL_FINGERPRINT: counts["fingerprint"],
-        **table_metadata(pool_schema(stage).to_frame(), samples.height),
+        **table_metadata(pool_schema(folder.stage).to_frame(), samples.height),
     }
 
 
@@ -243,14 +243,14 @@ def zip_subset_asset(stage: Stage, data_root_path: Path) -> dg.AssetsDefinition:
         # Whoever wrote a wrong file meant something else than the defaults that stand in for it.
         stage_defaults(root.path, stage)
         wanted = config.selection()  # type: ignore[attr-defined]
-        number = current_version(root, stage, wanted) if root.batches(stage) else None
+        number = current_version(root[stage], wanted) if root[stage].batches() else None
         reused = number is not None
         if number is None:
             number = select_version(
-                root, stage, wanted, context.log.info, cluster=ray_cluster.cluster
+                root[stage], wanted, context.log.info, cluster=ray_cluster.cluster
             )
         context.log.info(f"{stage} version {number}{', unchanged' if reused else ''}")
-        return describe_version(read_version(root, stage, number), reused=reused)
+        return describe_version(read_version(root[stage], number), reused=reused)
 
     return zip_subset
 
@@ -334,7 +334,7 @@ def loss_probe_asset(stage: Stage, data_root_path: Path) -> dg.AssetsDefinition:
         with mendable():
             probed = probe_version(
                 root,
-                latest_version(root, stage),
+                latest_version(root[stage]),
                 config.job(),  # type: ignore[attr-defined]
                 partial(run_modules, context),
                 override=recorded_override(context, config.override),  # type: ignore[attr-defined]
@@ -432,7 +432,7 @@ def model_asset(stage: Stage, data_root_path: Path) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult[None]:
         root = data_root.root
         training_defaults(root.path)
-        version = latest_version(root, stage)
+        version = latest_version(root[stage])
         with mendable():
             record = train_version(
                 root,
@@ -473,7 +473,7 @@ def _model_result(
     root: DataRoot, version: StoredVersion, record: Mapping[str, Any]
 ) -> dg.MaterializeResult[None]:
     stage, number = version.stage, version.number
-    output = root.models(stage, number)
+    output = root[stage].models(number)
     losses = pl.read_ndjson(output / "metrics.jsonl", infer_schema_length=None)["loss"].to_list()
     title = f"{stage} version {number}: training loss"
     row = version_row(read_versions(root), stage, number)
@@ -517,7 +517,7 @@ def within_budget_check(stage: Stage) -> dg.AssetChecksDefinition:
         "and the ledger and the subset agree on what was picked.",
     )
     def within_budget(data_root: DataRootResource) -> dg.AssetCheckResult:
-        return _within_budget(latest_version(data_root.root, stage))
+        return _within_budget(latest_version(data_root.root[stage]))
 
     return within_budget
 
@@ -533,8 +533,8 @@ def less_redundant_check(stage: Stage) -> dg.AssetChecksDefinition:
         "deflate sees 32 KB at a time, zstd the whole subset. The other codec's R is told beside.",
     )
     def less_redundant_than_random(data_root: DataRootResource) -> dg.AssetCheckResult:
-        with open_selection_pool(data_root.root, stage) as pool:
-            return _less_redundant(latest_version(data_root.root, stage), pool, stage)
+        with open_selection_pool(data_root.root[stage]) as pool:
+            return _less_redundant(latest_version(data_root.root[stage]), pool, stage)
 
     return less_redundant_than_random
 

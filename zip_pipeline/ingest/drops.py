@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeAlias
 
-from zip_pipeline.data_root import DataRoot
+from zip_pipeline.data_root import StageFolder
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint
 from zip_pipeline.ingest.formats import format_named
 from zip_pipeline.ingest.readers import check_place, list_files, unreadable
-from zip_pipeline.samples import Stage
 from zip_pipeline.stored_batches import is_compacted
 
 SIDECAR_SUFFIX = ".batch.toml"
@@ -54,14 +53,14 @@ def check_batch_name(batch: str) -> None:
         )
 
 
-def read_sidecar(root: DataRoot, stage: Stage, batch: str) -> Sidecar:
+def read_sidecar(folder: StageFolder, batch: str) -> Sidecar:
     """Return what the sidecar of a drop sets; nothing where there is none.
 
     Raises:
         UserError: the sidecar is no TOML, has an unknown key, value or format, cannot be read,
             or is a link out of the drop folder.
     """
-    path = root.raw(stage) / f"{batch}{SIDECAR_SUFFIX}"
+    path = folder.raw / f"{batch}{SIDECAR_SUFFIX}"
     if not os.path.lexists(path):
         return Sidecar()
     check_place(path, path.parent)
@@ -78,7 +77,7 @@ def read_sidecar(root: DataRoot, stage: Stage, batch: str) -> Sidecar:
     sidecar = Sidecar(**settings)
     if sidecar.format is not None:
         try:
-            format_named(sidecar.format, stage)
+            format_named(sidecar.format, folder.stage)
         except UserError as error:
             raise UserError(f"{path}: {error}") from error
     return sidecar

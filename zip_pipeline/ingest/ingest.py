@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from zip_pipeline.data_root import DataRoot
+from zip_pipeline.data_root import StageFolder
 from zip_pipeline.errors import UserError
 from zip_pipeline.ingest.drops import check_batch_name, read_sidecar, snapshot
 from zip_pipeline.ingest.formats import describe_unknown, detect_format, format_named
@@ -205,13 +205,12 @@ def ingest(
 
 
 def ingest_drop(
-    root: DataRoot, stage: Stage, batch: str, *, limits: ReadLimits = DEFAULT_LIMITS
+    folder: StageFolder, batch: str, *, limits: ReadLimits = DEFAULT_LIMITS
 ) -> IngestResult:
     """Read a drop of the drop folder as its sidecar says, and write its batch.
 
     Args:
-        root: the data root.
-        stage: ``sft`` or ``preference``.
+        folder: of the stage, as ``root["sft"]``.
         batch: the full name of the file or folder in the drop folder.
         limits: what a row and a file may cost.
 
@@ -221,22 +220,22 @@ def ingest_drop(
             written then.
     """
     check_batch_name(batch)
-    path = root.raw(stage) / batch
-    sidecar = read_sidecar(root, stage, batch)
+    path = folder.raw / batch
+    sidecar = read_sidecar(folder, batch)
     before = snapshot(path)
     result = ingest(
         path,
-        stage,
+        folder.stage,
         batch=batch,
         format=sidecar.format,
         source=sidecar.source,
         limits=limits,
-        within=root.raw(stage),
+        within=folder.raw,
     )
     if snapshot(path) != before:
         raise UserError(
             f"{path}: the drop changed while it was read; drop it again when it is complete, "
             "best by renaming it into place"
         )
-    write_batch(root, stage, batch, result)
+    write_batch(folder, batch, result)
     return result

@@ -10,10 +10,10 @@ from itertools import chain
 import polars as pl
 
 from zip_pipeline.compression.state import compression_state, state_settings
-from zip_pipeline.data_root import DataRoot
+from zip_pipeline.data_root import StageFolder
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint, read_metadata, scan_table, write_table
-from zip_pipeline.samples import Stage, pool_schema
+from zip_pipeline.samples import pool_schema
 from zip_pipeline.stored_batches import (
     BATCH_METADATA,
     MEMBERS,
@@ -86,31 +86,31 @@ def batch_fingerprint(
     )
 
 
-def write_batch(root: DataRoot, stage: Stage, batch: str, result: IngestResult) -> None:
+def write_batch(folder: StageFolder, batch: str, result: IngestResult) -> None:
     """Write the three tables of a batch; the pool table comes last and completes the batch.
 
     A writer killed in between leaves tables with different fingerprints, which
     :func:`batch_metadata` refuses.
     """
     metadata = result.metadata()
-    with batches_stay(root, stage):
-        write_table(root.quarantine(stage, batch), result.quarantine, metadata)
-        write_table(root.duplicates(stage, batch), result.duplicates, metadata)
-        write_table(root.samples(stage, batch), result.samples, metadata)
+    with batches_stay(folder):
+        write_table(folder.quarantine(batch), result.quarantine, metadata)
+        write_table(folder.duplicates(batch), result.duplicates, metadata)
+        write_table(folder.samples(batch), result.samples, metadata)
 
 
-def stored_metadata(root: DataRoot, stage: Stage, stored: str) -> dict[str, str]:
+def stored_metadata(folder: StageFolder, stored: str) -> dict[str, str]:
     """Return the metadata of the pool table of a stored batch.
 
     Raises:
         UserError: there is no such stored batch, or its tables do not belong together.
     """
     paths = (
-        root.samples(stage, stored),
-        root.quarantine(stage, stored),
-        root.duplicates(stage, stored),
+        folder.samples(stored),
+        folder.quarantine(stored),
+        folder.duplicates(stored),
     )
-    remedy = _remedy(root, stage, stored)
+    remedy = _remedy(folder, stored)
     for path in paths:
         if not path.exists():
             raise UserError(f"{path}: the file is missing; {remedy}")
@@ -126,29 +126,29 @@ def stored_metadata(root: DataRoot, stage: Stage, stored: str) -> dict[str, str]
     return metadata[0]
 
 
-def _remedy(root: DataRoot, stage: Stage, stored: str) -> str:
+def _remedy(folder: StageFolder, stored: str) -> str:
     if not is_compacted(stored):
-        return f"ingest the batch {stored!r} of {stage} again"
-    if root.samples(stage, stored).exists():
-        return f"remove what is left of {stored!r} and ingest the drops of {stage} again"
+        return f"ingest the batch {stored!r} of {folder.stage} again"
+    if folder.samples(stored).exists():
+        return f"remove what is left of {stored!r} and ingest the drops of {folder.stage} again"
     return "what it held is in another compacted batch by now, so delete its partition"
 
 
-def stored_in(root: DataRoot, stage: Stage, batch: str) -> str:
+def stored_in(folder: StageFolder, batch: str) -> str:
     """Return the stored batch that holds a batch: a compacted one, or that of its own name."""
-    member = _compacted_member(root, stage, batch)
+    member = _compacted_member(folder, batch)
     return member.stored_in if member else batch
 
 
-def _compacted_member(root: DataRoot, stage: Stage, batch: str) -> Member | None:
-    if root.samples(stage, batch).exists():
+def _compacted_member(folder: StageFolder, batch: str) -> Member | None:
+    if folder.samples(batch).exists():
         return None
-    compacted = [name for name in root.batches(stage) if is_compacted(name)]
-    found = live_members({name: stored_metadata(root, stage, name) for name in compacted})
+    compacted = [name for name in folder.batches() if is_compacted(name)]
+    found = live_members({name: stored_metadata(folder, name) for name in compacted})
     return next((member for member in found if member.batch == batch), None)
 
 
-def find_member(root: DataRoot, stage: Stage, batch: str) -> Member:
+def find_member(folder: StageFolder, batch: str) -> Member:
     """Return where the rows of a batch lie, or all rows of a compacted batch.
 
     They stay there within a block of :func:`.batches_stay` only.
@@ -156,66 +156,66 @@ def find_member(root: DataRoot, stage: Stage, batch: str) -> Member:
     Raises:
         UserError: the batch is not ingested, or its tables do not belong together.
     """
-    member = _compacted_member(root, stage, batch)
+    member = _compacted_member(folder, batch)
     if member is not None:
         return member
-    metadata = stored_metadata(root, stage, batch)
+    metadata = stored_metadata(folder, batch)
     return Member(batch, batch, 0, {key: metadata[key] for key in BATCH_METADATA})
 
 
-def batch_metadata(root: DataRoot, stage: Stage, batch: str) -> dict[str, str]:
+def batch_metadata(folder: StageFolder, batch: str) -> dict[str, str]:
     """Return a batch's fingerprint and counts, without reading its rows.
 
     Raises:
         UserError: the batch is not ingested, or its tables do not belong together.
     """
-    with batches_stay(root, stage):
-        return dict(find_member(root, stage, batch).metadata)
+    with batches_stay(folder):
+        return dict(find_member(folder, batch).metadata)
 
 
-def is_ingested(root: DataRoot, stage: Stage, batch: str) -> bool:
+def is_ingested(folder: StageFolder, batch: str) -> bool:
     """Return whether the batch is there, whole."""
     try:
-        batch_metadata(root, stage, batch)
+        batch_metadata(folder, batch)
     except UserError:
         return False
     return True
 
 
 def read_batch(
-    root: DataRoot, stage: Stage, batch: str, columns: Sequence[str] | None = None
+    folder: StageFolder, batch: str, columns: Sequence[str] | None = None
 ) -> pl.DataFrame:
     """Return the samples of a batch (``pool_schema``), or some of their columns.
 
     Raises:
         UserError: as :func:`batch_metadata`, or the table has other columns.
     """
-    with batches_stay(root, stage):
-        member = find_member(root, stage, batch)
-        check_columns(root, stage, member.stored_in)
-        rows = scan_rows(root.samples(stage, member.stored_in), member)
+    with batches_stay(folder):
+        member = find_member(folder, batch)
+        check_columns(folder, member.stored_in)
+        rows = scan_rows(folder.samples(member.stored_in), member)
         return (rows if columns is None else rows.select(columns)).collect()
 
 
-def check_columns(root: DataRoot, stage: Stage, batch: str) -> None:
+def check_columns(folder: StageFolder, batch: str) -> None:
     """Raise UserError where the pool table of a batch has other columns than ``pool_schema``."""
-    path = root.samples(stage, batch)
+    path = folder.samples(batch)
     found = scan_table(path).collect_schema()
-    if found != pool_schema(stage):
+    if found != pool_schema(folder.stage):
         remedy = f"ingest {'the drops in ' if is_compacted(batch) else ''}{batch!r} again"
         raise UserError(f"{path}: the columns are of another release; {remedy}")
 
 
 def read_quarantine(
-    root: DataRoot, stage: Stage, batch: str, columns: Sequence[str] | None = None
+    folder: StageFolder, batch: str, columns: Sequence[str] | None = None
 ) -> pl.DataFrame:
     """Return the rejected rows of a batch (``QUARANTINE_SCHEMA``), or some of their columns.
 
     Raises:
         UserError: as :func:`batch_metadata`.
     """
-    with batches_stay(root, stage):
-        rows = scan_quarantine(root, stage, find_member(root, stage, batch))
+    with batches_stay(folder):
+        rows = scan_quarantine(folder, find_member(folder, batch))
         return (rows if columns is None else rows.select(columns)).collect()
 
 
@@ -261,8 +261,7 @@ SIZES_SCHEMA = pl.Schema(
 
 
 def write_state(
-    root: DataRoot,
-    stage: Stage,
+    folder: StageFolder,
     batch: str,
     *,
     tokenizer: str = DEFAULT_TOKENIZER,
@@ -276,21 +275,21 @@ def write_state(
     Raises:
         UserError: the batch is not ingested, or only half of it is.
     """
-    with batches_stay(root, stage):
-        stored = find_member(root, stage, batch).stored_in
-        check_columns(root, stage, stored)
-        pool = stored_metadata(root, stage, stored)
+    with batches_stay(folder):
+        stored = find_member(folder, batch).stored_in
+        check_columns(folder, stored)
+        pool = stored_metadata(folder, stored)
         states: dict[str, pl.DataFrame] = {}
         described: dict[str, dict[str, str]] = {}
         for member in members_of(stored, pool):
-            samples = scan_rows(root.samples(stage, stored), member).collect()
-            state = compression_state(samples, stage, tokenizer=tokenizer, workers=workers)
+            samples = scan_rows(folder.samples(stored), member).collect()
+            state = compression_state(samples, folder.stage, tokenizer=tokenizer, workers=workers)
             states[member.batch] = state
             described[member.batch] = _describe(state, member.fingerprint, tokenizer)
         is_one = not is_compacted(stored)
         metadata = described[stored] if is_one else state_of_members(pool, described)
-        write_table(root.state(stage, stored), pl.concat(states.values()), metadata)
-        return read_state(root, stage, batch)
+        write_table(folder.state(stored), pl.concat(states.values()), metadata)
+        return read_state(folder, batch)
 
 
 def _describe(state: pl.DataFrame, pool_fingerprint: str, tokenizer: str) -> dict[str, str]:
@@ -318,11 +317,11 @@ def state_of_members(
     }
 
 
-def state_metadata(root: DataRoot, stage: Stage, batch: str) -> dict[str, str] | None:
+def state_metadata(folder: StageFolder, batch: str) -> dict[str, str] | None:
     """Return the metadata of a batch's stored state, None where there is none."""
-    with batches_stay(root, stage):
-        stored = stored_in(root, stage, batch)
-        path = root.state(stage, stored)
+    with batches_stay(folder):
+        stored = stored_in(folder, batch)
+        path = folder.state(stored)
         metadata = read_metadata(path) if path.exists() else None
     if metadata is None or stored == batch:
         return metadata
@@ -341,10 +340,10 @@ def _parsed(text: str) -> dict[str, dict[str, str]]:
     return found
 
 
-def measured_batches(root: DataRoot, stage: Stage) -> set[str]:
+def measured_batches(folder: StageFolder) -> set[str]:
     """Return the batches that have a stored state, whichever form of them it describes."""
     found: set[str] = set()
-    for path in root.state(stage, "any").parent.glob("[!.]*.parquet"):
+    for path in folder.state("any").parent.glob("[!.]*.parquet"):
         stored = path.name.removesuffix(".parquet")
         with contextlib.suppress(FileNotFoundError):
             is_one = not is_compacted(stored)
@@ -352,29 +351,28 @@ def measured_batches(root: DataRoot, stage: Stage) -> set[str]:
     return found
 
 
-def is_current(root: DataRoot, stage: Stage, batch: str) -> bool:
+def is_current(folder: StageFolder, batch: str) -> bool:
     """Return whether a batch's state describes the samples that are stored now."""
-    with batches_stay(root, stage):
-        state, samples = state_metadata(root, stage, batch), batch_metadata(root, stage, batch)
+    with batches_stay(folder):
+        state, samples = state_metadata(folder, batch), batch_metadata(folder, batch)
     return state is not None and state.get("pool_fingerprint") == samples["fingerprint"]
 
 
-def read_state(root: DataRoot, stage: Stage, batch: str) -> pl.DataFrame:
+def read_state(folder: StageFolder, batch: str) -> pl.DataFrame:
     """Return the compression state of a batch, one row per sample in the same order.
 
     Raises:
         UserError: there is none, or it describes an earlier form of the batch.
     """
-    with batches_stay(root, stage):
-        return _scan_state(root, stage, batch).collect()
+    with batches_stay(folder):
+        return _scan_state(folder, batch).collect()
 
 
-def read_sizes(root: DataRoot, stage: Stage, member: Member, sample_ids: pl.Series) -> pl.DataFrame:
+def read_sizes(folder: StageFolder, member: Member, sample_ids: pl.Series) -> pl.DataFrame:
     """Return tokens and compressed bytes alone of some samples of a batch.
 
     Args:
-        root: the data root.
-        stage: ``sft`` or ``preference``.
+        folder: of the stage, as ``root["sft"]``.
         member: the batch.
         sample_ids: the ids of the samples, in the order of the batch.
 
@@ -385,31 +383,32 @@ def read_sizes(root: DataRoot, stage: Stage, member: Member, sample_ids: pl.Seri
         UserError: there is no state, or it describes an earlier form of the batch.
     """
     # By its name: what was stored on its own a moment ago may be in a compacted batch now.
-    with batches_stay(root, stage):
-        rows = _scan_state(root, stage, member.batch)
+    with batches_stay(folder):
+        rows = _scan_state(folder, member.batch)
         state = rows.select("sample_id", *SIZES_SCHEMA).collect()
     wanted = state.filter(state["sample_id"].is_in(sample_ids.implode()))
     if not wanted["sample_id"].equals(sample_ids):
-        raise _no_state(root, stage, member.batch)
+        raise _no_state(folder, member.batch)
     return wanted.select(SIZES_SCHEMA.names())
 
 
-def _scan_state(root: DataRoot, stage: Stage, batch: str) -> pl.LazyFrame:
-    if not is_current(root, stage, batch):
-        raise _no_state(root, stage, batch)
-    member = find_member(root, stage, batch)
-    return scan_rows(root.state(stage, member.stored_in), member)
+def _scan_state(folder: StageFolder, batch: str) -> pl.LazyFrame:
+    if not is_current(folder, batch):
+        raise _no_state(folder, batch)
+    member = find_member(folder, batch)
+    return scan_rows(folder.state(member.stored_in), member)
 
 
-def _no_state(root: DataRoot, stage: Stage, batch: str) -> UserError:
-    stored = stored_in(root, stage, batch)
+def _no_state(folder: StageFolder, batch: str) -> UserError:
+    stored = stored_in(folder, batch)
     return UserError(
-        f"{root.state(stage, stored)}: no compression state for the samples that batch "
-        f"{batch!r} holds now; materialise {stage}/compression_state for the partition {stored!r}"
+        f"{folder.state(stored)}: no compression state for the samples that batch "
+        f"{batch!r} holds now; materialise {folder.stage}/compression_state for the partition "
+        f"{stored!r}"
     )
 
 
-def members(root: DataRoot, stage: Stage) -> list[Member]:
+def members(folder: StageFolder) -> list[Member]:
     """Return all batches of a stage, in the order of their names, from metadata alone.
 
     That order does not depend on which of them are compacted (:func:`.live_members`).
@@ -417,66 +416,65 @@ def members(root: DataRoot, stage: Stage) -> list[Member]:
     Raises:
         UserError: a batch is incomplete, as after a stopped ingestion.
     """
-    with batches_stay(root, stage):
-        stored = root.batches(stage)
-        return live_members({name: stored_metadata(root, stage, name) for name in stored})
+    with batches_stay(folder):
+        stored = folder.batches()
+        return live_members({name: stored_metadata(folder, name) for name in stored})
 
 
-def whole_members(root: DataRoot, stage: Stage) -> list[Member]:
+def whole_members(folder: StageFolder) -> list[Member]:
     """Return those batches of a stage that are complete, in the order of their names."""
     stored: dict[str, dict[str, str]] = {}
-    with batches_stay(root, stage):
-        for name in root.batches(stage):
+    with batches_stay(folder):
+        for name in folder.batches():
             try:
-                stored[name] = stored_metadata(root, stage, name)
+                stored[name] = stored_metadata(folder, name)
             except UserError:
                 # Half a batch still supersedes the one of its name in a compacted batch.
                 stored |= {} if is_compacted(name) else {name: {}}
     return [member for member in live_members(stored) if member.metadata]
 
 
-def all_members(root: DataRoot, stage: Stage, before: Iterable[Member] = ()) -> list[Member]:
+def all_members(folder: StageFolder, before: Iterable[Member] = ()) -> list[Member]:
     """Return :func:`members`, of which none is missing.
 
     Args:
-        root: the data root.
-        stage: ``sft`` or ``preference``.
+        folder: of the stage, as ``root["sft"]``.
         before: batches that were there a moment ago.
 
     Raises:
         UserError: a batch is incomplete; or it is gone, though it was there a moment ago or has
             a compression state, which is never written before its samples.
     """
-    with batches_stay(root, stage):
-        found = members(root, stage)
-        wanted = {member.batch for member in before} | measured_batches(root, stage)
+    with batches_stay(folder):
+        found = members(folder)
+        wanted = {member.batch for member in before} | measured_batches(folder)
         if gone := wanted - {member.batch for member in found}:
-            raise gone_error(root, stage, gone)
+            raise gone_error(folder, gone)
         return found
 
 
-def refuse_gone(root: DataRoot, stage: Stage, batches: Iterable[str]) -> None:
+def refuse_gone(folder: StageFolder, batches: Iterable[str]) -> None:
     """Raise UserError where one of these batches is not in the pool of a stage any more.
 
     One that is replaced right now, and so is incomplete, is there.
     """
-    with batches_stay(root, stage):
-        stored = root.batches(stage)
+    with batches_stay(folder):
+        stored = folder.batches()
         there = set(stored)
         for name in filter(is_compacted, stored):
             with contextlib.suppress(FileNotFoundError):
-                metadata = read_metadata(root.samples(stage, name))
+                metadata = read_metadata(folder.samples(name))
                 there |= {member.batch for member in members_of(name, metadata)}
     if gone := set(batches) - there:
-        raise gone_error(root, stage, gone)
+        raise gone_error(folder, gone)
 
 
-def gone_error(root: DataRoot, stage: Stage, gone: Iterable[str]) -> UserError:
+def gone_error(folder: StageFolder, gone: Iterable[str]) -> UserError:
     """Return what to say of batches that are not in the pool of a stage any more."""
     first, *others = sorted(gone)
     words = f"batch {first!r} is" if not others else f"batch {first!r} and {len(others):,} more are"
     return UserError(
-        f"{root.samples(stage, first).parent}: {words} gone from the pool of {stage}; ingest what "
-        f"is missing again, or, to do without it, remove it from {root.state(stage, first).parent} "
+        f"{folder.samples(first).parent}: {words} gone from the pool of {folder.stage}; ingest "
+        f"what is missing again, or, to do without it, remove it from {folder.state(first).parent} "
         "as well"
     )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
-from zip_pipeline.data_root import DataRoot
+from zip_pipeline.data_root import StageFolder
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint, read_metadata, scan_table, sync, write_atomically
 from zip_pipeline.pool.batches import (
@@ -16,7 +16,6 @@ from zip_pipeline.pool.batches import (
     states_of_members,
     stored_metadata,
 )
-from zip_pipeline.samples import Stage
 from zip_pipeline.stored_batches import (
     BATCH_METADATA,
     GENERATION,
@@ -43,10 +42,14 @@ _PAGE_BYTES = 1 << 22
 _Slice = tuple[Path, int, int]
 
 
-def table_path(root: DataRoot, stage: Stage, stored: str, kind: str) -> Path:
+def table_path(folder: StageFolder, stored: str, kind: str) -> Path:
     """Return the file of a stored batch that one of :data:`TABLES` names."""
-    places = {"pool": root.samples, "quarantine": root.quarantine, "duplicates": root.duplicates}
-    return places.get(kind, root.state)(stage, stored)
+    places = {
+        "pool": folder.samples,
+        "quarantine": folder.quarantine,
+        "duplicates": folder.duplicates,
+    }
+    return places.get(kind, folder.state)(stored)
 
 
 def count_rows(path: Path) -> int:
@@ -60,12 +63,11 @@ def _scan(table: Path, offset: int, num_rows: int) -> pl.LazyFrame:
     return scan_table(table) if is_whole else scan_slice(table, offset, num_rows)
 
 
-def write_compacted(root: DataRoot, stage: Stage, live: Sequence[Member], generation: int) -> str:
+def write_compacted(folder: StageFolder, live: Sequence[Member], generation: int) -> str:
     """Write the tables of a compacted batch; the pool table comes last and completes it.
 
     Args:
-        root: the data root.
-        stage: ``sft`` or ``preference``.
+        folder: of the stage, as ``root["sft"]``.
         live: the batches that it is to hold, in the order of their names.
         generation: a higher number than that of each compacted batch before it.
 
@@ -80,11 +82,11 @@ def write_compacted(root: DataRoot, stage: Stage, live: Sequence[Member], genera
     common = {"fingerprint": content, **counts}
     listed = json.dumps({member.batch: dict(member.metadata) for member in live})
     pool = {**common, GENERATION: str(generation), MEMBERS: listed}
-    state = state_of_members(pool, _states(root, stage, live))
+    state = state_of_members(pool, _states(folder, live))
     metadata = {"quarantine": common, "duplicates": common, "state": state, "pool": pool}
     for kind in TABLES:
-        slices = [(table_path(root, stage, m.stored_in, kind), *_rows(m, kind)) for m in live]
-        _write_slices(table_path(root, stage, stored, kind), slices, metadata[kind])
+        slices = [(table_path(folder, m.stored_in, kind), *_rows(m, kind)) for m in live]
+        _write_slices(table_path(folder, stored, kind), slices, metadata[kind])
     return stored
 
 
@@ -97,11 +99,11 @@ def _rows(member: Member, kind: str) -> tuple[int, int]:
     return member.offset, member.num_samples
 
 
-def _states(root: DataRoot, stage: Stage, live: Iterable[Member]) -> dict[str, dict[str, str]]:
+def _states(folder: StageFolder, live: Iterable[Member]) -> dict[str, dict[str, str]]:
     """Return the metadata of the state of each member."""
     found: dict[str, dict[str, dict[str, str]]] = {}
     for stored in {member.stored_in for member in live}:
-        metadata = read_metadata(root.state(stage, stored))
+        metadata = read_metadata(folder.state(stored))
         metadata.pop("ARROW:schema", None)
         found[stored] = states_of_members(metadata) if is_compacted(stored) else {stored: metadata}
     return {member.batch: found[member.stored_in][member.batch] for member in live}
@@ -136,11 +138,11 @@ def _merged(slices: Sequence[_Slice]) -> list[_Slice]:
     return merged
 
 
-def remove_stored(root: DataRoot, stage: Stage, stored: Iterable[str]) -> None:
+def remove_stored(folder: StageFolder, stored: Iterable[str]) -> None:
     """Remove stored batches; the pool tables come first, without which the others are nothing."""
     names = list(stored)
     for kind in reversed(TABLES):
-        remove_files([table_path(root, stage, name, kind) for name in names])
+        remove_files([table_path(folder, name, kind) for name in names])
 
 
 def remove_files(paths: Sequence[Path]) -> None:
@@ -181,9 +183,7 @@ class CompactionResult:
         )
 
 
-def compact(
-    root: DataRoot, stage: Stage, *, keep_latest: int = KEEP_LATEST
-) -> CompactionResult | None:
+def compact(folder: StageFolder, *, keep_latest: int = KEEP_LATEST) -> CompactionResult | None:
     """Fold the old batches of a stage, and what was folded before, into one stored batch.
 
     It waits until nobody reads or writes the stored batches, and whoever wants to waits for it.
@@ -191,8 +191,7 @@ def compact(
     holds a few groups of rows, however large the pool is.
 
     Args:
-        root: the data root.
-        stage: ``sft`` or ``preference``.
+        folder: of the stage, as ``root["sft"]``.
         keep_latest: how many of the batches ingested last stay on their own.
 
     Returns:
@@ -203,18 +202,18 @@ def compact(
     """
     if keep_latest < 0:
         raise UserError(f"keep_latest: got {keep_latest}; allowed are whole numbers from 0")
-    if not root.batches(stage):
+    if not folder.batches():
         return None
-    with batches_move(root, stage):
-        metadata = _all_metadata(root, stage)
-        _remove_remains(root, stage, metadata)
-        reasons = {name: _why_not(root, stage, name) for name in _old(root, stage, keep_latest)}
+    with batches_move(folder):
+        metadata = _all_metadata(folder)
+        _remove_remains(folder, metadata)
+        reasons = {name: _why_not(folder, name) for name in _old(folder, keep_latest)}
         fold = [name for name, reason in reasons.items() if reason is None]
         if len(fold) < 2:
             return None
         live = [member for member in live_members(metadata) if member.stored_in in fold]
-        stored = write_compacted(root, stage, live, 1 + _last_generation(metadata))
-        remove_stored(root, stage, [name for name in fold if name != stored])
+        stored = write_compacted(folder, live, 1 + _last_generation(metadata))
+        remove_stored(folder, [name for name in fold if name != stored])
         return CompactionResult(
             stored,
             tuple(sorted(fold)),
@@ -224,12 +223,12 @@ def compact(
         )
 
 
-def _all_metadata(root: DataRoot, stage: Stage) -> dict[str, dict[str, str]]:
+def _all_metadata(folder: StageFolder) -> dict[str, dict[str, str]]:
     """Return the metadata of each stored batch, none of half a batch, which no one can read."""
     found: dict[str, dict[str, str]] = {}
-    for name in root.batches(stage):
+    for name in folder.batches():
         try:
-            found[name] = stored_metadata(root, stage, name)
+            found[name] = stored_metadata(folder, name)
         except UserError:
             if is_compacted(name):
                 raise
@@ -243,49 +242,49 @@ def _last_generation(metadata: Mapping[str, Mapping[str, str]]) -> int:
     )
 
 
-def _old(root: DataRoot, stage: Stage, keep_latest: int) -> list[str]:
+def _old(folder: StageFolder, keep_latest: int) -> list[str]:
     """Return the compacted batches, then the others from the first ingested, but for the latest."""
-    stored = root.batches(stage)
+    stored = folder.batches()
     single = [name for name in stored if not is_compacted(name)]
-    single.sort(key=lambda name: (root.samples(stage, name).stat().st_mtime_ns, name))
+    single.sort(key=lambda name: (folder.samples(name).stat().st_mtime_ns, name))
     return [*filter(is_compacted, stored), *single[: max(0, len(single) - keep_latest)]]
 
 
-def _why_not(root: DataRoot, stage: Stage, stored: str) -> str | None:
+def _why_not(folder: StageFolder, stored: str) -> str | None:
     """Return why a stored batch cannot be folded, None where it can."""
     try:
-        pool = stored_metadata(root, stage, stored)
-        check_columns(root, stage, stored)
-        path = root.state(stage, stored)
+        pool = stored_metadata(folder, stored)
+        check_columns(folder, stored)
+        path = folder.state(stored)
         state = read_metadata(path) if path.exists() else {}
     except (UserError, OSError, pl.exceptions.PolarsError) as error:
         return str(error)
     if state.get("pool_fingerprint") != pool["fingerprint"]:
         return (
             "it has no compression state for the samples that it holds now; materialise "
-            f"{stage}/compression_state for the partition {stored!r}"
+            f"{folder.stage}/compression_state for the partition {stored!r}"
         )
     for kind, key in TABLES.items():
-        path = table_path(root, stage, stored, kind)
+        path = table_path(folder, stored, kind)
         if (num_rows := count_rows(path)) != int(pool[key]):
             return f"{path}: has {num_rows} rows, must have {pool[key]}; ingest it again"
     return None
 
 
-def _remove_remains(root: DataRoot, stage: Stage, metadata: dict[str, dict[str, str]]) -> None:
+def _remove_remains(folder: StageFolder, metadata: dict[str, dict[str, str]]) -> None:
     """Remove what a killed compaction left, from disk and from ``metadata``.
 
     That are compacted batches whose members all lie elsewhere, and tables without a pool table.
     """
     used = {member.stored_in for member in live_members(metadata)}
     superseded = [name for name in metadata if name not in used]
-    remove_stored(root, stage, superseded)
+    remove_stored(folder, superseded)
     for name in superseded:
         del metadata[name]
     compacted = filter(is_compacted, metadata)
     folded = {m.batch for name in compacted for m in members_of(name, metadata[name])}
     for kind in TABLES:
-        found = table_path(root, stage, "any", kind).parent.glob("*.parquet")
+        found = table_path(folder, "any", kind).parent.glob("*.parquet")
         tables = {path.name.removesuffix(".parquet"): path for path in found}
         remains = [n for n in tables if n not in metadata and (n in folded or is_compacted(n))]
         remove_files([tables[name] for name in remains])

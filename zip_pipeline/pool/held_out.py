@@ -10,14 +10,13 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from zip_pipeline.data_root import DataRoot
+from zip_pipeline.data_root import DataRoot, StageFolder
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint, locked, read_metadata, write_table
 from zip_pipeline.samples import (
     STAGES,
     PreferencePair,
     Sample,
-    Stage,
     Turn,
     pool_schema,
     sample_id,
@@ -65,7 +64,7 @@ class HeldOut:
         return samples.filter(~is_kept), samples.filter(is_kept)
 
 
-def read_held_out(root: DataRoot, stage: Stage) -> HeldOut | None:
+def read_held_out(folder: StageFolder) -> HeldOut | None:
     """Return the held-out set of a stage, None where there is none.
 
     A file that a person put there is used as it is, if it is a pool table of that stage.
@@ -73,7 +72,7 @@ def read_held_out(root: DataRoot, stage: Stage) -> HeldOut | None:
     Raises:
         UserError: the file is no such table.
     """
-    path = root.held_out(stage)
+    path = folder.held_out
     if not path.exists():
         return None
     try:
@@ -83,11 +82,11 @@ def read_held_out(root: DataRoot, stage: Stage) -> HeldOut | None:
             f"{path}: cannot be read ({error}); put a Parquet file there, or remove it so that "
             "another set is drawn"
         ) from error
-    for name, dtype in pool_schema(stage).items():
+    for name, dtype in pool_schema(folder.stage).items():
         if schema.get(name) != dtype:
             found = f"is {schema[name]}" if name in schema else "is missing"
             raise _wrong_column(path, name, f"{found}, must be {dtype}")
-    samples = pl.read_parquet(path, columns=pool_schema(stage).names(), glob=False)
+    samples = pl.read_parquet(path, columns=pool_schema(folder.stage).names(), glob=False)
     if metadata.get("hash") != HeldOut(samples).hash:
         _check_given(path, samples)
         return HeldOut(samples, is_given=True)
@@ -217,8 +216,7 @@ def is_held_out(samples: pl.DataFrame, settings: HeldOutSettings) -> pl.Series:
 
 
 def freeze_held_out(
-    root: DataRoot,
-    stage: Stage,
+    folder: StageFolder,
     samples: pl.DataFrame,
     settings: HeldOutSettings,
     rows: Callable[[pl.DataFrame], pl.DataFrame] = lambda held: held,
@@ -231,8 +229,7 @@ def freeze_held_out(
     that a person put there. Callers at the same time wait for each other.
 
     Args:
-        root: the data root.
-        stage: ``sft`` or ``preference``.
+        folder: of the stage, as ``root["sft"]``.
         samples: the pool as it is now; of a sample that two sources have, the first one counts.
         settings: how many samples of which sources.
         rows: returns the pool table of some of the samples, where ``samples`` are not whole.
@@ -244,40 +241,38 @@ def freeze_held_out(
         UserError: a whole source is in no pool, the whole pool would be held out, or the set
             that is there is wrong (see :func:`.read_held_out`).
     """
-    with locked(root.held_out(stage).with_name(f".{stage}.lock")):
-        frozen = read_held_out(root, stage)
+    with locked(folder.held_out.with_name(f".{folder.stage}.lock")):
+        frozen = read_held_out(folder)
         if frozen is not None and frozen.is_given:
             return frozen
         seen = frozen.seen_sources if frozen else ()
         fresh = samples.filter(~pl.col("source").is_in(list(seen)))
         if frozen is not None and fresh.is_empty():
             return frozen
-        _check_sources(root, settings)
+        _check_sources(folder.root, settings)
         held = rows(fresh.filter(is_held_out(fresh, settings)))
         if frozen is None and held.is_empty():
             return None
-        _require_rest(root, stage, held, samples, settings)
-        _write(root, stage, frozen, held, samples, settings)
-        return read_held_out(root, stage)
+        _require_rest(folder, held, samples, settings)
+        _write(folder, frozen, held, samples, settings)
+        return read_held_out(folder)
 
 
 def _require_rest(
-    root: DataRoot,
-    stage: Stage,
+    folder: StageFolder,
     held: pl.DataFrame,
     samples: pl.DataFrame,
     settings: HeldOutSettings,
 ) -> None:
     if held.height == samples.height:
         raise UserError(
-            f"{root.path / TRAINING_FILE}: [{TABLE}] would hold out all {held.height} samples of "
-            f"the {stage} pool; lower share, or name fewer whole_sources"
+            f"{folder.root.path / TRAINING_FILE}: [{TABLE}] would hold out all {held.height} "
+            f"samples of the {folder.stage} pool; lower share, or name fewer whole_sources"
         )
 
 
 def _write(
-    root: DataRoot,
-    stage: Stage,
+    folder: StageFolder,
     frozen: HeldOut | None,
     held: pl.DataFrame,
     samples: pl.DataFrame,
@@ -294,16 +289,16 @@ def _write(
         "whole_sources": sorted(whole),
     }
     metadata = {k: v if isinstance(v, str) else json.dumps(v) for k, v in described.items()}
-    write_table(root.held_out(stage), grown.samples, metadata)
+    write_table(folder.held_out, grown.samples, metadata)
 
 
 def _check_sources(root: DataRoot, settings: HeldOutSettings) -> None:
     missing = set(settings.whole_sources)
     # The settings are those of both stages, so a source need not be in this one.
     for stage in STAGES if missing else ():
-        with batches_stay(root, stage):
-            for member in stored_members(root, stage):
-                rows = scan_rows(root.samples(stage, member.stored_in), member)
+        with batches_stay(root[stage]):
+            for member in stored_members(root[stage]):
+                rows = scan_rows(root[stage].samples(member.stored_in), member)
                 missing -= set(rows.select(pl.col("source").unique()).collect()["source"])
     if missing:
         raise UserError(

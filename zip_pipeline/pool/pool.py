@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from zip_pipeline.compression.state import texts_of
 from zip_pipeline.compression.texts import TemporaryTexts
-from zip_pipeline.data_root import DataRoot
+from zip_pipeline.data_root import StageFolder
 from zip_pipeline.files import fingerprint
 from zip_pipeline.pool.batches import (
     SIZES_SCHEMA,
@@ -122,7 +122,7 @@ def assemble_results(stage: Stage, results: Mapping[str, IngestResult]) -> Assem
     return assemble(tables, {b: result.metadata() for b, result in results.items()}, lambda _: None)
 
 
-def assemble_pool(root: DataRoot, stage: Stage) -> AssembledPool:
+def assemble_pool(folder: StageFolder) -> AssembledPool:
     """Return the pool of all ingested batches of a stage, whole in memory.
 
     Batches come in the order of their names; a sample that an earlier batch has is left out and
@@ -132,25 +132,28 @@ def assemble_pool(root: DataRoot, stage: Stage) -> AssembledPool:
         UserError: a batch is incomplete, as after a stopped ingestion, or the file of held-out
             samples is wrong.
     """
-    with batches_stay(root, stage):
-        found = members(root, stage)
-        tables = [pool_schema(stage).to_frame(), *(_read(root, stage, member) for member in found)]
+    with batches_stay(folder):
+        found = members(folder)
+        tables = [
+            pool_schema(folder.stage).to_frame(),
+            *(_read(folder, member) for member in found),
+        ]
     metadata = {member.batch: member.metadata for member in found}
-    return assemble(tables, metadata, lambda _: read_held_out(root, stage))
+    return assemble(tables, metadata, lambda _: read_held_out(folder))
 
 
-def _read(root: DataRoot, stage: Stage, member: Member) -> pl.DataFrame:
-    check_columns(root, stage, member.stored_in)
-    return scan_rows(root.samples(stage, member.stored_in), member).collect()
+def _read(folder: StageFolder, member: Member) -> pl.DataFrame:
+    check_columns(folder, member.stored_in)
+    return scan_rows(folder.samples(member.stored_in), member).collect()
 
 
-def pool_fingerprint(root: DataRoot, stage: Stage) -> str:
+def pool_fingerprint(folder: StageFolder) -> str:
     """Return the hash of the batches and their fingerprints, without reading any rows.
 
     Raises:
         UserError: a batch is incomplete, as after a stopped ingestion.
     """
-    found = members(root, stage)
+    found = members(folder)
     return fingerprint(part for member in found for part in (member.batch, member.fingerprint))
 
 
@@ -168,9 +171,8 @@ class StoredTables:
     the columns ``member`` and ``row`` of a table. The places of the whole pool ascend.
 
     Args:
-        root: the data root.
-        stage: ``sft`` or ``preference``.
-        folder: an empty folder on the data root's disk; it gets a second name of each file, so
+        folder: of the stage, as ``root["sft"]``.
+        links: an empty folder on the data root's disk; it gets a second name of each file, so
             that a batch that is replaced or moved meanwhile can be read as it was.
 
     Raises:
@@ -178,32 +180,32 @@ class StoredTables:
             of another release.
     """
 
-    def __init__(self, root: DataRoot, stage: Stage, folder: Path) -> None:
-        self._stage: Stage = stage
+    def __init__(self, folder: StageFolder, links: Path) -> None:
         self._folder = folder
+        self._links = links
         self.members: list[Member] = []
-        with batches_stay(root, stage):
+        with batches_stay(folder):
             # Once more where a batch came, or came again, while the files were linked.
-            while (found := all_members(root, stage, self.members)) != self.members:
+            while (found := all_members(folder, self.members)) != self.members:
                 self.members = found
-                self._keep(root)
+                self._keep()
 
-    def _keep(self, root: DataRoot) -> None:
+    def _keep(self) -> None:
         """Link the files of all members."""
         for stored in {member.stored_in for member in self.members}:
             try:
-                check_columns(root, self._stage, stored)
-                _link(root.samples(self._stage, stored), self._table(stored))
+                check_columns(self._folder, stored)
+                _link(self._folder.samples(stored), self._table(stored))
             except FileNotFoundError as error:
                 gone = [member.batch for member in self.members if member.stored_in == stored]
-                raise gone_error(root, self._stage, gone) from error
+                raise gone_error(self._folder, gone) from error
 
     def _table(self, stored: str) -> Path:
-        return self._folder / f"{stored}.parquet"
+        return self._links / f"{stored}.parquet"
 
     def provenance(self) -> Iterator[pl.DataFrame]:
         """Yield where the samples of each batch come from, and their places."""
-        none = pool_schema(self._stage).to_frame().select(_PROVENANCE)
+        none = pool_schema(self._folder.stage).to_frame().select(_PROVENANCE)
         yield none.with_columns(pl.lit(0, pl.UInt32).alias(name) for name in _PLACE)
         for number, member in enumerate(self.members):
             rows = scan_rows(self._table(member.stored_in), member).select(_PROVENANCE).collect()
@@ -214,15 +216,17 @@ class StoredTables:
         """Return the rows of the pool table (``pool_schema``) of samples at any places."""
         places = samples.select(_PLACE)
         order = places.select(pl.arg_sort_by(_PLACE)).to_series()
-        parts = map(_own_copy, self._parts(places[order], pool_schema(self._stage).names()))
-        rows = pl.concat([pool_schema(self._stage).to_frame(), *parts], rechunk=False)
+        parts = map(_own_copy, self._parts(places[order], pool_schema(self._folder.stage).names()))
+        rows = pl.concat([pool_schema(self._folder.stage).to_frame(), *parts], rechunk=False)
         return rows[order.arg_sort()]
 
     def texts(self, samples: pl.DataFrame) -> Iterator[list[bytes]]:
         """Yield the serialised samples at ascending places, some thousands at a time."""
-        turns = [n for n, kind in pool_schema(self._stage).items() if isinstance(kind, pl.List)]
+        turns = [
+            n for n, kind in pool_schema(self._folder.stage).items() if isinstance(kind, pl.List)
+        ]
         for part in self._parts(samples.select(_PLACE), turns):
-            yield texts_of(part, self._stage)
+            yield texts_of(part, self._folder.stage)
 
     def _parts(self, places: pl.DataFrame, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
         """Yield columns of the samples at ascending places, from slices of some megabytes."""
@@ -279,17 +283,13 @@ class SelectionPool:
     It reads the batches as they were when it was opened, whatever becomes of them.
 
     Args:
-        root: the data root.
-        stage: ``sft`` or ``preference``.
+        folder: of the stage, as ``root["sft"]``.
         pool: the assembled pool; its samples have no turns and no raw record.
         tables: the stored samples.
     """
 
-    def __init__(
-        self, root: DataRoot, stage: Stage, pool: AssembledPool, tables: StoredTables
-    ) -> None:
-        self._root = root
-        self._stage: Stage = stage
+    def __init__(self, folder: StageFolder, pool: AssembledPool, tables: StoredTables) -> None:
+        self._folder = folder
         self._pool = pool
         self._tables = tables
 
@@ -326,7 +326,7 @@ class SelectionPool:
     @cached_property
     def texts(self) -> TemporaryTexts:
         """The serialised samples of the index, written to a file when first asked for."""
-        return TemporaryTexts.write(self._tables.texts(self.index), self._root.cache)
+        return TemporaryTexts.write(self._tables.texts(self.index), self._folder.root.cache)
 
     @property
     def state(self) -> pl.DataFrame:
@@ -339,7 +339,7 @@ class SelectionPool:
         num_of_member = dict(index["member"].value_counts().iter_rows())
         for number, member in enumerate(self._tables.members):
             sample_ids = index["sample_id"].slice(start, num_of_member.get(number, 0))
-            parts.append(read_sizes(self._root, self._stage, member, sample_ids))
+            parts.append(read_sizes(self._folder, member, sample_ids))
             start += len(sample_ids)
         return pl.concat(parts)
 
@@ -367,15 +367,14 @@ class SelectionPool:
 
 @contextmanager
 def open_selection_pool(
-    root: DataRoot, stage: Stage, *, hold_out: HeldOutSettings | None = None
+    folder: StageFolder, *, hold_out: HeldOutSettings | None = None
 ) -> Iterator[SelectionPool]:
     """Open the pool of all ingested batches of a stage; the block's end removes what it needed.
 
     Batches that come, or come again, within the block make no difference to what is read.
 
     Args:
-        root: the data root.
-        stage: ``sft`` or ``preference``.
+        folder: of the stage, as ``root["sft"]``.
         hold_out: what sources that are new to the pool keep for evaluation, frozen right now
             (:func:`.freeze_held_out`); None leaves the frozen set as it is.
 
@@ -383,22 +382,22 @@ def open_selection_pool(
         UserError: a batch is incomplete, or gone (:func:`.all_members`), also by the end of
             the block; the settings or the file of held-out samples are wrong.
     """
-    root.cache.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=root.cache) as folder:
-        tables = StoredTables(root, stage, Path(folder))
+    folder.root.cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=folder.root.cache) as links:
+        tables = StoredTables(folder, Path(links))
 
         def freeze(samples: pl.DataFrame) -> HeldOut | None:
-            frozen = read_held_out(root, stage)
+            frozen = read_held_out(folder)
             if hold_out is None:
                 return frozen
             left = frozen.split(samples)[0] if frozen else samples
-            return freeze_held_out(root, stage, left, hold_out, tables.rows)
+            return freeze_held_out(folder, left, hold_out, tables.rows)
 
         metadata = {member.batch: member.metadata for member in tables.members}
         pool = assemble(tables.provenance(), metadata, freeze)
-        opened = SelectionPool(root, stage, pool, tables)
+        opened = SelectionPool(folder, pool, tables)
         try:
             yield opened
         finally:
             opened.close()
-        refuse_gone(root, stage, pool.fingerprints)
+        refuse_gone(folder, pool.fingerprints)

@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from zip_pipeline.data_root import DataRoot
+from zip_pipeline.data_root import DataRoot, StageFolder
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import scan_table
 from zip_pipeline.report.fates import NOT_IN_POOL, explain_fate
@@ -51,24 +51,24 @@ def only_one(names: set[str], asked: str, where: str) -> str:
     raise UserError(f"{where}{len(names)} samples start with {asked} ({some}, …); give more digits")
 
 
-def pool_tables(root: DataRoot, stage: Stage) -> list[pl.LazyFrame]:
+def pool_tables(folder: StageFolder) -> list[pl.LazyFrame]:
     """Return the stored samples of a stage, without those of superseded batches."""
     batches: dict[str, list[str]] = {}
-    for member in stored_members(root, stage):
+    for member in stored_members(folder):
         batches.setdefault(member.stored_in, []).append(member.batch)
-    tables = {stored: scan_table(root.samples(stage, stored)) for stored in batches}
+    tables = {stored: scan_table(folder.samples(stored)) for stored in batches}
     return [tables[name].filter(pl.col("batch").is_in(batches[name])) for name in tables]
 
 
-def held_out_tables(root: DataRoot, stage: Stage) -> list[pl.LazyFrame]:
+def held_out_tables(folder: StageFolder) -> list[pl.LazyFrame]:
     """Return the samples kept for evaluation, nothing where there are none."""
-    path = root.held_out(stage)
+    path = folder.held_out
     return [scan_table(path)] if path.exists() else []
 
 
-def ledgers(root: DataRoot, stage: Stage) -> list[pl.LazyFrame]:
+def ledgers(folder: StageFolder) -> list[pl.LazyFrame]:
     """Return the ledger of each version of a stage, ascending."""
-    store = root.versions(stage)
+    store = folder.versions
     return [scan_table(store.path(number) / "ledger.parquet") for number in store.numbers()]
 
 
@@ -86,11 +86,11 @@ def rows_of(table: pl.LazyFrame, sample_id: str) -> pl.DataFrame:
     return table.filter(pl.col("sample_id") == sample_id).collect()
 
 
-def copies_in(root: DataRoot, stage: Stage, member: Member, sample_id: str) -> pl.DataFrame:
+def copies_in(folder: StageFolder, member: Member, sample_id: str) -> pl.DataFrame:
     """Return the rows that repeat a sample inside its batch."""
-    if not root.duplicates(stage, member.stored_in).exists():
+    if not folder.duplicates(member.stored_in).exists():
         return pl.DataFrame()
-    return rows_of(scan_duplicates(root, stage, member), sample_id)
+    return rows_of(scan_duplicates(folder, member), sample_id)
 
 
 _ANSWERS = ("chosen", "rejected")
@@ -145,7 +145,7 @@ def trace_sample(root: DataRoot, sample_id: str, stages: Sequence[Stage] = STAGE
     prefix = checked_prefix(sample_id)
     with ExitStack() as stack:
         for stage in stages:
-            stack.enter_context(batches_stay(root, stage))
+            stack.enter_context(batches_stay(root[stage]))
         return _trace(root, sample_id, prefix, stages)
 
 
@@ -154,15 +154,15 @@ def _trace(root: DataRoot, sample_id: str, prefix: str, stages: Sequence[Stage])
     found = _find(root, stages, prefix, _samples) or _find(root, stages, prefix, ledgers)
     stage = next(iter(found), stages[0])
     full_id = only_one(set().union(*found.values()), sample_id, f"{root.path}: ")
-    ledger_rows = _ledger_rows(root, stage, full_id)
-    origins = _with_held_out(root, stage, full_id, [*_origins(root, stage, full_id)])
+    ledger_rows = _ledger_rows(root[stage], full_id)
+    origins = _with_held_out(root[stage], full_id, [*_origins(root[stage], full_id)])
     origins = origins or _recorded_origins(ledger_rows)
-    store = root.versions(stage)
+    store = root[stage].versions
     fates = [
         _fate(f"version {number}", rows, store.manifest(number))
         for number, rows in ledger_rows.items()
     ]
-    return Trace(full_id, stage, _text(root, stage, full_id), tuple(origins), tuple(fates))
+    return Trace(full_id, stage, _text(root[stage], full_id), tuple(origins), tuple(fates))
 
 
 def trace_in_ledger(ledger_file: Path, sample_id: str) -> Trace:
@@ -203,25 +203,25 @@ def _check_ledger(path: Path) -> None:
         )
 
 
-def _samples(root: DataRoot, stage: Stage) -> list[pl.LazyFrame]:
-    return pool_tables(root, stage) + held_out_tables(root, stage)
+def _samples(folder: StageFolder) -> list[pl.LazyFrame]:
+    return pool_tables(folder) + held_out_tables(folder)
 
 
 def _find(
     root: DataRoot,
     stages: Sequence[Stage],
     prefix: str,
-    tables: Callable[[DataRoot, Stage], list[pl.LazyFrame]],
+    tables: Callable[[StageFolder], list[pl.LazyFrame]],
 ) -> dict[Stage, set[str]]:
-    found = {stage: ids_with(tables(root, stage), prefix) for stage in stages}
+    found = {stage: ids_with(tables(root[stage]), prefix) for stage in stages}
     return {stage: names for stage, names in found.items() if names}
 
 
-def _text(root: DataRoot, stage: Stage, sample_id: str) -> str | None:
-    for table in _samples(root, stage):
+def _text(folder: StageFolder, sample_id: str) -> str | None:
+    for table in _samples(folder):
         rows = rows_of(table, sample_id)
         if rows.height:
-            return _readable(stage, rows.head(1))
+            return _readable(folder.stage, rows.head(1))
     return None
 
 
@@ -236,22 +236,20 @@ def _readable(stage: Stage, row: pl.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _origins(root: DataRoot, stage: Stage, sample_id: str) -> Iterator[Origin]:
-    members = {member.batch: member for member in stored_members(root, stage)}
-    found = [rows_of(table, sample_id) for table in pool_tables(root, stage)]
+def _origins(folder: StageFolder, sample_id: str) -> Iterator[Origin]:
+    members = {member.batch: member for member in stored_members(folder)}
+    found = [rows_of(table, sample_id) for table in pool_tables(folder)]
     rows = [row for table in found for row in table.iter_rows(named=True)]
     first_batch: str | None = None
     for row in sorted(rows, key=itemgetter("batch")):
         note = f"exact copy; batch {first_batch} stands for it" if first_batch else ""
         first_batch = first_batch or row["batch"]
         yield _origin(row, note)
-        yield from _copies(copies_in(root, stage, members[row["batch"]], sample_id), row)
+        yield from _copies(copies_in(folder, members[row["batch"]], sample_id), row)
 
 
-def _with_held_out(
-    root: DataRoot, stage: Stage, sample_id: str, origins: list[Origin]
-) -> list[Origin]:
-    rows = [rows_of(table, sample_id) for table in held_out_tables(root, stage)]
+def _with_held_out(folder: StageFolder, sample_id: str, origins: list[Origin]) -> list[Origin]:
+    rows = [rows_of(table, sample_id) for table in held_out_tables(folder)]
     if origins and any(table.height for table in rows):
         return [replace(origins[0], note="kept for evaluation"), *origins[1:]]
     note = "kept for evaluation; no batch holds it"
@@ -275,10 +273,10 @@ def _copy_note(row: Mapping[str, object]) -> str:
     return f"exact copy of {row['duplicate_of_file']}, row {row['duplicate_of_row']}"
 
 
-def _ledger_rows(root: DataRoot, stage: Stage, sample_id: str) -> dict[int, pl.DataFrame]:
+def _ledger_rows(folder: StageFolder, sample_id: str) -> dict[int, pl.DataFrame]:
     """Return what the ledger of each version says of a sample."""
-    store = root.versions(stage)
-    tables = zip(store.numbers(), ledgers(root, stage), strict=True)
+    store = folder.versions
+    tables = zip(store.numbers(), ledgers(folder), strict=True)
     return {number: rows_of(table, sample_id) for number, table in tables}
 
 

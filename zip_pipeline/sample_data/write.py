@@ -87,9 +87,9 @@ def write_sample_data(
 def _drops(root: DataRoot, seed: int, scale: float, state: str) -> dict[Path, bytes]:
     """Return the files of a state with their content."""
     number = STATES.index(state) + 1
-    contents = {root.raw("sft") / n: c for n, c in _sft_files(seed, scale, number).items()}
+    contents = {root["sft"].raw / n: c for n, c in _sft_files(seed, scale, number).items()}
     pairs = _preference_files(seed, scale, number).items()
-    return contents | {root.raw("preference") / name: content for name, content in pairs}
+    return contents | {root["preference"].raw / name: content for name, content in pairs}
 
 
 def _holds(path: Path, content: bytes) -> bool:

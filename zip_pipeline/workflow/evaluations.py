@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from zip_pipeline.data_root import DataRoot
+from zip_pipeline.data_root import DataRoot, StageFolder
 from zip_pipeline.entropy_law.table import upsert_version
 from zip_pipeline.evaluation.settings import mt_bench_settings_of
 from zip_pipeline.files import fingerprint
@@ -96,57 +96,58 @@ def evaluation_jobs(root: DataRoot) -> list[EvaluationJob]:
     """
     if mt_bench_settings_of(root.path) is None:
         return [
-            _held_out_job(root, stage, number)
+            _held_out_job(root[stage], number)
             for stage in STAGES
-            if root.held_out(stage).exists()
-            for number in trained_versions(root, stage)[-NUM_VERSIONS:]
-            if not has_seen(root, stage, number)
+            if root[stage].held_out.exists()
+            for number in trained_versions(root[stage])[-NUM_VERSIONS:]
+            if not has_seen(root[stage], number)
         ]
     return [
-        _mt_bench_job(root, stage, number)
+        _mt_bench_job(root[stage], number)
         for stage in STAGES
-        for number in trained_versions(root, stage)[-1:]
+        for number in trained_versions(root[stage])[-1:]
     ]
 
 
-def has_seen(root: DataRoot, stage: Stage, number: int) -> bool:
+def has_seen(folder: StageFolder, number: int) -> bool:
     """Return whether a version picked samples that are held out now, so that it has no Z."""
-    held_out = _ids(root.held_out(stage))
-    subset = _ids(root.versions(stage).path(number) / "subset.parquet")
+    held_out = _ids(folder.held_out)
+    subset = _ids(folder.versions.path(number) / "subset.parquet")
     return bool(subset.is_in(held_out.to_list()).any())
 
 
-def _held_out_job(root: DataRoot, stage: Stage, number: int) -> EvaluationJob:
-    record, output = training_record(root, stage, number), root.models(stage, number)
+def _held_out_job(folder: StageFolder, number: int) -> EvaluationJob:
+    record, output = training_record(folder, number), folder.models(number)
     assert record is not None
-    samples = root.held_out(stage)
+    samples, place = folder.held_out, output / "evaluation"
     job = {
         "model": str(output / "model"),
         "samples": str(samples),
-        "stage": stage,
-        "output": str(output / "evaluation" / "held_out.json"),
+        "stage": folder.stage,
+        "output": str(place / "held_out.json"),
         "max_length": record["settings"]["max_length"],
         "fingerprint": fingerprint([record["fingerprint"], *_ids(samples)]),
     }
-    folder = output / "evaluation"
-    files = folder / "held_out_job.json", folder / "held_out.json"
-    return EvaluationJob(stage, number, record["model"]["identity"], _HELD_OUT, job, *files)
+    files = place / "held_out_job.json", place / "held_out.json"
+    return EvaluationJob(folder.stage, number, record["model"]["identity"], _HELD_OUT, job, *files)
 
 
 def _ids(path: Path) -> pl.Series:
     return pl.read_parquet(path, columns=["sample_id"], glob=False)["sample_id"]
 
 
-def _mt_bench_job(root: DataRoot, stage: Stage, number: int) -> EvaluationJob:
-    record, output = training_record(root, stage, number), root.models(stage, number)
+def _mt_bench_job(folder: StageFolder, number: int) -> EvaluationJob:
+    record, output = training_record(folder, number), folder.models(number)
     assert record is not None
-    folder = output / "evaluation" / "mt_bench"
+    place = output / "evaluation" / "mt_bench"
     job = {
         "model": str(output / "model"),
-        "model_name": f"{stage} version {number}",
-        "data_root": str(root.path),
-        "output": str(folder),
-        "fingerprint": fingerprint([record["fingerprint"], repr(mt_bench_settings_of(root.path))]),
+        "model_name": f"{folder.stage} version {number}",
+        "data_root": str(folder.root.path),
+        "output": str(place),
+        "fingerprint": fingerprint(
+            [record["fingerprint"], repr(mt_bench_settings_of(folder.root.path))]
+        ),
     }
-    files = folder / "job.json", folder / "result.json"
-    return EvaluationJob(stage, number, record["model"]["identity"], _MT_BENCH, job, *files)
+    files = place / "job.json", place / "result.json"
+    return EvaluationJob(folder.stage, number, record["model"]["identity"], _MT_BENCH, job, *files)

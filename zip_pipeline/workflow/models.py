@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from zip_pipeline.data_root import DataRoot, cache_folder
+from zip_pipeline.data_root import DataRoot, StageFolder, cache_folder
 from zip_pipeline.entropy_law.table import (
     has_verdict,
     read_versions,
@@ -52,8 +52,8 @@ def train_version(
     job = training_job(root, version, training)
     if stage == "preference":
         job["sft_model"] = sft_model or _newest_sft_model(root)
-    run_jobs(_TRAINERS[stage], {root.models(stage, version.number) / "job.json": job})
-    record = training_record(root, stage, version.number)
+    run_jobs(_TRAINERS[stage], {root[stage].models(version.number) / "job.json": job})
+    record = training_record(root[stage], version.number)
     assert record is not None
     return record
 
@@ -65,20 +65,20 @@ def training_job(
     return {
         "stage": version.stage,
         "subset": str(version.path / "subset.parquet"),
-        "output": str(root.models(version.stage, version.number)),
+        "output": str(root[version.stage].models(version.number)),
         "cache": str(cache_folder(root)),
         **training,
     }
 
 
-def training_record(root: DataRoot, stage: Stage, number: int) -> dict[str, Any] | None:
+def training_record(folder: StageFolder, number: int) -> dict[str, Any] | None:
     """Return training.json of a version, None where its model is not complete."""
-    return finished_training(root.models(stage, number))
+    return finished_training(folder.models(number))
 
 
-def trained_versions(root: DataRoot, stage: Stage) -> list[int]:
+def trained_versions(folder: StageFolder) -> list[int]:
     """Return the versions of a stage that have a complete model, ascending."""
-    return [n for n in root.versions(stage).numbers() if training_record(root, stage, n)]
+    return [n for n in folder.versions.numbers() if training_record(folder, n)]
 
 
 def _require_allowed(root: DataRoot, version: StoredVersion, override: str) -> None:
@@ -92,10 +92,10 @@ def _require_allowed(root: DataRoot, version: StoredVersion, override: str) -> N
 
 
 def _newest_sft_model(root: DataRoot) -> str:
-    trained = trained_versions(root, "sft")
+    trained = trained_versions(root["sft"])
     if not trained:
         raise UserError(
             "preference/model starts from an SFT model, and there is none yet; materialise "
             "sft/model first, or name the folder of one under sft_model"
         )
-    return str(root.models("sft", trained[-1]) / "model")
+    return str(root["sft"].models(trained[-1]) / "model")

@@ -95,7 +95,7 @@ def _measured_loss(
     root: DataRoot, version: StoredVersion, training: Mapping[str, Any], run_jobs: RunJobs
 ) -> dict[str, Any]:
     """Return what the probe of a version found, measuring it unless the same job was done."""
-    folder = root.models(version.stage, version.number) / "probe"
+    folder = root[version.stage].models(version.number) / "probe"
     job_file, loss_file = folder / "job.json", folder / "loss.json"
     job = training_job(root, version, training)
     is_done = loss_file.exists() and job_file.exists() and json.loads(job_file.read_text()) == job
@@ -132,7 +132,7 @@ def version_quality(root: DataRoot, version: StoredVersion) -> Quality:
         EndpointError: the judge failed; a later call goes on from what is stored.
     """
     stage = version.stage
-    counts = [batch_metadata(root, stage, batch) for batch in version.manifest["inputs"]]
+    counts = [batch_metadata(root[stage], batch) for batch in version.manifest["inputs"]]
     settings = quality_audit_settings_of(root.path)
     return quality_of(version.subset, stage, settings, root.path / "quality_audit" / stage, counts)
 

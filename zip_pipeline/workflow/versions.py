@@ -8,7 +8,7 @@ from typing import Any
 
 import polars as pl
 
-from zip_pipeline.data_root import DataRoot, remove_leftovers
+from zip_pipeline.data_root import StageFolder, remove_leftovers
 from zip_pipeline.errors import UserError
 from zip_pipeline.pool.batches import (
     members,
@@ -37,16 +37,16 @@ class StoredVersion:
     manifest: dict[str, Any]
 
 
-def read_version(root: DataRoot, stage: Stage, number: int) -> StoredVersion:
+def read_version(folder: StageFolder, number: int) -> StoredVersion:
     """Return version ``number`` of a stage's subset.
 
     Raises:
         UserError: there is no such version.
     """
-    store = root.versions(stage)
+    store = folder.versions
     path = store.path(number)
     return StoredVersion(
-        stage=stage,
+        stage=folder.stage,
         number=number,
         path=path,
         subset=pl.read_parquet(path / "subset.parquet", glob=False, hive_partitioning=False),
@@ -55,46 +55,47 @@ def read_version(root: DataRoot, stage: Stage, number: int) -> StoredVersion:
     )
 
 
-def latest_version(root: DataRoot, stage: Stage) -> StoredVersion:
+def latest_version(folder: StageFolder) -> StoredVersion:
     """Return the latest version of a stage's subset.
 
     Raises:
         UserError: there is none yet.
     """
-    number = root.versions(stage).latest()
+    number = folder.versions.latest()
     if number is None:
-        raise UserError(f"{stage}: no version yet; materialise {stage}/zip_subset first")
-    return read_version(root, stage, number)
+        raise UserError(
+            f"{folder.stage}: no version yet; materialise {folder.stage}/zip_subset first"
+        )
+    return read_version(folder, number)
 
 
-def current_version(root: DataRoot, stage: Stage, config: SelectionConfig) -> int | None:
+def current_version(folder: StageFolder, config: SelectionConfig) -> int | None:
     """Return the latest version if pool, held-out set and ``config`` are those it comes from.
 
     Raises:
         UserError: a batch is incomplete, or the file of held-out samples is wrong.
     """
-    store = root.versions(stage)
+    store = folder.versions
     number = store.latest()
     if number is None:
         return None
     manifest: dict[str, Any] = store.manifest(number)
-    frozen = read_held_out(root, stage)
+    frozen = read_held_out(folder)
     is_current = (
-        manifest["inputs"] == pool_inputs(root, stage)
+        manifest["inputs"] == pool_inputs(folder)
         and (manifest.get("held_out") or {}).get("hash") == (frozen.hash if frozen else None)
         and manifest["config_fingerprint"] == config.fingerprint()
     )
     return number if is_current else None
 
 
-def pool_inputs(root: DataRoot, stage: Stage) -> dict[str, str]:
+def pool_inputs(folder: StageFolder) -> dict[str, str]:
     """Return the content fingerprint of every ingested batch, from metadata alone."""
-    return {member.batch: member.fingerprint for member in members(root, stage)}
+    return {member.batch: member.fingerprint for member in members(folder)}
 
 
 def select_version(
-    root: DataRoot,
-    stage: Stage,
+    folder: StageFolder,
     config: SelectionConfig,
     log: Callable[[str], object],
     *,
@@ -107,17 +108,17 @@ def select_version(
             (:func:`.open_selection_pool`); the settings or the file of held-out samples are
             wrong.
     """
-    _refuse_none(root, stage, root.batches(stage))
+    _refuse_none(folder, folder.batches())
     return_freed_memory()
-    remove_leftovers(root)
-    with open_selection_pool(root, stage, hold_out=held_out_settings(root)) as pool:
-        _refuse_none(root, stage, pool.fingerprints)
+    remove_leftovers(folder.root)
+    with open_selection_pool(folder, hold_out=held_out_settings(folder.root)) as pool:
+        _refuse_none(folder, pool.fingerprints)
         selection = select_candidates(
             Candidates(pool.index, pool.texts, pool.state),
-            stage,
+            folder.stage,
             config,
             progress=_ProgressLog(log),
-            checkpoint=root.checkpoints(stage) / f"{config.fingerprint()}.npz",
+            checkpoint=folder.checkpoints / f"{config.fingerprint()}.npz",
             duplicates=pool.duplicates,
             held_out=pool.held_out,
             inputs=pool.fingerprints,
@@ -126,7 +127,7 @@ def select_version(
         )
         subset = pool.picked_rows(selection.picks, selection.ledger)
     frozen = pool.frozen.summary() if pool.frozen else None
-    return root.versions(stage).write(
+    return folder.versions.write(
         subset, selection.ledger, selection.manifest | {"held_out": frozen}
     )
 
@@ -148,9 +149,10 @@ class _ProgressLog:
         self._log(progress.words())
 
 
-def _refuse_none(root: DataRoot, stage: Stage, batches: Collection[str]) -> None:
+def _refuse_none(folder: StageFolder, batches: Collection[str]) -> None:
     if not batches:
         raise UserError(
-            f"{root.raw(stage)}: no batch of stage {stage} is ingested; drop a file there and "
-            f"materialise {stage}/raw_pool and {stage}/compression_state for its partition"
+            f"{folder.raw}: no batch of stage {folder.stage} is ingested; drop a file there and "
+            f"materialise {folder.stage}/raw_pool and {folder.stage}/compression_state for its "
+            "partition"
         )

@@ -35,7 +35,7 @@ def main() -> None:
     """Build the pool, add the batch as a file of its own, and select again."""
     with tempfile.TemporaryDirectory() as folder:
         root = DataRoot(Path(folder))
-        full = build(root, "sft")
+        full = build(root["sft"])
         full_seconds = sum(full.values())
         records = varied_records(root)
         chosen = np.random.default_rng(0).permutation(len(records))[: len(records) // 100]
@@ -43,8 +43,8 @@ def main() -> None:
         lines = "".join(json.dumps(records[i]) + "\n" for i in chosen)
         drop.write_bytes(gzip.compress(lines.encode()))
         started = time.perf_counter()
-        write_batch(root, "sft", drop.name, ingest(drop, "sft", batch=drop.name))
-        write_state(root, "sft", drop.name)
+        write_batch(root["sft"], drop.name, ingest(drop, "sft", batch=drop.name))
+        write_state(root["sft"], drop.name)
         seconds = time.perf_counter() - started
         times = {name: round(reselect(root, config), 1) for name, config in CONFIGS.items()}
     report(

@@ -4,23 +4,23 @@ import tempfile
 import time
 from pathlib import Path
 
-from zip_pipeline.data_root import DataRoot
+from zip_pipeline.data_root import DataRoot, StageFolder
 from zip_pipeline.ingest.ingest import ingest, write_batch
 from zip_pipeline.pool.batches import write_state
 from zip_pipeline.pool.pool import assemble_pool
-from zip_pipeline.samples import STAGES, Stage
+from zip_pipeline.samples import STAGES
 from zip_pipeline_tests.benchmarks.machine import pools_folder, report
 
 
-def build(root: DataRoot, stage: Stage) -> dict[str, float]:
+def build(folder: StageFolder) -> dict[str, float]:
     """Ingest and measure every file of a stage's pool; return seconds by step."""
     clock = [time.perf_counter()]
-    files = sorted((pools_folder() / stage).iterdir())
+    files = sorted((pools_folder() / folder.stage).iterdir())
     for file in files:
-        write_batch(root, stage, file.name, ingest(file, stage, batch=file.name))
+        write_batch(folder, file.name, ingest(file, folder.stage, batch=file.name))
     clock.append(time.perf_counter())
     for file in files:
-        write_state(root, stage, file.name)
+        write_state(folder, file.name)
     clock.append(time.perf_counter())
     return {"ingestion_seconds": clock[1] - clock[0], "state_seconds": clock[2] - clock[1]}
 
@@ -30,8 +30,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for stage in STAGES:
             root = DataRoot(Path(folder))
-            seconds = {name: round(value, 2) for name, value in build(root, stage).items()}
-            pool = assemble_pool(root, stage)
+            seconds = {name: round(value, 2) for name, value in build(root[stage]).items()}
+            pool = assemble_pool(root[stage])
             counts = {
                 "num_rows_read": pool.num_rows_read,
                 "num_samples": len(pool.samples),

@@ -97,14 +97,14 @@ def evaluated(held: pl.DataFrame, limit: int) -> pl.DataFrame:
 def prepare(folder: Path, cache: Path, budget_tokens: int) -> Setup:
     """Ingest the pool, hold out what is evaluated, and make the base model."""
     root = DataRoot(folder / "root")
-    build(root, "sft")
-    samples = assemble_pool(root, "sft").samples
+    build(root["sft"])
+    samples = assemble_pool(root["sft"]).samples
     tokens = trained_tokens(samples).filter(pl.col("num_tokens") <= MAX_LENGTH)
     is_held = is_held_out(samples, HELD_OUT)
     candidates, held = samples.filter(~is_held), samples.filter(is_held)
     held = held.join(tokens, on="sample_id", how="semi")
     is_unseen = pl.col("source").is_in(UNSEEN_SOURCES)
-    state = pl.concat(read_state(root, "sft", batch) for batch in root.batches("sft"))
+    state = pl.concat(read_state(root["sft"], batch) for batch in root["sft"].batches())
     return Setup(
         candidates=candidates.join(tokens, on="sample_id", how="semi", maintain_order="left"),
         state=state.drop("num_tokens").join(tokens, on="sample_id"),

@@ -31,28 +31,28 @@ def grow(root: DataRoot, num_variations: int) -> None:
     frequency, the same one wherever it stands. So texts that share words in the real pool share
     others in the variation, which is as redundant as the real pool, and no copy of it.
     """
-    batches = root.batches("sft")
+    batches = root["sft"].batches()
     ranked = _ranked_words(root)
     for number in range(1, num_variations + 1):
         words = _permutation(ranked, number)
         for batch in batches:
             name = f"variation-{number:02d}-{batch}"
-            write_batch(root, "sft", name, _vary(read_batch(root, "sft", batch), name, words))
-            write_state(root, "sft", name)
+            write_batch(root["sft"], name, _vary(read_batch(root["sft"], batch), name, words))
+            write_state(root["sft"], name)
 
 
 def varied_records(root: DataRoot) -> list[dict[str, object]]:
     """Return every SFT sample of ``root`` with other words, as records of a drop."""
     words = _permutation(_ranked_words(root), 1)
-    samples = [read_batch(root, "sft", batch) for batch in root.batches("sft")]
+    samples = [read_batch(root["sft"], batch) for batch in root["sft"].batches()]
     turns = [_varied_turns(group, words) for part in samples for group in part["turns"].to_list()]
     return [{"messages": [{k: t[k] for k in ("role", "content")} for t in g]} for g in turns]
 
 
 def _ranked_words(root: DataRoot) -> list[str]:
     counts: Counter[str] = Counter()
-    for batch in root.batches("sft"):
-        for text in _contents(read_batch(root, "sft", batch)):
+    for batch in root["sft"].batches():
+        for text in _contents(read_batch(root["sft"], batch)):
             counts.update(_WORD.findall(text))
     return [word for word, _ in counts.most_common()]
 

@@ -18,8 +18,8 @@ def real_pool() -> Iterator[SelectionPool]:
     """Yield the whole real SFT pool."""
     with tempfile.TemporaryDirectory() as folder:
         root = DataRoot(Path(folder))
-        build(root, "sft")
-        with open_selection_pool(root, "sft") as pool:
+        build(root["sft"])
+        with open_selection_pool(root["sft"]) as pool:
             yield pool
 
 
@@ -32,10 +32,10 @@ def select_version(
     root: DataRoot, config: SelectionConfig, address: str | None = None
 ) -> tuple[Selection, int]:
     """Select from the SFT pool of ``root``, write the version; return it and the bytes of text."""
-    with open_selection_pool(root, "sft") as pool:
+    with open_selection_pool(root["sft"]) as pool:
         candidates = Candidates(pool.index, pool.texts, pool.state)
         selection = select_candidates(candidates, "sft", config, cluster=Cluster(address))
         subset = pool.picked_rows(selection.picks, selection.ledger)
         text_bytes = int(pool.texts.offsets[-1])
-    root.versions("sft").write(subset, selection.ledger, selection.manifest)
+    root["sft"].versions.write(subset, selection.ledger, selection.manifest)
     return selection, text_bytes

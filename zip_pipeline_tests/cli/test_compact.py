@@ -19,14 +19,14 @@ from zip_pipeline_tests.cli.pools import sft_records, write_jsonl
 def root(tmp_path: Path) -> DataRoot:
     """Return a pool of four batches with repeats inside and across them, the last not measured."""
     root = DataRoot(tmp_path)
-    root.raw("sft").mkdir(parents=True)
+    root["sft"].raw.mkdir(parents=True)
     for number, name in enumerate(("a.jsonl", "b.jsonl", "c.jsonl", "d.jsonl")):
         records = [*sft_records(3, first=2 * number), *sft_records(1, first=2 * number), "{"]
-        write_jsonl(root.raw("sft") / name, records)
-        ingest_drop(root, "sft", name)
-        os.utime(root.samples("sft", name), (number, number))
+        write_jsonl(root["sft"].raw / name, records)
+        ingest_drop(root["sft"], name)
+        os.utime(root["sft"].samples(name), (number, number))
         if name != "d.jsonl":
-            write_state(root, "sft", name)
+            write_state(root["sft"], name)
     return root
 
 
@@ -40,7 +40,7 @@ def _summary(root: DataRoot) -> str:
 def test_compact_says_what_it_folded(root: DataRoot) -> None:
     """Both stages are told of, what stays on its own too, and a second call has nothing to do."""
     text = call_well("compact", "--data-root", root.path, "--keep-latest", "1")
-    (stored,) = (name for name in root.batches("sft") if name.startswith("compacted-"))
+    (stored,) = (name for name in root["sft"].batches() if name.startswith("compacted-"))
     assert text.splitlines() == [
         f"sft: 3 stored batches folded into {stored}, which holds 3 batches with 9 samples",
         "preference: nothing to fold: 0 stored batches, the latest 1 stay",
@@ -60,14 +60,14 @@ def test_compact_names_what_it_leaves_alone(root: DataRoot) -> None:
 
 def test_trace_and_summary_do_not_tell_folded_batches_from_others(root: DataRoot) -> None:
     """Places, copies and counts are the same, and follow a drop that comes again."""
-    sample_id = read_batch(root, "sft", "b.jsonl")["sample_id"][0]
+    sample_id = read_batch(root["sft"], "b.jsonl")["sample_id"][0]
     before = call_well("trace", sample_id, "--data-root", root.path), _summary(root)
     assert "exact copy; batch a.jsonl stands for it" in before[0]
     assert "exact copy of b.jsonl, row 1" in before[0]
     call_well("compact", "--data-root", root.path, "--keep-latest", "1")
     assert (call_well("trace", sample_id, "--data-root", root.path), _summary(root)) == before
-    write_jsonl(root.raw("sft") / "b.jsonl", sft_records(2, first=40))
-    ingest_drop(root, "sft", "b.jsonl")
+    write_jsonl(root["sft"].raw / "b.jsonl", sft_records(2, first=40))
+    ingest_drop(root["sft"], "b.jsonl")
     after = call_well("trace", sample_id, "--data-root", root.path)
     assert "a.jsonl" in after
     assert "b.jsonl" not in after

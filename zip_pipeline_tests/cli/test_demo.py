@@ -84,7 +84,7 @@ def test_stopped_demo_goes_on_where_it_stopped(
 
 def test_demo_leaves_drops_of_other_people_alone(tmp_path: Path) -> None:
     """A folder that holds drops is refused with a remedy, and nothing is written."""
-    drop = DataRoot(tmp_path).raw("preference") / "mine.jsonl"
+    drop = DataRoot(tmp_path)["preference"].raw / "mine.jsonl"
     drop.parent.mkdir(parents=True)
     drop.write_text("{}\n")
     line = call_badly("demo", "--data-root", tmp_path)

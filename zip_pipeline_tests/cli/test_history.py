@@ -36,10 +36,10 @@ def test_trace_tells_text_places_and_fates(tmp_path: Path):
 def test_trace_says_that_a_sample_is_kept_for_evaluation(tmp_path: Path):
     """A held-out sample says so, also before any version was selected."""
     root = small_root(tmp_path)
-    root.held_out("sft").parent.mkdir()
-    held_out = pl.read_parquet(root.samples("sft", "b.jsonl")).filter(sample_id=_FOUR)
-    held_out.write_parquet(root.held_out("sft"))
-    root.versions("sft").folder.rename(tmp_path / "elsewhere")
+    root["sft"].held_out.parent.mkdir()
+    held_out = pl.read_parquet(root["sft"].samples("b.jsonl")).filter(sample_id=_FOUR)
+    held_out.write_parquet(root["sft"].held_out)
+    root["sft"].versions.folder.rename(tmp_path / "elsewhere")
     text = _words(call_well("trace", _FOUR, "--data-root", tmp_path))
     assert "b.jsonl row 2 (source b) kept for evaluation" in text
 
@@ -47,7 +47,7 @@ def test_trace_says_that_a_sample_is_kept_for_evaluation(tmp_path: Path):
 def test_trace_without_versions_says_so(tmp_path: Path):
     """Before the first version there are places but no fates."""
     root = small_root(tmp_path)
-    root.versions("sft").folder.rename(tmp_path / "elsewhere")
+    root["sft"].versions.folder.rename(tmp_path / "elsewhere")
     text = call_well("trace", _ONE, "--stage", "sft", "--data-root", tmp_path)
     assert "no version was selected yet" in text
 

@@ -46,21 +46,21 @@ def _records(num: int, first: int = 0) -> list[object]:
 
 
 def _write_version(root: DataRoot, num_samples: int, inputs: dict[str, str]) -> None:
-    table = read_batch(root, "sft", FILE)
+    table = read_batch(root["sft"], FILE)
     config = SelectionConfig(strategy="random", budget_samples=num_samples)
     selection = select(table, None, "sft", config, inputs=inputs)
     manifest = selection.manifest | {"quarantine_reasons": {}, "tokenizer": HOSTILE}
-    root.versions("sft").write(selection.subset(table), selection.ledger, manifest)
+    root["sft"].versions.write(selection.subset(table), selection.ledger, manifest)
 
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> DataRoot:
     """Return a data root whose path, batch, source, texts and verdict are hostile."""
     root = DataRoot(tmp_path_factory.mktemp("hostile") / FOLDER)
-    root.raw("sft").mkdir(parents=True)
+    root["sft"].raw.mkdir(parents=True)
     for first, name in ((0, FILE), (6, f"2{FILE}"), (12, f"3{FILE}")):
-        write_jsonl(root.raw("sft") / name, _records(6, first))
-        ingest_drop(root, "sft", name)
+        write_jsonl(root["sft"].raw / name, _records(6, first))
+        ingest_drop(root["sft"], name)
     _write_version(root, 2, {})
     _write_version(root, 4, {FILE: "changed"})
     row = {"stage": "sft", "version": 2, "strategy": HOSTILE, "num_tokens": 9, "series": "s"}
@@ -70,7 +70,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> DataRoot:
 
 
 def _sample_id(root: DataRoot) -> str:
-    return str(read_batch(root, "sft", FILE)["sample_id"][0])
+    return str(read_batch(root["sft"], FILE)["sample_id"][0])
 
 
 def _demo(root: DataRoot, _folder: Path) -> Calls:
@@ -87,7 +87,7 @@ def _run(root: DataRoot, folder: Path) -> Calls:
 
 def _select(root: DataRoot, folder: Path) -> Calls:
     budget = ["--budget-samples", "2"]
-    drop = root.raw("sft") / FILE
+    drop = root["sft"].raw / FILE
     good = ["select", drop, "-o", folder / FILE, *budget]
     return [
         good,
@@ -105,7 +105,7 @@ def _select(root: DataRoot, folder: Path) -> Calls:
 def _ratio(root: DataRoot, folder: Path) -> Calls:
     keyed = write_jsonl(folder / "keyed.jsonl", [{HOSTILE: 1}])
     return [
-        ["ratio", root.raw("sft") / FILE, root.raw("sft") / FILE],
+        ["ratio", root["sft"].raw / FILE, root["sft"].raw / FILE],
         ["ratio", folder / FOLDER],
         ["ratio", keyed, "--text-field", "text"],
         ["ratio", keyed, "--codec", HOSTILE],
@@ -113,8 +113,8 @@ def _ratio(root: DataRoot, folder: Path) -> Calls:
 
 
 def _trace(root: DataRoot, folder: Path) -> Calls:
-    ledger = root.versions("sft").path(2) / "ledger.parquet"
-    no_ledger = root.raw("sft") / FILE
+    ledger = root["sft"].versions.path(2) / "ledger.parquet"
+    no_ledger = root["sft"].raw / FILE
     return [
         ["trace", _sample_id(root), "--data-root", root.path],
         ["trace", _sample_id(root), "--select-ledger", ledger],
@@ -143,8 +143,8 @@ def _compact(root: DataRoot, folder: Path) -> Calls:
 
 def _train_plan(root: DataRoot, folder: Path) -> Calls:
     return [
-        ["train-plan", "tiny", root.versions("sft").path(2)],
-        ["train-plan", HOSTILE, root.versions("sft").path(2)],
+        ["train-plan", "tiny", root["sft"].versions.path(2)],
+        ["train-plan", HOSTILE, root["sft"].versions.path(2)],
         ["train-plan", "tiny", folder / FOLDER],
     ]
 
@@ -207,7 +207,7 @@ def test_listed_samples_stay_rows_and_columns(root: DataRoot) -> None:
     """Line breaks and tabs inside a source are escaped in ``diff --list``."""
     result = _call("diff", "1", "2", "--list", "in", "--data-root", root.path)
     ledgers = [
-        pl.read_parquet(root.versions("sft").path(n) / "ledger.parquet").filter(fate="picked")
+        pl.read_parquet(root["sft"].versions.path(n) / "ledger.parquet").filter(fate="picked")
         for n in (1, 2)
     ]
     came = set(ledgers[1]["sample_id"]) - set(ledgers[0]["sample_id"])
@@ -223,7 +223,7 @@ def test_listed_samples_stay_rows_and_columns(root: DataRoot) -> None:
 def test_json_keeps_the_data(root: DataRoot, tmp_path: Path) -> None:
     """What ``select`` writes holds the source as it came."""
     out = tmp_path / "out.jsonl"
-    _call("select", root.raw("sft") / FILE, "-o", out, "--budget-samples", "2")
+    _call("select", root["sft"].raw / FILE, "-o", out, "--budget-samples", "2")
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     assert [row["source"] for row in rows] == [SOURCE, SOURCE]
 

@@ -36,14 +36,14 @@ def write_version(folder: Path, stage: Stage, samples: list[Sample] | list[Prefe
     """Write the next version of a stage."""
     rows = [{"sample_id": sample_id(s), "source": "a", **sample_columns(s)} for s in samples]
     subset = frame_of(stage, rows)
-    DataRoot(folder).versions(stage).write(subset, ledger_of([{}]), manifest_of(stage=stage))
+    DataRoot(folder)[stage].versions.write(subset, ledger_of([{}]), manifest_of(stage=stage))
 
 
 def write_root(folder: Path) -> Path:
     """Write a data root with version 1 of both stages; return the sft version's folder."""
     write_version(folder, "sft", SFT_ROWS)
     write_version(folder, "preference", PAIRS)
-    return DataRoot(folder).versions("sft").path(1)
+    return DataRoot(folder)["sft"].versions.path(1)
 
 
 def test_a_plan_names_all_that_a_run_would_take(tmp_path: Path):

@@ -22,12 +22,12 @@ def _summary(root: DataRoot) -> str:
 def test_summary_of_batches_without_versions(tmp_path: Path):
     """Batches are counted, versions and stages that are missing are said to be."""
     root = DataRoot(tmp_path)
-    root.raw("sft").mkdir(parents=True)
+    root["sft"].raw.mkdir(parents=True)
     for name in ("a.jsonl", "b.jsonl"):
-        write_jsonl(root.raw("sft") / name, [*sft_records(3), "{"])
-        ingest_drop(root, "sft", name)
+        write_jsonl(root["sft"].raw / name, [*sft_records(3), "{"])
+        ingest_drop(root["sft"], name)
     # A killed ingestion left b.jsonl without one of its tables.
-    root.quarantine("sft", "b.jsonl").unlink()
+    root["sft"].quarantine("b.jsonl").unlink()
     text = _summary(root)
     assert "1 batches" in text
     assert "Quarantined: 1 invalid json; rows in" in text
@@ -39,10 +39,10 @@ def test_summary_shows_some_of_many_batches(tmp_path: Path, monkeypatch: pytest.
     """Many batches are cut in the table but counted in the total."""
     monkeypatch.setattr(summary, "_NUM_BATCHES", 2)
     root = DataRoot(tmp_path)
-    root.raw("sft").mkdir(parents=True)
+    root["sft"].raw.mkdir(parents=True)
     for number in range(5):
-        write_jsonl(root.raw("sft") / f"{number}.jsonl", sft_records(2, first=2 * number))
-        ingest_drop(root, "sft", f"{number}.jsonl")
+        write_jsonl(root["sft"].raw / f"{number}.jsonl", sft_records(2, first=2 * number))
+        ingest_drop(root["sft"], f"{number}.jsonl")
     text = _summary(root)
     assert "… 3 more batches" in text
     assert "5 batches" in text

@@ -38,7 +38,7 @@ def test_run_takes_the_whole_graph_and_tells_what_came_of_it(tmp_path: Path):
         "[sft]\nbudget_samples = 9\n[preference]\nbudget_bytes = 2000\n"
     )
     text = _run(tmp_path)
-    (batch,) = root.batches("sft")
+    (batch,) = root["sft"].batches()
     for words in (
         f"sft {batch}: done",
         "sft/zip_subset: done",
@@ -52,7 +52,7 @@ def test_run_takes_the_whole_graph_and_tells_what_came_of_it(tmp_path: Path):
         "zip-pipeline trace ",
     ):
         assert words in text
-    assert (root.versions("sft").numbers(), root.versions("preference").numbers()) == ([1], [1])
+    assert (root["sft"].versions.numbers(), root["preference"].versions.numbers()) == ([1], [1])
     sample_id = text.split("zip-pipeline trace ")[1].split()[0]
     assert "picked as number 1" in call_well("trace", sample_id, "--data-root", root.path)
     again = _run(tmp_path)

@@ -56,7 +56,7 @@ class Graph:
 
     def drop(self, stage: Stage, name: str, rows: list[Any]) -> Path:
         """Write rows as JSONL into the drop folder."""
-        path = self.root.raw(stage) / name
+        path = self.root[stage].raw / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
         return path

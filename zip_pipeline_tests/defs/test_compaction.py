@@ -38,7 +38,7 @@ def filled(graph: Graph) -> Graph:
         rows = [*alpaca_rows(5, first=5 * number), {"instruction": "Say it.", "output": ""}]
         graph.drop("sft", batch, rows)
         assert graph.ingest("sft", batch).success
-        os.utime(graph.root.samples("sft", batch), (number, number))
+        os.utime(graph.root["sft"].samples(batch), (number, number))
     return graph
 
 
@@ -71,13 +71,13 @@ def test_job_leaves_one_partition_for_all_that_it_folds(filled: Graph) -> None:
     assert _fold(filled).success
     latest, compacted = _partitions(filled)
     assert (latest, is_compacted(compacted)) == ("c.jsonl", True)
-    assert filled.root.batches("sft") == ["c.jsonl", compacted]
+    assert filled.root["sft"].batches() == ["c.jsonl", compacted]
     pool, state = (_latest(filled, n, compacted) for n in ("raw_pool", "compression_state"))
     names = ("num_rows_read", "num_samples", "num_quarantined", "num_duplicates")
     assert [pool.metadata[name].value for name in names] == [12, 10, 2, 0]
     assert pool.metadata["dagster/row_count"].value == 10
     assert "empty_final_assistant" in str(pool.metadata["quarantine_reasons"].value)
-    content = batch_metadata(filled.root, "sft", compacted)["fingerprint"]
+    content = batch_metadata(filled.root["sft"], compacted)["fingerprint"]
     assert _data_version(filled, "raw_pool", compacted) == content
     assert pool.metadata["pool_fingerprint"] == state.metadata["pool_fingerprint"]
     parts = [_latest(filled, "compression_state", batch) for batch in _BATCHES[:2]]
@@ -108,7 +108,7 @@ def test_no_version_follows_a_compaction(filled: Graph) -> None:
     first = filled.select("sft")
     (filled.path / "selection.toml").write_text(_SELECTION)
     assert _fold(filled).success
-    assert current_version(filled.root, "sft", default_selection(filled.path, "sft")) == 1
+    assert current_version(filled.root["sft"], default_selection(filled.path, "sft")) == 1
     assert _status(filled, "zip_subset") == StaleStatus.STALE
     assert metadata_of(filled.select("sft"), "sft", "zip_subset")["reused"] is True
     assert _status(filled, "zip_subset") == StaleStatus.FRESH
@@ -117,7 +117,7 @@ def test_no_version_follows_a_compaction(filled: Graph) -> None:
     versions = [data_version_of(result, "sft", "zip_subset") for result in (first, forced)]
     assert versions[0] == versions[1]
     assert checks_of(forced)["within_budget"]
-    manifests = [filled.root.versions("sft").manifest(number) for number in (1, 2)]
+    manifests = [filled.root["sft"].versions.manifest(number) for number in (1, 2)]
     assert manifests[0]["inputs"] == manifests[1]["inputs"]
 
 
@@ -129,9 +129,9 @@ def test_folded_drops_are_not_ingested_again(filled: Graph) -> None:
     filled.drop("sft", "b.jsonl", alpaca_rows(7, first=50))
     assert [ticks.batches(), ticks.batches()] == [[], ["b.jsonl"]]
     assert filled.ingest("sft", "b.jsonl").success
-    compacted = filled.root.batches("sft")[1]
+    compacted = filled.root["sft"].batches()[1]
     assert _partitions(filled) == ["b.jsonl", compacted]
-    assert batch_metadata(filled.root, "sft", "b.jsonl")["num_samples"] == "7"
+    assert batch_metadata(filled.root["sft"], "b.jsonl")["num_samples"] == "7"
     tidy_partitions(filled.instance, filled.root, "sft")
     assert _partitions(filled) == ["b.jsonl", compacted]
 
@@ -167,7 +167,7 @@ def test_partition_of_a_compacted_batch_can_be_materialised_again(filled: Graph)
         "duplicate_share": True,
         "covers_every_sample": True,
     }
-    assert filled.root.batches("sft") == ["c.jsonl", compacted]
+    assert filled.root["sft"].batches() == ["c.jsonl", compacted]
 
 
 def test_partition_with_an_unfinished_run_stays(filled: Graph) -> None:
@@ -191,18 +191,18 @@ def test_headless_run_follows_a_compaction_from_the_command_line(
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "instance"))
     (filled.path / "selection.toml").write_text(_SELECTION)
     assert run_graph(filled.path, tmp_path, until="subset").failures == []
-    compact(filled.root, "sft", keep_latest=1)
+    compact(filled.root["sft"], keep_latest=1)
     assert _partitions(filled) == _BATCHES
     assert run_graph(filled.path, tmp_path, until="subset").failures == []
-    compacted = filled.root.batches("sft")[1]
+    compacted = filled.root["sft"].batches()[1]
     assert _partitions(filled) == ["c.jsonl", compacted]
     assert [filled.num_materializations("sft", "raw_pool", b) for b in _BATCHES] == [1] * 3
-    assert filled.root.versions("sft").numbers() == [1]
+    assert filled.root["sft"].versions.numbers() == [1]
     filled.drop("sft", "b.jsonl", alpaca_rows(9, first=70))
     assert run_graph(filled.path, tmp_path, until="subset").failures == []
     assert _partitions(filled) == ["b.jsonl", "c.jsonl", compacted]
     assert filled.num_materializations("sft", "raw_pool", "b.jsonl") == 2
-    assert filled.root.versions("sft").numbers() == [1, 2]
+    assert filled.root["sft"].versions.numbers() == [1, 2]
 
 
 def test_headless_run_reports_a_damaged_compacted_batch(
@@ -210,9 +210,9 @@ def test_headless_run_reports_a_damaged_compacted_batch(
 ) -> None:
     """It goes on with the other stage and says what is wrong."""
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "instance"))
-    result = compact(filled.root, "sft", keep_latest=1)
+    result = compact(filled.root["sft"], keep_latest=1)
     assert result is not None
-    filled.root.quarantine("sft", result.stored).unlink()
+    filled.root["sft"].quarantine(result.stored).unlink()
     failures = run_graph(filled.path, tmp_path, until="subset").failures
     assert any(f"remove what is left of '{result.stored}'" in line for line in failures)
 

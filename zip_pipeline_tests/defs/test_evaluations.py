@@ -36,9 +36,9 @@ def pool(graph: Graph) -> Graph:
 def version(graph: Graph, num_samples: int, *, is_trained: bool = True) -> int:
     """Write a version of sft; return its number."""
     config = SelectionConfig(budget_samples=num_samples, k1=20, k2=6, k3=3)
-    number = select_version(graph.root, "sft", config, print)
+    number = select_version(graph.root["sft"], config, print)
     if is_trained:
-        trained(graph.root, "sft", number)
+        trained(graph.root["sft"], number)
     return number
 
 
@@ -71,8 +71,8 @@ def test_trained_versions_get_the_negated_held_out_loss(pool: Graph, fake: FakeE
     assert "| web" in metadata["sources_sft"]
     (module, job), _ = fake.jobs
     assert module == "held_out"
-    assert job["model"] == str(pool.root.models("sft", 1) / "model")
-    assert job["samples"] == str(pool.root.held_out("sft"))
+    assert job["model"] == str(pool.root["sft"].models(1) / "model")
+    assert job["samples"] == str(pool.root["sft"].held_out)
     assert (job["stage"], job["max_length"]) == ("sft", 256)
 
 
@@ -83,7 +83,7 @@ def test_nothing_is_evaluated_twice(pool: Graph, fake: FakeEvaluation) -> None:
     for _ in range(2):
         metadata_of(materialise(pool, EVALUATION), "evaluation")
     assert len(fake.jobs) == 2
-    trained(pool.root, "sft", 2, fingerprint="second")
+    trained(pool.root["sft"], 2, fingerprint="second")
     materialise(pool, EVALUATION)
     assert len(fake.jobs) == 3
     ingested(pool.root, "b.jsonl", 40, first=100)
@@ -95,13 +95,13 @@ def test_nothing_is_evaluated_twice(pool: Graph, fake: FakeEvaluation) -> None:
 def test_version_that_picked_held_out_samples_has_no_z(pool: Graph, fake: FakeEvaluation) -> None:
     """A set that is drawn anew leaves out the versions that have seen some of it."""
     number = version(pool, 20)
-    picked = pl.read_parquet(pool.root.versions("sft").path(number) / "subset.parquet")
-    assert not has_seen(pool.root, "sft", number)
-    held_out = pl.read_parquet(pool.root.held_out("sft"))
+    picked = pl.read_parquet(pool.root["sft"].versions.path(number) / "subset.parquet")
+    assert not has_seen(pool.root["sft"], number)
+    held_out = pl.read_parquet(pool.root["sft"].held_out)
     held_out.vstack(picked.head(1).select(held_out.columns)).write_parquet(
-        pool.root.held_out("sft")
+        pool.root["sft"].held_out
     )
-    assert has_seen(pool.root, "sft", number)
+    assert has_seen(pool.root["sft"], number)
     metadata = metadata_of(materialise(pool, EVALUATION), "evaluation")
     assert fake.jobs == []
     assert metadata["note"] == "No model is trained yet, or nothing is held out."

@@ -78,8 +78,8 @@ def test_headless_ingests_and_selects_everything(project: Graph, folder: Path) -
     assert _counts(project) == [3, 3, 1, 1, 1, 1]
     names = project.instance.get_dynamic_partitions("sft_batches")
     assert sorted(names) == ["0.jsonl", "1.jsonl", "2.jsonl"]
-    assert project.root.versions("sft").numbers() == [1]
-    assert project.root.versions("preference").numbers() == [1]
+    assert project.root["sft"].versions.numbers() == [1]
+    assert project.root["preference"].versions.numbers() == [1]
     runs = project.instance.get_runs()
     assert {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS}
     assert len(runs) == 6
@@ -91,13 +91,13 @@ def test_headless_repeats_only_what_changed(project: Graph, folder: Path) -> Non
     assert _failures(folder) == []
     assert _failures(folder) == []
     assert _counts(project) == [3, 3, 2, 1, 1, 2]
-    assert project.root.versions("sft").numbers() == [1]
+    assert project.root["sft"].versions.numbers() == [1]
     project.drop("sft", "1.jsonl", alpaca_rows(7, first=6))
     assert _failures(folder) == []
     assert _counts(project) == [4, 4, 3, 1, 1, 3]
     assert project.num_materializations("sft", "raw_pool", "1.jsonl") == 2
-    assert project.root.versions("sft").numbers() == [1, 2]
-    assert project.root.versions("preference").numbers() == [1]
+    assert project.root["sft"].versions.numbers() == [1, 2]
+    assert project.root["preference"].versions.numbers() == [1]
 
 
 def test_headless_repairs_batches_whose_files_are_gone(project: Graph, folder: Path) -> None:
@@ -105,9 +105,9 @@ def test_headless_repairs_batches_whose_files_are_gone(project: Graph, folder: P
     assert _failures(folder) == []
     root = project.root
     lost = [
-        root.samples("sft", "0.jsonl"),
-        root.state("sft", "1.jsonl"),
-        root.quarantine("preference", "pairs.jsonl"),
+        root["sft"].samples("0.jsonl"),
+        root["sft"].state("1.jsonl"),
+        root["preference"].quarantine("pairs.jsonl"),
     ]
     for path in lost:
         path.unlink()
@@ -120,7 +120,7 @@ def test_headless_reports_a_failed_drop_and_goes_on(
     project: Graph, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One drop's error and an unusable name are reported; everything else is done."""
-    sidecar = project.root.raw("sft") / "1.jsonl.batch.toml"
+    sidecar = project.root["sft"].raw / "1.jsonl.batch.toml"
     sidecar.write_text('formt = "alpaca"')
     project.drop("sft", "a...b.jsonl", alpaca_rows(1))
     assert main(["--data-root", str(folder / "data"), *SUBSETS]) == 1
@@ -138,7 +138,7 @@ def test_headless_tries_a_drop_again_that_could_not_be_read(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """A passing fault fails its drop, not the others; the next run ingests it unchanged."""
-    path = project.root.raw("sft") / "1.jsonl"
+    path = project.root["sft"].raw / "1.jsonl"
     chunks = rows._plain_chunks
 
     def broken(file: BinaryIO) -> Iterator[bytes]:
@@ -156,14 +156,14 @@ def test_headless_tries_a_drop_again_that_could_not_be_read(
     assert _counts(project) == [2, 2, 1, 1, 1, 1]
     assert _failures(folder) == []
     assert project.num_materializations("sft", "raw_pool", "1.jsonl") == 1
-    assert project.root.batches("sft") == ["0.jsonl", "1.jsonl", "2.jsonl"]
+    assert project.root["sft"].batches() == ["0.jsonl", "1.jsonl", "2.jsonl"]
 
 
 def test_headless_names_links_that_cannot_be_followed_or_may_not(
     project: Graph, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Dead links and links out of the drop folder, also inside a drop, fail; others are read."""
-    raw = project.root.raw("sft")
+    raw = project.root["sft"].raw
     project.drop("sft", "folder/a.jsonl", alpaca_rows(2, first=50))
     for name in ("hosts.jsonl", "folder/hosts.jsonl"):
         (raw / name).symlink_to("/etc/hosts")
@@ -177,7 +177,7 @@ def test_headless_names_links_that_cannot_be_followed_or_may_not(
         f"{raw}: 'folder' is not ingested: {raw}/folder/hosts.jsonl: the link leads out of {raw}",
         f"{raw}: 'hosts.jsonl' is not ingested: {raw}/hosts.jsonl: the link leads out of {raw}",
     ]
-    assert project.root.batches("sft") == ["0.jsonl", "1.jsonl", "2.jsonl", "fine.jsonl"]
+    assert project.root["sft"].batches() == ["0.jsonl", "1.jsonl", "2.jsonl", "fine.jsonl"]
 
 
 def test_headless_fails_on_a_failed_error_check(

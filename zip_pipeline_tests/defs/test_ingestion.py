@@ -36,8 +36,8 @@ def test_compression_state_describes_every_sample_in_order(graph: Graph) -> None
     graph.drop("preference", "pairs.jsonl", pair_rows(4))
     result = graph.ingest("preference", "pairs.jsonl")
     metadata = metadata_of(result, "preference", "compression_state")
-    state = read_state(graph.root, "preference", "pairs.jsonl")
-    samples = pl.read_parquet(graph.root.samples("preference", "pairs.jsonl"))
+    state = read_state(graph.root["preference"], "pairs.jsonl")
+    samples = pl.read_parquet(graph.root["preference"].samples("pairs.jsonl"))
     assert state["sample_id"].to_list() == samples["sample_id"].to_list()
     assert metadata["num_samples"] == metadata["dagster/row_count"] == 4
     assert metadata["num_bytes"] == state["num_bytes"].sum()
@@ -91,7 +91,7 @@ def test_coverage_check_fails_when_the_state_misses_a_sample(
     graph.drop("sft", "a.jsonl", alpaca_rows(5))
     monkeypatch.setattr(
         "zip_pipeline.defs.stage.read_state",
-        lambda root, stage, batch: read_state(root, stage, batch).tail(4),
+        lambda root, stage, batch: read_state(root[stage], batch).tail(4),
     )
     (check,) = [
         check
@@ -107,7 +107,7 @@ def test_missing_drop_fails_with_its_path(graph: Graph) -> None:
     """A partition whose file is gone fails and says which file."""
     result = graph.ingest("sft", "gone.jsonl")
     assert not result.success
-    assert str(graph.root.raw("sft") / "gone.jsonl") in error_of(result)
+    assert str(graph.root["sft"].raw / "gone.jsonl") in error_of(result)
 
 
 @pytest.mark.parametrize("name", ["a b & c.jsonl", "größe [1]*?.jsonl", "x=1.jsonl", "100%.jsonl"])

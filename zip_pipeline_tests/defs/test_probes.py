@@ -65,16 +65,16 @@ def probe(graph: Graph, **config: Any) -> dg.ExecuteInProcessResult:
 def measured_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a data root with five versions of sft, of which the first four are measured."""
     root = DataRoot(tmp_path_factory.mktemp("measured"))
-    root.raw("sft").mkdir(parents=True)
+    root["sft"].raw.mkdir(parents=True)
     rows = "".join(json.dumps(row) + "\n" for row in alpaca_rows(40))
-    (root.raw("sft") / "a.jsonl").write_text(rows)
-    ingest_drop(root, "sft", "a.jsonl")
-    write_state(root, "sft", "a.jsonl")
+    (root["sft"].raw / "a.jsonl").write_text(rows)
+    ingest_drop(root["sft"], "a.jsonl")
+    write_state(root["sft"], "a.jsonl")
     for number, (r, loss) in enumerate(EARLIER, start=1):
-        select_version(root, "sft", SelectionConfig(budget_samples=number, **ROUND), print)
+        select_version(root["sft"], SelectionConfig(budget_samples=number, **ROUND), print)
         row = {"stage": "sft", "version": number, "R": r, "L": loss, "verdict": "no_change"}
         upsert_version(root, row | {"series": SERIES})
-    select_version(root, "sft", SelectionConfig(budget_samples=30, **ROUND), print)
+    select_version(root["sft"], SelectionConfig(budget_samples=30, **ROUND), print)
     return root.path
 
 
@@ -100,7 +100,7 @@ def test_first_version_is_measured_and_passes(graph: Graph, fake: FakeProbe) -> 
     metadata = metadata_of(result, "sft", "loss_probe")
     assert checks_of(result) == {RISK_CHECK: True}
     row = row_of(graph, 1)
-    manifest = graph.root.versions("sft").manifest(1)
+    manifest = graph.root["sft"].versions.manifest(1)
     assert row["R"] == manifest["compression_ratio"]["deflate"]  # type: ignore[index]
     assert 0 < row["R_spread"] < row["R"]
     assert (row["L"], row["L_spread"]) == (1.0, 0.01)
@@ -323,4 +323,4 @@ def test_preference_training_starts_from_the_newest_sft_model(
     assert sft["module"] == "zip_pipeline.training.trainers.sft"
     assert "sft_model" not in sft
     assert preference["module"] == "zip_pipeline.training.trainers.kto"
-    assert preference["sft_model"] == str(fifth.root.models("sft", 5) / "model")
+    assert preference["sft_model"] == str(fifth.root["sft"].models(5) / "model")

@@ -59,7 +59,7 @@ def test_sensor_asks_for_a_drop_that_looks_the_same_in_two_ticks(graph: Graph) -
     """The first sight waits, the second asks once and adds the partition, the third is silent."""
     graph.drop("sft", "a.jsonl", alpaca_rows(2))
     ticks = Ticks(graph)
-    folder = graph.root.raw("sft")
+    folder = graph.root["sft"].raw
     assert ticks.reason() == f"{folder}: waiting until they stop changing: 'a.jsonl'"
     result = ticks.tick()
     (request,) = result.run_requests or []
@@ -79,7 +79,7 @@ def test_sensor_leaves_a_growing_file_alone(graph: Graph) -> None:
     asked = []
     for num_rows in (1, 2, 3, 3):
         graph.drop("sft", "growing.jsonl", alpaca_rows(num_rows))
-        _touch(graph.root.raw("sft") / "growing.jsonl", 1000 + num_rows)
+        _touch(graph.root["sft"].raw / "growing.jsonl", 1000 + num_rows)
         asked.append(ticks.batches())
     assert asked == [[], ["done.jsonl"], [], ["growing.jsonl"]]
 
@@ -99,7 +99,7 @@ def test_sensor_asks_again_for_a_return_to_an_earlier_content(graph: Graph) -> N
 def test_sensor_takes_a_changed_sidecar_as_a_change_of_its_batch(graph: Graph) -> None:
     """A sidecar is no batch of its own; writing, changing and removing it asks for its batch."""
     graph.drop("sft", "a.jsonl", alpaca_rows(2))
-    sidecar = graph.root.raw("sft") / "a.jsonl.batch.toml"
+    sidecar = graph.root["sft"].raw / "a.jsonl.batch.toml"
     ticks = Ticks(graph)
     asked = [ticks.batches(), ticks.batches()]
     for text in ('source = "x"', 'source = "xyz"', None):
@@ -170,7 +170,7 @@ def test_sensor_asks_again_for_a_drop_whose_run_failed(
     monkeypatch.setattr(drops, "SECONDS_UNTIL_RETRY", (0.0, 0.0, 0.0))
     graph.drop("sft", "bad.jsonl", alpaca_rows(2))
     graph.drop("sft", "good.jsonl", alpaca_rows(2, first=2))
-    sidecar = graph.root.raw("sft") / "bad.jsonl.batch.toml"
+    sidecar = graph.root["sft"].raw / "bad.jsonl.batch.toml"
     sidecar.write_text('formt = "alpaca"')
     ticks, asked, keys = Ticks(graph), [], set()
     for _ in range(7):
@@ -212,7 +212,7 @@ def test_sensor_leaves_a_failed_drop_alone_that_is_ingested_or_was_stopped(
 def test_sensor_says_when_there_is_no_folder(graph: Graph) -> None:
     """A missing drop folder is named with the remedy; an empty one is said to be empty."""
     ticks = Ticks(graph, "preference")
-    folder = graph.root.raw("preference")
+    folder = graph.root["preference"].raw
     assert ticks.reason() == f"{folder} does not exist; create it and drop a file there"
     folder.mkdir(parents=True)
     assert ticks.reason() == f"{folder}: nothing dropped yet"
@@ -224,7 +224,7 @@ def test_sensor_does_not_repeat_what_was_ingested_without_it(graph: Graph) -> No
     assert graph.ingest("preference", "a.jsonl").success
     ticks = Ticks(graph, "preference")
     assert [ticks.batches() for _ in range(3)] == [[], [], []]
-    graph.root.state("preference", "a.jsonl").unlink()
+    graph.root["preference"].state("a.jsonl").unlink()
     again = Ticks(graph, "preference")
     assert [again.batches(), again.batches()] == [[], ["a.jsonl"]]
 

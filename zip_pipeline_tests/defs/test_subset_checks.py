@@ -33,7 +33,7 @@ def _check_again(graph: Graph, name: str) -> dg.AssetCheckEvaluation:
 
 
 def _version(graph: Graph) -> Path:
-    return graph.root.versions("sft").path(1)
+    return graph.root["sft"].versions.path(1)
 
 
 def test_checks_pass_on_a_fresh_version_and_alone(selected: Graph) -> None:
@@ -44,7 +44,7 @@ def test_checks_pass_on_a_fresh_version_and_alone(selected: Graph) -> None:
     }
     assert _check_again(selected, "within_budget").description == "version 1: 5 of 5 samples"
     assert _check_again(selected, "less_redundant_than_random").passed
-    assert selected.root.versions("sft").numbers() == [1]
+    assert selected.root["sft"].versions.numbers() == [1]
 
 
 @pytest.mark.parametrize("unit", ["samples", "tokens", "bytes"])
@@ -95,7 +95,7 @@ def test_less_redundant_judges_by_the_codec_that_selected(
     selected.drop("sft", "noise.jsonl", rows)
     assert selected.ingest("sft", "noise.jsonl").success
     folder = _version(selected)
-    fresh = selected.root.samples("sft", "noise.jsonl")
+    fresh = selected.root["sft"].samples("noise.jsonl")
     subset = pl.read_parquet(folder / "subset.parquet")
     far_apart = pl.concat([pl.read_parquet(fresh)] * 2).select(subset.columns[:8])
     write_table(folder / "subset.parquet", far_apart, {})

@@ -53,7 +53,7 @@ def test_changing_one_of_many_batches_recomputes_one_partition_of_two_assets(
     for number, name in enumerate(names):
         _ingest(graph, name, 3, first=10 * number)
     first = graph.select("sft")
-    old_files = _files(graph.root.versions("sft").path(1))
+    old_files = _files(graph.root["sft"].versions.path(1))
     assert len(old_files) == 3
 
     graph.drop("sft", names[7], alpaca_rows(4, first=70))
@@ -67,8 +67,8 @@ def test_changing_one_of_many_batches_recomputes_one_partition_of_two_assets(
     assert metadata_of(first, "sft", "zip_subset")["version"] == 1
     metadata = metadata_of(second, "sft", "zip_subset")
     assert (metadata["version"], metadata["reused"], metadata["num_samples"]) == (2, False, 121)
-    assert graph.root.versions("sft").numbers() == [1, 2]
-    assert _files(graph.root.versions("sft").path(1)) == old_files
+    assert graph.root["sft"].versions.numbers() == [1, 2]
+    assert _files(graph.root["sft"].versions.path(1)) == old_files
 
 
 def test_unchanged_pool_and_configuration_reuse_the_version(graph: Graph) -> None:
@@ -78,7 +78,7 @@ def test_unchanged_pool_and_configuration_reuse_the_version(graph: Graph) -> Non
     other = graph.select("sft", {**SMALL, "strategy": "random", "seed": 3})
     described = [metadata_of(result, "sft", "zip_subset") for result in (first, again, other)]
     assert [(m["version"], m["reused"]) for m in described] == [(1, False), (1, True), (2, False)]
-    assert graph.root.versions("sft").numbers() == [1, 2]
+    assert graph.root["sft"].versions.numbers() == [1, 2]
     versions = [data_version_of(result, "sft", "zip_subset") for result in (first, again, other)]
     assert versions[0] == versions[1]
     assert versions[1] != versions[2]
@@ -103,7 +103,7 @@ def test_version_metadata_tells_counts_ratios_sources_and_plot(graph: Graph) -> 
     assert [metadata[name] for name in counts] == [24, 20, 0, 4, 5]
     assert (metadata["budget_samples"], metadata["unused_budget"]) == (5, 0)
     assert metadata["dagster/row_count"] == 5
-    subset = pl.read_parquet(graph.root.versions("sft").path(1) / "subset.parquet")
+    subset = pl.read_parquet(graph.root["sft"].versions.path(1) / "subset.parquet")
     assert subset["rank"].to_list() == [1, 2, 3, 4, 5]
     assert metadata["picked_tokens"] > 0
     assert metadata["picked_bytes"] > 0
@@ -139,7 +139,7 @@ def test_pool_that_goes_while_it_is_selected_from_is_no_version(
 ) -> None:
     """Whenever the folder or one table is removed, the error names a batch that is gone."""
     root = DataRoot(tmp_path)
-    store_pool(root, "sft")
+    store_pool(root["sft"])
     place, name = MOMENTS[moment]
     do, path = getattr(place, name), root.path / "pool" / "sft" / what
 
@@ -150,9 +150,9 @@ def test_pool_that_goes_while_it_is_selected_from_is_no_version(
     monkeypatch.setattr(place, name, remove_and_do)
     config = SelectionConfig(budget_samples=5, k1=20, k2=6, k3=3)
     with pytest.raises(ValueError, match=r"pool/sft.*'.*jsonl'"):
-        select_version(root, "sft", config, lambda _: None)
+        select_version(root["sft"], config, lambda _: None)
     assert not path.exists()
-    assert root.versions("sft").numbers() == []
+    assert root["sft"].versions.numbers() == []
 
 
 def test_data_that_goes_before_the_pool_is_opened_is_no_empty_version(
@@ -160,11 +160,11 @@ def test_data_that_goes_before_the_pool_is_opened_is_no_empty_version(
 ) -> None:
     """Without a trace of what was there, the error is that of an empty pool."""
     root = DataRoot(tmp_path)
-    store_pool(root, "sft")
+    store_pool(root["sft"])
     monkeypatch.setattr(versions, "remove_leftovers", lambda root: shutil.rmtree(root.path))
     config = SelectionConfig(budget_samples=5, k1=20, k2=6, k3=3)
     with pytest.raises(ValueError, match="no batch of stage sft is ingested; drop a file there"):
-        select_version(root, "sft", config, lambda _: None)
+        select_version(root["sft"], config, lambda _: None)
 
 
 def test_a_drop_that_comes_meanwhile_is_in_the_next_version(
@@ -172,23 +172,23 @@ def test_a_drop_that_comes_meanwhile_is_in_the_next_version(
 ) -> None:
     """The version is one of the pool as it was opened, and tells so by its inputs."""
     root = DataRoot(tmp_path)
-    store_pool(root, "sft")
-    before = versions.pool_inputs(root, "sft")
+    store_pool(root["sft"])
+    before = versions.pool_inputs(root["sft"])
     picked_rows = SelectionPool.picked_rows
 
     def come_and_pick(*arguments: Any) -> pl.DataFrame:
-        store(root, "sft", "d.jsonl", [70, 71])
-        store(root, "sft", "late.jsonl", [80, 81])
+        store(root["sft"], "d.jsonl", [70, 71])
+        store(root["sft"], "late.jsonl", [80, 81])
         return picked_rows(*arguments)
 
     monkeypatch.setattr(SelectionPool, "picked_rows", come_and_pick)
     config = SelectionConfig(budget_samples=5, k1=20, k2=6, k3=3)
-    number = select_version(root, "sft", config, lambda _: None)
-    version = read_version(root, "sft", number)
+    number = select_version(root["sft"], config, lambda _: None)
+    version = read_version(root["sft"], number)
     assert version.manifest["inputs"] == before
     # 20 samples, and 4 that repeat one of another batch.
     assert version.ledger.height == 24
-    after = versions.pool_inputs(root, "sft")
+    after = versions.pool_inputs(root["sft"])
     assert sorted(after) == sorted([*before, "late.jsonl"])
     assert after["d.jsonl"] != before["d.jsonl"]
 
@@ -196,7 +196,7 @@ def test_a_drop_that_comes_meanwhile_is_in_the_next_version(
 def test_subset_without_a_compression_state_fails_with_the_remedy(graph: Graph) -> None:
     """A batch that lacks its state is named, with what to materialise."""
     _ingest(graph, "a.jsonl", 5)
-    graph.root.state("sft", "a.jsonl").unlink()
+    graph.root["sft"].state("a.jsonl").unlink()
     result = graph.select("sft")
     assert not result.success
     assert "materialise sft/compression_state" in error_of(result)
@@ -221,7 +221,7 @@ def test_launchpad_values_out_of_range_fail_with_a_readable_error(
     result = graph.select("sft", SMALL | config)
     assert not result.success
     assert message in error_of(result)
-    assert graph.root.versions("sft").numbers() == []
+    assert graph.root["sft"].versions.numbers() == []
 
 
 def test_checkpoints_are_gone_after_a_selection(graph: Graph) -> None:
@@ -229,7 +229,7 @@ def test_checkpoints_are_gone_after_a_selection(graph: Graph) -> None:
     _ingest(graph, "a.jsonl", 30)
     config = {**SMALL, "budget_samples": 20, "k3": 1}
     assert checks_of(graph.select("sft", config))["within_budget"]
-    assert _files(graph.root.checkpoints("sft")) == {}
+    assert _files(graph.root["sft"].checkpoints) == {}
 
 
 def test_a_selection_clears_what_one_left_that_was_killed_long_ago(graph: Graph) -> None:
@@ -270,7 +270,7 @@ def test_a_wrong_selection_file_stops_selections_and_not_ingestion(graph: Graph)
     result = graph.select("sft")
     assert not result.success
     assert "selection.toml: [sft] sets budget_token; allowed are" in error_of(result)
-    assert graph.root.versions("sft").numbers() == []
+    assert graph.root["sft"].versions.numbers() == []
     file.unlink()
     graph.reload()
     assert graph.select("sft").success
@@ -281,10 +281,10 @@ def test_a_subset_in_shards_has_the_picks_of_its_shards(graph: Graph) -> None:
     _ingest(graph, "batch.jsonl", 60)
     result = graph.select("sft", SMALL | {"num_shards": 3})
     assert metadata_of(result, "sft", "zip_subset")["num_picked"] == 5
-    version = read_version(graph.root, "sft", 1)
+    version = read_version(graph.root["sft"], 1)
     assert version.manifest["sharding"] == {"num_shards": 3, "shard_budget": 4}
     assert set(version.ledger["shard"]) == {0, 1, 2}
-    assert not [path for path in graph.root.checkpoints("sft").iterdir() if path.is_dir()]
+    assert not [path for path in graph.root["sft"].checkpoints.iterdir() if path.is_dir()]
 
 
 def test_the_ray_cluster_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

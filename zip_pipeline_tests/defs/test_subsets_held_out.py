@@ -18,11 +18,11 @@ def ingest(graph: Graph, name: str, num_rows: int, first: int = 0) -> None:
 
 
 def _held_out(graph: Graph) -> set[str]:
-    return set(pl.read_parquet(graph.root.held_out("sft"))["sample_id"])
+    return set(pl.read_parquet(graph.root["sft"].held_out)["sample_id"])
 
 
 def _manifest(graph: Graph, number: int) -> dict[str, Any]:
-    return graph.root.versions("sft").manifest(number)
+    return graph.root["sft"].versions.manifest(number)
 
 
 def test_no_version_ever_has_a_held_out_sample(graph: Graph) -> None:
@@ -36,11 +36,11 @@ def test_no_version_ever_has_a_held_out_sample(graph: Graph) -> None:
     ingest(graph, "c.jsonl", 250, first=0)
     second = graph.select("sft", EVERYTHING)
     assert _held_out(graph) == held_out
-    pools = [pl.read_parquet(p) for p in sorted(graph.root.samples("sft", "x").parent.iterdir())]
+    pools = [pl.read_parquet(p) for p in sorted(graph.root["sft"].samples("x").parent.iterdir())]
     in_pool = set(pl.concat(pools)["sample_id"])
     assert held_out < in_pool
     for number, result, num_rows, num_picked in ((1, first, 499, 493), (2, second, 729, 493)):
-        subset = pl.read_parquet(graph.root.versions("sft").path(number) / "subset.parquet")
+        subset = pl.read_parquet(graph.root["sft"].versions.path(number) / "subset.parquet")
         assert not held_out & set(subset["sample_id"])
         metadata = metadata_of(result, "sft", "zip_subset")
         counts = ("num_rows_read", "num_picked", "num_samples", "num_quarantined", "num_held_out")
@@ -49,7 +49,7 @@ def test_no_version_ever_has_a_held_out_sample(graph: Graph) -> None:
         assert metadata["fates"]["held_out"] == 6
         assert sum(metadata["fates"].values()) == num_rows
         manifest = _manifest(graph, number)
-        assert manifest["held_out"]["hash"] == read_held_out(graph.root, "sft").hash
+        assert manifest["held_out"]["hash"] == read_held_out(graph.root["sft"]).hash
         assert (manifest["held_out"]["num_samples"], manifest["num_held_out"]) == (6, 6)
         assert manifest["held_out"]["sources"] == {"a": 6}
 
@@ -59,12 +59,12 @@ def test_a_version_is_current_only_with_the_held_out_set_that_it_left_out(graph:
     ingest(graph, "a.jsonl", 200)
     versions = [metadata_of(graph.select("sft"), "sft", "zip_subset")["version"] for _ in range(2)]
     assert versions == [1, 1]
-    graph.root.held_out("sft").unlink()
+    graph.root["sft"].held_out.unlink()
     (graph.path / "training.toml").write_text("[held_out]\nshare = 0.1\n")
     assert metadata_of(graph.select("sft"), "sft", "zip_subset")["version"] == 2
     assert len(_held_out(graph)) == 20
-    held_out = pl.read_parquet(graph.root.held_out("sft")).head(3)
-    held_out.write_parquet(graph.root.held_out("sft"))
+    held_out = pl.read_parquet(graph.root["sft"].held_out).head(3)
+    held_out.write_parquet(graph.root["sft"].held_out)
     assert metadata_of(graph.select("sft"), "sft", "zip_subset")["version"] == 3
     held_out = [_manifest(graph, number)["held_out"]["num_samples"] for number in (1, 2, 3)]
     assert held_out == [4, 20, 3]
@@ -75,7 +75,7 @@ def test_versions_from_before_anything_was_held_out_stay_current(graph: Graph) -
     ingest(graph, "a.jsonl", 12)
     assert graph.select("sft").success
     assert _manifest(graph, 1)["held_out"] is None
-    path = graph.root.versions("sft").path(1) / "manifest.json"
+    path = graph.root["sft"].versions.path(1) / "manifest.json"
     old = {k: v for k, v in _manifest(graph, 1).items() if "held_out" not in k}
     path.write_text(json.dumps(old))
     metadata = metadata_of(graph.select("sft"), "sft", "zip_subset")
@@ -89,5 +89,5 @@ def test_wrong_settings_of_the_held_out_set_stop_the_selection(graph: Graph) -> 
     result = graph.select("sft")
     assert not result.success
     assert "training.toml: [held_out] sets shares; allowed are share" in error_of(result)
-    assert not graph.root.held_out("sft").exists()
-    assert graph.root.versions("sft").numbers() == []
+    assert not graph.root["sft"].held_out.exists()
+    assert graph.root["sft"].versions.numbers() == []

@@ -4,10 +4,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from zip_pipeline.data_root import DataRoot
+from zip_pipeline.data_root import DataRoot, StageFolder
 from zip_pipeline.ingest.ingest import ingest_drop
 from zip_pipeline.pool.batches import write_state
-from zip_pipeline.samples import Stage
 from zip_pipeline_tests.defs.graph import alpaca_rows
 
 HELD_OUT = "[held_out]\nshare = 0.1\nmin_source_samples = 10\n"
@@ -15,16 +14,16 @@ HELD_OUT = "[held_out]\nshare = 0.1\nmin_source_samples = 10\n"
 
 def ingested(root: DataRoot, name: str, num_rows: int, first: int = 0) -> None:
     """Drop rows of sft and ingest them."""
-    root.raw("sft").mkdir(parents=True, exist_ok=True)
+    root["sft"].raw.mkdir(parents=True, exist_ok=True)
     rows = "".join(json.dumps(row) + "\n" for row in alpaca_rows(num_rows, first=first))
-    (root.raw("sft") / name).write_text(rows)
-    ingest_drop(root, "sft", name)
-    write_state(root, "sft", name)
+    (root["sft"].raw / name).write_text(rows)
+    ingest_drop(root["sft"], name)
+    write_state(root["sft"], name)
 
 
-def trained(root: DataRoot, stage: Stage, number: int, fingerprint: str = "first") -> None:
+def trained(folder: StageFolder, number: int, fingerprint: str = "first") -> None:
     """Leave behind what a finished training run does."""
-    output = root.models(stage, number)
+    output = folder.models(number)
     (output / "model").mkdir(parents=True, exist_ok=True)
     (output / "model" / "config.json").write_text("{}")
     record = {

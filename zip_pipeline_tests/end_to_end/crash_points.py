@@ -43,13 +43,13 @@ def version(folder: Path) -> None:
     """Write one more version."""
     ids = {"sample_id": ["one", "two"]}
     ledger = pl.DataFrame(ids | {"fate": ["picked"] * 2, "rank": [1, 2]})
-    DataRoot(folder).versions("sft").write(pl.DataFrame(ids), ledger, {"num_picked": 2})
+    DataRoot(folder)["sft"].versions.write(pl.DataFrame(ids), ledger, {"num_picked": 2})
 
 
 def batch(folder: Path) -> None:
     """Ingest the drop and measure its samples."""
-    ingest_drop(DataRoot(folder), "sft", BATCH)
-    write_state(DataRoot(folder), "sft", BATCH)
+    ingest_drop(DataRoot(folder)["sft"], BATCH)
+    write_state(DataRoot(folder)["sft"], BATCH)
 
 
 def checkpoint(folder: Path, num_rounds: int = 2 * ROUNDS_BETWEEN) -> None:
@@ -63,13 +63,13 @@ def checkpoint(folder: Path, num_rounds: int = 2 * ROUNDS_BETWEEN) -> None:
 def freeze(folder: Path) -> None:
     """Draw the held-out set of what is ingested."""
     settings = HeldOutSettings(share=0.5, min_source_samples=1)
-    samples = assemble_pool(DataRoot(folder), "sft").samples
-    freeze_held_out(DataRoot(folder), "sft", samples, settings)
+    samples = assemble_pool(DataRoot(folder)["sft"]).samples
+    freeze_held_out(DataRoot(folder)["sft"], samples, settings)
 
 
 def fold(folder: Path) -> None:
     """Fold all batches into one."""
-    compact(DataRoot(folder), "sft", keep_latest=0)
+    compact(DataRoot(folder)["sft"], keep_latest=0)
 
 
 ACTIONS: dict[str, Callable[[Path], None]] = {

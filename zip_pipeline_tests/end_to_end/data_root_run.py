@@ -22,17 +22,17 @@ CONFIG = SelectionConfig(budget_samples=300, k1=300, k2=24, k3=8)
 
 def run(root: DataRoot, *, again: bool) -> None:
     """Ingest and measure what is not yet, then select a version unless it is there already."""
-    drops = sorted(p.name for p in root.raw("sft").iterdir() if is_batch_name(p.name))
+    drops = sorted(p.name for p in root["sft"].raw.iterdir() if is_batch_name(p.name))
     for batch in drops:
         _say(f"ingest {batch}")
         if again or not _is_ingested(root, batch):
-            ingest_drop(root, "sft", batch)
+            ingest_drop(root["sft"], batch)
     for batch in drops:
         _say(f"state {batch}")
-        if not is_current(root, "sft", batch):
-            write_state(root, "sft", batch)
+        if not is_current(root["sft"], batch):
+            write_state(root["sft"], batch)
     _say("select")
-    pool = assemble_pool(root, "sft")
+    pool = assemble_pool(root["sft"])
     if not _is_selected(root, pool):
         _select(root, pool)
     _say("end")
@@ -44,26 +44,26 @@ def _say(phase: str) -> None:
 
 def _is_ingested(root: DataRoot, batch: str) -> bool:
     try:
-        batch_metadata(root, "sft", batch)
+        batch_metadata(root["sft"], batch)
     except ValueError:
         return False
     return True
 
 
 def _is_selected(root: DataRoot, pool: AssembledPool) -> bool:
-    store = root.versions("sft")
+    store = root["sft"].versions
     latest = store.latest()
     return latest is not None and store.manifest(latest)["inputs"] == pool.fingerprints
 
 
 def _select(root: DataRoot, pool: AssembledPool) -> None:
-    state = pl.concat([read_state(root, "sft", batch) for batch in root.batches("sft")])
+    state = pl.concat([read_state(root["sft"], batch) for batch in root["sft"].batches()])
     selection = select(
         pool.samples,
         state,
         "sft",
         CONFIG,
-        checkpoint=root.checkpoints("sft") / "selection",
+        checkpoint=root["sft"].checkpoints / "selection",
         duplicates=pool.duplicates,
         inputs=pool.fingerprints,
         counts={
@@ -74,7 +74,7 @@ def _select(root: DataRoot, pool: AssembledPool) -> None:
     )
     _say("write")
     subset = selection.subset(pool.samples)
-    root.versions("sft").write(subset, selection.ledger, selection.manifest)
+    root["sft"].versions.write(subset, selection.ledger, selection.manifest)
 
 
 if __name__ == "__main__":

@@ -65,9 +65,9 @@ def check_data_root(root: DataRoot) -> None:
             json.loads(path.read_text(encoding="utf-8"))
         elif "checkpoints" in path.parts:
             check_checkpoint(path)
-    for batch in root.batches("sft"):
+    for batch in root["sft"].batches():
         _check_batch(root, batch)
-    for number in root.versions("sft").numbers():
+    for number in root["sft"].versions.numbers():
         _check_version(root, number)
 
 
@@ -86,19 +86,19 @@ def visible_files(folder: Path) -> list[Path]:
 
 def _check_batch(root: DataRoot, batch: str) -> None:
     try:
-        metadata = batch_metadata(root, "sft", batch)
+        metadata = batch_metadata(root["sft"], batch)
     except ValueError:
         # Half of a batch may lie there, but nothing takes it for one.
         return
-    assert read_batch(root, "sft", batch).height == int(metadata["num_samples"])
-    quarantine = pl.read_parquet(root.quarantine("sft", batch))
+    assert read_batch(root["sft"], batch).height == int(metadata["num_samples"])
+    quarantine = pl.read_parquet(root["sft"].quarantine(batch))
     assert quarantine.height == int(metadata["num_quarantined"])
-    if is_current(root, "sft", batch):
-        assert read_state(root, "sft", batch).height == int(metadata["num_samples"])
+    if is_current(root["sft"], batch):
+        assert read_state(root["sft"], batch).height == int(metadata["num_samples"])
 
 
 def _check_version(root: DataRoot, number: int) -> None:
-    folder, manifest = root.versions("sft").path(number), root.versions("sft").manifest(number)
+    folder, manifest = root["sft"].versions.path(number), root["sft"].versions.manifest(number)
     assert sorted(path.name for path in folder.iterdir()) == sorted(VERSION_FILES)
     ledger = pl.read_parquet(folder / "ledger.parquet")
     picked = ledger.filter(fate="picked").sort("rank")["sample_id"]

@@ -69,7 +69,7 @@ def test_crashed_select_output_is_old_new_or_absent(tmp_path: Path):
 
 def _versions(folder: Path) -> str:
     check_data_root(DataRoot(folder))
-    return {(1,): "old", (1, 2): "new"}[tuple(DataRoot(folder).versions("sft").numbers())]
+    return {(1,): "old", (1, 2): "new"}[tuple(DataRoot(folder)["sft"].versions.numbers())]
 
 
 def test_crashed_version_is_whole_or_not_there(tmp_path: Path):
@@ -90,10 +90,10 @@ def test_crashed_version_is_whole_or_not_there(tmp_path: Path):
 def replaced_drop(tmp_path: Path) -> DataRoot:
     """Return a data root with an ingested batch whose drop was replaced since."""
     root = DataRoot(tmp_path / "base")
-    root.raw("sft").mkdir(parents=True)
-    write_jsonl(root.raw("sft") / crash_points.BATCH, [*sft_records(5), "{"])
+    root["sft"].raw.mkdir(parents=True)
+    write_jsonl(root["sft"].raw / crash_points.BATCH, [*sft_records(5), "{"])
     crash_points.batch(root.path)
-    write_jsonl(root.raw("sft") / crash_points.BATCH, [*sft_records(9), *sft_records(2)])
+    write_jsonl(root["sft"].raw / crash_points.BATCH, [*sft_records(9), *sft_records(2)])
     return root
 
 
@@ -105,12 +105,12 @@ def test_crashed_ingestion_is_old_new_or_refused(tmp_path: Path, replaced_drop: 
         root = DataRoot(folder)
         check_data_root(root)
         try:
-            counts = batch_metadata(root, "sft", crash_points.BATCH)
+            counts = batch_metadata(root["sft"], crash_points.BATCH)
         except ValueError:
             return "refused"
         if counts["num_samples"] == "5":
             return "old"
-        return "new" if is_current(root, "sft", crash_points.BATCH) else "new without state"
+        return "new" if is_current(root["sft"], crash_points.BATCH) else "new without state"
 
     assert _seen(folders, state).keys() == {"old", "refused", "new without state", "new"}
     wanted = contents(DataRoot(folders[-1]))
@@ -127,9 +127,9 @@ def test_crashed_first_ingestion_is_new_or_refused(tmp_path: Path, replaced_drop
     for folder in folders:
         root = DataRoot(folder)
         check_data_root(root)
-        for batch in root.batches("sft"):
-            assert batch_metadata(root, "sft", batch)["num_samples"] == "9"
-    assert DataRoot(folders[0]).batches("sft") == []
+        for batch in root["sft"].batches():
+            assert batch_metadata(root["sft"], batch)["num_samples"] == "9"
+    assert DataRoot(folders[0])["sft"].batches() == []
 
 
 def test_crashed_held_out_set_is_whole_or_not_there(tmp_path: Path, replaced_drop: DataRoot):
@@ -137,49 +137,49 @@ def test_crashed_held_out_set_is_whole_or_not_there(tmp_path: Path, replaced_dro
     folders = _crash("freeze", replaced_drop.path, tmp_path / "crashes")
 
     def state(folder: Path) -> str:
-        frozen = read_held_out(DataRoot(folder), "sft")
+        frozen = read_held_out(DataRoot(folder)["sft"])
         return "absent" if frozen is None else {3: "new"}[frozen.samples.height]
 
     assert _seen(folders, state).keys() == {"absent", "new"}
-    wanted = DataRoot(folders[-1]).held_out("sft").read_bytes()
+    wanted = DataRoot(folders[-1])["sft"].held_out.read_bytes()
     for folder in folders:
         crash_points.freeze(folder)
-        assert DataRoot(folder).held_out("sft").read_bytes() == wanted
+        assert DataRoot(folder)["sft"].held_out.read_bytes() == wanted
 
 
 @pytest.fixture
 def folded_before(tmp_path: Path) -> DataRoot:
     """Return a pool of four batches: two folded, one of which came again, and two others."""
     root = DataRoot(tmp_path / "base")
-    root.raw("sft").mkdir(parents=True)
+    root["sft"].raw.mkdir(parents=True)
     drops = {"b.jsonl": 0, "c.jsonl": 20, "a.jsonl": 40, "d.jsonl": 3}
     for name, first in drops.items():
         records = [*sft_records(4, first=first), *sft_records(1, first=first), "{"]
-        write_jsonl(root.raw("sft") / name, records)
+        write_jsonl(root["sft"].raw / name, records)
         _ingest(root, name)
         if name == "c.jsonl":
             crash_points.fold(root.path)
-    write_jsonl(root.raw("sft") / "b.jsonl", sft_records(3))
+    write_jsonl(root["sft"].raw / "b.jsonl", sft_records(3))
     _ingest(root, "b.jsonl")
-    assert [is_compacted(name) for name in root.batches("sft")] == [False, False, True, False]
+    assert [is_compacted(name) for name in root["sft"].batches()] == [False, False, True, False]
     return root
 
 
 def _ingest(root: DataRoot, batch: str) -> None:
-    ingest_drop(root, "sft", batch)
-    write_state(root, "sft", batch)
+    ingest_drop(root["sft"], batch)
+    write_state(root["sft"], batch)
 
 
 def _rows_of_batches(root: DataRoot) -> dict[str, list[object]]:
     return {
         member.batch: [
             dict(member.metadata),
-            read_batch(root, "sft", member.batch).to_dicts(),
-            read_quarantine(root, "sft", member.batch).to_dicts(),
-            scan_duplicates(root, "sft", member).collect().to_dicts(),
-            read_state(root, "sft", member.batch).to_dicts(),
+            read_batch(root["sft"], member.batch).to_dicts(),
+            read_quarantine(root["sft"], member.batch).to_dicts(),
+            scan_duplicates(root["sft"], member).collect().to_dicts(),
+            read_state(root["sft"], member.batch).to_dicts(),
         ]
-        for member in members(root, "sft")
+        for member in members(root["sft"])
     }
 
 
@@ -195,7 +195,7 @@ def test_crashed_compaction_loses_nothing_and_counts_nothing_twice(
         root = DataRoot(folder)
         check_data_root(root)
         assert _rows_of_batches(root) == before
-        num_stored = len(root.batches("sft"))
+        num_stored = len(root["sft"].batches())
         return {4: "old", 1: "new"}.get(num_stored, "between")
 
     assert _seen(folders, state).keys() == {"old", "between", "new"}

@@ -83,7 +83,7 @@ def test_a_killed_run_is_never_half_visible_and_ends_right(
     assert num_kills >= 2
     subprocess.run(_run_command(root), check=True, stdout=subprocess.DEVNULL)
     check_data_root(root)
-    assert root.versions("sft").numbers() == [1]
+    assert root["sft"].versions.numbers() == [1]
     assert contents(root) == contents(whole.root)
 
 
@@ -92,8 +92,8 @@ def test_a_drop_replaced_under_kills_is_old_new_or_refused(tmp_path: Path, whole
     random = Random("replace")
     root = DataRoot(tmp_path)
     shutil.copytree(whole.root.path, root.path, dirs_exist_ok=True)
-    batch = root.batches("sft")[0]
-    old = batch_metadata(root, "sft", batch)["fingerprint"]
+    batch = root["sft"].batches()[0]
+    old = batch_metadata(root["sft"], batch)["fingerprint"]
     write_sample_data(root.path, state="x5", scale=_SCALE)
     seen = set()
     num_kills = 0
@@ -102,15 +102,15 @@ def test_a_drop_replaced_under_kills_is_old_new_or_refused(tmp_path: Path, whole
         num_kills += kill_after_line(_run_command(root, "again"), f"ingest {batch}", seconds)
         check_data_root(root)
         try:
-            seen.add(batch_metadata(root, "sft", batch)["fingerprint"])
+            seen.add(batch_metadata(root["sft"], batch)["fingerprint"])
         except ValueError:
             seen.add("refused")
     assert num_kills >= 4
     subprocess.run(_run_command(root, "again"), check=True, stdout=subprocess.DEVNULL)
-    new = batch_metadata(root, "sft", batch)["fingerprint"]
+    new = batch_metadata(root["sft"], batch)["fingerprint"]
     assert new != old
     assert seen <= {old, new, "refused"}
-    assert root.versions("sft").numbers() == [1, 2]
+    assert root["sft"].versions.numbers() == [1, 2]
     versions = {k: v for k, v in contents(root).items() if k.startswith("versions/sft/v000001")}
     assert len(versions) == 3
     assert versions.items() <= contents(whole.root).items()
@@ -135,7 +135,7 @@ def _select_command(inputs: list[Path], out: Path) -> list[str]:
 @pytest.fixture(scope="module")
 def whole_select(tmp_path_factory: pytest.TempPathFactory, whole: WholeRun) -> WholeSelect:
     """Return an uninterrupted selection from the same drops."""
-    inputs = sorted(whole.root.raw("sft").iterdir())
+    inputs = sorted(whole.root["sft"].raw.iterdir())
     out = tmp_path_factory.mktemp("select") / "out.jsonl"
     started = time.monotonic()
     subprocess.run(_select_command(inputs, out), check=True, stdout=subprocess.DEVNULL)
@@ -195,7 +195,7 @@ def test_a_killed_select_resumes_to_the_same_three_files(
 def test_a_killed_graph_ends_right_when_run_again(tmp_path: Path, whole: WholeRun):
     """The Dagster graph, killed while ingesting and while selecting, ends with the same version."""
     root = _copy_drops(whole.root, tmp_path / "data")
-    shutil.rmtree(root.raw("preference"))
+    shutil.rmtree(root["preference"].raw)
     settings = {name: getattr(CONFIG, name) for name in ("budget_samples", "k1", "k2", "k3")}
     lines = "".join(f"{name} = {value}\n" for name, value in settings.items())
     (root.path / "selection.toml").write_text(f"[sft]\n{lines}")
@@ -204,12 +204,12 @@ def test_a_killed_graph_ends_right_when_run_again(tmp_path: Path, whole: WholeRu
     shutil.copy(_PROJECT / "dagster.yaml", tmp_path)
     command = [sys.executable, "-m", "zip_pipeline.defs.headless", "--data-root", "data"]
     command += ["--until", "subset"]
-    for place in (root.path / "quarantine" / "sft", root.checkpoints("sft")):
+    for place in (root.path / "quarantine" / "sft", root["sft"].checkpoints):
         assert kill_after(command, lambda place=place: _has_files(place), 0.02, tmp_path)
         check_data_root(root)
     subprocess.run(command, check=True, cwd=tmp_path, stdout=subprocess.DEVNULL)
     check_data_root(root)
-    assert root.versions("sft").numbers() == [1]
+    assert root["sft"].versions.numbers() == [1]
     mine, others = contents(root), contents(whole.root)
     assert mine.keys() == others.keys()
     for name in mine:

@@ -66,9 +66,9 @@ def test_drops_become_models_and_figures(
     assert sum(column.null_count() for column in measured) == 0
     assert (table["Z"] < 0).all()
     assert len(list(Path("data/entropy_law/figures").glob("*.png"))) == 8
-    records = [root.models(stage, 1) / "training.json" for stage in ("sft", "preference")]
+    records = [root[stage].models(1) / "training.json" for stage in ("sft", "preference")]
     sft, kto = (json.loads(record.read_text()) for record in records)
-    assert kto["model"]["source"] == str(root.models("sft", 1) / "model")
+    assert kto["model"]["source"] == str(root["sft"].models(1) / "model")
     assert sft["rows"]["num_samples"] == 50
     before = [record.stat().st_mtime_ns for record in records]
     assert main([]) == 0

@@ -29,19 +29,19 @@ def test_hidden_unfinished_and_sidecar_names_are_no_batches(name):
 def test_sidecar_errors_name_the_file(tmp_path, text, message):
     """A sidecar that is wrong is an error that names it and the setting."""
     root = DataRoot(tmp_path)
-    root.raw("sft").mkdir(parents=True)
-    (root.raw("sft") / "a.batch.toml").write_bytes(text)
+    root["sft"].raw.mkdir(parents=True)
+    (root["sft"].raw / "a.batch.toml").write_bytes(text)
     with pytest.raises(ValueError, match=message):
-        read_sidecar(root, "sft", "a")
+        read_sidecar(root["sft"], "a")
 
 
 def test_sidecar_is_optional(tmp_path):
     """Without a sidecar nothing is set; with one, what it says."""
     root = DataRoot(tmp_path)
-    assert read_sidecar(root, "sft", "a") == Sidecar(None, None)
-    root.raw("sft").mkdir(parents=True)
-    (root.raw("sft") / "a.batch.toml").write_bytes(b'format = "alpaca"')
-    assert read_sidecar(root, "sft", "a") == Sidecar("alpaca", None)
+    assert read_sidecar(root["sft"], "a") == Sidecar(None, None)
+    root["sft"].raw.mkdir(parents=True)
+    (root["sft"].raw / "a.batch.toml").write_bytes(b'format = "alpaca"')
+    assert read_sidecar(root["sft"], "a") == Sidecar("alpaca", None)
 
 
 def test_snapshot_tells_changes(tmp_path):
@@ -85,25 +85,25 @@ def test_snapshot_names_what_the_system_withholds(tmp_path, monkeypatch):
 def test_sidecar_that_is_a_link_out_of_the_drop_folder_is_refused(tmp_path):
     """No value of another file is read, let alone shown; a dead link is named as well."""
     root = DataRoot(tmp_path)
-    root.raw("sft").mkdir(parents=True)
+    root["sft"].raw.mkdir(parents=True)
     (tmp_path / "secret.toml").write_bytes(b'password = "x"')
-    sidecar = root.raw("sft") / "a.batch.toml"
+    sidecar = root["sft"].raw / "a.batch.toml"
     sidecar.symlink_to("../../secret.toml")
     with pytest.raises(ValueError, match=r"a\.batch\.toml: the link leads out of ") as caught:
-        read_sidecar(root, "sft", "a")
+        read_sidecar(root["sft"], "a")
     assert "password" not in str(caught.value)
     sidecar.unlink()
     sidecar.symlink_to("gone.toml")
     with pytest.raises(ValueError, match=r"a\.batch\.toml: the link to gone\.toml leads nowhere"):
-        read_sidecar(root, "sft", "a")
+        read_sidecar(root["sft"], "a")
 
 
 def test_sidecar_that_cannot_be_read_is_an_error(tmp_path):
     """What the system does not read as a file is named with the remedy."""
     root = DataRoot(tmp_path)
-    (root.raw("sft") / "a.batch.toml").mkdir(parents=True)
+    (root["sft"].raw / "a.batch.toml").mkdir(parents=True)
     with pytest.raises(ValueError, match=r"a\.batch\.toml: cannot be read \(Is a directory\)"):
-        read_sidecar(root, "sft", "a")
+        read_sidecar(root["sft"], "a")
 
 
 def test_snapshot_of_a_vanished_file_is_an_error(tmp_path, monkeypatch):

@@ -169,7 +169,7 @@ def test_fingerprint_tells_the_content_only(tmp_path):
 
 def drop(root: DataRoot, name: str, content: bytes) -> Path:
     """Write a file into the drop folder."""
-    return write(root.raw("sft") / name, content)
+    return write(root["sft"].raw / name, content)
 
 
 def test_ingest_drop_writes_the_batch(tmp_path):
@@ -177,9 +177,9 @@ def test_ingest_drop_writes_the_batch(tmp_path):
     root = DataRoot(tmp_path)
     drop(root, "a.jsonl", json_lines([question("a", source="own"), question("b")]))
     drop(root, "a.jsonl.batch.toml", b'source = "team"\nformat = "question_answer"\n')
-    result = ingest_drop(root, "sft", "a.jsonl")
-    assert root.batches("sft") == ["a.jsonl"]
-    assert read_batch(root, "sft", "a.jsonl").equals(result.samples)
+    result = ingest_drop(root["sft"], "a.jsonl")
+    assert root["sft"].batches() == ["a.jsonl"]
+    assert read_batch(root["sft"], "a.jsonl").equals(result.samples)
     assert result.samples["source"].to_list() == ["team", "team"]
 
 
@@ -195,8 +195,8 @@ def test_ingest_drop_refuses_a_drop_that_changes(tmp_path, monkeypatch):
 
     monkeypatch.setattr(ingest_module, "read_rows", read_while_written)
     with pytest.raises(ValueError, match=r"a\.jsonl: the drop changed while it was read; drop it"):
-        ingest_drop(root, "sft", "a.jsonl")
-    assert root.batches("sft") == []
+        ingest_drop(root["sft"], "a.jsonl")
+    assert root["sft"].batches() == []
 
 
 def test_ingest_drop_fails_where_the_system_withholds_a_file(tmp_path, monkeypatch):
@@ -204,7 +204,7 @@ def test_ingest_drop_fails_where_the_system_withholds_a_file(tmp_path, monkeypat
     root = DataRoot(tmp_path)
     for name in ("a.jsonl", "b.jsonl.gz", "c.csv"):
         drop(root, f"folder/{name}", json_lines([question(name)]))
-    before = ingest_drop(root, "sft", "folder")
+    before = ingest_drop(root["sft"], "folder")
     path = drop(root, "folder/b.jsonl.gz", json_lines([question("other")]))
 
     def broken(_: object):
@@ -214,13 +214,13 @@ def test_ingest_drop_fails_where_the_system_withholds_a_file(tmp_path, monkeypat
     with monkeypatch.context() as patch:
         patch.setitem(rows._DECODERS, ".gz", (b"\x1f\x8b", broken))
         with pytest.raises(ValueError) as caught:
-            ingest_drop(root, "sft", "folder")
+            ingest_drop(root["sft"], "folder")
     assert str(caught.value) == (
         f"{path}: cannot be read (Input/output error); nothing of it is taken in. Put that right, "
         "then try again"
     )
-    assert read_batch(root, "sft", "folder").equals(before.samples)
-    again = ingest_drop(root, "sft", "folder").samples["turns"].to_list()
+    assert read_batch(root["sft"], "folder").equals(before.samples)
+    again = ingest_drop(root["sft"], "folder").samples["turns"].to_list()
     assert [turns[0]["content"] for turns in again] == ["a.jsonl", "other"]
 
 
@@ -230,17 +230,17 @@ def test_ingest_drop_refuses_links_out_of_the_drop_folder(tmp_path, monkeypatch)
     drop(root, "folder/a.jsonl", json_lines([question("a")]))
     drop(root, "b.jsonl", json_lines([question("b")]))
     secret = write(tmp_path / "secret" / "s.jsonl", json_lines([question("secret")]))
-    (root.raw("sft") / "folder" / "b.jsonl").symlink_to("../b.jsonl")
-    assert ingest_drop(root, "sft", "folder").samples.height == 2
-    (root.raw("sft") / "folder" / "s.jsonl").symlink_to(secret)
-    (root.raw("sft") / "s.jsonl").symlink_to(secret)
+    (root["sft"].raw / "folder" / "b.jsonl").symlink_to("../b.jsonl")
+    assert ingest_drop(root["sft"], "folder").samples.height == 2
+    (root["sft"].raw / "folder" / "s.jsonl").symlink_to(secret)
+    (root["sft"].raw / "s.jsonl").symlink_to(secret)
     for batch in ("folder", "s.jsonl"):
         with pytest.raises(ValueError, match=r"s\.jsonl: the link leads out of .*/raw/sft, to "):
-            ingest_drop(root, "sft", batch)
-    assert root.batches("sft") == ["folder"]
+            ingest_drop(root["sft"], batch)
+    assert root["sft"].batches() == ["folder"]
     monkeypatch.setenv("ZIP_PIPELINE_LINKS", str(tmp_path / "secret"))
-    assert ingest_drop(root, "sft", "folder").samples.height == 3
-    assert ingest_drop(root, "sft", "s.jsonl").samples["source"].to_list() == ["s"]
+    assert ingest_drop(root["sft"], "folder").samples.height == 3
+    assert ingest_drop(root["sft"], "s.jsonl").samples["source"].to_list() == ["s"]
 
 
 def test_odd_row_costs_no_other_row(tmp_path, monkeypatch):
@@ -281,9 +281,9 @@ def test_ingest_drop_refuses_names_that_lead_elsewhere(tmp_path):
     """A batch is one visible, finished entry of the drop folder."""
     for name in ("", "..", "../a", "a/b", ".a", "a.tmp", "a.batch.toml", "/etc"):
         with pytest.raises(ValueError, match="is no name of a drop"):
-            ingest_drop(DataRoot(tmp_path), "sft", name)
+            ingest_drop(DataRoot(tmp_path)["sft"], name)
     with pytest.raises(ValueError, match="no such file or folder"):
-        ingest_drop(DataRoot(tmp_path), "sft", "a.jsonl")
-    (DataRoot(tmp_path).raw("sft") / "folder").mkdir(parents=True)
+        ingest_drop(DataRoot(tmp_path)["sft"], "a.jsonl")
+    (DataRoot(tmp_path)["sft"].raw / "folder").mkdir(parents=True)
     with pytest.raises(ValueError, match="the folder holds no file"):
-        ingest_drop(DataRoot(tmp_path), "sft", "folder")
+        ingest_drop(DataRoot(tmp_path)["sft"], "folder")

@@ -21,13 +21,13 @@ def test_real_pool_adds_up(
 ):
     """Ingested file by file and assembled, the real pools give exactly these counts."""
     root = DataRoot(tmp_path)
-    root.raw(stage).parent.mkdir(parents=True)
-    root.raw(stage).symlink_to(shared_folder / "pools" / stage)
+    root[stage].raw.parent.mkdir(parents=True)
+    root[stage].raw.symlink_to(shared_folder / "pools" / stage)
     begin, cpu_begin = time.perf_counter(), time.process_time()
-    drops = list_drops(root.raw(stage)).found
+    drops = list_drops(root[stage].raw).found
     for batch in drops:
-        ingest_drop(root, stage, batch)
-    pool = assemble_pool(root, stage)
+        ingest_drop(root[stage], batch)
+    pool = assemble_pool(root[stage])
     seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu_begin
     peak_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"\n{stage}: {len(drops)} batches in {seconds:.1f} s, peak memory {peak_mib:.0f} MiB")

@@ -78,6 +78,6 @@ def write(path: Path, content: bytes) -> Path:
 def drop_sums(root: DataRoot, source: str, numbers: range) -> None:
     """Ingest a batch of one source whose samples are sums of those numbers."""
     rows = [{"question": f"{n} + 1", "answer": str(n + 1)} for n in numbers]
-    path = write(root.raw("sft") / f"{source}.jsonl", json_lines(rows))
+    path = write(root["sft"].raw / f"{source}.jsonl", json_lines(rows))
     batch = f"{source}.jsonl"
-    write_batch(root, "sft", batch, ingest(path, "sft", batch=batch, source=source))
+    write_batch(root["sft"], batch, ingest(path, "sft", batch=batch, source=source))

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from zip_pipeline.data_root import DataRoot
+from zip_pipeline.data_root import StageFolder
 from zip_pipeline.ingest.ingest import ingest, write_batch
 from zip_pipeline.pool.batches import write_state
 from zip_pipeline.samples import Stage
@@ -30,14 +30,14 @@ def row(stage: Stage, number: int) -> object:
     return record | {"chosen": answer, "rejected": str(number), "score_chosen": number / 7}
 
 
-def store(root: DataRoot, stage: Stage, batch: str, numbers: Sequence[int]) -> None:
+def store(folder: StageFolder, batch: str, numbers: Sequence[int]) -> None:
     """Ingest a batch of rows of these numbers."""
-    path = write(root.raw(stage) / batch, json_lines([row(stage, number) for number in numbers]))
-    write_batch(root, stage, batch, ingest(path, stage, batch=batch))
+    path = write(folder.raw / batch, json_lines([row(folder.stage, number) for number in numbers]))
+    write_batch(folder, batch, ingest(path, folder.stage, batch=batch))
 
 
-def store_pool(root: DataRoot, stage: Stage) -> None:
+def store_pool(folder: StageFolder) -> None:
     """Ingest and measure all of :data:`BATCHES`."""
     for batch, numbers in BATCHES.items():
-        store(root, stage, batch, numbers)
-        write_state(root, stage, batch)
+        store(folder, batch, numbers)
+        write_state(folder, batch)

@@ -36,8 +36,8 @@ def test_pool_keeps_the_first_batch_in_order_of_names(tmp_path, results):
     """Across batches equal samples are one, of the first name; each repeat is recorded."""
     root = DataRoot(tmp_path / "data")
     for batch, result in results.items():
-        write_batch(root, "sft", batch, result)
-    pool = assemble_pool(root, "sft")
+        write_batch(root["sft"], batch, result)
+    pool = assemble_pool(root["sft"])
     assert questions(pool) == [
         ("a.jsonl", "y"),
         ("a.jsonl", "z"),
@@ -63,7 +63,7 @@ def test_pool_in_memory_keeps_the_order_given(results):
 
 def test_empty_pool_has_no_samples(tmp_path):
     """Without batches the pool is empty, with the usual columns."""
-    pool = assemble_pool(DataRoot(tmp_path), "preference")
+    pool = assemble_pool(DataRoot(tmp_path)["preference"])
     assert pool.samples.schema == pool_schema("preference")
     assert (pool.samples.height, pool.duplicates.height, pool.num_rows_read) == (0, 0, 0)
 
@@ -71,22 +71,22 @@ def test_empty_pool_has_no_samples(tmp_path):
 def test_pool_fingerprint_tells_batches_and_content(tmp_path, results):
     """The fingerprint changes with any batch and any batch's name, and only then."""
     root = DataRoot(tmp_path / "data")
-    seen = [pool_fingerprint(root, "sft")]
+    seen = [pool_fingerprint(root["sft"])]
     for batch, result in results.items():
-        write_batch(root, "sft", batch, result)
-        seen.append(pool_fingerprint(root, "sft"))
-    write_batch(root, "sft", "c.jsonl", results["c.jsonl"])
-    assert pool_fingerprint(root, "sft") == seen[-1]
-    write_batch(root, "sft", "c.jsonl", results["a.jsonl"])
-    seen.append(pool_fingerprint(root, "sft"))
+        write_batch(root["sft"], batch, result)
+        seen.append(pool_fingerprint(root["sft"]))
+    write_batch(root["sft"], "c.jsonl", results["c.jsonl"])
+    assert pool_fingerprint(root["sft"]) == seen[-1]
+    write_batch(root["sft"], "c.jsonl", results["a.jsonl"])
+    seen.append(pool_fingerprint(root["sft"]))
     assert len(set(seen)) == 5
 
 
 def test_pool_with_an_incomplete_batch_is_refused(tmp_path, results):
     """A batch that is not whole is an error; it is never left out silently."""
     root = DataRoot(tmp_path / "data")
-    write_batch(root, "sft", "a.jsonl", results["a.jsonl"])
-    root.duplicates("sft", "a.jsonl").unlink()
+    write_batch(root["sft"], "a.jsonl", results["a.jsonl"])
+    root["sft"].duplicates("a.jsonl").unlink()
     for read in (assemble_pool, pool_fingerprint):
         with pytest.raises(ValueError, match=r"ingest the batch 'a\.jsonl' of sft again"):
             read(root, "sft")

@@ -34,12 +34,12 @@ def result(tmp_path) -> IngestResult:
 
 def test_batch_comes_back_with_its_counts(root, result):
     """What was written is read, and the counts are told without the rows."""
-    assert not is_ingested(root, "sft", "a")
-    write_batch(root, "sft", "a", result)
-    assert is_ingested(root, "sft", "a")
-    assert read_batch(root, "sft", "a").equals(result.samples)
-    assert read_quarantine(root, "sft", "a").equals(result.quarantine)
-    assert batch_metadata(root, "sft", "a") == {
+    assert not is_ingested(root["sft"], "a")
+    write_batch(root["sft"], "a", result)
+    assert is_ingested(root["sft"], "a")
+    assert read_batch(root["sft"], "a").equals(result.samples)
+    assert read_quarantine(root["sft"], "a").equals(result.quarantine)
+    assert batch_metadata(root["sft"], "a") == {
         "fingerprint": result.fingerprint,
         "num_rows_read": "4",
         "num_samples": "2",
@@ -51,37 +51,37 @@ def test_batch_comes_back_with_its_counts(root, result):
 def test_batch_without_one_of_its_tables_is_refused(root, result):
     """A missing table is an error that names it and the remedy."""
     for path in (root.samples, root.quarantine, root.duplicates):
-        write_batch(root, "sft", "a", result)
+        write_batch(root["sft"], "a", result)
         path("sft", "a").unlink()
         with pytest.raises(ValueError, match=r"a\.parquet: the file is missing; ingest the batch"):
-            read_batch(root, "sft", "a")
+            read_batch(root["sft"], "a")
 
 
 def test_half_replaced_batch_is_refused(root, result):
     """Tables of two ingestions do not make a batch."""
-    write_batch(root, "sft", "a", result)
+    write_batch(root["sft"], "a", result)
     newer = dataclasses.replace(result, fingerprint="other")
-    write_table(root.quarantine("sft", "a"), newer.quarantine, newer.metadata())
+    write_table(root["sft"].quarantine("a"), newer.quarantine, newer.metadata())
     for read in (batch_metadata, read_batch, read_quarantine):
         with pytest.raises(ValueError, match="differ in fingerprint, as after a stopped ingestion"):
             read(root, "sft", "a")
-    write_batch(root, "sft", "a", newer)
-    assert batch_metadata(root, "sft", "a")["fingerprint"] == "other"
+    write_batch(root["sft"], "a", newer)
+    assert batch_metadata(root["sft"], "a")["fingerprint"] == "other"
 
 
 def test_damaged_and_foreign_tables_are_refused(root, result):
     """A table that is no Parquet, has no fingerprint or other columns is an error."""
-    write_batch(root, "sft", "a", result)
-    write_table(root.samples("sft", "a"), result.samples.drop("raw"), result.metadata())
+    write_batch(root["sft"], "a", result)
+    write_table(root["sft"].samples("a"), result.samples.drop("raw"), result.metadata())
     with pytest.raises(ValueError, match="the columns are of another release; ingest 'a' again"):
-        read_batch(root, "sft", "a")
+        read_batch(root["sft"], "a")
     for path in (root.samples, root.quarantine, root.duplicates):
         write_table(path("sft", "a"), result.samples, {})
     with pytest.raises(ValueError, match="differ in fingerprint"):
-        batch_metadata(root, "sft", "a")
-    root.quarantine("sft", "a").write_bytes(b"no table")
+        batch_metadata(root["sft"], "a")
+    root["sft"].quarantine("a").write_bytes(b"no table")
     with pytest.raises(ValueError, match="the batch cannot be read"):
-        batch_metadata(root, "sft", "a")
+        batch_metadata(root["sft"], "a")
 
 
 def test_result_that_does_not_add_up_is_a_mistake(result):

@@ -46,16 +46,16 @@ def _row(number: int) -> str:
 
 def _ingest(root: DataRoot, batch: str, numbers: Sequence[int], seconds: int = 0) -> None:
     """Drop rows of these numbers (a negative one is rejected) and ingest them at that time."""
-    root.raw("sft").mkdir(parents=True, exist_ok=True)
+    root["sft"].raw.mkdir(parents=True, exist_ok=True)
     rows = ("{" if number < 0 else _row(number) for number in numbers)
-    (root.raw("sft") / batch).write_text("".join(f"{row}\n" for row in rows))
-    ingest_drop(root, "sft", batch)
-    os.utime(root.samples("sft", batch), (seconds, seconds))
+    (root["sft"].raw / batch).write_text("".join(f"{row}\n" for row in rows))
+    ingest_drop(root["sft"], batch)
+    os.utime(root["sft"].samples(batch), (seconds, seconds))
 
 
 def _measured(root: DataRoot, batch: str, numbers: Sequence[int], seconds: int = 0) -> None:
     _ingest(root, batch, numbers, seconds)
-    write_state(root, "sft", batch)
+    write_state(root["sft"], batch)
 
 
 @pytest.fixture
@@ -74,21 +74,21 @@ def root(tmp_path: Path) -> DataRoot:
 
 
 def _numbers(root: DataRoot, batch: str) -> list[str]:
-    return [json.loads(raw)["question"].split()[0] for raw in read_batch(root, "sft", batch)["raw"]]
+    return [json.loads(raw)["question"].split()[0] for raw in read_batch(root["sft"], batch)["raw"]]
 
 
 def _contents(root: DataRoot) -> dict[str, list[object]]:
     """Return all that is stored of each batch."""
     found: dict[str, list[object]] = {}
-    for member in members(root, "sft"):
-        state = state_metadata(root, "sft", member.batch) or {}
+    for member in members(root["sft"]):
+        state = state_metadata(root["sft"], member.batch) or {}
         found[member.batch] = [
             dict(member.metadata),
             {name: value for name, value in state.items() if name != "ARROW:schema"},
-            read_batch(root, "sft", member.batch).to_dicts(),
-            read_quarantine(root, "sft", member.batch).to_dicts(),
-            scan_duplicates(root, "sft", member).collect().to_dicts(),
-            read_state(root, "sft", member.batch).to_dicts(),
+            read_batch(root["sft"], member.batch).to_dicts(),
+            read_quarantine(root["sft"], member.batch).to_dicts(),
+            scan_duplicates(root["sft"], member).collect().to_dicts(),
+            read_state(root["sft"], member.batch).to_dicts(),
         ]
     return found
 
@@ -109,27 +109,27 @@ def test_compaction_keeps_every_row_of_every_batch(root: DataRoot) -> None:
     """Samples, rejected rows, duplicates, states and counts of a batch are the same by its name."""
     before = _contents(root)
     assert list(before) == ["a.jsonl", "b.jsonl", "c.jsonl", "d.jsonl", "e.jsonl"]
-    pool, content = assemble_pool(root, "sft"), pool_fingerprint(root, "sft")
-    result = compact(root, "sft", keep_latest=1)
+    pool, content = assemble_pool(root["sft"]), pool_fingerprint(root["sft"])
+    result = compact(root["sft"], keep_latest=1)
     assert result is not None
     assert (result.num_batches, result.num_samples) == (4, 12)
     assert result.folded == ("a.jsonl", "b.jsonl", "d.jsonl", "e.jsonl")
-    assert root.batches("sft") == ["c.jsonl", result.stored]
+    assert root["sft"].batches() == ["c.jsonl", result.stored]
     assert is_compacted(result.stored)
     assert _contents(root) == before
-    assert [member.stored_in == result.stored for member in members(root, "sft")] == [
+    assert [member.stored_in == result.stored for member in members(root["sft"])] == [
         True, True, False, True, True,
     ]  # fmt: skip
-    assert assemble_pool(root, "sft").samples.equals(pool.samples)
-    assert assemble_pool(root, "sft").duplicates.equals(pool.duplicates)
-    assert pool_fingerprint(root, "sft") == content
+    assert assemble_pool(root["sft"]).samples.equals(pool.samples)
+    assert assemble_pool(root["sft"]).duplicates.equals(pool.duplicates)
+    assert pool_fingerprint(root["sft"]) == content
 
 
 def test_compacted_batch_tells_what_it_holds(root: DataRoot) -> None:
     """Under its own name its tables are read whole, and its counts are those of its members."""
-    result = compact(root, "sft", keep_latest=1)
+    result = compact(root["sft"], keep_latest=1)
     assert result is not None
-    counts = batch_metadata(root, "sft", result.stored)
+    counts = batch_metadata(root["sft"], result.stored)
     assert counts.pop("fingerprint")[:12] == result.stored.removeprefix("compacted-")
     assert counts == {
         "num_rows_read": "19",
@@ -137,20 +137,20 @@ def test_compacted_batch_tells_what_it_holds(root: DataRoot) -> None:
         "num_quarantined": "4",
         "num_duplicates": "3",
     }
-    batches = read_batch(root, "sft", result.stored)["batch"].to_list()
+    batches = read_batch(root["sft"], result.stored)["batch"].to_list()
     assert batches == ["a.jsonl"] * 4 + ["b.jsonl"] * 4 + ["d.jsonl"] * 4
-    assert read_quarantine(root, "sft", result.stored).height == 4
-    assert read_state(root, "sft", result.stored).height == 12
-    assert is_current(root, "sft", result.stored)
+    assert read_quarantine(root["sft"], result.stored).height == 4
+    assert read_state(root["sft"], result.stored).height == 12
+    assert is_current(root["sft"], result.stored)
 
 
 def test_selections_before_and_after_compaction_are_the_same(root: DataRoot) -> None:
     """Picks, ledger, inputs and held-out samples do not depend on where batches are stored."""
-    with open_selection_pool(root, "sft", hold_out=_HOLD_OUT) as pool:
+    with open_selection_pool(root["sft"], hold_out=_HOLD_OUT) as pool:
         before, rows = _select(pool), pool.rows(range(pool.index.height))
     for keep_latest in (3, 0):
-        assert compact(root, "sft", keep_latest=keep_latest) is not None
-        with open_selection_pool(root, "sft", hold_out=_HOLD_OUT) as pool:
+        assert compact(root["sft"], keep_latest=keep_latest) is not None
+        with open_selection_pool(root["sft"], hold_out=_HOLD_OUT) as pool:
             after = _select(pool)
             assert pool.rows(range(pool.index.height)).equals(rows)
         assert after.picks == before.picks
@@ -170,10 +170,10 @@ def test_selections_before_and_after_compaction_are_the_same(root: DataRoot) -> 
 
 def test_a_selection_reads_on_while_batches_are_folded(root: DataRoot) -> None:
     """A pool that was opened before a compaction gives the same texts, sizes and rows after it."""
-    with open_selection_pool(root, "sft") as pool:
+    with open_selection_pool(root["sft"]) as pool:
         rows, state = pool.rows([0, 5, 3]), pool.state
-    with open_selection_pool(root, "sft") as pool:
-        assert compact(root, "sft", keep_latest=0) is not None
+    with open_selection_pool(root["sft"]) as pool:
+        assert compact(root["sft"], keep_latest=0) is not None
         assert pool.rows([0, 5, 3]).equals(rows)
         assert pool.state.equals(state)
         assert len(_select(pool).picks) == 6
@@ -181,60 +181,60 @@ def test_a_selection_reads_on_while_batches_are_folded(root: DataRoot) -> None:
 
 def test_a_drop_that_comes_again_replaces_the_folded_batch(root: DataRoot) -> None:
     """A batch ingested under the name of a folded one supersedes it; the others stay."""
-    compact(root, "sft", keep_latest=1)
+    compact(root["sft"], keep_latest=1)
     before = _contents(root)
     _ingest(root, "b.jsonl", [30, 31])
     assert _numbers(root, "b.jsonl") == ["30", "31"]
-    assert not is_current(root, "sft", "b.jsonl")
+    assert not is_current(root["sft"], "b.jsonl")
     with pytest.raises(ValueError, match=r"materialise .* for the partition 'b\.jsonl'"):
-        read_state(root, "sft", "b.jsonl")
-    write_state(root, "sft", "b.jsonl")
+        read_state(root["sft"], "b.jsonl")
+    write_state(root["sft"], "b.jsonl")
     after = _contents(root)
     changed = {batch for batch in before if after[batch] != before[batch]}
     assert (list(after), changed) == (list(before), {"b.jsonl"})
-    assert assemble_pool(root, "sft").num_rows_read == 6 + 2 + 5 + 6 + 1
+    assert assemble_pool(root["sft"]).num_rows_read == 6 + 2 + 5 + 6 + 1
 
 
 def test_folding_again_takes_in_what_was_folded(root: DataRoot) -> None:
     """The compacted batch and new ones become one, without what a later drop superseded."""
-    first = compact(root, "sft", keep_latest=3)
+    first = compact(root["sft"], keep_latest=3)
     assert first is not None
     assert first.folded == ("b.jsonl", "d.jsonl")
     _measured(root, "b.jsonl", [30, 31], seconds=6)
     before = _contents(root)
-    second = compact(root, "sft", keep_latest=0)
+    second = compact(root["sft"], keep_latest=0)
     assert second is not None
     assert second.folded == ("a.jsonl", "b.jsonl", "c.jsonl", first.stored, "e.jsonl")
-    assert root.batches("sft") == [second.stored]
+    assert root["sft"].batches() == [second.stored]
     assert _contents(root) == before
-    assert read_batch(root, "sft", second.stored).height == 4 + 2 + 4 + 4
+    assert read_batch(root["sft"], second.stored).height == 4 + 2 + 4 + 4
     tables = [path.name for path in visible_files(root.path) if "raw" not in path.parts]
     assert tables == [f"{second.stored}.parquet"] * 4
 
 
 def test_the_latest_ingested_stay_on_their_own(root: DataRoot) -> None:
     """The time of ingestion decides, then the name; what was folded before is never kept."""
-    assert compact(root, "sft", keep_latest=4) is None
-    os.utime(root.samples("sft", "d.jsonl"), (9, 9))
-    result = compact(root, "sft", keep_latest=3)
+    assert compact(root["sft"], keep_latest=4) is None
+    os.utime(root["sft"].samples("d.jsonl"), (9, 9))
+    result = compact(root["sft"], keep_latest=3)
     assert result is not None
     assert result.folded == ("b.jsonl", "e.jsonl")
     for batch in ("a.jsonl", "c.jsonl", "d.jsonl"):
-        os.utime(root.samples("sft", batch), (9, 9))
-    again = compact(root, "sft", keep_latest=2)
+        os.utime(root["sft"].samples(batch), (9, 9))
+    again = compact(root["sft"], keep_latest=2)
     assert again is not None
     assert again.folded == ("a.jsonl", result.stored)
-    assert compact(root, "sft", keep_latest=2) is None
+    assert compact(root["sft"], keep_latest=2) is None
 
 
 def test_batches_without_a_current_state_are_left_alone(root: DataRoot) -> None:
     """What is half ingested or not measured stays as it is, and the result says why."""
     _ingest(root, "a.jsonl", [50, 51], seconds=4)
-    root.quarantine("sft", "d.jsonl").unlink()
-    result = compact(root, "sft", keep_latest=0)
+    root["sft"].quarantine("d.jsonl").unlink()
+    result = compact(root["sft"], keep_latest=0)
     assert result is not None
     assert result.folded == ("b.jsonl", "c.jsonl", "e.jsonl")
-    assert root.batches("sft") == ["a.jsonl", result.stored, "d.jsonl"]
+    assert root["sft"].batches() == ["a.jsonl", result.stored, "d.jsonl"]
     assert list(result.left_alone) == ["d.jsonl", "a.jsonl"]
     assert (
         "the file is missing; ingest the batch 'd.jsonl' of sft again"
@@ -244,77 +244,77 @@ def test_batches_without_a_current_state_are_left_alone(root: DataRoot) -> None:
         "it has no compression state for the samples that it holds now; materialise "
         "sft/compression_state for the partition 'a.jsonl'"
     )
-    assert [member.batch for member in whole_members(root, "sft")] == [
+    assert [member.batch for member in whole_members(root["sft"])] == [
         "a.jsonl", "b.jsonl", "c.jsonl", "e.jsonl",
     ]  # fmt: skip
 
 
 def test_a_table_with_other_rows_than_it_tells_is_left_alone(root: DataRoot) -> None:
     """A batch whose table lacks rows is not folded: the originals would be gone."""
-    path = root.samples("sft", "d.jsonl")
+    path = root["sft"].samples("d.jsonl")
     metadata = {k: v for k, v in pl.read_parquet_metadata(path).items() if k != "ARROW:schema"}
     pl.read_parquet(path).head(3).write_parquet(path, metadata=metadata)
-    result = compact(root, "sft", keep_latest=0)
+    result = compact(root["sft"], keep_latest=0)
     assert result is not None
     assert result.left_alone == {"d.jsonl": f"{path}: has 3 rows, must have 4; ingest it again"}
 
 
 def test_of_two_compacted_batches_the_later_one_counts(root: DataRoot) -> None:
     """Where an earlier one could not be folded again, a later one supersedes its members."""
-    first = compact(root, "sft", keep_latest=3)
+    first = compact(root["sft"], keep_latest=3)
     assert first is not None
-    root.state("sft", first.stored).unlink()
+    root["sft"].state(first.stored).unlink()
     _measured(root, "b.jsonl", [30, 31], seconds=6)
-    second = compact(root, "sft", keep_latest=0)
+    second = compact(root["sft"], keep_latest=0)
     assert second is not None
     assert list(second.left_alone) == [first.stored]
-    assert root.batches("sft") == sorted([first.stored, second.stored])
+    assert root["sft"].batches() == sorted([first.stored, second.stored])
     assert _numbers(root, "b.jsonl") == ["30", "31"]
     assert _numbers(root, "d.jsonl") == ["1", "2", "3", "20"]
-    write_state(root, "sft", "d.jsonl")
+    write_state(root["sft"], "d.jsonl")
     before = _contents(root)
-    third = compact(root, "sft", keep_latest=0)
+    third = compact(root["sft"], keep_latest=0)
     assert third is not None
-    assert root.batches("sft") == [third.stored]
+    assert root["sft"].batches() == [third.stored]
     assert _contents(root) == before
 
 
 def test_states_of_a_compacted_batch_can_be_computed_again(root: DataRoot) -> None:
     """They come out as they were, each told as its own."""
     before = _contents(root)
-    result = compact(root, "sft", keep_latest=1)
+    result = compact(root["sft"], keep_latest=1)
     assert result is not None
-    whole = state_metadata(root, "sft", result.stored) or {}
-    root.state("sft", result.stored).unlink()
-    assert state_metadata(root, "sft", "d.jsonl") is None
+    whole = state_metadata(root["sft"], result.stored) or {}
+    root["sft"].state(result.stored).unlink()
+    assert state_metadata(root["sft"], "d.jsonl") is None
     with pytest.raises(ValueError, match=f"for the partition '{result.stored}'"):
-        read_state(root, "sft", "d.jsonl")
-    assert write_state(root, "sft", result.stored).height == 12
+        read_state(root["sft"], "d.jsonl")
+    assert write_state(root["sft"], result.stored).height == 12
     assert _contents(root) == before
-    again = state_metadata(root, "sft", result.stored) or {}
+    again = state_metadata(root["sft"], result.stored) or {}
     assert again["fingerprint"] == whole["fingerprint"]
 
 
 def test_a_damaged_compacted_batch_is_refused(root: DataRoot) -> None:
     """Without one of its tables neither the pool nor a compaction goes on as if nothing were."""
-    result = compact(root, "sft", keep_latest=1)
+    result = compact(root["sft"], keep_latest=1)
     assert result is not None
-    root.duplicates("sft", result.stored).unlink()
+    root["sft"].duplicates(result.stored).unlink()
     for read in (members, lambda *place: compact(*place, keep_latest=0)):
         with pytest.raises(ValueError, match="the file is missing; remove what is left of"):
             read(root, "sft")
-    assert [member.batch for member in whole_members(root, "sft")] == ["c.jsonl"]
+    assert [member.batch for member in whole_members(root["sft"])] == ["c.jsonl"]
 
 
 def test_there_must_be_two_batches_to_fold(tmp_path: Path) -> None:
     """With nothing to fold nothing is done; a negative number to keep is an error."""
     root = DataRoot(tmp_path)
-    assert compact(root, "sft", keep_latest=0) is None
+    assert compact(root["sft"], keep_latest=0) is None
     _measured(root, "a.jsonl", [1, 2])
-    assert compact(root, "sft", keep_latest=0) is None
-    assert root.batches("sft") == ["a.jsonl"]
+    assert compact(root["sft"], keep_latest=0) is None
+    assert root["sft"].batches() == ["a.jsonl"]
     with pytest.raises(ValueError, match="keep_latest: got -1; allowed are whole numbers from 0"):
-        compact(root, "sft", keep_latest=-1)
+        compact(root["sft"], keep_latest=-1)
 
 
 def test_no_drop_may_be_called_like_a_compacted_batch(tmp_path: Path) -> None:
@@ -328,14 +328,14 @@ def test_compaction_waits_for_those_who_read_and_write(root: DataRoot) -> None:
     done = threading.Event()
 
     def fold() -> None:
-        compact(root, "sft", keep_latest=0)
+        compact(root["sft"], keep_latest=0)
         done.set()
 
-    with batches_stay(root, "sft"), batches_stay(root, "sft"):
+    with batches_stay(root["sft"]), batches_stay(root["sft"]):
         thread = threading.Thread(target=fold)
         thread.start()
         assert not done.wait(0.3)
-        assert len(root.batches("sft")) == 5
+        assert len(root["sft"].batches()) == 5
     thread.join(timeout=60)
     assert done.is_set()
-    assert len(root.batches("sft")) == 1
+    assert len(root["sft"].batches()) == 1

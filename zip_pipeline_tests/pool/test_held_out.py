@@ -39,7 +39,7 @@ def num_by_source(samples: pl.DataFrame) -> dict[str, int]:
 
 def freeze(root: DataRoot, settings: HeldOutSettings = SMALL) -> set[str]:
     """Freeze the set of the pool as it is now; return its ids."""
-    frozen = freeze_held_out(root, "sft", assemble_pool(root, "sft").samples, settings)
+    frozen = freeze_held_out(root["sft"], assemble_pool(root["sft"]).samples, settings)
     return set(frozen.samples["sample_id"]) if frozen else set()
 
 
@@ -99,17 +99,17 @@ def test_source_is_drawn_from_once(tmp_path):
     drop_sums(root, "b", range(100, 104))
     frozen = freeze(root)
     assert len(frozen) == 10
-    content = root.held_out("sft").read_bytes()
+    content = root["sft"].held_out.read_bytes()
     drop_sums(root, "b", range(100, 140))
     drop_sums(root, "a", range(20, 60))
     for settings in (SMALL, HeldOutSettings(share=0.5, min_source_samples=0, seed=9)):
         assert freeze(root, settings) == frozen
-    pool = assemble_pool(root, "sft")
+    pool = assemble_pool(root["sft"])
     assert not frozen & set(pool.samples["sample_id"])
     left = set(pool.held_out["sample_id"])
     assert left < frozen
     assert pool.samples.height == 80 - len(left)
-    assert root.held_out("sft").read_bytes() == content
+    assert root["sft"].held_out.read_bytes() == content
 
 
 def test_source_that_comes_later_is_drawn_from_when_it_comes(tmp_path):
@@ -120,11 +120,11 @@ def test_source_that_comes_later_is_drawn_from_when_it_comes(tmp_path):
     drop_sums(root, "b", range(100, 120))
     after = freeze(root)
     assert before < after
-    held = read_held_out(root, "sft")
+    held = read_held_out(root["sft"])
     assert held is not None
     assert num_by_source(held.samples) == {"a": 10, "b": 5}
     assert held.seen_sources == ("a", "b")
-    assert set(assemble_pool(root, "sft").held_out["sample_id"]) == after
+    assert set(assemble_pool(root["sft"]).held_out["sample_id"]) == after
 
 
 def test_pool_accounts_for_held_out_samples_and_their_copies(tmp_path):
@@ -132,10 +132,10 @@ def test_pool_accounts_for_held_out_samples_and_their_copies(tmp_path):
     root = DataRoot(tmp_path)
     drop_sums(root, "a", range(40))
     drop_sums(root, "b", range(40))
-    before = assemble_pool(root, "sft")
+    before = assemble_pool(root["sft"])
     assert (before.frozen, before.num_held_out) == (None, 0)
     frozen = freeze(root)
-    pool = assemble_pool(root, "sft")
+    pool = assemble_pool(root["sft"])
     counts = (pool.num_rows_read, pool.samples.height, pool.num_duplicates, pool.num_held_out)
     assert counts == (80, 30, 40, 10)
     assert set(pool.held_out["sample_id"]) == frozen
@@ -147,7 +147,7 @@ def test_small_pools_hold_out_nothing_until_they_have_grown(tmp_path):
     root = DataRoot(tmp_path)
     drop_sums(root, "a", range(7))
     assert freeze(root) == set()
-    assert not root.held_out("sft").exists()
+    assert not root["sft"].held_out.exists()
     drop_sums(root, "a", range(8))
     assert len(freeze(root)) == 2
 
@@ -160,7 +160,7 @@ def test_whole_sources_stay_out_of_the_pool_for_good(tmp_path):
     frozen = freeze(root, HeldOutSettings(whole_sources=("b",)))
     assert len(frozen) == 5
     drop_sums(root, "b", range(100, 109))
-    pool = assemble_pool(root, "sft")
+    pool = assemble_pool(root["sft"])
     assert num_by_source(pool.samples) == {"a": 7}
     assert num_by_source(pool.held_out) == {"b": 9}
     assert freeze(root) == frozen
@@ -172,10 +172,10 @@ def test_whole_sources_must_be_known_to_one_of_the_stages(tmp_path):
     drop_sums(root, "a", range(7))
     with pytest.raises(ValueError, match=r"training\.toml: \[held_out\] whole_sources names 'A'"):
         freeze(root, HeldOutSettings(whole_sources=("A",)))
-    assert not root.held_out("sft").exists()
-    samples = assemble_pool(root, "preference").samples
+    assert not root["sft"].held_out.exists()
+    samples = assemble_pool(root["preference"]).samples
     settings = HeldOutSettings(whole_sources=("a",))
-    assert freeze_held_out(root, "preference", samples, settings) is None
+    assert freeze_held_out(root["preference"], samples, settings) is None
 
 
 def test_whole_sources_are_found_whatever_their_batches_are_called(tmp_path):
@@ -199,10 +199,10 @@ def test_held_out_file_tells_how_it_was_drawn(tmp_path):
     root = DataRoot(tmp_path)
     drop_sums(root, "a", range(40))
     freeze(root)
-    frozen = read_held_out(root, "sft")
+    frozen = read_held_out(root["sft"])
     assert frozen is not None
     assert frozen.summary() == {"hash": frozen.hash, "num_samples": 10, "sources": {"a": 10}}
-    metadata = read_metadata(root.held_out("sft"))
+    metadata = read_metadata(root["sft"].held_out)
     assert metadata["hash"] == frozen.hash
     assert json.loads(metadata["sources"]) == {"a": 10}
     assert json.loads(metadata["settings"]) == {

@@ -14,7 +14,7 @@ from zip_pipeline_tests.pool.files import drop_sums, write
 
 def own_file(root: DataRoot, samples: pl.DataFrame) -> Path:
     """Put a person's own table in place."""
-    path = root.held_out("sft")
+    path = root["sft"].held_out
     path.parent.mkdir(exist_ok=True)
     samples.write_parquet(path)
     return path
@@ -25,13 +25,13 @@ def test_a_file_that_a_person_put_there_is_used_as_it_is(tmp_path):
     root = DataRoot(tmp_path)
     drop_sums(root, "a", range(40))
     drop_sums(root, "elsewhere", range(35, 45))
-    samples = assemble_pool(root, "sft").samples
-    root.samples("sft", "elsewhere.jsonl").unlink()
+    samples = assemble_pool(root["sft"]).samples
+    root["sft"].samples("elsewhere.jsonl").unlink()
     own_file(root, samples.tail(8).with_columns(rank=pl.lit(1)))
-    frozen = read_held_out(root, "sft")
+    frozen = read_held_out(root["sft"])
     assert frozen is not None
     assert frozen.samples.equals(samples.tail(8))
-    pool = assemble_pool(root, "sft")
+    pool = assemble_pool(root["sft"])
     assert pool.samples["sample_id"].equals(samples["sample_id"].head(37))
     assert pool.num_held_out == 3
 
@@ -63,9 +63,9 @@ def test_a_table_of_held_out_samples_that_is_wrong_is_refused(tmp_path, change, 
     """The error names file and column; a made-up id would let its sample into the pool."""
     root = DataRoot(tmp_path)
     drop_sums(root, "a", range(1))
-    path = own_file(root, change(assemble_pool(root, "sft").samples))
+    path = own_file(root, change(assemble_pool(root["sft"]).samples))
     with pytest.raises(ValueError) as caught:
-        assemble_pool(root, "sft")
+        assemble_pool(root["sft"])
     assert str(caught.value).startswith(f"{path}: {message}")
     assert "give rows of pool/<stage>/<batch>.parquet" in str(caught.value)
 
@@ -73,9 +73,9 @@ def test_a_table_of_held_out_samples_that_is_wrong_is_refused(tmp_path, change, 
 def test_a_file_of_held_out_samples_that_is_no_table_is_refused(tmp_path):
     """Anything but Parquet is an error with the remedy."""
     root = DataRoot(tmp_path)
-    path = write(root.held_out("sft"), b"sample_id\n1\n")
+    path = write(root["sft"].held_out, b"sample_id\n1\n")
     with pytest.raises(ValueError) as caught:
-        assemble_pool(root, "sft")
+        assemble_pool(root["sft"])
     assert str(caught.value).startswith(f"{path}: cannot be read (")
 
 
@@ -84,12 +84,12 @@ def test_pairs_are_held_out_by_a_persons_file_too(tmp_path):
     pair = PreferencePair((Turn("user", "q"),), (Turn("assistant", "y"),), (Turn("x", "n"),))
     row = {"sample_id": sample_id(pair), "source": "s"} | sample_columns(pair)
     root = DataRoot(tmp_path)
-    root.held_out("preference").parent.mkdir()
-    frame_of("preference", [row]).write_parquet(root.held_out("preference"))
-    frozen = read_held_out(root, "preference")
+    root["preference"].held_out.parent.mkdir()
+    frame_of("preference", [row]).write_parquet(root["preference"].held_out)
+    frozen = read_held_out(root["preference"])
     assert frozen is not None
     assert frozen.samples["sample_id"].to_list() == [sample_id(pair)]
     row["sample_id"] = sample_id(PreferencePair(pair.prompt, pair.rejected, pair.chosen))
-    frame_of("preference", [row]).write_parquet(root.held_out("preference"))
+    frame_of("preference", [row]).write_parquet(root["preference"].held_out)
     with pytest.raises(ValueError, match="column sample_id has"):
-        read_held_out(root, "preference")
+        read_held_out(root["preference"])

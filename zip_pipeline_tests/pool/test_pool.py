@@ -34,8 +34,8 @@ def stage(request: pytest.FixtureRequest) -> Stage:
 
 def assert_equals_assembled(pool: SelectionPool, root: DataRoot, stage: Stage) -> None:
     """Compare all that a pool tells with the pool that is whole in memory."""
-    slow = assemble_pool(root, stage)
-    states = pl.concat([read_state(root, stage, batch) for batch in slow.fingerprints])
+    slow = assemble_pool(root[stage])
+    states = pl.concat([read_state(root[stage], batch) for batch in slow.fingerprints])
     states = states.unique("sample_id", keep="first")
     sizes = slow.samples.join(states, on="sample_id", how="left", maintain_order="left")
     assert pool.index.select(PROVENANCE).equals(slow.samples.select(PROVENANCE))
@@ -64,8 +64,8 @@ def test_selection_pool_is_the_assembled_pool(
     """Order, duplicates, held-out samples, texts, states and rows are those of the slow way."""
     monkeypatch.setattr(pool_module, "_MOST_ROWS", most_rows)
     root = DataRoot(tmp_path)
-    store_pool(root, stage)
-    with open_selection_pool(root, stage, hold_out=hold_out) as pool:
+    store_pool(root[stage])
+    with open_selection_pool(root[stage], hold_out=hold_out) as pool:
         assert pool.counts == {
             "num_rows_read": 32,
             "num_quarantined": 4,
@@ -79,21 +79,21 @@ def test_opening_freezes_what_the_whole_rows_would_freeze(tmp_path: Path, stage:
     """The held-out set that is drawn from narrow columns is the one drawn from whole samples."""
     narrow, whole = DataRoot(tmp_path / "narrow"), DataRoot(tmp_path / "whole")
     for root in (narrow, whole):
-        store_pool(root, stage)
+        store_pool(root[stage])
     for num_held_out in (3, 4):
         with open_selection_pool(narrow, stage, hold_out=HOLD_OUT) as pool:
             freeze_held_out(whole, stage, assemble_pool(whole, stage).samples, HOLD_OUT)
-            found, expected = (read_held_out(root, stage) for root in (narrow, whole))
+            found, expected = (read_held_out(root[stage]) for root in (narrow, whole))
             assert found is not None
             assert expected is not None
             assert pool.frozen is not None
             assert pool.frozen.samples.equals(expected.samples)
             assert found.samples.equals(expected.samples)
-            metadata = [read_metadata(root.held_out(stage)) for root in (narrow, whole)]
+            metadata = [read_metadata(root[stage].held_out) for root in (narrow, whole)]
             assert metadata[0] == metadata[1]
         assert len(found.samples) == num_held_out
         for root in (narrow, whole):
-            store(root, stage, "e.jsonl", [52, 55, 58, 61, 64])
+            store(root[stage], "e.jsonl", [52, 55, 58, 61, 64])
     with open_selection_pool(narrow, stage) as pool:
         assert pool.frozen is not None
         assert pool.frozen.hash == expected.hash
@@ -113,14 +113,14 @@ def test_open_pool_reads_batches_as_they_were(
     if not can_link:
         monkeypatch.setattr("os.link", fail)
     root = DataRoot(tmp_path)
-    store_pool(root, "sft")
-    before = assemble_pool(root, "sft").samples
-    with open_selection_pool(root, "sft") as pool:
-        store(root, "sft", "c.jsonl", [70, 71])
-        store(root, "sft", "late.jsonl", [80, 81])
+    store_pool(root["sft"])
+    before = assemble_pool(root["sft"]).samples
+    with open_selection_pool(root["sft"]) as pool:
+        store(root["sft"], "c.jsonl", [70, 71])
+        store(root["sft"], "late.jsonl", [80, 81])
         assert list(pool.texts) == texts_of(before, "sft")
         assert pool.rows(range(len(before))).equals(before)
-    assert not assemble_pool(root, "sft").samples.equals(before)
+    assert not assemble_pool(root["sft"]).samples.equals(before)
 
 
 def test_batch_replaced_while_the_pool_is_opened_is_read_whole(
@@ -128,16 +128,16 @@ def test_batch_replaced_while_the_pool_is_opened_is_read_whole(
 ) -> None:
     """Fingerprints, index and rows are of one form of the batch, the later one."""
     root = DataRoot(tmp_path)
-    store_pool(root, "sft")
+    store_pool(root["sft"])
     check = pool_module.check_columns
 
     def replace_once(*arguments: object) -> None:
         monkeypatch.setattr(pool_module, "check_columns", check)
-        store(root, "sft", "c.jsonl", [70, 71])
+        store(root["sft"], "c.jsonl", [70, 71])
 
     monkeypatch.setattr(pool_module, "check_columns", replace_once)
-    with open_selection_pool(root, "sft") as pool:
-        slow = assemble_pool(root, "sft")
+    with open_selection_pool(root["sft"]) as pool:
+        slow = assemble_pool(root["sft"])
         assert pool.fingerprints == slow.fingerprints
         assert pool.rows(range(len(slow.samples))).equals(slow.samples)
 
@@ -148,11 +148,11 @@ GONE = r"pool/sft: batch 'd\.jsonl' is gone from the pool of sft; ingest what is
 def test_batch_that_is_gone_by_the_end_is_an_error(tmp_path: Path) -> None:
     """All of it is read, but what is selected from it is not of the pool that is there."""
     root = DataRoot(tmp_path)
-    store_pool(root, "sft")
-    before = assemble_pool(root, "sft").samples
-    opened = open_selection_pool(root, "sft")
+    store_pool(root["sft"])
+    before = assemble_pool(root["sft"]).samples
+    opened = open_selection_pool(root["sft"])
     pool = opened.__enter__()
-    root.samples("sft", "d.jsonl").unlink()
+    root["sft"].samples("d.jsonl").unlink()
     assert list(pool.texts) == texts_of(before, "sft")
     assert pool.rows(range(len(before))).equals(before)
     with pytest.raises(ValueError, match=GONE):
@@ -166,19 +166,19 @@ def test_batch_that_goes_while_the_pool_is_opened_is_an_error(
 ) -> None:
     """Whether its file was linked already or not, the others are not taken for the pool."""
     root = DataRoot(tmp_path)
-    store_pool(root, "sft")
+    store_pool(root["sft"])
     do = getattr(pool_module, moment)
     removed: list[Path] = []
 
     def do_and_remove(*arguments: object) -> None:
         do(*arguments)
-        path = root.samples("sft", "d.jsonl")
+        path = root["sft"].samples("d.jsonl")
         if path.exists() and (moment == "check_columns" or arguments[0] == path):
             removed.append(path)
             path.unlink()
 
     monkeypatch.setattr(pool_module, moment, do_and_remove)
-    with pytest.raises(ValueError, match=GONE), open_selection_pool(root, "sft"):
+    with pytest.raises(ValueError, match=GONE), open_selection_pool(root["sft"]):
         pytest.fail("opened without one of its batches")
     assert len(removed) == 1
 
@@ -186,52 +186,52 @@ def test_batch_that_goes_while_the_pool_is_opened_is_an_error(
 def test_measured_batch_without_samples_is_an_error(tmp_path: Path) -> None:
     """A pool that lost batches earlier is not whole until they, or their states, are in place."""
     root = DataRoot(tmp_path)
-    store_pool(root, "sft")
+    store_pool(root["sft"])
     shutil.rmtree(root.path / "pool" / "sft")
-    store(root, "sft", "c.jsonl", BATCHES["c.jsonl"])
+    store(root["sft"], "c.jsonl", BATCHES["c.jsonl"])
     message = (
         r"pool/sft: batch 'a=b\.jsonl' and 3 more are gone from the pool of sft; .*state/sft as"
     )
-    with pytest.raises(ValueError, match=message), open_selection_pool(root, "sft"):
+    with pytest.raises(ValueError, match=message), open_selection_pool(root["sft"]):
         pytest.fail("opened the batch that is left")
     for batch in BATCHES.keys() - {"c.jsonl"}:
-        root.state("sft", batch).unlink()
-    with open_selection_pool(root, "sft") as pool:
+        root["sft"].state(batch).unlink()
+    with open_selection_pool(root["sft"]) as pool:
         assert list(pool.fingerprints) == ["c.jsonl"]
 
 
 def test_batches_go_with_the_compacted_one_that_holds_them(tmp_path: Path) -> None:
     """They are missed by their own names, whether it goes before or after the pool is opened."""
     root = DataRoot(tmp_path)
-    store_pool(root, "sft")
-    folded = compact(root, "sft", keep_latest=0)
+    store_pool(root["sft"])
+    folded = compact(root["sft"], keep_latest=0)
     assert folded is not None
     message = r"batch 'a=b\.jsonl' and 4 more are gone from the pool of sft"
-    with pytest.raises(ValueError, match=message), open_selection_pool(root, "sft"):
-        root.samples("sft", folded.stored).unlink()
-    with pytest.raises(ValueError, match=message), open_selection_pool(root, "sft"):
+    with pytest.raises(ValueError, match=message), open_selection_pool(root["sft"]):
+        root["sft"].samples(folded.stored).unlink()
+    with pytest.raises(ValueError, match=message), open_selection_pool(root["sft"]):
         pytest.fail("opened an empty pool")
 
 
 def test_batch_that_is_just_being_replaced_is_there(tmp_path: Path) -> None:
     """Its tables differ for a moment; what was opened before is whole nevertheless."""
     root = DataRoot(tmp_path)
-    store_pool(root, "sft")
-    with open_selection_pool(root, "sft") as pool:
-        path = root.quarantine("sft", "d.jsonl")
+    store_pool(root["sft"])
+    with open_selection_pool(root["sft"]) as pool:
+        path = root["sft"].quarantine("d.jsonl")
         write_table(path, pl.read_parquet(path), {"fingerprint": "new"})
         assert pool.index.height == 20
     with pytest.raises(ValueError, match="differ in fingerprint"):
-        assemble_pool(root, "sft")
+        assemble_pool(root["sft"])
 
 
 def test_pool_leaves_nothing_behind(tmp_path: Path) -> None:
     """The block's end removes all temporary files, after an error too."""
     root = DataRoot(tmp_path)
-    store_pool(root, "sft")
+    store_pool(root["sft"])
 
     def interrupt() -> None:
-        with open_selection_pool(root, "sft") as pool:
+        with open_selection_pool(root["sft"]) as pool:
             assert len(pool.texts) == len(pool.index) == 20
             assert list(root.cache.iterdir()) != []
             raise KeyboardInterrupt
@@ -244,8 +244,8 @@ def test_pool_leaves_nothing_behind(tmp_path: Path) -> None:
 def test_texts_are_written_only_when_asked_for(tmp_path: Path) -> None:
     """Who needs rows alone writes no text."""
     root = DataRoot(tmp_path)
-    store_pool(root, "sft")
-    with open_selection_pool(root, "sft") as pool:
+    store_pool(root["sft"])
+    with open_selection_pool(root["sft"]) as pool:
         num_entries = len(list(root.cache.iterdir()))
         assert pool.rows([3])["sample_id"].to_list() == [pool.index["sample_id"][3]]
         assert len(list(root.cache.iterdir())) == num_entries
@@ -256,8 +256,8 @@ def test_texts_are_written_only_when_asked_for(tmp_path: Path) -> None:
 def test_leftovers_of_a_killed_selection_are_cleared(tmp_path: Path) -> None:
     """All that an open pool writes is known as left over once its process is gone."""
     root = DataRoot(tmp_path)
-    store_pool(root, "sft")
-    with open_selection_pool(root, "sft") as pool:
+    store_pool(root["sft"])
+    with open_selection_pool(root["sft"]) as pool:
         assert len(pool.texts) == 20
         remove_leftovers(root, older_than_seconds=-60)
         assert list(root.cache.iterdir()) == []
@@ -267,23 +267,23 @@ def test_leftovers_of_a_killed_selection_are_cleared(tmp_path: Path) -> None:
 def test_state_of_other_samples_is_refused(tmp_path: Path) -> None:
     """A state that is missing, or describes another form of a batch or other rows, is an error."""
     root = DataRoot(tmp_path)
-    store_pool(root, "sft")
-    path = root.state("sft", "c.jsonl")
+    store_pool(root["sft"])
+    path = root["sft"].state("c.jsonl")
     state, metadata = pl.read_parquet(path), read_metadata(path)
     message = r"no compression state for the samples that batch 'c\.jsonl' holds now; materialise"
     for rows, fingerprint in ((state.tail(3), None), (state.reverse(), None), (state, "other")):
         changed = {} if fingerprint is None else {"pool_fingerprint": fingerprint}
         write_table(path, rows, metadata | changed)
-        with open_selection_pool(root, "sft") as pool, pytest.raises(ValueError, match=message):
+        with open_selection_pool(root["sft"]) as pool, pytest.raises(ValueError, match=message):
             _ = pool.state
     path.unlink()
-    with open_selection_pool(root, "sft") as pool, pytest.raises(ValueError, match=message):
+    with open_selection_pool(root["sft"]) as pool, pytest.raises(ValueError, match=message):
         _ = pool.state
 
 
 def test_empty_pool_has_no_samples(tmp_path: Path, stage: Stage) -> None:
     """Without batches there is no row, with the usual columns."""
-    with open_selection_pool(DataRoot(tmp_path), stage, hold_out=HOLD_OUT) as pool:
+    with open_selection_pool(DataRoot(tmp_path)[stage], hold_out=HOLD_OUT) as pool:
         assert (pool.index.height, pool.duplicates.height, len(pool.texts)) == (0, 0, 0)
         assert pool.rows([]).schema == pool_schema(stage)
         assert pool.state.height == 0
@@ -292,8 +292,8 @@ def test_empty_pool_has_no_samples(tmp_path: Path, stage: Stage) -> None:
 def test_picked_rows_tell_rank_round_and_pi(tmp_path: Path) -> None:
     """Each picked row carries what the ledger says of it."""
     root = DataRoot(tmp_path)
-    store_pool(root, "sft")
-    with open_selection_pool(root, "sft") as pool:
+    store_pool(root["sft"])
+    with open_selection_pool(root["sft"]) as pool:
         number = pl.Series(range(20))
         ledger = pl.DataFrame({"rank": number, "round": number * 2, "pi": number / 4, "fate": "x"})
         picked = pool.picked_rows([5, 2], ledger)
@@ -328,7 +328,7 @@ def _store_long(root: DataRoot, batch: str, num_samples: int, num_bytes: int, se
         rows.append(named | place | sample_columns(Sample((Turn("user", text),))))
     rest = QUARANTINE_SCHEMA.to_frame(), BATCH_DUPLICATES_SCHEMA.to_frame()
     result = IngestResult(frame_of("sft", rows), *rest, num_samples, f"seed {seed}")
-    write_batch(root, "sft", batch, result)
+    write_batch(root["sft"], batch, result)
 
 
 def test_pool_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:

@@ -14,10 +14,10 @@ ROW = '{"prompt": "What is %d squared?", "completion": "It is %d."}\n'
 
 
 def _drop(root: DataRoot, batch: str, numbers: range) -> None:
-    root.raw("sft").mkdir(parents=True, exist_ok=True)
+    root["sft"].raw.mkdir(parents=True, exist_ok=True)
     text = "".join(ROW % (n, n * n) for n in numbers)
-    (root.raw("sft") / batch).write_text(text, encoding="utf-8")
-    ingest_drop(root, "sft", batch)
+    (root["sft"].raw / batch).write_text(text, encoding="utf-8")
+    ingest_drop(root["sft"], batch)
 
 
 @pytest.mark.parametrize("batch", ["plain.jsonl", "a[1] *?.jsonl", "name=value.jsonl"])
@@ -25,11 +25,11 @@ def test_stored_state_is_the_state_of_the_samples(tmp_path: Path, batch: str) ->
     """It comes back as computed, whatever the batch is called."""
     root = DataRoot(tmp_path)
     _drop(root, batch, range(5))
-    written = write_state(root, "sft", batch)
-    expected = compression_state(read_batch(root, "sft", batch), "sft")
+    written = write_state(root["sft"], batch)
+    expected = compression_state(read_batch(root["sft"], batch), "sft")
     assert len(expected) == 5
     assert written.equals(expected)
-    assert read_state(root, "sft", batch).equals(expected)
+    assert read_state(root["sft"], batch).equals(expected)
 
 
 def test_state_of_an_earlier_form_of_a_batch_is_refused(tmp_path: Path) -> None:
@@ -37,26 +37,26 @@ def test_state_of_an_earlier_form_of_a_batch_is_refused(tmp_path: Path) -> None:
     root = DataRoot(tmp_path)
     _drop(root, "b.jsonl", range(5))
     with pytest.raises(ValueError, match=r"b\.jsonl.*materialise sft/compression_state"):
-        read_state(root, "sft", "b.jsonl")
-    write_state(root, "sft", "b.jsonl")
-    assert is_current(root, "sft", "b.jsonl")
+        read_state(root["sft"], "b.jsonl")
+    write_state(root["sft"], "b.jsonl")
+    assert is_current(root["sft"], "b.jsonl")
     _drop(root, "b.jsonl", range(6))
-    assert not is_current(root, "sft", "b.jsonl")
+    assert not is_current(root["sft"], "b.jsonl")
     with pytest.raises(ValueError, match="no compression state for the samples that batch"):
-        read_state(root, "sft", "b.jsonl")
-    write_state(root, "sft", "b.jsonl")
-    assert len(read_state(root, "sft", "b.jsonl")) == 6
+        read_state(root["sft"], "b.jsonl")
+    write_state(root["sft"], "b.jsonl")
+    assert len(read_state(root["sft"], "b.jsonl")) == 6
 
 
 def test_unchanged_samples_keep_the_fingerprint_of_their_state(tmp_path: Path) -> None:
     """The data version follows the content and the tokenizer, not the time."""
     root = DataRoot(tmp_path)
-    assert state_metadata(root, "sft", "b.jsonl") is None
+    assert state_metadata(root["sft"], "b.jsonl") is None
     fingerprints = []
     for numbers in (range(5), range(5), range(6)):
         _drop(root, "b.jsonl", numbers)
-        write_state(root, "sft", "b.jsonl")
-        stored = state_metadata(root, "sft", "b.jsonl")
+        write_state(root["sft"], "b.jsonl")
+        stored = state_metadata(root["sft"], "b.jsonl")
         assert stored is not None
         assert stored["tokenizer"] == "tiny"
         fingerprints.append(stored["fingerprint"])
@@ -67,5 +67,5 @@ def test_a_batch_without_samples_has_an_empty_state(tmp_path: Path) -> None:
     """A drop whose rows were all rejected does not stop the pool."""
     root = DataRoot(tmp_path)
     _drop(root, "b.jsonl", range(0))
-    write_state(root, "sft", "b.jsonl")
-    assert read_state(root, "sft", "b.jsonl").select(pl.len()).item() == 0
+    write_state(root["sft"], "b.jsonl")
+    assert read_state(root["sft"], "b.jsonl").select(pl.len()).item() == 0

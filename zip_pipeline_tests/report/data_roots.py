@@ -45,7 +45,7 @@ def manifest_of(**changes: object) -> dict[str, object]:
 
 def write_version(root: DataRoot, ledger: pl.DataFrame, **changes: object) -> int:
     """Write a version of the sft subset with an empty subset table."""
-    return root.versions("sft").write(pl.DataFrame(), ledger, manifest_of(**changes))
+    return root["sft"].versions.write(pl.DataFrame(), ledger, manifest_of(**changes))
 
 
 def sample_of(text: str) -> Sample:
@@ -65,7 +65,7 @@ def write_batch_tables(
     ]
     counts = {"num_samples": str(len(texts)), "num_duplicates": str(len(copies))}
     metadata = counts | {"fingerprint": batch, "num_quarantined": "0"}
-    write_table(root.samples("sft", batch), frame_of("sft", rows), metadata)
+    write_table(root["sft"].samples(batch), frame_of("sft", rows), metadata)
     duplicates = pl.DataFrame(
         [(sample_id(sample_of(text)), batch, row, batch, first) for text, row, first in copies],
         schema={
@@ -77,7 +77,7 @@ def write_batch_tables(
         },
         orient="row",
     )
-    write_table(root.duplicates("sft", batch), duplicates, metadata)
+    write_table(root["sft"].duplicates(batch), duplicates, metadata)
 
 
 def small_root(folder: Path) -> DataRoot:

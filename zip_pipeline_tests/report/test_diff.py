@@ -46,7 +46,7 @@ def test_diff_counts_a_repeated_sample_once(tmp_path: Path):
     root = small_root(tmp_path)
     twice = [{"sample_id": "x"}, {"sample_id": "x", "fate": "picked", "rank": 1}]
     number = write_version(root, ledger_of(twice), inputs={"a.jsonl": "changed"})
-    difference = diff_versions(root.versions("sft"), 1, number)
+    difference = diff_versions(root["sft"].versions, 1, number)
     assert difference.samples.filter(pl.col("sample_id") == "x")["change"].to_list() == ["in"]
     assert difference.batches.rows() == [("a.jsonl", "changed")]
 
@@ -56,7 +56,7 @@ def test_diff_says_that_a_pick_is_held_out_now(tmp_path: Path):
     root = DataRoot(tmp_path)
     for fate, size in (("picked", 100), ("held_out", None)):
         write_version(root, ledger_of([{"sample_id": "aa", "fate": fate, "num_bytes": size}]))
-    difference = diff_versions(root.versions("sft"), 1, 2)
+    difference = diff_versions(root["sft"].versions, 1, 2)
     columns = ("change", "fate_before", "fate_after", "num_bytes")
     assert difference.samples.select(columns).rows() == [("out", "picked", "held_out", 100)]
 
@@ -73,7 +73,7 @@ def test_diff_counts_each_version_by_the_sources_that_it_had(tmp_path: Path):
     for source in ("old", "new"):
         rows = [{"sample_id": "aa", "source": source, "fate": "picked", "rank": 1}]
         write_version(root, ledger_of(rows))
-    difference = diff_versions(root.versions("sft"), 1, 2)
+    difference = diff_versions(root["sft"].versions, 1, 2)
     assert difference.num("stayed") == 1
     assert sorted(difference.sources.rows()) == [
         ("new", "in", 0, 1, 1, 0, 0),

@@ -60,7 +60,7 @@ def test_trace_says_where_a_version_did_not_hold_the_sample(tmp_path: Path):
 def test_trace_finds_what_left_the_pool(tmp_path: Path):
     """A sample whose batch is gone is still found in the ledgers of old versions."""
     root = small_root(tmp_path)
-    root.samples("sft", "b.jsonl").unlink()
+    root["sft"].samples("b.jsonl").unlink()
     found = trace_sample(root, _FOUR)
     note = "as version 2 recorded it; no batch holds it any more"
     assert (found.text, found.origins) == (None, (Origin("b.jsonl", "b", "b.jsonl", 2, note),))
@@ -70,9 +70,9 @@ def test_trace_finds_what_left_the_pool(tmp_path: Path):
 def _hold_out(root: DataRoot, *texts: str) -> None:
     """Put samples of the batches into the held-out table."""
     ids = [sample_id(sample_of(text)) for text in texts]
-    tables = [pl.read_parquet(root.samples("sft", batch)) for batch in root.batches("sft")]
+    tables = [pl.read_parquet(root["sft"].samples(batch)) for batch in root["sft"].batches()]
     held_out = pl.concat(tables).filter(pl.col("sample_id").is_in(ids)).unique("sample_id")
-    write_table(root.held_out("sft"), held_out, {})
+    write_table(root["sft"].held_out, held_out, {})
 
 
 def test_trace_says_what_is_kept_for_evaluation(tmp_path: Path):
@@ -92,7 +92,7 @@ def test_trace_finds_what_is_kept_for_evaluation_in_no_batch(tmp_path: Path):
     """A held-out sample whose batch is gone, or never was, is found with its text."""
     root = small_root(tmp_path)
     _hold_out(root, "four")
-    root.samples("sft", "b.jsonl").unlink()
+    root["sft"].samples("b.jsonl").unlink()
     found = trace_sample(root, _FOUR)
     note = "kept for evaluation; no batch holds it"
     assert found.origins == (Origin("b.jsonl", "b", "b.jsonl", 2, note),)
@@ -173,6 +173,6 @@ def test_trace_of_a_pair_tells_its_answers_apart(tmp_path: Path):
     )
     row = {"sample_id": sample_id(pair), "batch": "p", "source": "s", "source_file": "p"}
     row |= {"source_row": 1, "format": "x", "raw": "{}"} | sample_columns(pair)
-    write_table(root.samples("preference", "p"), frame_of("preference", [row]), {})
+    write_table(root["preference"].samples("p"), frame_of("preference", [row]), {})
     found = trace_sample(root, sample_id(pair))
     assert found.text == "user: q\nchosen: good\nrejected: bad\n"

@@ -9,22 +9,22 @@ import pytest
 from zip_pipeline.compression.codecs import compression_ratio
 from zip_pipeline.compression.state import texts_of
 from zip_pipeline.compression.tokens import count_tokens, load_tokenizer
-from zip_pipeline.data_root import DataRoot
+from zip_pipeline.data_root import DataRoot, StageFolder
 from zip_pipeline.ingest.ingest import ingest_drop, read_batch
 from zip_pipeline.pool.pool import AssembledPool, assemble_pool
 from zip_pipeline.sample_data import write_sample_data
 from zip_pipeline.sample_data.mixture import pretraining_samples
 from zip_pipeline.sample_data.train_tokenizer import SHIPPED, SPECIAL_TOKENS, train_tokenizer
-from zip_pipeline.samples import Stage, sample_id
+from zip_pipeline.samples import sample_id
 
 SCALE = 0.25
 STATES = ("x1", "x2", "x3", "x4", "x5")
 
 
-def _pool(root: DataRoot, stage: Stage = "sft") -> AssembledPool:
-    for drop in sorted(root.raw(stage).iterdir()):
-        ingest_drop(root, stage, drop.name)
-    return assemble_pool(root, stage)
+def _pool(folder: StageFolder = "sft") -> AssembledPool:
+    for drop in sorted(folder.raw.iterdir()):
+        ingest_drop(folder, drop.name)
+    return assemble_pool(folder)
 
 
 @pytest.fixture(scope="module")
@@ -139,14 +139,14 @@ def test_preference_pairs_come_in_two_drops(tmp_path: Path) -> None:
     """With x1 and x3, in two formats; chosen and rejected differ."""
     root = DataRoot(tmp_path)
     write_sample_data(tmp_path, state="x2", scale=0.1)
-    assert len(list(root.raw("preference").iterdir())) == 1
+    assert len(list(root["preference"].raw.iterdir())) == 1
     write_sample_data(tmp_path, state="x3", scale=0.1)
-    pool = _pool(root, "preference")
+    pool = _pool(root["preference"])
     assert pool.samples["format"].n_unique() == 2
     assert pool.num_quarantined >= 2
     assert len(pool.samples) > 80
-    for name in root.batches("preference"):
-        batch = read_batch(root, "preference", name)
+    for name in root["preference"].batches():
+        batch = read_batch(root["preference"], name)
         assert (batch["chosen"] != batch["rejected"]).all()
 
 
