@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from zip_pipeline.cli.output_files import OutputFiles
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.ingest.ingest import ingest_drop
 from zip_pipeline.pool.batches import write_state
@@ -23,6 +22,7 @@ from zip_pipeline.pool.compaction import compact
 from zip_pipeline.pool.held_out import HeldOutSettings, freeze_held_out
 from zip_pipeline.pool.pool import assemble_pool
 from zip_pipeline.selection.run import ROUNDS_BETWEEN, Checkpoint, Run
+from zip_pipeline.workflow.output_files import OutputFiles
 
 BATCH = "a.jsonl"
 # What Python reports before it creates, moves, changes or removes a file.

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from zip_pipeline.cli.input_pool import name_inputs, open_inputs
 from zip_pipeline.compression.state import texts_of
 from zip_pipeline.ingest.ingest import ingest
 from zip_pipeline.pool.pool import assemble_results
+from zip_pipeline.workflow.file_selection import name_inputs, open_inputs
 from zip_pipeline_tests.cli.pools import sft_records, write_jsonl
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from zip_pipeline.cli.output_files import OutputFiles, write_records
+from zip_pipeline.workflow.output_files import OutputFiles, write_records
 
 _LEDGER = pl.DataFrame({"sample_id": ["a"], "fate": ["picked"]})
 
