@@ -77,7 +77,7 @@ def test_trace_reads_the_data_root_from_the_environment(
 
 def test_trace_looks_in_a_ledger_of_select(tmp_path: Path):
     """--select-ledger needs no data root."""
-    ledger = small_root(tmp_path).versions("sft").path(2) / "ledger.parquet"
+    ledger = small_root(tmp_path)["sft"].versions.path(2) / "ledger.parquet"
     text = _words(call_well("trace", _FOUR, "--select-ledger", ledger))
     assert "ledger.parquet picked as number 2" in text
 

@@ -12,7 +12,7 @@ from zip_pipeline_tests.report.data_roots import ledger_of, small_root, write_ve
 
 def test_diff_tells_samples_in_out_and_stayed(tmp_path: Path):
     """Every sample picked in either version is in, out or stayed, with both its fates."""
-    difference = diff_versions(small_root(tmp_path).versions("sft"), 1, 2)
+    difference = diff_versions(small_root(tmp_path)["sft"].versions, 1, 2)
     rows = difference.samples.select("change", "source", "fate_before", "fate_after").rows()
     assert rows == [
         ("in", "b", "not_in_pool", "picked"),
@@ -25,7 +25,7 @@ def test_diff_tells_samples_in_out_and_stayed(tmp_path: Path):
 
 def test_diff_tells_sources_and_batches(tmp_path: Path):
     """Sources are in, out or stayed with their counts; batches added, removed or changed."""
-    store = small_root(tmp_path).versions("sft")
+    store = small_root(tmp_path)["sft"].versions
     there, back = diff_versions(store, 1, 2), diff_versions(store, 2, 1)
     assert there.sources.rows() == [("a", "stayed", 2, 1, 0, 1, 1), ("b", "in", 0, 1, 1, 0, 0)]
     assert back.sources.rows() == [("a", "stayed", 1, 2, 1, 0, 1), ("b", "out", 1, 0, 0, 1, 0)]
@@ -35,7 +35,7 @@ def test_diff_tells_sources_and_batches(tmp_path: Path):
 
 def test_diff_of_a_version_with_itself_is_empty(tmp_path: Path):
     """Nothing moves between a version and itself."""
-    difference = diff_versions(small_root(tmp_path).versions("sft"), 2, 2)
+    difference = diff_versions(small_root(tmp_path)["sft"].versions, 2, 2)
     assert set(difference.samples["change"]) == {"stayed"}
     assert difference.samples.height == 2
     assert difference.batches.is_empty()
@@ -64,7 +64,7 @@ def test_diff_says_that_a_pick_is_held_out_now(tmp_path: Path):
 def test_diff_of_an_unknown_version_names_the_known_ones(tmp_path: Path):
     """An unknown number is an error that lists what there is."""
     with pytest.raises(ValueError, match="no version 9; there are: 1, 2"):
-        diff_versions(small_root(tmp_path).versions("sft"), 1, 9)
+        diff_versions(small_root(tmp_path)["sft"].versions, 1, 9)
 
 
 def test_diff_counts_each_version_by_the_sources_that_it_had(tmp_path: Path):

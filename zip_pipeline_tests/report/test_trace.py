@@ -143,7 +143,7 @@ def test_trace_in_a_ledger_file_reads_the_manifest_beside_it(tmp_path: Path):
 
 def test_trace_in_a_version_folder_reads_its_ledger(tmp_path: Path):
     """A version's own ledger.parquet is a ledger file as well."""
-    path = small_root(tmp_path).versions("sft").path(2) / "ledger.parquet"
+    path = small_root(tmp_path)["sft"].versions.path(2) / "ledger.parquet"
     assert trace_in_ledger(path, _ONE).stage == "sft"
 
 
