@@ -128,6 +128,20 @@ def publish(trainer: "Trainer", output: Path, record: dict[str, Any]) -> None:
     trainer.accelerator.wait_for_everyone()
 
 
+def refuse_foreign_model(output: Path) -> None:
+    """Refuse to train where the model would replace one that no training of ours wrote.
+
+    Raises:
+        UserError: there is a model folder, and neither a record nor checkpoints beside it.
+    """
+    model = output / "model"
+    if model.exists() and not any((output / n).exists() for n in ("training.json", "checkpoints")):
+        raise UserError(
+            f"{model}: was not written by a training of zip-pipeline, and would be replaced; "
+            "name another output, or move the folder away"
+        )
+
+
 def finished_training(output: Path, fingerprint: str | None = None) -> dict[str, Any] | None:
     """Return training.json where the model is complete (and of that fingerprint), else None."""
     try:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from zip_pipeline.chat_models import prepare_environment
+from zip_pipeline.chat_models import model_identity, prepare_environment
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import held_lock, write_atomically
 from zip_pipeline.process import Reporter, StopRequest, reporter
@@ -21,10 +21,14 @@ from zip_pipeline.training.backend import (
     choose_backend,
     json_fingerprint,
     library_versions,
-    model_identity,
 )
 from zip_pipeline.training.base_model import base_model
-from zip_pipeline.training.job import Job, finished_training, publish
+from zip_pipeline.training.job import (
+    Job,
+    finished_training,
+    publish,
+    refuse_foreign_model,
+)
 from zip_pipeline.training.rows import RowCounts
 from zip_pipeline.training.templates import TEMPLATES
 
@@ -175,6 +179,7 @@ def train(job: Job, make: Maker, stop: StopRequest | None = None) -> dict[str, A
     lock = _alone(job.output) if is_first else contextlib.nullcontext()
     with lock, reporter() as report:
         start = starting_point(job)
+        refuse_foreign_model(job.output)
         finished = finished_training(job.output, start.fingerprint)
         if finished is not None:
             report.line(f"{job.output}: trained already, nothing to do")

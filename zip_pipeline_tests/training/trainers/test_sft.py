@@ -9,9 +9,10 @@ from typing import Any
 import pytest
 import torch
 
+from zip_pipeline.chat_models import model_identity
 from zip_pipeline.process import SilentReporter, StopRequest
 from zip_pipeline.samples import Sample, Turn
-from zip_pipeline.training.backend import choose_backend, model_identity
+from zip_pipeline.training.backend import choose_backend
 from zip_pipeline.training.job import Job
 from zip_pipeline.training.run import (
     Made,
@@ -150,6 +151,16 @@ def test_adapters_are_merged_into_the_model(job: Callable[..., Job], tmp_path: P
     name = "model.layers.0.mlp.up_proj.weight"
     assert not torch.equal(before[name], after[name])
     assert torch.equal(before["model.norm.weight"], after["model.norm.weight"])
+
+
+def test_a_model_that_no_training_wrote_is_not_replaced(job: Callable[..., Job]) -> None:
+    """A folder of that name with something else in it stays, and nothing is trained."""
+    mine = job()
+    (mine.output / "model").mkdir(parents=True)
+    (mine.output / "model" / "pytorch_model.bin").write_text("years of work")
+    with pytest.raises(ValueError, match="model: was not written by a training of zip-pipeline"):
+        train_sft(mine)
+    assert (mine.output / "model" / "pytorch_model.bin").read_text() == "years of work"
 
 
 def test_only_checkpoints_of_other_runs_are_forgotten(tmp_path: Path) -> None:
