@@ -87,6 +87,7 @@ def claim_history(folder: Path, data_root: Path) -> None:
 STEPS: tuple[Step, ...] = get_args(Step)
 LOCK_FILE = ".run.lock"
 INTERRUPTED = 130
+_USER_ERROR = f"{UserError.__module__}.{UserError.__name__}: "
 _QUIET: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -238,7 +239,8 @@ def _lock(data_root: Path) -> Path:
 def _step_errors(events: Iterable[dg.DagsterEvent]) -> list[str]:
     errors = [event.step_failure_data.error for event in events if event.is_step_failure]
     causes = [(error.cause or error) for error in errors if error is not None]
-    return [cause.message.strip() for cause in causes]
+    # What a person can mend is told in its own words alone.
+    return [cause.message.strip().removeprefix(_USER_ERROR) for cause in causes]
 
 
 def _failed_checks(result: dg.ExecuteInProcessResult) -> dict[str, str]:

@@ -134,7 +134,7 @@ def _compact(root: DataRoot, folder: Path) -> Calls:
     copy = DataRoot(folder / "copy")
     shutil.copytree(root.path, copy.path)
     for name in (FILE, f"2{FILE}"):
-        write_state(copy, "sft", name)
+        write_state(copy["sft"], name)
     return [
         ["compact", "--data-root", copy.path, "--keep-latest", "0"],
         ["compact", "--data-root", folder / FOLDER],
@@ -171,7 +171,7 @@ def small_graphs(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a process that repeats its arguments stand for the graph, on small sample pools."""
     write = run.write_sample_data
 
-    def small(folder: Path, *, seed: int, state: str) -> list[Path]:
+    def small(folder: Path, *, seed: int, state: str, scale: float = 1) -> list[Path]:
         return write(folder, seed=seed, state=state, scale=0.02)
 
     monkeypatch.setattr(run, "write_sample_data", small)

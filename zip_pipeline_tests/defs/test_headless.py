@@ -127,7 +127,7 @@ def test_headless_reports_a_failed_drop_and_goes_on(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert lines[0].endswith("'a...b.jsonl' is not ingested: the name contains '...'; rename it")
-    assert lines[1].startswith(f"sft 1.jsonl: ValueError: {sidecar}: formt = 'alpaca' is not")
+    assert lines[1].startswith(f"sft 1.jsonl: {sidecar}: formt = 'alpaca' is not")
     assert _counts(project) == [2, 2, 1, 1, 1, 1]
 
 
@@ -150,7 +150,7 @@ def test_headless_tries_a_drop_again_that_could_not_be_read(
         patch.setattr(rows, "_plain_chunks", broken)
         assert main(["--data-root", str(folder / "data"), *SUBSETS]) == 1
     assert capsys.readouterr().err == (
-        f"sft 1.jsonl: ValueError: {path}: cannot be read (Input/output error); nothing of it is "
+        f"sft 1.jsonl: {path}: cannot be read (Input/output error); nothing of it is "
         "taken in. Put that right, then try again\n"
     )
     assert _counts(project) == [2, 2, 1, 1, 1, 1]

@@ -119,7 +119,7 @@ def test_subset_of_an_empty_pool_fails_with_the_remedy(graph: Graph) -> None:
     """Without any batch the error says where to drop a file."""
     result = graph.select("sft")
     assert not result.success
-    assert f"{graph.root.raw('sft')}: no batch of stage sft is ingested; drop" in error_of(result)
+    assert f"{graph.root['sft'].raw}: no batch of stage sft is ingested; drop" in error_of(result)
 
 
 MOMENTS = {

@@ -300,9 +300,9 @@ def test_a_damaged_compacted_batch_is_refused(root: DataRoot) -> None:
     result = compact(root["sft"], keep_latest=1)
     assert result is not None
     root["sft"].duplicates(result.stored).unlink()
-    for read in (members, lambda *place: compact(*place, keep_latest=0)):
+    for read in (members, lambda folder: compact(folder, keep_latest=0)):
         with pytest.raises(ValueError, match="the file is missing; remove what is left of"):
-            read(root, "sft")
+            read(root["sft"])
     assert [member.batch for member in whole_members(root["sft"])] == ["c.jsonl"]
 
 

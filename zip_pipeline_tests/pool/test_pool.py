@@ -81,7 +81,7 @@ def test_opening_freezes_what_the_whole_rows_would_freeze(tmp_path: Path, stage:
     for root in (narrow, whole):
         store_pool(root[stage])
     for num_held_out in (3, 4):
-        with open_selection_pool(narrow, stage, hold_out=HOLD_OUT) as pool:
+        with open_selection_pool(narrow[stage], hold_out=HOLD_OUT) as pool:
             freeze_held_out(whole, stage, assemble_pool(whole, stage).samples, HOLD_OUT)
             found, expected = (read_held_out(root[stage]) for root in (narrow, whole))
             assert found is not None
@@ -94,7 +94,7 @@ def test_opening_freezes_what_the_whole_rows_would_freeze(tmp_path: Path, stage:
         assert len(found.samples) == num_held_out
         for root in (narrow, whole):
             store(root[stage], "e.jsonl", [52, 55, 58, 61, 64])
-    with open_selection_pool(narrow, stage) as pool:
+    with open_selection_pool(narrow[stage]) as pool:
         assert pool.frozen is not None
         assert pool.frozen.hash == expected.hash
 
@@ -311,7 +311,7 @@ def peak_bytes():
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
 before = peak_bytes()
-with open_selection_pool(DataRoot(Path(sys.argv[1])), "sft") as pool:
+with open_selection_pool(DataRoot(Path(sys.argv[1]))["sft"]) as pool:
     num_bytes = int(pool.texts.num_bytes.sum())
     rows = pool.rows(range(0, len(pool.index), 50))
     print(peak_bytes() - before, num_bytes, len(rows))

@@ -21,7 +21,7 @@ SCALE = 0.25
 STATES = ("x1", "x2", "x3", "x4", "x5")
 
 
-def _pool(folder: StageFolder = "sft") -> AssembledPool:
+def _pool(folder: StageFolder) -> AssembledPool:
     for drop in sorted(folder.raw.iterdir()):
         ingest_drop(folder, drop.name)
     return assemble_pool(folder)
@@ -34,7 +34,7 @@ def pools(tmp_path_factory: pytest.TempPathFactory) -> dict[str, AssembledPool]:
     pools = {}
     for state in STATES:
         write_sample_data(root.path, state=state, scale=SCALE)
-        pools[state] = _pool(root)
+        pools[state] = _pool(root["sft"])
     return pools
 
 
