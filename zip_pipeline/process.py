@@ -40,15 +40,18 @@ def end_with_parent(number: int = signal.SIGTERM) -> None:
 
     Does nothing where there is no such service (it is Linux's).
     """
-    try:
-        libc = ctypes.CDLL(None, use_errno=True)
-        libc.prctl(_PARENT_DEATH_SIGNAL, number, 0, 0, 0)
-    except (OSError, AttributeError):
-        return
+    _tell_libc("prctl", _PARENT_DEATH_SIGNAL, number, 0, 0, 0)
 
 
-_M_MMAP_THRESHOLD = -3
-_LARGE_BYTES = 1 << 22
+def _tell_libc(function: str, *arguments: int) -> None:
+    """Call a function of the C library, where it has one of that name."""
+    with contextlib.suppress(OSError, AttributeError):
+        getattr(ctypes.CDLL(None), function)(*arguments)
+
+
+# glibc's names for mallopt: from which size a block is one of the system's own, and how much
+# freed memory is kept.
+_MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1
 
 
 def return_freed_memory() -> None:
@@ -58,8 +61,18 @@ def return_freed_memory() -> None:
     32 MiB: with the compressors of a selection these were 150 MB. Other libraries have no such
     setting and are left alone.
     """
-    with contextlib.suppress(AttributeError, OSError):
-        ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE_BYTES)
+    _tell_libc("mallopt", _MMAP_THRESHOLD, 1 << 22)
+
+
+def keep_freed_memory() -> None:
+    """Let the C library reuse large blocks instead of returning them at every training step.
+
+    Each step of a small model frees and asks for the same tens of megabytes; faulting them in
+    again takes longer than computing (*measured*: loss and gradient over a vocabulary of 4,096
+    in 0.23 s instead of 0.75 s).
+    """
+    _tell_libc("mallopt", _MMAP_THRESHOLD, 1 << 30)
+    _tell_libc("mallopt", _TRIM_THRESHOLD, (1 << 31) - 1)
 
 
 class Reporter(Protocol):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from zip_pipeline.chat_models import load_model, load_tokenizer, messages
+from zip_pipeline.chat_models import load_model, load_tokenizer, messages, model_identity
 from zip_pipeline.samples import Turn
 
 SPECIAL = ["<|end|>", "<|user|>"]
@@ -70,3 +70,53 @@ def test_environment_is_that_of_a_process_without_a_network() -> None:
         check=True,
     )
     assert run.stdout.split() == ["False", "1", "ACTIVE"]
+
+
+FILES = {
+    "config.json": "{}",
+    "model.safetensors": "weights",
+    "tokenizer.json": "words",
+    "tokenizer_config.json": "version 1",
+    "chat_template.jinja": "{{ messages }}",
+    "tokenizer.model": "pieces",
+    "notes.txt": "mine",
+}
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    """Return a folder with the files of a model."""
+    for name, content in FILES.items():
+        (tmp_path / name).write_text(content)
+    return tmp_path
+
+
+def test_identity_of_a_model_is_the_one_that_was_recorded_before(model: Path) -> None:
+    """A model that an earlier version of the package trained on does not count as another one."""
+    assert model_identity(str(model), None) == "259b0a127055ef430e4d82ca2c497602"
+    assert model_identity("owner/name", "abc") == "owner/name@abc"
+
+
+@pytest.mark.parametrize(
+    ("name", "is_another", "answers_as_another"),
+    [
+        ("config.json", True, True),
+        ("model.safetensors", True, True),
+        ("tokenizer.json", True, True),
+        ("tokenizer_config.json", False, True),
+        ("chat_template.jinja", False, True),
+        ("tokenizer.model", False, True),
+        ("notes.txt", False, False),
+    ],
+)
+def test_identity_of_a_model_is_its_content(
+    model: Path, name: str, is_another: bool, answers_as_another: bool
+) -> None:
+    """A change in a file that counts makes another model; times and other files do not."""
+    known = [model_identity(str(model), None, with_template=value) for value in (False, True)]
+    os.utime(model / name, (0, 0))
+    assert model_identity(str(model), None) == known[0]
+    (model / name).write_text(FILES[name] + "!")
+    found = [model_identity(str(model), None, with_template=value) for value in (False, True)]
+    changed = [new != old for new, old in zip(found, known, strict=True)]
+    assert changed == [is_another, answers_as_another]

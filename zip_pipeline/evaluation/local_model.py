@@ -1,6 +1,5 @@
 """A trained model in this process as one that answers conversations."""
 
-import hashlib
 import json
 import threading
 from collections.abc import Sequence
@@ -133,14 +132,3 @@ class LocalModel:
 def _seed(messages: Sequence[Message], temperature: float, max_tokens: int) -> int:
     turns = json.dumps([sorted(message.items()) for message in messages])
     return int(fingerprint([turns, repr(temperature), str(max_tokens)])[:15], 16)
-
-
-def model_hash(folder: Path) -> str:
-    """Return a hash of all that a model folder's answers depend on: its files, by content."""
-    digest = hashlib.blake2b(digest_size=16)
-    for path in sorted(folder.iterdir()):
-        if path.is_file() and path.suffix in (".json", ".jinja", ".model", ".safetensors"):
-            with path.open("rb") as file:
-                content = hashlib.file_digest(file, "blake2b").hexdigest()
-            digest.update(f"{path.name} {content}\n".encode())
-    return digest.hexdigest()

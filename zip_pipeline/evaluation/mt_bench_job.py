@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from zip_pipeline.chat_models import model_identity
 from zip_pipeline.errors import UserError
 from zip_pipeline.evaluation.client import ChatClient, ExchangeStore, Message, Reply, Responder
-from zip_pipeline.evaluation.local_model import LocalModel, model_hash
+from zip_pipeline.evaluation.local_model import LocalModel
 from zip_pipeline.evaluation.mt_bench import (
     Bench,
     MtBenchResult,
@@ -140,7 +141,8 @@ def _answering(settings: MtBenchSettings, model: Path, name: str) -> Iterator[_A
     served = settings.answers
     if served is None:
         # A version that was trained again must not be given the answers of before.
-        named = f"{name}, weights {model_hash(model)[:12]}" if model.is_dir() else name
+        identity = model_identity(str(model), None, with_template=True)
+        named = f"{name}, weights {identity[:12]}" if model.is_dir() else name
         yield _Answering(LocalModel(model), named, 1)
     else:
         with ChatClient(served) as client:

@@ -1,11 +1,9 @@
-"""The device that computes, and what tells one model from another."""
+"""The device that computes, and the versions that it computes with."""
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
-from pathlib import Path
 
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint
@@ -73,20 +71,6 @@ def _score_targets_only() -> None:
         from trl.trainer import utils
 
         utils._use_triton = lambda device: True  # type: ignore[attr-defined]
-
-
-def model_identity(source: str, revision: str | None) -> str:
-    """Return what tells this model from any other: the hub commit, or a hash of the folder."""
-    folder = Path(source)
-    if not folder.is_dir():
-        return f"{source}@{revision}"
-    parts: list[str] = []
-    for path in sorted(p for p in folder.iterdir() if p.suffix in {".json", ".safetensors"}):
-        if path.name == "tokenizer_config.json":  # holds the version of the library that wrote it
-            continue
-        with path.open("rb") as file:
-            parts += [path.name, hashlib.file_digest(file, "blake2b").hexdigest()]
-    return fingerprint(parts)
 
 
 def library_versions() -> dict[str, str]:

@@ -1,6 +1,5 @@
 """A trained model in this process."""
 
-import os
 import shutil
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 
 from zip_pipeline.chat_models import encode, load_model, load_tokenizer
 from zip_pipeline.evaluation.client import Message, Reply, RequestRefused
-from zip_pipeline.evaluation.local_model import LocalModel, model_hash
+from zip_pipeline.evaluation.local_model import LocalModel
 from zip_pipeline.samples import Turn
 from zip_pipeline_tests.evaluation.small_model import save_small_model
 
@@ -140,15 +139,3 @@ def test_folder_without_a_model_is_refused(tmp_path: Path, small_model: Path):
     (damaged / "model.safetensors").write_bytes(b"\x00" * 100)
     with pytest.raises(ValueError, match="model: cannot load"):
         LocalModel(damaged).complete(asks("Hi"), temperature=0, max_tokens=2)
-
-
-def test_model_hash_is_that_of_the_content(tmp_path: Path, small_model: Path):
-    """A copy has the same hash whatever its times; other weights or templates have another."""
-    copy = shutil.copytree(small_model, tmp_path / "copy")
-    os.utime(copy / "model.safetensors", (0, 0))
-    (copy / "notes.txt").write_text("of no effect")
-    known = model_hash(small_model)
-    assert model_hash(copy) == known
-    content = (copy / "model.safetensors").read_bytes()
-    (copy / "model.safetensors").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert model_hash(copy) != known

@@ -1,4 +1,4 @@
-"""Device, precision, attention, and what tells models apart."""
+"""Device, precision and attention."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,7 @@ import torch
 
 from zip_pipeline.training import backend
 from zip_pipeline.training.arguments import adapter_config, batch_plan, common_arguments
-from zip_pipeline.training.backend import choose_backend, library_versions, model_identity
+from zip_pipeline.training.backend import choose_backend, library_versions
 from zip_pipeline.training.presets import Lora, load_preset
 
 
@@ -87,21 +87,6 @@ def test_scoring_targets_only_is_for_one_version_of_trl(monkeypatch: pytest.Monk
     monkeypatch.setattr(backend, "version", lambda name: "1.16.3")
     choose_backend(load_preset("tiny"))
     assert utils._use_triton is not untouched
-
-
-def test_the_identity_of_a_folder_is_its_content(tmp_path: Path) -> None:
-    """One changed byte anywhere in the weights makes another model; a copy is the same."""
-    for name in "ab":
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text("{}")
-        (tmp_path / name / "model.safetensors").write_bytes(bytes(3 << 20))
-    first, second = (model_identity(str(tmp_path / name), None) for name in "ab")
-    assert first == second
-    with (tmp_path / "b" / "model.safetensors").open("r+b") as file:
-        file.seek(3 << 19)
-        file.write(b"x")
-    assert model_identity(str(tmp_path / "b"), None) != first
-    assert model_identity("owner/name", "abc") == "owner/name@abc"
 
 
 def test_trainers_neither_report_nor_run_code_of_a_repository(tmp_path: Path) -> None:

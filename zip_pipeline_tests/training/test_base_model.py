@@ -4,7 +4,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
-from zip_pipeline.training.backend import model_identity
+from zip_pipeline.chat_models import model_identity
 from zip_pipeline.training.base_model import BaseModelSettings, base_model, base_model_hash
 from zip_pipeline_tests.training.conftest import SMALLEST
 
