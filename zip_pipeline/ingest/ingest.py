@@ -1,6 +1,6 @@
 """A drop to a batch: every row becomes a sample, a duplicate or a quarantined row."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain, groupby
 from operator import attrgetter
 from pathlib import Path
@@ -146,7 +146,7 @@ def _row_format(record: Record | None, stage: Stage, file_format: Format | None)
 
 
 def _with_formats(
-    rows: Iterator[RawRow], stage: Stage, override: Format | None
+    rows: Iterable[RawRow], stage: Stage, override: Format | None
 ) -> Iterator[tuple[RawRow, Format | None]]:
     """Yield each row with its format, told from the first rows of its file."""
     for _, file_rows in groupby(rows, key=attrgetter("source_file")):
@@ -196,9 +196,25 @@ def ingest(
         UserError: there is no such file, the folder is empty, the format is unknown, a link
             leads out of bounds, or the system does not let a file be read.
     """
+    rows = read_rows(path, limits, within=within)
+    return ingest_rows(rows, stage, batch=batch, format=format, source=source)
+
+
+def ingest_rows(
+    rows: Iterable[RawRow],
+    stage: Stage,
+    *,
+    batch: str,
+    format: str | None = None,
+    source: str | None = None,
+) -> IngestResult:
+    """Take rows in as :func:`ingest` does those of a file.
+
+    Raises:
+        UserError: the format is unknown.
+    """
     override = format_named(format, stage) if format is not None else None
     ingestion = _Ingestion(stage, batch, source)
-    rows = read_rows(path, limits, within=within)
     for row, record_format in _with_formats(rows, stage, override):
         ingestion.add(row, record_format)
     return ingestion.finish()

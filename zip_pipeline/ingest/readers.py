@@ -1,8 +1,13 @@
-"""Files and folders to raw rows, whatever their kind and state."""
+"""Files, folders and records in memory to raw rows, whatever their kind and state."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import date, time, timedelta
+from decimal import Decimal
 from pathlib import Path
+from uuid import UUID
+
+import polars as pl
 
 from zip_pipeline.errors import UserError
 from zip_pipeline.ingest.json_values import read_json
@@ -10,16 +15,21 @@ from zip_pipeline.ingest.rows import (
     COMPRESSIONS,
     DATA_ERRORS,
     DEFAULT_LIMITS,
+    PREFIX_BYTES,
     RawRow,
     ReadLimits,
+    Record,
     RejectionError,
     decompressed_file,
+    json_text,
+    nesting_depth,
     printable,
     read_text_chunks,
     rejected_row,
+    too_long,
     unexpected,
 )
-from zip_pipeline.ingest.tables import read_csv, read_parquet
+from zip_pipeline.ingest.tables import iter_records, read_csv, read_parquet
 from zip_pipeline.ingest.text import read_json_lines
 
 LINKS_VARIABLE = "ZIP_PIPELINE_LINKS"
@@ -212,3 +222,64 @@ def read_rows(
             raise unreadable(file, error) from error
         except DATA_ERRORS as error:
             yield rejected_row(source_file, last_row + 1, "", unexpected(error))
+
+
+def rows_in_memory(
+    records: Iterable[object], name: str, limits: ReadLimits = DEFAULT_LIMITS
+) -> Iterator[RawRow]:
+    """Yield records that a program holds as the rows of a file ``name``, one for each.
+
+    They are read as the rows of a Parquet file are: dates, times and decimal numbers come as
+    text, arrays as lists.
+
+    Args:
+        records: mappings with the fields of a sample, or a Polars table.
+        name: stands for the file name in what is said of a row.
+        limits: what a row may cost.
+    """
+    values = iter_records(records) if isinstance(records, pl.DataFrame) else records
+    for number, value in enumerate(values, start=1):
+        try:
+            record = _record_in_memory(value, limits)
+            text = json_text(record)
+            if len(text) > limits.max_row_bytes:
+                raise too_long(len(text), limits, text[:PREFIX_BYTES].encode())
+            yield RawRow(name, number, text, record)
+        except RejectionError as why:
+            yield rejected_row(name, number, printable(repr(value)[:PREFIX_BYTES]), why)
+
+
+def _record_in_memory(value: object, limits: ReadLimits) -> Record:
+    if not isinstance(value, Mapping):
+        raise RejectionError("not_an_object", f"the record is a {type(value).__name__}")
+    try:
+        record = {_field_name(name): _plain(field) for name, field in value.items()}
+    except RecursionError:
+        raise RejectionError("nested_too_deep", f"allowed are {limits.max_depth} levels") from None
+    if nesting_depth(record) > limits.max_depth:
+        raise RejectionError("nested_too_deep", f"allowed are {limits.max_depth} levels")
+    return record
+
+
+_AS_TEXT = (date, time, timedelta, Decimal, UUID)
+
+
+def _plain(value: object) -> object:
+    """Return a value as JSON has it; bytes stay, for a field that matters may not hold them."""
+    if value is None or isinstance(value, str | bool | int | float | bytes):
+        return value
+    if isinstance(value, Mapping):
+        return {_field_name(name): _plain(field) for name, field in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, _AS_TEXT):
+        return str(value)
+    if to_list := getattr(value, "tolist", None):  # arrays and numbers of NumPy and PyTorch
+        return _plain(to_list())
+    raise RejectionError("wrong_type", f"a {type(value).__name__} cannot be kept as JSON")
+
+
+def _field_name(name: object) -> str:
+    if not isinstance(name, str):
+        raise RejectionError("wrong_type", f"names of fields are texts, got {name!r}")
+    return name
