@@ -108,6 +108,7 @@ _REMEDIES = {
     404: "check url (it mostly ends with /v1) and the name of the model",
 }
 _NUM_BODY_CHARACTERS = 300
+_MAX_BODY_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -147,7 +148,9 @@ class ChatClient:
         self._lock = threading.Lock()
         self._not_before = 0.0
         self._http = httpx.Client(
-            headers={"Authorization": f"Bearer {self._key}"} if self._key else {},
+            # What comes compressed could be a thousand times as large as what was read.
+            headers={"Accept-Encoding": "identity"}
+            | ({"Authorization": f"Bearer {self._key}"} if self._key else {}),
             timeout=httpx.Timeout(
                 endpoint.timeout_seconds, connect=endpoint.connect_timeout_seconds, pool=None
             ),
@@ -221,22 +224,35 @@ class ChatClient:
     def _attempt(self, body: dict[str, Any]) -> Reply:
         import httpx
 
+        url = f"{self.endpoint.url.rstrip('/')}/chat/completions"
         try:
-            response = self._http.post(
-                f"{self.endpoint.url.rstrip('/')}/chat/completions", json=body
-            )
+            with self._http.stream("POST", url, json=body) as response:
+                text = self._text(response)
         except httpx.RequestError as error:
             name = type(error).__name__
             raise _Transient(self._without_key(f"{name}: {error}")) from None
         if response.status_code != httpx.codes.OK:
-            raise self._failure(response)
-        return _reply(response)
+            raise self._failure(response, text)
+        return _reply(text)
 
-    def _failure(self, response: "httpx.Response") -> Exception:
+    def _text(self, response: "httpx.Response") -> str:
+        """Return the body of a response, without the key that an endpoint may repeat in it."""
+        body = bytearray()
+        for part in response.iter_raw():
+            body += part
+            if len(body) > _MAX_BODY_BYTES:
+                raise EndpointError(
+                    f"{self.endpoint.url}: HTTP {response.status_code}, and the answer does not "
+                    f"end within {_MAX_BODY_BYTES >> 20} MiB, so it is no chat completion; check "
+                    "url (it mostly ends with /v1)"
+                )
+        return self._without_key(body.decode("utf-8", "replace"))
+
+    def _failure(self, response: "httpx.Response", text: str) -> Exception:
         status = response.status_code
-        words = f"HTTP {status}: {self._without_key(response.text)[:_NUM_BODY_CHARACTERS]}"
+        words = f"HTTP {status}: {text[:_NUM_BODY_CHARACTERS]}"
         # An account without money answers 429 for ever.
-        if status in _RETRIED and "insufficient_quota" not in response.text:
+        if status in _RETRIED and "insufficient_quota" not in text:
             return _Transient(words, _retry_after_seconds(response.headers.get("Retry-After")))
         if status in _REFUSED:
             return RequestRefused(f"{self.endpoint.url}: {words}")
@@ -247,14 +263,14 @@ class ChatClient:
         return text.replace(self._key, "***") if self._key else text
 
 
-def _reply(response: "httpx.Response") -> Reply:
-    """Return the answer in a response; what is no chat completion counts as a failed attempt."""
+def _reply(body: str) -> Reply:
+    """Return the answer in a body; what is no chat completion counts as a failed attempt."""
     try:
-        choice = json.loads(response.content)["choices"][0]
+        choice = json.loads(body)["choices"][0]
         text = choice["message"]["content"]
         finish_reason = choice.get("finish_reason")
-    except (ValueError, LookupError, TypeError, AttributeError):
-        excerpt = response.text[:_NUM_BODY_CHARACTERS]
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
+        excerpt = body[:_NUM_BODY_CHARACTERS]
         raise _Transient(f"the answer is no chat completion: {excerpt!r}") from None
     if text is not None and not isinstance(text, str):
         raise _Transient(f"the answer's content is no text: {text!r:.{_NUM_BODY_CHARACTERS}}")

@@ -1,5 +1,6 @@
 """Asking an endpoint that is busy, broken or confused."""
 
+import gzip
 import socket
 import time
 from collections.abc import Callable
@@ -196,6 +197,38 @@ def test_key_comes_from_the_environment_and_is_never_shown(monkeypatch: pytest.M
                 assert KEY not in shown
             assert "Incorrect API key provided: ***" in str(caught.value)
     assert [r.headers["authorization"] for r in server.requests] == [f"Bearer {KEY}"] * 2
+
+
+def test_key_in_what_is_no_completion_is_not_shown(monkeypatch: pytest.MonkeyPatch):
+    """An endpoint that repeats the request's headers as its answer does not give the key away."""
+    monkeypatch.setenv("ZIP_TEST_KEY", KEY)
+    echo = garbles(b'{"authorization": "Bearer ' + KEY.encode() + b'"}')
+    with (
+        JudgeServer(in_turn([], echo)) as server,
+        pytest.raises(EndpointError, match=r"no chat completion: .*Bearer \*\*\*") as caught,
+    ):
+        _ask(server, Waits(), key_variable="ZIP_TEST_KEY", max_attempts=1)
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("status", [200, 500])
+def test_answer_without_end_is_not_read_to_it(status: int):
+    """What is longer than any completion is given up at once, as is an error of that length."""
+    endless = Behaviour(status=status, body=b" " * (17 << 20))
+    with JudgeServer(in_turn([], endless)) as server:
+        with pytest.raises(EndpointError, match=f"HTTP {status}, .* does not end within 16 MiB"):
+            _ask(server, Waits())
+        assert len(server.requests) == 1
+
+
+def test_answer_is_never_unpacked():
+    """No compression is asked for, and a small body that unpacks to a large one stays small."""
+    body = gzip.compress(bytes(1 << 25))
+    bomb = Behaviour(body=body, headers={"Content-Encoding": "gzip"})
+    with JudgeServer(in_turn([], bomb)) as server:
+        with pytest.raises(EndpointError, match=r"no chat completion: '\\x1f"):
+            _ask(server, Waits(), max_attempts=1)
+        assert server.requests[0].headers["accept-encoding"] == "identity"
 
 
 def test_key_that_is_not_set_is_named(monkeypatch: pytest.MonkeyPatch):
