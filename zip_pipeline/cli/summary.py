@@ -21,6 +21,7 @@ from zip_pipeline.entropy_law.table import figures_folder, is_blocked, read_vers
 from zip_pipeline.pool.batches import whole_members
 from zip_pipeline.report.fates import num_by_fate, top_sources
 from zip_pipeline.samples import STAGES, Stage
+from zip_pipeline.selection.strategies import strategies
 from zip_pipeline.stored_batches import batches_stay, scan_quarantine
 
 
@@ -88,8 +89,11 @@ def words_of_quotas(quotas: Mapping[str, Mapping[str, int]], unit: str) -> Text:
 
 def _strategy(manifest: Mapping[str, Any]) -> str:
     config = manifest["config"]
-    if config["strategy"] == "random":
-        return f"random, seed {config['seed']}"
+    strategy = config["strategy"]
+    # What was selected by a plug-in that is not installed any more is described in full.
+    if strategy in strategies.names() and not strategies[strategy].uses("k1"):
+        seed = f", seed {config['seed']}" if strategies[strategy].uses("seed") else ""
+        return f"{strategy}{seed}"
     rounds = f"k1 {config['k1']:,}, k2 {config['k2']:,}, k3 {config['k3']:,}"
     compat = ", as the published code does" if config["reference_compat"] else ""
     sharding = manifest.get("sharding")

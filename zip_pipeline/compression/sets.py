@@ -70,31 +70,21 @@ class SelectedSet(Protocol):
         """Return by how many bytes each text, on its own, would grow the compressed set."""
 
 
-class Parallel:
-    """A pool of threads for codecs that release the interpreter lock.
+def sizes_in_threads(
+    measure: Callable[[bytes], int], texts: Sequence[bytes], workers: int = 0
+) -> Sizes:
+    """Return ``measure`` of each text, in threads: for codecs that release the interpreter lock.
 
-    Results come in the order of the input, so they do not depend on the number of workers.
+    Results come in the order of the texts, so they do not depend on the number of workers.
     """
-
-    def __init__(self, workers: int) -> None:
-        self.workers = worker_count(workers)
-        self._executor = ThreadPoolExecutor(self.workers) if self.workers > 1 else None
-
-    def sizes(
-        self, measure: Callable[[Sequence[bytes]], list[int]], texts: Sequence[bytes]
-    ) -> Sizes:
-        """Return ``measure`` of all texts, computed in chunks of consecutive texts."""
-        if self._executor is None or len(texts) <= _MIN_CHUNK:
-            return np.array(measure(texts), dtype=np.int64)
-        step = max(_MIN_CHUNK, -(-len(texts) // (self.workers * _CHUNKS_PER_WORKER)))
-        chunks = [texts[start : start + step] for start in range(0, len(texts), step)]
-        parts = self._executor.map(measure, chunks)
-        return np.array([size for part in parts for size in part], dtype=np.int64)
-
-    def close(self) -> None:
-        """Stop the threads."""
-        if self._executor is not None:
-            self._executor.shutdown()
+    workers = worker_count(workers)
+    if workers == 1 or len(texts) <= _MIN_CHUNK:
+        return np.fromiter(map(measure, texts), np.int64, len(texts))
+    step = max(_MIN_CHUNK, -(-len(texts) // (workers * _CHUNKS_PER_WORKER)))
+    chunks = [texts[start : start + step] for start in range(0, len(texts), step)]
+    with ThreadPoolExecutor(workers) as executor:
+        parts = executor.map(lambda chunk: [measure(text) for text in chunk], chunks)
+        return np.fromiter((size for part in parts for size in part), np.int64, len(texts))
 
 
 @dataclass(frozen=True)
@@ -169,6 +159,38 @@ class DeflateSet:
 
     def _before_text(self) -> bytes:
         return self._framing.separator if self._num_texts else b""
+
+
+class RecompressedSet:
+    """A set for any codec: compressed anew with each text, which takes a time that grows with it.
+
+    Args:
+        compressed_size: returns the bytes that its argument takes when compressed.
+    """
+
+    def __init__(self, compressed_size: Callable[[bytes], int]) -> None:
+        self._compressed_size = compressed_size
+        self._content = b""
+
+    def add(self, texts: Sequence[bytes]) -> None:
+        """Append texts to the set, in order."""
+        self._content += b"".join(texts)
+
+    extend = add
+
+    def ratios_with(self, texts: Sequence[bytes]) -> Ratios:
+        """Return R of (set + text), raw / compressed bytes, for each text on its own."""
+        raw = np.array([len(self._content) + len(text) for text in texts], dtype=np.float64)
+        return raw / self._sizes_with(texts)
+
+    def marginal_bytes(self, texts: Sequence[bytes]) -> Sizes:
+        """Return by how many bytes each text, on its own, would grow the compressed set."""
+        alone = self._compressed_size(self._content) if self._content else 0
+        return self._sizes_with(texts) - alone
+
+    def _sizes_with(self, texts: Sequence[bytes]) -> Sizes:
+        sizes = (self._compressed_size(self._content + text) for text in texts)
+        return np.fromiter(sizes, np.int64, len(texts))
 
 
 class IndexedSet(Protocol):

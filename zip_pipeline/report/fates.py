@@ -5,6 +5,7 @@ from collections.abc import Mapping
 import polars as pl
 
 from zip_pipeline.errors import UserError
+from zip_pipeline.selection.strategies import strategies
 
 Row = Mapping[str, object]
 # In place of a fate where a selection's pool does not hold the sample.
@@ -32,6 +33,11 @@ def explain_fate(row: Row, config: Mapping[str, object]) -> str:
             f"ledger of sample {row['sample_id']}: got fate {fate!r}; known are {known}; "
             "read it with the version of zip_pipeline that its manifest names"
         )
+    # A version may have been selected by a plug-in that is not installed any more.
+    name = config.get("strategy")
+    words = strategies[str(name)].words if name in strategies.names() else {}
+    if fate in words:
+        return words[fate].format(**{**config, **row})
     return _shard(row, config) + _SENTENCES[fate](row, config)
 
 
@@ -48,8 +54,6 @@ def _ratio(row: Row) -> str:
 
 
 def _picked(row: Row, config: Row) -> str:
-    if config.get("strategy") == "random":
-        return f"drawn as number {row['rank']} with seed {config.get('seed', 0)}"
     return (
         f"picked as number {row['rank']}, in round {row['round']}: the least redundant left on the "
         f"shortlist (last known ratio {_ratio(row)})"
@@ -73,8 +77,6 @@ def _candidate(row: Row, config: Row) -> str:
 
 
 def _never_reached(row: Row, config: Row) -> str:
-    if config.get("strategy") == "random":
-        return f"not drawn with seed {config.get('seed', 0)} before the budget was used"
     return (
         f"never looked at: its ratio alone, {_ratio(row)}, was not among the "
         f"{config.get('k1')} lowest before the budget was used"

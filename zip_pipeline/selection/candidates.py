@@ -7,14 +7,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from zip_pipeline.compression.state import DEFLATE_LEVEL, ZSTD_LEVEL, alone_bytes
+from zip_pipeline.compression.codecs import codecs, pool_levels
+from zip_pipeline.compression.sets import Sizes
 from zip_pipeline.compression.texts import TextFile
 from zip_pipeline.compression.tokens import count_tokens
 from zip_pipeline.selection.budget import Indices
 from zip_pipeline.selection.config import SelectionConfig
-from zip_pipeline.selection.strategies.long_range import marginal_ratios
+from zip_pipeline.selection.strategies import strategies
 
-_STATE_COLUMNS = {("deflate", DEFLATE_LEVEL): "deflate_bytes", ("zstd", ZSTD_LEVEL): "zstd_bytes"}
 _TEXTS_AT_A_TIME = 1 << 14
 
 
@@ -55,6 +55,17 @@ class Measured:
     costs: Indices
 
 
+def marginal_ratios(
+    raw_bytes: Sequence[int] | Sizes, marginal_bytes: Sizes, overhead_bytes: int
+) -> NDArray[np.float64]:
+    """Return rho = raw bytes / (marginal bytes - overhead); higher = more redundant.
+
+    The overhead is what any piece costs whatever it says (frame, entropy tables); counting it
+    makes tiny samples look new. At least one byte is left in the denominator.
+    """
+    return np.asarray(raw_bytes, np.float64) / np.maximum(marginal_bytes - overhead_bytes, 1)
+
+
 def measure(
     candidates: Candidates, config: SelectionConfig, tokenizer: str, workers: int
 ) -> Measured:
@@ -62,17 +73,16 @@ def measure(
     texts, state = candidates.texts, candidates.state
     num_bytes = texts.num_bytes
     codec, level = config.resolved_codec, config.resolved_level
-    column = _STATE_COLUMNS.get((codec, level))
-    if state is not None and column is not None:
-        sizes = state[column].to_numpy()
+    if state is not None and pool_levels().get(codec) == level:
+        sizes = state[f"{codec}_bytes"].to_numpy()
     else:
-        parts = [alone_bytes(part, codec, level, workers) for part in _parts(texts)]
+        parts = [codecs[codec].alone_sizes(part, level, workers) for part in _parts(texts)]
         sizes = np.concatenate([np.zeros(0, np.int64), *parts])
     tokens = None if state is None else state["num_tokens"]
     if tokens is None and config.unit == "tokens":
         counts = [count_tokens([t.decode() for t in part], tokenizer) for part in _parts(texts)]
         tokens = pl.Series([num for part in counts for num in part], dtype=pl.Int64)
-    overhead = config.overhead_bytes if config.strategy == "long_range" else 0
+    overhead = config.overhead_bytes if strategies[config.strategy].uses("overhead_bytes") else 0
     pi = marginal_ratios(num_bytes, sizes, overhead)
     return Measured(candidates, num_bytes, tokens, pi, _costs(num_bytes, tokens, config))
 

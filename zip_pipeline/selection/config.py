@@ -5,15 +5,12 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from zip_pipeline.compression.codecs import check_codec
+from zip_pipeline.compression.codecs import check_codec, codecs, selection_codecs
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint
+from zip_pipeline.selection.strategies import Strategy, strategies
 
-STRATEGIES = ("zip", "long_range", "random")
-SELECTION_CODECS = ("deflate", "zstd")
 BUDGET_UNITS = ("samples", "tokens", "bytes")
-_DEFAULT_CODECS = {"zip": "deflate", "long_range": "zstd", "random": "deflate"}
-_DEFAULT_LEVELS = {"deflate": 9, "zstd": 3}
 _ROUNDING = 1e-9
 _MAX_SEED = 2**63 - 1
 MAX_SHARDS = 1000
@@ -61,7 +58,7 @@ class SelectionConfig:
     """zip: reproduce the published implementation, quirks included."""
 
     def __post_init__(self) -> None:
-        _check_choice("strategy", self.strategy, STRATEGIES)
+        _check_choice("strategy", self.strategy, strategies.names())
         self._check_budget()
         for name, low in (("k1", 1), ("k2", 1), ("k3", 1), ("overhead_bytes", 0), ("seed", 0)):
             value = getattr(self, name)
@@ -75,7 +72,7 @@ class SelectionConfig:
             raise UserError(
                 f"k1, k2, k3: got {self.k1}, {self.k2}, {self.k3}; needed is k1 >= k2 >= k3"
             )
-        _check_choice("codec", self.resolved_codec, SELECTION_CODECS)
+        _check_choice("codec", self.resolved_codec, selection_codecs())
         check_codec(self.resolved_codec, self.resolved_level)
         for source, shares in self.quotas.items():
             _check_quota(source, *shares)
@@ -100,7 +97,7 @@ class SelectionConfig:
             raise UserError(f"budget_{self.unit}: got {self.budget}; allowed are 0 and above")
 
     def _check_reference(self) -> None:
-        if self.strategy != "zip" or self.unit != "samples" or self.quotas:
+        if not self._strategy.uses("reference_compat") or self.unit != "samples" or self.quotas:
             raise UserError(
                 "reference_compat: the published implementation knows strategy zip with "
                 "budget_samples and no quotas only; leave reference_compat off for the rest"
@@ -131,12 +128,23 @@ class SelectionConfig:
     @property
     def resolved_codec(self) -> str:
         """The codec, with the strategy's default filled in."""
-        return self.codec or _DEFAULT_CODECS[self.strategy]
+        return self.codec or self._strategy.codec
 
     @property
     def resolved_level(self) -> int:
         """The level, with the codec's default filled in."""
-        return _DEFAULT_LEVELS.get(self.resolved_codec, 0) if self.level is None else self.level
+        level = codecs[self.resolved_codec].selection_level if self.level is None else self.level
+        assert level is not None
+        return level
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether the pool is split into shards; some strategies pay no heed to them."""
+        return self.num_shards > 1 and self._strategy.uses("num_shards")
+
+    @property
+    def _strategy(self) -> Strategy:
+        return strategies[self.strategy]
 
     def for_a_shard(self) -> "SelectionConfig":
         """Return the configuration of each shard: together they pick twice the budget, or it all.

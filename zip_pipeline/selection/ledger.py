@@ -12,13 +12,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from zip_pipeline.compression.codecs import (
-    CODECS,
-    DEFAULT_LEVELS,
-    codec_versions,
-    compression_ratio,
-    streamed_bytes,
-)
+from zip_pipeline.compression.codecs import codec_versions, codecs, compression_ratio, pool_levels
 from zip_pipeline.compression.sets import MAX_WINDOW_BYTES
 from zip_pipeline.compression.texts import TextFile
 from zip_pipeline.files import fingerprint
@@ -121,15 +115,19 @@ def _complete(rows: pl.DataFrame) -> pl.DataFrame:
     return rows.with_columns(missing).select(pl.col(c).cast(kind) for c, kind in _SCHEMA.items())
 
 
-# xz reads about 2 MB a second: too slow for a whole pool.
-_POOL_CODECS = ("deflate", "zstd")
 COUNTS = ("num_rows_read", "num_quarantined", "num_duplicates", "num_held_out")
 
 
-def library_versions() -> dict[str, str]:
-    """Return the versions of everything that the picks and files depend on."""
+def library_versions(codec: str) -> dict[str, str]:
+    """Return the versions of everything that picks by a codec and files depend on."""
     packages = {name: version(name) for name in ("zip-pipeline", "polars", "numpy")}
-    return {"python": platform.python_version(), **packages, **codec_versions()}
+    return {"python": platform.python_version(), **packages, **codec_versions(codec)}
+
+
+def _subset_codecs() -> list[str]:
+    """Return the codecs by which picks are measured, those of the pool first."""
+    of_subset = [codec.name for codec in codecs if codec.measures_subset]
+    return sorted(of_subset, key=lambda name: name not in pool_levels())
 
 
 def measure_ratios(subset: Sequence[bytes], pool: TextFile) -> dict[str, dict[str, float]]:
@@ -137,9 +135,10 @@ def measure_ratios(subset: Sequence[bytes], pool: TextFile) -> dict[str, dict[st
     joined = b"".join(subset)
     num_bytes = int(pool.offsets[-1])
     with ThreadPoolExecutor() as executor:
-        of_subset = {c: executor.submit(compression_ratio, joined, c) for c in CODECS}
+        of_subset = {c: executor.submit(compression_ratio, joined, c) for c in _subset_codecs()}
         of_pool = {
-            c: executor.submit(streamed_bytes, pool.chunks(), num_bytes, c) for c in _POOL_CODECS
+            c: executor.submit(codecs[c].streamed_size, pool.chunks(), num_bytes)
+            for c in pool_levels()
         }
         return {
             "compression_ratio": {c: ratio.result() for c, ratio in of_subset.items()},
@@ -200,16 +199,16 @@ def build_manifest(
         "inputs": dict(sorted(inputs.items())),
         "pool_fingerprint": fingerprint_of_inputs(inputs),
         "subset_fingerprint": fingerprint(picked.sort("rank")["sample_id"].to_list()),
-        "ratio_levels": {codec: DEFAULT_LEVELS[codec] for codec in CODECS},
+        "ratio_levels": {codec: codecs[codec].level for codec in _subset_codecs()},
         "max_window_bytes": MAX_WINDOW_BYTES,
-        "versions": library_versions(),
+        "versions": library_versions(config.resolved_codec),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 
 
 def _sharding(config: SelectionConfig) -> dict[str, int] | None:
     """Return what each shard was to pick, None without shards; rounds are then the merge's."""
-    if config.num_shards == 1 or config.strategy == "random":
+    if not config.is_sharded:
         return None
     return {"num_shards": config.num_shards, "shard_budget": config.for_a_shard().budget}
 

@@ -16,8 +16,7 @@ from zip_pipeline.selection.budget import Indices
 from zip_pipeline.selection.candidates import picked_tokens
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.ledger import build_ledger, build_manifest, measure_ratios
-from zip_pipeline.selection.play import ProgressHook
-from zip_pipeline.selection.rounds import Ordering, reference_ordering
+from zip_pipeline.selection.rounds import Ordering, ProgressHook, reference_ordering
 from zip_pipeline.selection.run import Checkpoint, Fate, Progress, Run
 from zip_pipeline.selection.select import Selection
 
@@ -62,7 +61,7 @@ class ReferenceSelection:
         everyone = np.arange(len(self._measurer.texts))
         return self._ratios(self._measurer.new_set(_PICKED), everyone)
 
-    def play_round(self, run: Run) -> bool:
+    def run_round(self, run: Run) -> bool:
         """Run one round; return False, with nothing done, when no sample is left."""
         num_left = int((run.pi < _DROPPED).sum())
         if not num_left:
@@ -116,7 +115,7 @@ def run_reference(
         selection = ReferenceSelection(measurer, config, ordering)
         run = store.load() or Run.start(selection.initial_state())
         selection.start(run)
-        while len(run.picks) < config.budget and selection.play_round(run):
+        while len(run.picks) < config.budget and selection.run_round(run):
             store.save(run)
             if progress:
                 seconds = time.monotonic() - started

@@ -1,14 +1,26 @@
-"""The rounds that zip and long-range ZIP share: global, coarse local, fine local."""
+"""One selection from its first round, or its checkpoint, to its last."""
 
 import importlib.util
+import time
+from abc import abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zip_pipeline.compression.codecs import codecs
+from zip_pipeline.compression.sets import IndexedSet
 from zip_pipeline.selection.budget import Budget, Fit, Indices
-from zip_pipeline.selection.run import Fate, Run
+from zip_pipeline.selection.candidates import Measured
+from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.selection.estimate import PILOT_SECONDS, Pilot, RemainingTime
+from zip_pipeline.selection.run import NOWHERE, Checkpoint, Fate, Progress, Run
+from zip_pipeline.selection.strategies import Strategy, strategies
+
+ProgressHook: TypeAlias = Callable[[Progress], None]
+NewSet: TypeAlias = Callable[[str], IndexedSet]
+"""Makes an empty set of pool samples; one of the same name takes its place."""
 
 
 class Ordering(Protocol):
@@ -147,3 +159,167 @@ def _offer_to(run: Run, budget: Budget) -> Offer:
         return True
 
     return offer
+
+
+class RoundStrategy(Strategy):
+    """Picks in the rounds of :func:`run_rounds`; an engine measures redundancy."""
+
+    @abstractmethod
+    def engine(self, pool: Measured, new_set: NewSet, config: SelectionConfig) -> Engine:
+        """Return what measures redundancy.
+
+        Args:
+            pool: the candidates, measured.
+            new_set: makes empty sets of the configured codec.
+            config: the strategy's parameters.
+        """
+
+    def rounds(
+        self, run: Run, budget: Budget, pool: Measured, config: SelectionConfig, workers: int
+    ) -> Iterator[Run]:
+        """Yield the run after each round; see :meth:`.Strategy.rounds`."""
+        codec = codecs[config.resolved_codec]
+        with codec.sets(pool.candidates.texts, config.resolved_level, workers) as new_set:
+            engine = self.engine(pool, new_set, config)
+            yield from run_rounds(run, budget, engine, (config.k1, config.k2, config.k3))
+
+
+def fill_in_order(run: Run, budget: Budget, order: Indices) -> None:
+    """Pick in order whatever fits, until nothing fits any more; one round.
+
+    A sample that does not fit is passed over while a later one may still fit; what comes
+    after the last pick was never reached.
+    """
+    run.num_rounds += 1
+    budget.open_round(run.unpicked)
+    cheapest_from = np.minimum.accumulate(budget.costs[order][::-1])[::-1]
+    misfits: list[tuple[int, Fit]] = []
+    for position, index in enumerate(order.tolist()):
+        if not budget.unused or cheapest_from[position] > budget.unused:
+            return
+        fit = Fit(budget.fits(np.array([index]))[0])
+        if fit != Fit.YES:
+            misfits.append((index, fit))
+            continue
+        budget.take(index)
+        for passed, reason in misfits:
+            run.pass_over(passed, reason)
+        misfits.clear()
+        run.pick(index)
+
+
+class OrderStrategy(Strategy):
+    """Ranks the whole pool once and fills the budget in that order, in one round."""
+
+    @abstractmethod
+    def order(self, pool: Measured, config: SelectionConfig) -> Indices:
+        """Return all positions of the pool, shape (samples,), best first."""
+
+    def rounds(
+        self, run: Run, budget: Budget, pool: Measured, config: SelectionConfig, workers: int
+    ) -> Iterator[Run]:
+        """Yield the run at its end; see :meth:`.Strategy.rounds`."""
+        fill_in_order(run, budget, self.order(pool, config))
+        yield run
+
+
+def run_selection(
+    pool: Measured,
+    config: SelectionConfig,
+    store: Checkpoint = NOWHERE,
+    *,
+    workers: int,
+    run: Run | None = None,
+    progress: ProgressHook | None = None,
+    phase: str = "Selecting",
+    estimate: bool = True,
+) -> Run:
+    """Return the finished run of a strategy over the whole of ``pool``.
+
+    Args:
+        pool: the candidates, measured.
+        config: strategy, budget and parameters.
+        store: where the run is kept between rounds, and goes on from.
+        workers: threads or processes.
+        run: what to go on from, if not from ``store``.
+        progress: called after each round.
+        phase: what the progress is called.
+        estimate: whether ``progress`` is told the estimated time, before the first round or
+            after a second of rounds, as the strategy can.
+    """
+    budget = Budget(config.budget, pool.costs, pool.candidates.index["source"], config.quotas)
+    run = run or store.load() or Run.start(pool.pi)
+    for index in run.picks:
+        budget.take(index)
+    strategy = strategies[config.strategy]
+    report = _Report(progress, phase, budget, config, run.num_rounds)
+    wants_estimate = progress is not None and estimate
+    ahead = strategy.estimate(pool, config, workers) if wants_estimate else None
+    if ahead is not None:
+        report(run, ahead * report.left / max(config.budget, 1))
+    is_due = wants_estimate and ahead is None
+    for after in strategy.rounds(run, budget, pool, config, workers):
+        store.save(after)
+        if is_due and report.left > budget.unused and report.seconds >= PILOT_SECONDS:
+            is_due = False
+            seconds = strategy.estimate_after(report.pilot(after), pool, config)
+            if seconds is not None:
+                report(after, seconds)
+        report(after)
+    return run
+
+
+class _Report:
+    """Tells how far a run has come, how fast, and how long it will take."""
+
+    def __init__(
+        self,
+        progress: ProgressHook | None,
+        phase: str,
+        budget: Budget,
+        config: SelectionConfig,
+        num_rounds: int,
+    ) -> None:
+        self._progress = progress
+        self._phase = phase
+        self._budget = budget
+        self._config = config
+        self._started = time.monotonic()
+        self.left = budget.unused
+        self._num_rounds = num_rounds
+        self._remaining = RemainingTime(config.budget, budget.used)
+
+    @property
+    def seconds(self) -> float:
+        """How long it has been."""
+        return time.monotonic() - self._started
+
+    def pilot(self, run: Run) -> Pilot:
+        """Return how it has gone so far."""
+        used = self.left - self._budget.unused
+        return Pilot(self.left, used, run.num_rounds - self._num_rounds, self.seconds)
+
+    def __call__(self, run: Run, estimate: float | None = None) -> None:
+        if self._progress is None:
+            return
+        seconds = self.seconds
+        rate, remaining = self._remaining.after(self._budget.used, seconds)
+        self._progress(
+            Progress(
+                run.num_rounds,
+                len(run.picks),
+                self._budget.used,
+                self._config.budget,
+                self._config.unit,
+                seconds,
+                phase=self._phase,
+                rate=rate,
+                remaining_seconds=remaining if estimate is None else estimate,
+                is_estimate=estimate is not None,
+            )
+        )
+
+
+def used_budget(pool: Measured, run: Run) -> int:
+    """Return what the picks cost, in the unit of the budget."""
+    return int(pool.costs[np.array(run.picks, dtype=np.int64)].sum())

@@ -143,7 +143,8 @@ class Checkpoint:
         """Return the checkpoint of a selection over ``texts`` (hashed only when needed)."""
         if path is None:
             return cls(None, "")
-        parts = [config.fingerprint(), *codec_versions().values(), texts.fingerprint()]
+        versions = codec_versions(config.resolved_codec).values()
+        parts = [config.fingerprint(), *versions, texts.fingerprint()]
         return cls(path, fingerprint(parts))
 
     def save(self, run: Run) -> None:

@@ -16,10 +16,10 @@ from zip_pipeline.samples import Stage
 from zip_pipeline.selection.candidates import Candidates, measure, picked_tokens
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.ledger import build_ledger, build_manifest, measure_ratios
-from zip_pipeline.selection.play import ProgressHook, play, used_budget
 from zip_pipeline.selection.ray import ray_runner
+from zip_pipeline.selection.rounds import ProgressHook, run_selection, used_budget
 from zip_pipeline.selection.run import Checkpoint
-from zip_pipeline.selection.shards import play_sharded, run_here
+from zip_pipeline.selection.shards import run_here, run_sharded
 
 
 @dataclass(frozen=True)
@@ -136,8 +136,8 @@ def select_candidates(
     clock.append(time.monotonic())
     store = Checkpoint.of_texts(checkpoint, config, candidates.texts)
     shards = None
-    if config.num_shards > 1 and config.strategy != "random":
-        run, shards = play_sharded(
+    if config.is_sharded:
+        run, shards = run_sharded(
             pool,
             config,
             store,
@@ -148,7 +148,7 @@ def select_candidates(
             progress=progress,
         )
     else:
-        run = play(pool, config, store, workers=num_workers, progress=progress)
+        run = run_selection(pool, config, store, workers=num_workers, progress=progress)
     clock.append(time.monotonic())
     tokens = pool.num_tokens
     if tokens is None:

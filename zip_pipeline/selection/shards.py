@@ -29,7 +29,7 @@ from zip_pipeline.selection.budget import Indices
 from zip_pipeline.selection.candidates import Candidates, Measured
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.estimate import RemainingTime
-from zip_pipeline.selection.play import ProgressHook, play
+from zip_pipeline.selection.rounds import ProgressHook, run_selection
 from zip_pipeline.selection.run import Checkpoint, Fate, Progress, Run
 
 _ROWS_PER_PART = 1 << 14
@@ -190,15 +190,16 @@ def select_shard(task: ShardTask) -> ShardOutcome:
         UserError: the codec libraries here are not those of whoever asks, or the files of the
             shard are not there.
     """
-    if dict(task.codecs) != codec_versions():
+    versions = codec_versions(task.config.resolved_codec)
+    if dict(task.codecs) != versions:
         raise UserError(
-            f"shard {task.number}: the codec libraries there are {codec_versions()}, here "
+            f"shard {task.number}: the codec libraries there are {versions}, here "
             f"{dict(task.codecs)}; sizes would differ, install the same versions on every node"
         )
     shard = Shard.read(task.folder, task.owner)
     try:
         store = Checkpoint(task.folder / "checkpoint.npz", task.owner)
-        run = play(
+        run = run_selection(
             shard.measured,
             task.config,
             store,
@@ -239,7 +240,7 @@ def run_here(tasks: Sequence[ShardTask], tick: Tick) -> list[ShardOutcome]:
     return outcomes
 
 
-def play_sharded(
+def run_sharded(
     pool: Measured,
     config: SelectionConfig,
     store: Checkpoint,
@@ -278,7 +279,7 @@ def play_sharded(
         run, union = _gather(pool, members, outcomes)
         _merge(pool, config, run, union, store, workers, progress)
     # A shard may have had less to give than its share, or had no room for a large sample.
-    return play(
+    return run_selection(
         pool, config, run=run, workers=workers, progress=progress, phase=_FILLING, estimate=False
     ), shards
 
@@ -303,7 +304,7 @@ def _tasks(
     workers: int,
     key: str,
 ) -> list[ShardTask]:
-    codecs = tuple(sorted(codec_versions().items()))
+    codecs = tuple(sorted(codec_versions(config.resolved_codec).items()))
     tasks = []
     for number, positions in enumerate(members):
         place = (folder / f"shard-{number:04d}").absolute()
@@ -345,7 +346,9 @@ def _merge(
             pool.pi[union],
             pool.costs[union],
         )
-        merged = play(part, config, store, workers=workers, progress=progress, phase="Merging")
+        merged = run_selection(
+            part, config, store, workers=workers, progress=progress, phase="Merging"
+        )
     run.pi[union] = merged.pi
     run.fate[union] = np.maximum(merged.fate, Fate.SHORTLISTED)
     run.round_of[union] = merged.round_of

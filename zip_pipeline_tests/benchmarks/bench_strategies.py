@@ -8,7 +8,7 @@ from zip_pipeline.compression.sets import worker_count
 from zip_pipeline.pool.pool import SelectionPool
 from zip_pipeline.samples import contents_text
 from zip_pipeline.selection.config import SelectionConfig
-from zip_pipeline.selection.play import play
+from zip_pipeline.selection.rounds import run_selection
 from zip_pipeline_tests.benchmarks.machine import report, stopwatch
 from zip_pipeline_tests.benchmarks.real_pool import measured, real_pool
 
@@ -37,7 +37,7 @@ def select(pool: SelectionPool, config: SelectionConfig) -> dict[str, object]:
     """Return times and the redundancy of the subset's turn contents, without role labels."""
     table = measured(pool, config)
     with stopwatch() as times:
-        run = play(table, config, workers=worker_count(0))
+        run = run_selection(table, config, workers=worker_count(0))
     rows = pool.rows(run.picks)
     texts = rows.select(contents_text("sft").alias("text"))["text"].to_list()
     joined = "\n".join(texts).encode()

@@ -9,7 +9,7 @@ from zip_pipeline.compression.sets import DeflateSet
 from zip_pipeline.compression.texts import TemporaryTexts
 from zip_pipeline.selection.candidates import Candidates, measure
 from zip_pipeline.selection.config import SelectionConfig
-from zip_pipeline.selection.play import play
+from zip_pipeline.selection.rounds import run_selection
 from zip_pipeline_tests.benchmarks.machine import report, stopwatch
 from zip_pipeline_tests.benchmarks.real_pool import real_pool
 from zip_pipeline_tests.selection.oracles import zip_oracle
@@ -34,7 +34,7 @@ def whole_run(texts: list[bytes], index: object) -> dict[str, object]:
     """Return CPU seconds of both, and whether they pick the same."""
     with TemporaryTexts.write([texts]) as file, stopwatch() as ours:
         pool = measure(Candidates(index, file), CONFIG, "tiny", 0)
-        picks = play(pool, CONFIG, workers=1).picks
+        picks = run_selection(pool, CONFIG, workers=1).picks
     with stopwatch() as naive:
         expected = naive_picks([text.decode() for text in texts])
     return {

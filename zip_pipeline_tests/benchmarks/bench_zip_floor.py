@@ -18,7 +18,7 @@ from zip_pipeline.compression.sets import Indices, Ratios
 from zip_pipeline.compression.texts import TextFile
 from zip_pipeline.selection.candidates import Measured
 from zip_pipeline.selection.config import SelectionConfig
-from zip_pipeline.selection.play import play
+from zip_pipeline.selection.rounds import run_selection
 from zip_pipeline_tests.benchmarks.machine import report, stopwatch
 from zip_pipeline_tests.benchmarks.real_pool import measured, real_pool
 
@@ -93,10 +93,10 @@ def main() -> None:
     with real_pool() as pool:
         table: Measured = measured(pool, config)
         with stopwatch() as two, traced() as trace:
-            picks = play(table, config, workers=2).picks
+            picks = run_selection(table, config, workers=2).picks
         floor = floor_seconds(pool.texts, trace, 2)
         with stopwatch() as one:
-            same = play(table, config, workers=1).picks == picks
+            same = run_selection(table, config, workers=1).picks == picks
         one_core_floor = floor_seconds(pool.texts, trace, 1)
     asked = sum(len(indices) for what, _, indices in trace if what == "ask")
     report(

@@ -10,9 +10,10 @@ from zip_pipeline.compression.state import texts_of
 from zip_pipeline.compression.texts import TemporaryTexts
 from zip_pipeline.selection.candidates import Candidates, Measured, measure
 from zip_pipeline.selection.config import SelectionConfig
-from zip_pipeline.selection.estimate import RemainingTime, estimate_long_range, estimate_zip
-from zip_pipeline.selection.play import play
+from zip_pipeline.selection.estimate import Pilot, RemainingTime
+from zip_pipeline.selection.rounds import run_selection
 from zip_pipeline.selection.run import Progress, about
+from zip_pipeline.selection.strategies import strategies
 from zip_pipeline_tests.selection.pools import numbered_pool
 
 
@@ -23,10 +24,11 @@ def test_the_estimate_of_zip_is_of_the_order_of_the_real_time() -> None:
     with TemporaryTexts.write([texts_of(table, "sft")]) as texts:
         pool = measure(Candidates(table, texts), config, "tiny", 1)
         started = time.perf_counter()
-        estimate = estimate_zip(pool, config, 1)
+        estimate = strategies["zip"].estimate(pool, config, 1)
         between = time.perf_counter()
-        play(pool, config, workers=1)
+        run_selection(pool, config, workers=1)
         ended = time.perf_counter()
+    assert estimate is not None
     assert between - started < 0.3 * (ended - between)
     assert 0.2 < estimate / (ended - between) < 5
 
@@ -50,9 +52,9 @@ def test_the_estimate_of_long_range_is_of_the_order_of_measured_times(
     costs = np.array([mean_bytes])
     with TemporaryTexts.write([[b" " * mean_bytes]]) as texts:
         pool = Measured(Candidates(index, texts), costs, None, costs / 1.0, costs)
-        estimate = estimate_long_range(
-            pool, config, left=7_080_000, used=used, num_rounds=num_rounds, seconds=seconds
-        )
+        pilot = Pilot(7_080_000, used, num_rounds, seconds)
+        estimate = strategies["long_range"].estimate_after(pilot, pool, config)
+    assert estimate is not None
     assert 0.5 < estimate / real_seconds < 2
 
 
@@ -65,9 +67,9 @@ def test_long_range_is_estimated_once_after_its_first_rounds(
     with TemporaryTexts.write([texts_of(table, "sft")]) as texts:
         pool = measure(Candidates(table, texts), config, "tiny", 1)
         for pilot_seconds, expected in ((1000.0, []), (0.0, [1])):
-            monkeypatch.setattr("zip_pipeline.selection.play.PILOT_SECONDS", pilot_seconds)
+            monkeypatch.setattr("zip_pipeline.selection.rounds.PILOT_SECONDS", pilot_seconds)
             reports: list[Progress] = []
-            play(pool, config, workers=1, progress=reports.append)
+            run_selection(pool, config, workers=1, progress=reports.append)
             assert [report.round for report in reports if report.is_estimate] == expected
             assert reports[-1].used == 60
     assert 0 < (reports[0].remaining_seconds or 0) < 60
@@ -81,7 +83,7 @@ def test_more_picks_and_fewer_workers_take_longer() -> None:
         for budget, workers in ((100, 1), (400, 1), (400, 8)):
             config = SelectionConfig(budget_samples=budget, k1=500, k2=100, k3=30)
             pool = measure(Candidates(table, texts), config, "tiny", 1)
-            seconds.append(estimate_zip(pool, config, workers))
+            seconds.append(strategies["zip"].estimate(pool, config, workers))
     assert seconds[0] < seconds[1]
     assert seconds[2] < seconds[1] / 2
 
@@ -93,7 +95,7 @@ def test_nothing_to_select_takes_no_time(num_samples: int, budget: int) -> None:
     table = numbered_pool(num_samples)
     with TemporaryTexts.write([texts_of(table, "sft")]) as texts:
         pool = measure(Candidates(table, texts), config, "tiny", 1)
-        assert estimate_zip(pool, config, 1) == 0.0
+        assert strategies["zip"].estimate(pool, config, 1) == 0.0
 
 
 def test_remaining_time_follows_the_rate_of_the_last_rounds() -> None:

@@ -125,7 +125,7 @@ def test_a_killed_sharded_selection_goes_on_and_picks_the_same(
     pool = numbered_pool(200)
     expected = select_sharded(pool).picks
     rounds: list[int] = []
-    original = shards.play
+    original = shards.run_selection
 
     def counting(*arguments, **options):
         run = original(*arguments, **options | {"progress": lambda p: rounds.append(p.round)})
@@ -134,12 +134,12 @@ def test_a_killed_sharded_selection_goes_on_and_picks_the_same(
         return run
 
     path = tmp_path / "selection.npz"
-    monkeypatch.setattr(shards, "play", counting)
+    monkeypatch.setattr(shards, "run_selection", counting)
     with pytest.raises(KeyboardInterrupt):
         select_sharded(pool, checkpoint=path)
     assert [path.name[:4] for path in tmp_path.glob("*.shards")] == ["sft-"]
     first = len(rounds)
-    monkeypatch.setattr(shards, "play", original)
+    monkeypatch.setattr(shards, "run_selection", original)
     seen: list[Progress] = []
     monkeypatch.setattr(
         shards, "_progress_writer", lambda _: lambda p: seen.append(p) if p.round else None

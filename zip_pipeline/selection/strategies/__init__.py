@@ -1,1 +1,68 @@
-"""Strategies that rank the pool once instead of greedily."""
+"""The ways to select: a registry, and what each of them declares."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, ClassVar
+
+from zip_pipeline.registry import Registry
+
+if TYPE_CHECKING:
+    from zip_pipeline.selection.budget import Budget
+    from zip_pipeline.selection.candidates import Measured
+    from zip_pipeline.selection.config import SelectionConfig
+    from zip_pipeline.selection.estimate import Pilot
+    from zip_pipeline.selection.run import Run
+
+
+class Strategy(ABC):
+    """A way to select; most are a :class:`.RoundStrategy` or an :class:`.OrderStrategy`."""
+
+    name: ClassVar[str]
+    """what people type to choose it"""
+    description: ClassVar[str]
+    """one sentence without the name and without a full stop, for help and launchpad"""
+    parameters: ClassVar[tuple[str, ...]]
+    """fields of the configuration that it heeds, besides the budget and the quotas"""
+    codec: ClassVar[str] = "deflate"
+    """what measures redundancy where the configuration does not say"""
+    words: ClassVar[Mapping[str, str]] = {}
+    """sentences of ``trace`` by fate, where they differ from those of rounds; fields of the ledger
+    row and of the configuration in braces"""
+
+    def uses(self, parameter: str) -> bool:
+        """Return whether a field of the configuration makes a difference."""
+        return parameter in self.parameters
+
+    @abstractmethod
+    def rounds(
+        self,
+        run: "Run",
+        budget: "Budget",
+        pool: "Measured",
+        config: "SelectionConfig",
+        workers: int,
+    ) -> Iterator["Run"]:
+        """Pick until nothing more fits; yield the run, changed in place, after each round.
+
+        Args:
+            run: the state to start from, fresh or from a checkpoint.
+            budget: with the cost of ``run.picks`` already taken.
+            pool: the candidates, measured.
+            config: the strategy's parameters.
+            workers: threads or processes; the picks do not depend on their number.
+        """
+
+    def estimate(self, pool: "Measured", config: "SelectionConfig", workers: int) -> float | None:
+        """Return roughly how many seconds all rounds take; None where only a pilot can tell."""
+        return None
+
+    def estimate_after(
+        self, pilot: "Pilot", pool: "Measured", config: "SelectionConfig"
+    ) -> float | None:
+        """Return roughly how many seconds all rounds take, given how the first ones went."""
+        return None
+
+
+strategies: Registry[Strategy] = Registry(
+    "strategy", "zip_pipeline.strategies", __name__, default="zip"
+)

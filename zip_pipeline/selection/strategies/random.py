@@ -1,12 +1,15 @@
-"""Strategies that rank the whole pool once and fill the budget in that order."""
+"""Strategy ``random``: a seeded baseline."""
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import ClassVar
 
 import numpy as np
 
-from zip_pipeline.selection.budget import Budget, Fit, Indices
-from zip_pipeline.selection.run import Run
+from zip_pipeline.selection.budget import Indices
+from zip_pipeline.selection.candidates import Measured
+from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.selection.rounds import OrderStrategy
 
 
 def random_order(sample_ids: Iterable[str], seed: int) -> Indices:
@@ -23,25 +26,20 @@ def random_order(sample_ids: Iterable[str], seed: int) -> Indices:
     return np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
 
 
-def fill_in_order(run: Run, budget: Budget, order: Indices) -> None:
-    """Pick in order whatever fits, until nothing fits any more; one round.
+class Random(OrderStrategy):
+    """Draws without looking at any sample."""
 
-    A sample that does not fit is passed over while a later one may still fit; what comes
-    after the last pick was never reached.
-    """
-    run.num_rounds += 1
-    budget.open_round(run.unpicked)
-    cheapest_from = np.minimum.accumulate(budget.costs[order][::-1])[::-1]
-    misfits: list[tuple[int, Fit]] = []
-    for position, index in enumerate(order.tolist()):
-        if not budget.unused or cheapest_from[position] > budget.unused:
-            return
-        fit = Fit(budget.fits(np.array([index]))[0])
-        if fit != Fit.YES:
-            misfits.append((index, fit))
-            continue
-        budget.take(index)
-        for passed, reason in misfits:
-            run.pass_over(passed, reason)
-        misfits.clear()
-        run.pick(index)
+    name = "random"
+    description = "a seeded baseline"
+    parameters = ("seed",)
+    words: ClassVar[Mapping[str, str]] = {
+        "picked": "drawn as number {rank} with seed {seed}",
+        "never_reached": "not drawn with seed {seed} before the budget was used",
+    }
+
+    def order(self, pool: Measured, config: SelectionConfig) -> Indices:
+        """Return a uniform order of all positions."""
+        return random_order(pool.candidates.index["sample_id"], config.seed)
+
+
+STRATEGY = Random()

@@ -1,16 +1,24 @@
 """Strategy ``zip``: the paper's multi-stage greedy selection."""
 
+import math
+import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zip_pipeline.compression.codecs import codecs
 from zip_pipeline.compression.sets import IndexedSet
 from zip_pipeline.selection.budget import Indices
-from zip_pipeline.selection.rounds import Offer, lowest_index_first
+from zip_pipeline.selection.candidates import Measured
+from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.selection.estimate import num_picks
+from zip_pipeline.selection.rounds import NewSet, Offer, RoundStrategy, lowest_index_first
 from zip_pipeline.selection.run import Run
 
+_NUM_PROBES = 128
+_MAX_PROBE_BYTES = 1 << 21
 _SELECTED, _PICKED = "selected", "picked"
 
 
@@ -67,3 +75,49 @@ class ZipEngine:
         """Add the picks of a round to the selected set."""
         self._selected.add(np.array(picks, dtype=np.int64))
         self._has_selected |= bool(picks)
+
+
+class Zip(RoundStrategy):
+    """The paper's algorithm."""
+
+    name = "zip"
+    description = "the paper's algorithm"
+    parameters = ("k1", "k2", "k3", "codec", "level", "num_shards", "reference_compat")
+
+    def engine(self, pool: Measured, new_set: NewSet, config: SelectionConfig) -> ZipEngine:
+        """Return what measures R of (set + sample)."""
+        return ZipEngine(new_set, pool.pi)
+
+    def estimate(self, pool: Measured, config: SelectionConfig, workers: int) -> float:
+        """Return roughly how many seconds all rounds take.
+
+        Some samples are measured now, behind sets as large as they will be, and the time is
+        multiplied by how often that will be done. Expect half to twice the real time.
+        """
+        num_samples = len(pool.num_bytes)
+        if not num_samples or not config.budget:
+            return 0.0
+        num_picked = min(num_picks(pool, config.budget), num_samples)
+        num_rounds = math.ceil(num_picked / config.k3)
+        which = np.linspace(0, num_samples - 1, min(_NUM_PROBES, num_samples)).astype(np.int64)
+        probes = pool.candidates.texts.read(which)
+        picked_bytes = num_picked * float(pool.num_bytes.mean())
+        coarse = _seconds_behind(config, probes, picked_bytes / 2)
+        fine = _seconds_behind(config, probes, picked_bytes / num_rounds / 2)
+        k1, k2, k3 = (min(k, num_samples) for k in (config.k1, config.k2, config.k3))
+        return num_rounds * (k1 * coarse + k3 * (k2 - k3 / 2) * fine) / workers
+
+
+def _seconds_behind(config: SelectionConfig, probes: list[bytes], set_bytes: float) -> float:
+    """Return seconds per measurement behind a set of about that size."""
+    given = codecs[config.resolved_codec].new_set(config.resolved_level, workers=1)
+    size = max(sum(map(len, probes)), 1)
+    for _ in range(round(min(set_bytes, _MAX_PROBE_BYTES) / size)):
+        given.extend(probes)
+    given.marginal_bytes(probes[:1])
+    started = time.perf_counter()
+    given.marginal_bytes(probes)
+    return (time.perf_counter() - started) / len(probes)
+
+
+STRATEGY = Zip()
