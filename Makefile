@@ -1,4 +1,4 @@
-# `make run` and `make test` set up everything they need on a fresh machine.
+# `make run`, `make test` and `make test-all` set up everything they need on a fresh machine.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 DATA ?= data
 PORT ?= 3000
 
-.PHONY: help setup system run ui test lint bench clean
+.PHONY: help setup system run ui lint test test-all bench clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -39,8 +39,14 @@ lint: setup ## linters, types and import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-test: setup system lint ## linters, types and all tests, with coverage
-	$(BIN)/python -m pytest --cov --cov-report=term:skip-covered --cov-fail-under=90
+# Neighbouring tests stay in one process, which makes what a file shares once.
+PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+
+test: lint ## linters, types and the quick tests, within five minutes: to run all day
+	$(PYTEST) -m "not slow and not browser and not server"
+
+test-all: system lint ## linters, types and all tests, with coverage: what CI runs
+	$(PYTEST) --cov --cov-report=term:skip-covered --cov-fail-under=95
 
 bench: setup ## measure on the real pools, see zip_pipeline_tests/benchmarks
 	$(BIN)/python -m zip_pipeline_tests.benchmarks

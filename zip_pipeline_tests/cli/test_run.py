@@ -29,6 +29,7 @@ def _run(folder: Path) -> str:
     return done.stdout
 
 
+@pytest.mark.slow
 def test_run_takes_the_whole_graph_and_tells_what_came_of_it(tmp_path: Path):
     """Drops become batches and versions of both stages; a second run changes nothing."""
     shutil.copy(_PROJECT / "dagster.yaml", tmp_path)

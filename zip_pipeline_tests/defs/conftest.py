@@ -11,7 +11,15 @@ from zip_pipeline_tests.defs.graph import Graph
 
 @pytest.fixture
 def graph(tmp_path: Path) -> Iterator[Graph]:
-    """Yield the graph with an instance on disk and no drops."""
+    """Yield the graph with an instance in memory and no drops."""
+    (tmp_path / "data").mkdir()
+    with dg.DagsterInstance.ephemeral() as instance:
+        yield Graph(instance, tmp_path / "data")
+
+
+@pytest.fixture
+def stored_graph(tmp_path: Path) -> Iterator[Graph]:
+    """Yield the graph with an instance on disk, which other processes can open, and no drops."""
     (tmp_path / "data").mkdir()
     (tmp_path / "instance").mkdir()
     no_logs = {

@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import time
 import tomllib
 from pathlib import Path
 
@@ -19,7 +18,8 @@ from zip_pipeline_tests.defs.graph import Graph, alpaca_rows
 
 ROOT = Path(__file__).parents[2]
 HEAVY = ("torch", "transformers", "matplotlib", "tokenizers")
-CHECK_LIMIT_SECONDS = 6.0
+# It takes 4 s on an idle machine, up to 7 s where the processor's other thread is busy.
+CHECK_CPU_SECONDS = 9.0
 
 
 def test_graph_has_the_assets_and_edges_of_both_stages(tmp_path: Path) -> None:
@@ -124,20 +124,27 @@ def test_loading_imports_nothing_heavy(tmp_path: Path) -> None:
     assert process.stdout == "[] Definitions\n"
 
 
+@pytest.mark.slow
 def test_dg_check_defs_passes_within_its_time(tmp_path: Path) -> None:
-    """`dg check defs` finds nothing wrong, in at most 6 s (the best of three tries)."""
+    """`dg check defs` finds nothing wrong, in at most 9 s of CPU (the best of three tries)."""
     command = [str(Path(sys.executable).with_name("dg")), "check", "defs"]
     environment = os.environ | {"ZIP_PIPELINE_DATA": str(tmp_path)}
     durations: list[float] = []
-    while len(durations) < 3 and not (durations and durations[-1] <= CHECK_LIMIT_SECONDS):
-        start = time.monotonic()
+    while len(durations) < 3 and not (durations and durations[-1] <= CHECK_CPU_SECONDS):
+        start = _child_cpu_seconds()
         process = subprocess.run(
             command, cwd=ROOT, env=environment, capture_output=True, text=True, check=False
         )
-        durations.append(time.monotonic() - start)
+        durations.append(_child_cpu_seconds() - start)
         assert process.returncode == 0, process.stdout + process.stderr
         assert "All definitions loaded successfully" in process.stdout
-    assert min(durations) <= CHECK_LIMIT_SECONDS
+    assert min(durations) <= CHECK_CPU_SECONDS
+
+
+def _child_cpu_seconds() -> float:
+    """Return the CPU time of all processes that this one started and that have ended."""
+    times = os.times()
+    return times.children_user + times.children_system
 
 
 def test_workspace_and_project_agree_on_the_code_location() -> None:
@@ -177,8 +184,12 @@ def multiprocess_ingestion() -> dg.JobDefinition:
     return definitions.resolve_job_def("ingest_sft")
 
 
-def test_assets_can_run_in_a_process_each(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.slow
+def test_assets_can_run_in_a_process_each(
+    stored_graph: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The steps hand nothing over in memory: under the multi-process executor they do the same."""
+    graph = stored_graph
     monkeypatch.setenv("ZIP_PIPELINE_DATA", str(graph.path))
     graph.drop("sft", "a.jsonl", alpaca_rows(5))
     graph.instance.add_dynamic_partitions("sft_batches", ["a.jsonl"])

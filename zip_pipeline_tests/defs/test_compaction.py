@@ -34,6 +34,16 @@ _SELECTION = "[sft]\nbudget_samples = 5\nk1 = 20\nk2 = 6\nk3 = 3\n"
 @pytest.fixture
 def filled(graph: Graph) -> Graph:
     """Return the graph with three batches of sft, ingested in the order of their names."""
+    return _fill(graph)
+
+
+@pytest.fixture
+def filled_on_disk(stored_graph: Graph) -> Graph:
+    """Return the same with an instance on disk."""
+    return _fill(stored_graph)
+
+
+def _fill(graph: Graph) -> Graph:
     for number, batch in enumerate(_BATCHES):
         rows = [*alpaca_rows(5, first=5 * number), {"instruction": "Say it.", "output": ""}]
         graph.drop("sft", batch, rows)
@@ -121,19 +131,19 @@ def test_no_version_follows_a_compaction(filled: Graph) -> None:
     assert manifests[0]["inputs"] == manifests[1]["inputs"]
 
 
-def test_folded_drops_are_not_ingested_again(filled: Graph) -> None:
+def test_folded_drops_are_not_ingested_again(filled_on_disk: Graph) -> None:
     """A sensor without memory asks for none of them; for one that changed it asks."""
-    assert _fold(filled, keep_latest=0).success
-    ticks = Ticks(filled)
+    assert _fold(filled_on_disk, keep_latest=0).success
+    ticks = Ticks(filled_on_disk)
     assert [ticks.batches() for _ in range(3)] == [[], [], []]
-    filled.drop("sft", "b.jsonl", alpaca_rows(7, first=50))
+    filled_on_disk.drop("sft", "b.jsonl", alpaca_rows(7, first=50))
     assert [ticks.batches(), ticks.batches()] == [[], ["b.jsonl"]]
-    assert filled.ingest("sft", "b.jsonl").success
-    compacted = filled.root["sft"].batches()[1]
-    assert _partitions(filled) == ["b.jsonl", compacted]
-    assert batch_metadata(filled.root["sft"], "b.jsonl")["num_samples"] == "7"
-    tidy_partitions(filled.instance, filled.root, "sft")
-    assert _partitions(filled) == ["b.jsonl", compacted]
+    assert filled_on_disk.ingest("sft", "b.jsonl").success
+    compacted = filled_on_disk.root["sft"].batches()[1]
+    assert _partitions(filled_on_disk) == ["b.jsonl", compacted]
+    assert batch_metadata(filled_on_disk.root["sft"], "b.jsonl")["num_samples"] == "7"
+    tidy_partitions(filled_on_disk.instance, filled_on_disk.root, "sft")
+    assert _partitions(filled_on_disk) == ["b.jsonl", compacted]
 
 
 def test_folding_again_replaces_the_earlier_partition(filled: Graph) -> None:
@@ -184,36 +194,37 @@ def test_partition_with_an_unfinished_run_stays(filled: Graph) -> None:
     assert len(_partitions(filled)) == 1
 
 
+@pytest.mark.slow
 def test_headless_run_follows_a_compaction_from_the_command_line(
-    filled: Graph, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    filled_on_disk: Graph, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """Partitions are set right and nothing is ingested or selected again but a changed drop."""
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "instance"))
-    (filled.path / "selection.toml").write_text(_SELECTION)
-    assert run_graph(filled.path, tmp_path, until="subset").failures == []
-    compact(filled.root["sft"], keep_latest=1)
-    assert _partitions(filled) == _BATCHES
-    assert run_graph(filled.path, tmp_path, until="subset").failures == []
-    compacted = filled.root["sft"].batches()[1]
-    assert _partitions(filled) == ["c.jsonl", compacted]
-    assert [filled.num_materializations("sft", "raw_pool", b) for b in _BATCHES] == [1] * 3
-    assert filled.root["sft"].versions.numbers() == [1]
-    filled.drop("sft", "b.jsonl", alpaca_rows(9, first=70))
-    assert run_graph(filled.path, tmp_path, until="subset").failures == []
-    assert _partitions(filled) == ["b.jsonl", "c.jsonl", compacted]
-    assert filled.num_materializations("sft", "raw_pool", "b.jsonl") == 2
-    assert filled.root["sft"].versions.numbers() == [1, 2]
+    (filled_on_disk.path / "selection.toml").write_text(_SELECTION)
+    assert run_graph(filled_on_disk.path, tmp_path, until="subset").failures == []
+    compact(filled_on_disk.root["sft"], keep_latest=1)
+    assert _partitions(filled_on_disk) == _BATCHES
+    assert run_graph(filled_on_disk.path, tmp_path, until="subset").failures == []
+    compacted = filled_on_disk.root["sft"].batches()[1]
+    assert _partitions(filled_on_disk) == ["c.jsonl", compacted]
+    assert [filled_on_disk.num_materializations("sft", "raw_pool", b) for b in _BATCHES] == [1] * 3
+    assert filled_on_disk.root["sft"].versions.numbers() == [1]
+    filled_on_disk.drop("sft", "b.jsonl", alpaca_rows(9, first=70))
+    assert run_graph(filled_on_disk.path, tmp_path, until="subset").failures == []
+    assert _partitions(filled_on_disk) == ["b.jsonl", "c.jsonl", compacted]
+    assert filled_on_disk.num_materializations("sft", "raw_pool", "b.jsonl") == 2
+    assert filled_on_disk.root["sft"].versions.numbers() == [1, 2]
 
 
 def test_headless_run_reports_a_damaged_compacted_batch(
-    filled: Graph, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    filled_on_disk: Graph, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """It goes on with the other stage and says what is wrong."""
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "instance"))
-    result = compact(filled.root["sft"], keep_latest=1)
+    result = compact(filled_on_disk.root["sft"], keep_latest=1)
     assert result is not None
-    filled.root["sft"].quarantine(result.stored).unlink()
-    failures = run_graph(filled.path, tmp_path, until="subset").failures
+    filled_on_disk.root["sft"].quarantine(result.stored).unlink()
+    failures = run_graph(filled_on_disk.path, tmp_path, until="subset").failures
     assert any(f"remove what is left of '{result.stored}'" in line for line in failures)
 
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,14 +35,25 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def project(folder: Path) -> Iterator[Graph]:
+def stored_project(folder: Path) -> Iterator[Graph]:
     """Yield the graph of that folder with three drops of sft and one of preference."""
     with open_instance(folder) as instance:
-        graph = Graph(instance, folder / "data")
-        for number in range(3):
-            graph.drop("sft", f"{number}.jsonl", alpaca_rows(6, first=6 * number))
-        graph.drop("preference", "pairs.jsonl", pair_rows(5))
-        yield graph
+        yield _with_drops(Graph(instance, folder / "data"))
+
+
+@pytest.fixture
+def project(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Graph]:
+    """Yield the same with its history in memory, where runs in this process find it."""
+    with dg.DagsterInstance.ephemeral() as instance:
+        monkeypatch.setattr(headless, "open_instance", lambda _: nullcontext(instance))
+        yield _with_drops(Graph(instance, folder / "data"))
+
+
+def _with_drops(graph: Graph) -> Graph:
+    for number in range(3):
+        graph.drop("sft", f"{number}.jsonl", alpaca_rows(6, first=6 * number))
+    graph.drop("preference", "pairs.jsonl", pair_rows(5))
+    return graph
 
 
 def _failures(folder: Path) -> list[str]:
@@ -54,7 +66,8 @@ def _counts(graph: Graph) -> list[int]:
     return [graph.num_materializations(s, name) for s in ("sft", "preference") for name in names]
 
 
-def test_headless_ingests_and_selects_everything(project: Graph, folder: Path) -> None:
+@pytest.mark.slow
+def test_headless_ingests_and_selects_everything(stored_project: Graph, folder: Path) -> None:
     """As a process of its own: every drop is a partition, every stage has a version, history is
     where the UI reads it, and nothing else is written into the folder.
     """
@@ -63,7 +76,6 @@ def test_headless_ingests_and_selects_everything(project: Graph, folder: Path) -
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=120,
         check=False,
     )
     assert (process.returncode, process.stderr) == (0, "")
@@ -75,17 +87,18 @@ def test_headless_ingests_and_selects_everything(project: Graph, folder: Path) -
         "sft/zip_subset: done",
         "preference/zip_subset: done",
     ]
-    assert _counts(project) == [3, 3, 1, 1, 1, 1]
-    names = project.instance.get_dynamic_partitions("sft_batches")
+    assert _counts(stored_project) == [3, 3, 1, 1, 1, 1]
+    names = stored_project.instance.get_dynamic_partitions("sft_batches")
     assert sorted(names) == ["0.jsonl", "1.jsonl", "2.jsonl"]
-    assert project.root["sft"].versions.numbers() == [1]
-    assert project.root["preference"].versions.numbers() == [1]
-    runs = project.instance.get_runs()
+    assert stored_project.root["sft"].versions.numbers() == [1]
+    assert stored_project.root["preference"].versions.numbers() == [1]
+    runs = stored_project.instance.get_runs()
     assert {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS}
     assert len(runs) == 6
     assert sorted(path.name for path in folder.iterdir()) == [".dagster", "dagster.yaml", "data"]
 
 
+@pytest.mark.slow
 def test_headless_repeats_only_what_changed(project: Graph, folder: Path) -> None:
     """Drops that are ingested as they look now are left alone; the subset is not written twice."""
     assert _failures(folder) == []
@@ -234,8 +247,9 @@ def test_headless_runs_once_at_a_time(
     assert main(SUBSETS) == 0
 
 
+@pytest.mark.slow
 def test_headless_keeps_histories_apart(
-    project: Graph,
+    stored_project: Graph,
     folder: Path,
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,

@@ -11,6 +11,12 @@ from zip_pipeline.samples import Stage
 from zip_pipeline_tests.defs.graph import Graph, alpaca_rows, pair_rows
 
 
+@pytest.fixture
+def graph(stored_graph: Graph) -> Graph:
+    """Return the graph with an instance on disk: a sensor's context asks for one."""
+    return stored_graph
+
+
 class Ticks:
     """Runs one sensor tick after another, carrying the cursor as the daemon does."""
 

@@ -141,6 +141,7 @@ def _postgres(password: str) -> Iterator[int]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@pytest.mark.server
 def test_instance_keeps_history_in_postgres(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -196,6 +197,7 @@ def _code_server(command: list[str], environment: Mapping[str, str], port: int) 
             process.wait()
 
 
+@pytest.mark.server
 def test_workspace_loads_the_code_location_over_grpc(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -33,6 +33,7 @@ def sample_pool(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", SAMPLE_POOL)
 def test_selections_of_the_sample_pool_are_as_recorded(
     recorded: dict[str, Any], sample_pool: Path, tmp_path: Path, case: str

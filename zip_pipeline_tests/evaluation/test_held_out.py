@@ -139,6 +139,7 @@ def _job(folder: Path, **changed: object) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_evaluation_runs_as_a_process(small_model: Path, tmp_path: Path):
     """A JSON file says what to do; the result is a JSON file that appears whole."""
     _talks(9).write_parquet(tmp_path / "held.parquet")
