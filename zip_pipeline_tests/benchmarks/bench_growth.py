@@ -11,13 +11,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from zip_pipeline.data_root import DataRoot
+from zip_pipeline.data_root import DataRoot, StageFolder
+from zip_pipeline.pool.batches import read_state
 from zip_pipeline.process import return_freed_memory
 from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.selection.select import Cluster
+from zip_pipeline.workflow.versions import read_version, select_version
 from zip_pipeline_tests.benchmarks.bench_ingestion import build
 from zip_pipeline_tests.benchmarks.grown_pool import grow
 from zip_pipeline_tests.benchmarks.machine import cpu_seconds, report
-from zip_pipeline_tests.benchmarks.real_pool import select_version
 
 SIZES = {1: "80K", 4: "320K", 16: "1.3M"}
 BUDGET_BYTES = 7_080_000
@@ -28,17 +30,19 @@ RUNS = [
     (16, {"budget_samples": 50_000}),
 ]
 
+PLACES = (StageFolder.samples, StageFolder.quarantine, StageFolder.duplicates, StageFolder.state)
+
 
 def link_part(whole: DataRoot, folder: Path, times: int) -> DataRoot:
     """Return a root with the real batches and all variations below ``times``."""
     part = DataRoot(folder / f"times-{times}")
-    for batch in whole.batches("sft"):
+    for batch in whole["sft"].batches():
         if batch.startswith("variation-") and int(batch.split("-")[1]) >= times:
             continue
-        for place in (DataRoot.samples, DataRoot.quarantine, DataRoot.duplicates, DataRoot.state):
-            target = place(part, "sft", batch)
+        for place in PLACES:
+            target = place(part["sft"], batch)
             target.parent.mkdir(parents=True, exist_ok=True)
-            os.link(place(whole, "sft", batch), target)
+            os.link(place(whole["sft"], batch), target)
     return part
 
 
@@ -47,23 +51,25 @@ def measure_run(root: Path, options: dict[str, int], address: str | None = None)
     return_freed_memory()
     started, cpu = time.perf_counter(), cpu_seconds()
     config = SelectionConfig(strategy="long_range", **options)
-    selection, text_bytes = select_version(DataRoot(root), config, address)
+    folder = DataRoot(root)["sft"]
+    number = select_version(folder, config, log=lambda _: None, cluster=Cluster(address))
     seconds = time.perf_counter() - started
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    version = read_version(folder, number)
+    manifest, num_picked = version.manifest, len(version.subset)
+    text_bytes = sum(read_state(folder, b)["num_bytes"].sum() for b in folder.batches())
     return {
-        "num_samples": len(selection.ledger),
+        "num_samples": len(version.ledger),
         "text_mb": round(text_bytes / 1e6),
-        "num_picked": len(selection.picks),
+        "num_picked": num_picked,
         "seconds": round(seconds, 1),
         "cpu_seconds": round(cpu_seconds() - cpu, 1),
-        "selection_seconds": selection.manifest["seconds"],
-        "milliseconds_per_pick": round(
-            1e3 * selection.manifest["seconds"]["select"] / len(selection.picks), 3
-        ),
+        "selection_seconds": manifest["seconds"],
+        "milliseconds_per_pick": round(1e3 * manifest["seconds"]["select"] / num_picked, 3),
         "process_peak_mb": round(peak / 1e6),
         "allowed_peak_mb": round(300 + 1.5 * text_bytes / 1e6),
-        "ratio_xz": round(selection.manifest["compression_ratio"]["xz"], 3),
-        "subset_fingerprint": selection.manifest["subset_fingerprint"],
+        "ratio_xz": round(manifest["compression_ratio"]["xz"], 3),
+        "subset_fingerprint": manifest["subset_fingerprint"],
     }
 
 
@@ -81,8 +87,8 @@ def grown_roots() -> Iterator[dict[int, Path]]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(os.environ.get("ZIP_BENCH_ROOT", name))
         whole = DataRoot(folder / "whole")
-        if not whole.batches("sft"):
-            build(whole, "sft")
+        if not whole["sft"].batches():
+            build(whole["sft"])
             grow(whole, max(SIZES) - 1)
         for times in SIZES:
             if not (folder / f"times-{times}").exists():

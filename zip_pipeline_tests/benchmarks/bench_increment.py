@@ -12,11 +12,11 @@ from zip_pipeline.data_root import DataRoot
 from zip_pipeline.ingest.ingest import ingest, write_batch
 from zip_pipeline.pool.batches import write_state
 from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.workflow.versions import select_version
 from zip_pipeline_tests.benchmarks.bench_growth import BUDGET_BYTES
 from zip_pipeline_tests.benchmarks.bench_ingestion import build
 from zip_pipeline_tests.benchmarks.grown_pool import varied_records
 from zip_pipeline_tests.benchmarks.machine import report
-from zip_pipeline_tests.benchmarks.real_pool import select_version
 
 CONFIGS = {
     "long_range": SelectionConfig(strategy="long_range", budget_bytes=BUDGET_BYTES),
@@ -27,7 +27,7 @@ CONFIGS = {
 def reselect(root: DataRoot, config: SelectionConfig) -> float:
     """Return the seconds of a selection, version written and all."""
     started = time.perf_counter()
-    select_version(root, config)
+    select_version(root["sft"], config, log=lambda _: None)
     return time.perf_counter() - started
 
 
