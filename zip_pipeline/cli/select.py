@@ -16,8 +16,7 @@ from zip_pipeline.compression.sets import worker_count
 from zip_pipeline.errors import UserError
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.select import Cluster
-from zip_pipeline.workflow.file_selection import SelectJob, run_job
-from zip_pipeline.workflow.output_files import OutputFiles
+from zip_pipeline.workflow.selections import OutputFiles, SelectJob, run_job
 
 
 def parse_quota(text: str) -> tuple[str, tuple[float | None, float | None]]:
@@ -259,7 +258,7 @@ def select(
     )
     files = OutputFiles(out)
     job = SelectJob(
-        inputs=tuple(inputs),
+        source=inputs,
         files=files,
         stage=stage,
         config=config,
@@ -270,6 +269,6 @@ def select(
         cluster=Cluster(ray, shard_folder),
     )
     with interruption_hint("Repeat the command with --resume to go on."), stage_progress() as bars:
-        manifest, ledger = run_job(job, bars)
-    show_selection(output(), manifest, ledger)
+        selection = run_job(job, bars)
+    show_selection(output(), selection.manifest, selection.ledger)
     output().print(f"Written: {out}, {files.ledger.name}, {files.manifest.name}", soft_wrap=True)

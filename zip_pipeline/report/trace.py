@@ -159,7 +159,7 @@ def _trace(root: DataRoot, sample_id: str, prefix: str, stages: Sequence[Stage])
     origins = origins or _recorded_origins(ledger_rows)
     store = root[stage].versions
     fates = [
-        _fate(f"version {number}", rows, store.manifest(number))
+        fate_of(f"version {number}", rows, store.manifest(number))
         for number, rows in ledger_rows.items()
     ]
     return Trace(full_id, stage, _text(root[stage], full_id), tuple(origins), tuple(fates))
@@ -185,7 +185,7 @@ def trace_in_ledger(ledger_file: Path, sample_id: str) -> Trace:
     rows = scan_table(ledger_file).filter(pl.col("sample_id").is_in(names)).collect()
     full_id = only_one(names, sample_id, f"{ledger_file}: ")
     origins = tuple(_origin(row, _copy_note(row)) for row in rows.iter_rows(named=True))
-    fate = _fate(ledger_file.name, rows, manifest)
+    fate = fate_of(ledger_file.name, rows, manifest)
     return Trace(full_id, str(manifest.get("stage", "")), None, origins, (fate,))
 
 
@@ -288,7 +288,8 @@ def _recorded_origins(ledger_rows: Mapping[int, pl.DataFrame]) -> list[Origin]:
     return [_origin(row, note) for row in kept.iter_rows(named=True)]
 
 
-def _fate(selection: str, rows: pl.DataFrame, manifest: Mapping[str, object]) -> Fate:
+def fate_of(selection: str, rows: pl.DataFrame, manifest: Mapping[str, object]) -> Fate:
+    """Return what became of a sample in a selection, given what its ledger says of it."""
     created_at = str(manifest.get("created_at", ""))
     if rows.is_empty():
         why = "no batch of that version's pool held it"

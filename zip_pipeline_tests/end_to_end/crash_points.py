@@ -22,7 +22,7 @@ from zip_pipeline.pool.compaction import compact
 from zip_pipeline.pool.held_out import HeldOutSettings, freeze_held_out
 from zip_pipeline.pool.pool import assemble_pool
 from zip_pipeline.selection.run import ROUNDS_BETWEEN, Checkpoint, Run
-from zip_pipeline.workflow.output_files import OutputFiles
+from zip_pipeline.workflow.selections import OutputFiles
 
 BATCH = "a.jsonl"
 # What Python reports before it creates, moves, changes or removes a file.

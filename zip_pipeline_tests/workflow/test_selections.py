@@ -1,12 +1,25 @@
-"""The three files of a selection."""
+"""A selection from any source, what it tells of each sample, and its three files."""
 
 import json
+import re
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
 
-from zip_pipeline.workflow.output_files import OutputFiles, write_records
+from zip_pipeline.report.trace import trace_in_ledger
+from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.workflow.selections import (
+    OutputFiles,
+    Selection,
+    select,
+    select_texts,
+    write_records,
+)
+from zip_pipeline.workflow.sources import read
+from zip_pipeline_tests.cli.commands import call_well
+from zip_pipeline_tests.cli.pools import preference_records, read_jsonl, sft_records, write_jsonl
 
 _LEDGER = pl.DataFrame({"sample_id": ["a"], "fate": ["picked"]})
 
@@ -115,7 +128,7 @@ def test_open_refuses_to_share_ledger_and_manifest_with_another_out(tmp_path: Pa
     first, second = OutputFiles(tmp_path / "x.json"), OutputFiles(tmp_path / "x.parquet")
     _publish(first, "first")
     with (
-        pytest.raises(ValueError, match=r"x\.manifest\.json belongs to x\.json, and x\.parquet"),
+        pytest.raises(ValueError, match=r"x\.manifest\.json: belongs to x\.json, and x\.parquet"),
         second.open(resume=False),
     ):
         pass
@@ -130,7 +143,7 @@ def test_open_refuses_to_replace_what_no_selection_wrote(tmp_path: Path, name: s
     """A file that happens to be called as the ledger or the manifest would be is kept."""
     (tmp_path / name).write_bytes(b'{"accounts": 2026}')
     with (
-        pytest.raises(ValueError, match=f"--output: .*{name} was not written by a selection"),
+        pytest.raises(ValueError, match=f"{name}: was not written by a selection"),
         OutputFiles(tmp_path / "x.json").open(resume=False),
     ):
         pass
@@ -149,7 +162,7 @@ def test_a_selection_killed_while_it_publishes_is_published_again(tmp_path: Path
 @pytest.mark.parametrize("name", ["x.csv", "x", "x.jsonl.gz", ".jsonl"])
 def test_output_files_refuse_other_kinds(tmp_path: Path, name: str):
     """OUT is a .jsonl, .json or .parquet file."""
-    with pytest.raises(ValueError, match=r"--output: got .* allowed are files named \*\.jsonl"):
+    with pytest.raises(ValueError, match=r"no name for a subset; allowed are \*\.jsonl"):
         OutputFiles(tmp_path / name)
 
 
@@ -175,3 +188,123 @@ def test_write_records_round_trips(tmp_path: Path, suffix: str, num: int):
     found = json.loads(text) if suffix == ".json" else [json.loads(line) for line in lines]
     assert found == [json.loads(record) for record in records]
     assert text.endswith("\n") or not num
+
+
+_ROUNDS: dict[str, Any] = {"k1": 20, "k2": 10, "k3": 5}
+
+
+def _small() -> Selection:
+    """Return three of six records, of which one repeats another and one is too long."""
+    long = {"instruction": "long", "output": "word " * 200, "source": "essays"}
+    return select([*sft_records(4), sft_records(1)[0], long], budget_bytes=300, **_ROUNDS)
+
+
+@pytest.mark.parametrize("strategy", ["zip", "long_range", "random"])
+def test_select_is_the_command(tmp_path: Path, strategy: str):
+    """One source gives the same files from Python and from the command line."""
+    source = write_jsonl(tmp_path / "in.jsonl", [*sft_records(40), "{"])
+    rounds = ("--k1", "20", "--k2", "10", "--k3", "5", "--strategy", strategy)
+    call_well("select", source, "-o", tmp_path / "a.jsonl", "--budget-tokens", "900", *rounds)
+    selection = select(source, budget_tokens=900, strategy=strategy, **_ROUNDS)
+    selection.write(tmp_path / "b.jsonl")
+    records = read_jsonl(tmp_path / "a.jsonl")
+    assert records == read_jsonl(tmp_path / "b.jsonl") == selection.records() != []
+    ledgers = [pl.read_parquet(tmp_path / f"{name}.ledger.parquet") for name in "ab"]
+    assert ledgers[0].equals(ledgers[1])
+    assert ledgers[0].equals(selection.ledger)
+    manifests = [json.loads((tmp_path / f"{name}.manifest.json").read_text()) for name in "ab"]
+    assert manifests[0].pop("output") == "a.jsonl"
+    assert manifests[1].pop("output") == "b.jsonl"
+    assert [manifest.pop("created_at") and manifest.pop("seconds").keys() for manifest in manifests]
+    assert manifests[0] == manifests[1]
+
+
+def test_select_takes_records_a_pool_and_a_configuration():
+    """However source and options are given, the picks are those of the records."""
+    records = preference_records(20)
+    config = SelectionConfig(budget_samples=6, **_ROUNDS)
+    picks = select(records, config, stage="preference").records()
+    assert len(picks) == 6
+    assert select(read(records, "preference"), config).records() == picks
+    assert select(iter(records), stage="preference", budget_samples=6, **_ROUNDS).records() == picks
+
+
+def test_select_as_published_takes_records_too():
+    """The published algorithm takes every record as it comes, no sample or not."""
+    records = [{"id": n, "text": f"{n * n % 17} {n * 3 % 5}"} for n in range(12)]
+    selection = select(records, budget_samples=5, reference_compat=True, **_ROUNDS)
+    assert len(selection.records()) == 5
+    with pytest.raises(ValueError, match="reference_compat: got a pool; "):
+        select(read(sft_records(3)), budget_samples=2, reference_compat=True)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((sft_records(2),), {}, "give exactly one of budget_samples, budget_tokens, budget_bytes"),
+        ((sft_records(2), SelectionConfig(budget_samples=1)), {"k1": 3}, "got config and k1; "),
+        ((sft_records(2),), {"budget_samples": 1, "straategy": "zip"}, "straategy"),
+        (([{"odd": 1}],), {"budget_samples": 1}, "no sample in records: 1 rows read, quarantined"),
+        ((sft_records(2),), {"budget_samples": 1, "stage": "dpo"}, "stage: got 'dpo'"),
+    ],
+)
+def test_select_refuses_in_words(arguments: Any, options: Any, message: str):
+    """What cannot be used is named with what is allowed."""
+    with pytest.raises(ValueError, match=re.escape(message)):
+        select(*arguments, **options)
+
+
+def test_why_is_what_trace_says(tmp_path: Path):
+    """Of every sample, by its id or its first digits."""
+    selection = _small()
+    selection.write(tmp_path / "x.parquet")
+    ids = selection.ledger["sample_id"].unique().to_list()
+    assert len(ids) == 5
+    for sample_id in ids:
+        (fate,) = trace_in_ledger(tmp_path / "x.ledger.parquet", sample_id).fates
+        assert selection.why(sample_id) == selection.why(sample_id[:8]) == fate.why
+    with pytest.raises(ValueError, match="no sample 00000000"):
+        selection.why("0" * 32)
+
+
+def test_left_out_tells_for_whom_and_why():
+    """Those not picked, by fate and by source, with the sample that stands for a copy."""
+    selection = _small()
+    left = selection.left_out()
+    assert len(left) == len(selection.ledger) - len(selection)
+    copies = selection.left_out("duplicate")
+    assert copies.select("source_row", "duplicate_of_row", "why").rows() == [
+        (5, 1, "an exact copy of records, row 1, which took part in its place")
+    ]
+    (essay,) = selection.left_out(source="essays").iter_rows(named=True)
+    assert (essay["source_row"], essay["fate"]) == (6, "over_budget")
+    assert essay["why"] == "in reach, but its 1,023 bytes did not fit what was left of the budget"
+    assert selection.left_out("duplicate", "essays").is_empty()
+    with pytest.raises(ValueError, match="fate: got 'picked'; allowed are never_reached, "):
+        selection.left_out("picked")
+
+
+def test_notebooks_show_a_selection_and_read_no_html_in_its_data():
+    """The table has the figures and sources; markup in names is shown as it is."""
+    records = [record | {"source": "<i>x</i>"} for record in sft_records(5)]
+    selection = select(records, budget_samples=2, **_ROUNDS)
+    html = selection._repr_html_()
+    assert "<th>picked</th><td>2 of 5 samples</td>" in html
+    assert "<th>source &lt;i&gt;x&lt;/i&gt;</th><td>2 of 5</td>" in html
+    assert "<i>" not in html
+    assert repr(selection).startswith("<Selection: picked 2 of 5 samples, budget 2 samples, ")
+
+
+def test_select_texts_takes_any_texts(tmp_path: Path):
+    """Copies stand behind the first, and the files hold each text as a record."""
+    texts = ["apples and pears " * 9, "7 3 9 1 5 2 8", "7 3 9 1 5 2 8", "Ärger\n"]
+    selection = select_texts(texts, budget_samples=2, **_ROUNDS)
+    assert selection.subset["text"].to_list() == ["Ärger\n", "7 3 9 1 5 2 8"]
+    assert selection.subset["source_row"].to_list() == [4, 2]
+    assert selection.left_out("duplicate")["duplicate_of_row"].to_list() == [2]
+    selection.write(tmp_path / "x.jsonl")
+    assert read_jsonl(tmp_path / "x.jsonl") == [{"text": "Ärger\n"}, {"text": "7 3 9 1 5 2 8"}]
+    with pytest.raises(ValueError, match="texts: got none"):
+        select_texts([], budget_samples=2)
+    with pytest.raises(ValueError, match="reference_compat: takes records"):
+        select_texts(texts, budget_samples=2, reference_compat=True)

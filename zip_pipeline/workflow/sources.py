@@ -1,0 +1,349 @@
+"""What a person gives to select from: files, tables or records, read as one pool."""
+
+import os
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from html import escape
+from pathlib import Path
+from typing import TypeAlias
+
+import polars as pl
+
+from zip_pipeline.data_root import DataRoot, StageFolder
+from zip_pipeline.errors import UserError
+from zip_pipeline.files import fingerprint, scan_table
+from zip_pipeline.ingest.drops import SIDECAR_SUFFIX, Sidecar, read_sidecar
+from zip_pipeline.ingest.ingest import IngestResult, ingest, ingest_rows, write_batch
+from zip_pipeline.ingest.readers import plain_name, read_rows, rows_in_memory
+from zip_pipeline.ingest.rows import QUARANTINE_SCHEMA, RawRow
+from zip_pipeline.pool.batches import DUPLICATES_SCHEMA
+from zip_pipeline.pool.pool import (
+    AssembledPool,
+    SelectionPool,
+    assemble_results,
+    open_selection_pool,
+)
+from zip_pipeline.samples import STAGES, Stage
+
+RECORDS = "records"
+"""The batch of what a program holds in memory."""
+Source: TypeAlias = "str | os.PathLike[str] | Pool | Iterable[object]"
+"""A file, a folder or a list of these; a table; records; or a pool that was read before."""
+Part: TypeAlias = Path | IngestResult | Iterable[RawRow]
+"""A batch before it is read: a file or folder, what was read before, or rows in memory."""
+
+
+def parts_of(source: Source) -> dict[str, Part]:
+    """Return what a source consists of by batch name; rows in memory can be read once.
+
+    Raises:
+        UserError: no kind of source, or a file that does not exist or is given twice.
+    """
+    if isinstance(source, Pool):
+        return dict(source.batches)
+    if isinstance(source, str | os.PathLike):
+        return {**name_inputs([Path(source)])}
+    if isinstance(source, list | tuple) and source and all(map(_is_path, source)):
+        return {**name_inputs([Path(path) for path in source])}
+    if (table := _as_table(source)) is not None:
+        return {RECORDS: rows_in_memory(table, RECORDS)}
+    if isinstance(source, Mapping) or not isinstance(source, Iterable):
+        raise UserError(
+            f"source: got a {type(source).__name__}; allowed are files and folders, a table "
+            "(Polars, pandas, Arrow, datasets.Dataset), and records, such as a list of dicts"
+        )
+    return {RECORDS: rows_in_memory(source, RECORDS)}
+
+
+def _is_path(item: object) -> bool:
+    return isinstance(item, str | os.PathLike)
+
+
+def _as_table(source: object) -> pl.DataFrame | None:
+    """Return a table of Polars, Arrow, pandas or datasets as one of Polars; None for no table."""
+    if isinstance(source, pl.LazyFrame):
+        return source.collect()
+    if to_polars := getattr(source, "to_polars", None):
+        table: pl.DataFrame = to_polars()
+        return table
+    return pl.DataFrame(source) if hasattr(source, "__arrow_c_stream__") else None
+
+
+def name_inputs(inputs: Sequence[Path]) -> dict[str, Path]:
+    """Return the inputs by batch name: the file name, the whole path where names collide.
+
+    Raises:
+        UserError: an input that does not exist or is given twice.
+    """
+    wanted = [path for path in inputs if not path.name.endswith(SIDECAR_SUFFIX)]
+    missing = [str(path) for path in wanted if not path.exists()]
+    if missing:
+        raise UserError(f"{missing[0]}: no such file or folder")
+    twice = [p for p, num in Counter(path.resolve() for path in wanted).items() if num > 1]
+    if twice:
+        raise UserError(f"{twice[0]}: given twice; give each input once")
+    names = Counter(path.name for path in wanted)
+    return {path.name if names[path.name] == 1 else str(path): path for path in wanted}
+
+
+@dataclass(frozen=True, repr=False)
+class Pool:
+    """The samples of a source, and what became of its other records.
+
+    Every record that was read is a sample, an exact duplicate of one, or in quarantine with the
+    reason. ``len`` is the number of samples; a notebook shows the counts.
+
+    Args:
+        stage: ``sft`` or ``preference``.
+        batches: what was read of each file or folder, or of the records in memory.
+    """
+
+    stage: Stage
+    batches: Mapping[str, IngestResult]
+
+    @cached_property
+    def _assembled(self) -> AssembledPool:
+        return assemble_results(self.stage, self.batches)
+
+    @property
+    def samples(self) -> pl.DataFrame:
+        """One row per sample: id, place, source, format, turns, and ``raw``, the record as JSON."""
+        return self._assembled.samples
+
+    @property
+    def duplicates(self) -> pl.DataFrame:
+        """One row per record that repeats a sample turn by turn, with the place of that sample."""
+        inside = [_inside(batch, result.duplicates) for batch, result in self.batches.items()]
+        return pl.concat([*inside, self._assembled.duplicates])
+
+    @property
+    def quarantine(self) -> pl.DataFrame:
+        """One row per record that is no sample: batch, file, row, reason, detail, raw text."""
+        schema = pl.Schema({"batch": pl.String(), **QUARANTINE_SCHEMA})
+        parts = [
+            result.quarantine.select(pl.lit(batch).alias("batch"), pl.all())
+            for batch, result in self.batches.items()
+        ]
+        return pl.concat([schema.to_frame(), *parts])
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many rows were read, and how many of them are samples, quarantined or duplicates."""
+        assembled = self._assembled
+        return {
+            "rows read": assembled.num_rows_read,
+            "samples": assembled.samples.height,
+            "quarantined": assembled.num_quarantined,
+            "duplicates": assembled.num_duplicates,
+        }
+
+    def __len__(self) -> int:
+        return self.samples.height
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{num:,} {name}" for name, num in self.counts.items())
+        return f"<Pool of {self.stage}: {counts}>"
+
+    def _repr_html_(self) -> str:
+        reasons = self.quarantine["reason"].value_counts(sort=True).iter_rows()
+        facts = [(name, f"{num:,}") for name, num in self.counts.items()]
+        return html_table(
+            f"Pool of {self.stage}",
+            facts + [(f"quarantined: {reason}", f"{num:,}") for reason, num in reasons],
+        )
+
+
+def html_table(title: str, facts: Iterable[tuple[str, str]]) -> str:
+    """Return names and facts as a table for notebooks; nothing in them is read as HTML."""
+    rows = "".join(
+        f"<tr><th>{escape(name)}</th><td>{escape(fact)}</td></tr>" for name, fact in facts
+    )
+    return f"<table><caption>{escape(title)}</caption>{rows}</table>"
+
+
+def read(source: Source, stage: Stage = "sft", format: str | None = None) -> Pool:
+    """Read files, a table or records as a pool of samples.
+
+    Args:
+        source: a file or folder, or a list of these (JSONL, JSON, Parquet, CSV; ``.gz`` and
+            ``.zst`` of each); a table (Polars, pandas, Arrow, ``datasets.Dataset``); or records,
+            such as a list of dicts.
+        stage: what the records are: ``sft`` for conversations, ``preference`` for pairs.
+        format: the format of the records, such as ``alpaca``; None to detect it.
+
+    Returns:
+        The pool. Of exact duplicates the first one is its sample.
+
+    Raises:
+        UserError: the source cannot be read, or there is no such stage or format.
+
+    Example:
+        >>> from zip_pipeline import read
+        >>> pool = read([
+        ...     {"instruction": "Name a river.", "output": "The Nile."},
+        ...     {"instruction": "Name a river.", "output": "The Nile."},
+        ...     {"instruction": "Name a lake."},
+        ... ])
+        >>> pool
+        <Pool of sft: 3 rows read, 1 samples, 1 quarantined, 1 duplicates>
+        >>> pool.quarantine["reason"].to_list()
+        ['missing_field']
+    """
+    check_stage(stage)
+    parts = parts_of(source).items()
+    return Pool(stage, {batch: _ingest(batch, part, stage, format) for batch, part in parts})
+
+
+def check_stage(stage: str) -> None:
+    """Raise UserError where there is no such stage."""
+    if stage not in STAGES:
+        raise UserError(f"stage: got {stage!r}; allowed are {', '.join(STAGES)}")
+
+
+@dataclass(frozen=True)
+class InputPool:
+    """The samples of all inputs without exact duplicates, and what became of the other rows."""
+
+    pool: SelectionPool
+    duplicates: pl.DataFrame
+    counts: Mapping[str, int]
+    quarantine_reasons: Mapping[str, int]
+    fingerprints: Mapping[str, str]
+
+
+@contextmanager
+def open_inputs(
+    folder: Path,
+    parts: Mapping[str, Part],
+    stage: Stage,
+    format_name: str | None,
+    tell: Callable[[str], None],
+) -> Iterator[InputPool]:
+    """Ingest the parts as one pool; of exact duplicates the first one in their order is kept.
+
+    Args:
+        folder: holds what was ingested, in a folder that goes with the block.
+        parts: by batch name, in order.
+        stage: ``sft`` or ``preference``.
+        format_name: name of the rows' format, None to detect it.
+        tell: called with the name of each part before it is read.
+
+    Raises:
+        UserError: a part that cannot be read, or no sample in all of them.
+    """
+    with tempfile.TemporaryDirectory(prefix="pool-", dir=folder) as place:
+        root = DataRoot(Path(place))
+        stored = [_stored_name(number) for number in range(len(parts))]
+        for name, (batch, part) in zip(stored, parts.items(), strict=True):
+            tell(batch)
+            write_batch(root[stage], name, _ingest(batch, part, stage, format_name))
+        with open_selection_pool(root[stage]) as pool:
+            yield _input_pool(root[stage], dict(zip(parts, stored, strict=True)), pool)
+
+
+def _stored_name(number: int) -> str:
+    """Return the file name of an input: batches are sorted by name, and may be called anything."""
+    return f"{number:09d}"
+
+
+def _ingest(batch: str, part: Part, stage: Stage, format_name: str | None) -> IngestResult:
+    if isinstance(part, IngestResult):
+        return part
+    if not isinstance(part, Path):
+        return ingest_rows(part, stage, batch=batch, format=format_name)
+    sidecar = _sidecar(part, stage)
+    file_format = format_name or sidecar.format
+    return ingest(part, stage, batch=batch, format=file_format, source=sidecar.source)
+
+
+def _input_pool(folder: StageFolder, stored: Mapping[str, str], pool: SelectionPool) -> InputPool:
+    rejected = [scan_table(folder.quarantine(name)).select("reason") for name in stored.values()]
+    reasons = dict(pl.concat(rejected).collect()["reason"].value_counts(sort=True).iter_rows())
+    if pool.index.is_empty():
+        words = ", ".join(f"{num} {reason}" for reason, num in reasons.items()) or "none"
+        raise UserError(
+            f"no sample in {', '.join(stored)}: {pool.counts['num_rows_read']} rows read, "
+            f"quarantined: {words}; check --stage and --format"
+        )
+    counts = {name: num for name, num in pool.counts.items() if name != "num_held_out"}
+    inside = [
+        _inside(batch, scan_table(folder.duplicates(name)).collect())
+        for batch, name in stored.items()
+    ]
+    duplicates = pl.concat([*inside, pool.duplicates])
+    fingerprints = dict(zip(stored, pool.fingerprints.values(), strict=True))
+    return InputPool(pool, duplicates, counts, reasons, fingerprints)
+
+
+def _sidecar(path: Path, stage: Stage) -> Sidecar:
+    """Return what the sidecar says of an input that lies in the drop folder of a data root."""
+    path = path.resolve()
+    root = DataRoot(path.parent.parent.parent)
+    in_drop_folder = path.parent == root[stage].raw
+    return read_sidecar(root[stage], path.name) if in_drop_folder else Sidecar()
+
+
+def _inside(batch: str, found: pl.DataFrame) -> pl.DataFrame:
+    """Return the duplicates inside a batch with the columns of those across batches."""
+    named = found.with_columns(batch=pl.lit(batch), first_batch=pl.lit(batch))
+    return named.select(DUPLICATES_SCHEMA.names())
+
+
+@dataclass(frozen=True)
+class RawPool:
+    """Every row of the inputs as it came: records beside their provenance and JSON text."""
+
+    records: list[object]
+    rows: pl.DataFrame
+    fingerprints: Mapping[str, str]
+
+
+def read_as_they_come(parts: Mapping[str, Part]) -> RawPool:
+    """Return every row of the parts: nothing is quarantined, no duplicate dropped.
+
+    ``sample_id`` is the hash of the record's JSON text, since a row need not be a sample.
+
+    Raises:
+        UserError: a row that is no record, or no row at all.
+    """
+    read = [(batch, row) for batch, part in parts.items() for row in _raw_rows(part)]
+    for _, row in read:
+        if row.reason is not None:
+            raise UserError(
+                f"{row.source_file}, row {row.source_row}: {row.reason} ({row.detail}); "
+                "reference_compat takes every row as it comes: repair or remove the row, or "
+                "leave reference_compat off"
+            )
+    if not read:
+        raise UserError(f"no row in {', '.join(parts)}; give files that hold records")
+    columns = ("sample_id", "batch", "source", "source_file", "raw")
+    schema = pl.Schema(dict.fromkeys(columns, pl.String) | {"source_row": pl.Int64})
+    rows = pl.DataFrame([_raw_columns(batch, row) for batch, row in read], schema=schema)
+    fingerprints = {batch: fingerprint(group["raw"]) for (batch,), group in rows.group_by("batch")}
+    return RawPool([row.record for _, row in read], rows, fingerprints)
+
+
+def _raw_columns(batch: str, row: RawRow) -> dict[str, object]:
+    fields = row.record or {}
+    named = [fields[name] for name in ("source", "dataset") if isinstance(fields.get(name), str)]
+    return {
+        "sample_id": fingerprint([row.raw]),
+        "batch": batch,
+        "source": named[0] if named else plain_name(Path(row.source_file).name),
+        "source_file": row.source_file,
+        "source_row": row.source_row,
+        "raw": row.raw,
+    }
+
+
+def _raw_rows(part: Part) -> Iterable[RawRow]:
+    if isinstance(part, IngestResult):
+        raise UserError(
+            "reference_compat: got a pool; the published implementation takes every row as it "
+            "comes, so give the files or records themselves"
+        )
+    return read_rows(part) if isinstance(part, Path) else part

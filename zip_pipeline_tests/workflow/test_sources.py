@@ -1,0 +1,162 @@
+"""What a person gives to select from is one pool, in memory as on disk."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from zip_pipeline.compression.state import texts_of
+from zip_pipeline.ingest.ingest import ingest
+from zip_pipeline.pool.pool import assemble_results
+from zip_pipeline.workflow.sources import Source, name_inputs, open_inputs, read
+from zip_pipeline_tests.cli.pools import preference_records, sft_records, write_jsonl
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> dict[str, Path]:
+    """Return twelve inputs, not in the order of their names, two of one name."""
+    found: list[Path] = []
+    for number in (9, 11, 3, 1, 10, 2, 4, 5, 6, 7, 8, 0):
+        folder = tmp_path / f"in{number}"
+        folder.mkdir()
+        name = "same.jsonl" if number in (3, 10) else f"n{number}[?].jsonl"
+        records: list[object] = [*sft_records(6, first=4 * number)]
+        rows = [*records, "{", records[0], {"instruction": "no answer"}]
+        found.append(write_jsonl(folder / name, rows))
+    return name_inputs(found)
+
+
+def test_inputs_on_disk_are_the_pool_in_memory(tmp_path: Path, inputs: dict[str, Path]):
+    """Order of inputs, duplicates of both kinds, counts and fingerprints are those in memory."""
+    work = tmp_path / "work[1]"
+    work.mkdir()
+    results = {batch: ingest(path, "sft", batch=batch) for batch, path in inputs.items()}
+    slow = assemble_results("sft", results)
+    told: list[str] = []
+    with open_inputs(work, inputs, "sft", None, told.append) as given:
+        assert given.pool.rows(range(len(given.pool.index))).equals(slow.samples)
+        assert list(given.pool.texts) == texts_of(slow.samples, "sft")
+        assert given.duplicates.tail(len(slow.duplicates)).equals(slow.duplicates)
+        assert not list(work.glob("*/state"))
+    inside = given.duplicates.head(12).select("batch", "source_row", "first_batch")
+    assert inside.rows() == [(batch, 8, batch) for batch in inputs]
+    assert list(slow.samples["batch"].unique(maintain_order=True)) == list(inputs)
+    assert (given.duplicates.height, slow.num_duplicates) == (34, 34)
+    assert given.counts == {"num_rows_read": 108, "num_quarantined": 24, "num_duplicates": 34}
+    assert given.quarantine_reasons == {"invalid_json": 12, "missing_field": 12}
+    assert given.fingerprints == slow.fingerprints
+    assert list(given.fingerprints) == told == list(inputs)
+    assert list(work.iterdir()) == []
+
+
+def test_inputs_leave_nothing_behind_when_they_cannot_be_used(tmp_path: Path):
+    """What was stored goes with the error."""
+    source = write_jsonl(tmp_path / "in.jsonl", ["{"])
+    work = tmp_path / "work"
+    work.mkdir()
+    opened = open_inputs(work, {"in.jsonl": source}, "sft", None, lambda _: None)
+    with pytest.raises(ValueError, match=r"no sample in in\.jsonl: 1 rows read, quarantined: 1 "):
+        opened.__enter__()
+    assert list(work.iterdir()) == []
+
+
+class _Dataset:
+    """As ``datasets.Dataset``: rows by iteration, and a table."""
+
+    def __init__(self, records: list[dict[str, Any]]) -> None:
+        self.records = records
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return iter(self.records)
+
+    def to_polars(self) -> pl.DataFrame:
+        return pl.DataFrame(self.records)
+
+
+class _Arrow:
+    """As a table of pandas or pyarrow: iteration would give the names of its columns."""
+
+    def __init__(self, records: list[dict[str, Any]]) -> None:
+        self.table = pl.DataFrame(records)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.table.columns)
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        return self.table.__arrow_c_stream__(requested_schema)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [list, iter, tuple, pl.DataFrame, pl.LazyFrame, _Dataset, _Arrow],
+    ids=["list", "iterator", "tuple", "frame", "lazy_frame", "dataset", "arrow"],
+)
+def test_read_takes_what_a_program_holds(kind: Callable[[list[dict[str, object]]], Source]):
+    """Records of any kind are the same samples, in order."""
+    records = [{"question": f"q{n}", "answer": f"a{n}", "source": "x"} for n in range(5)]
+    pool = read(kind(records))
+    assert len(pool) == 5
+    assert pool.samples["source_row"].to_list() == [1, 2, 3, 4, 5]
+    assert pool.samples["source"].unique().to_list() == ["x"]
+    assert pool.samples["sample_id"].equals(read(records).samples["sample_id"])
+
+
+def test_read_takes_files_and_folders_as_the_command_does(tmp_path: Path):
+    """One path or several, as text or as a path; each input is a batch."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    write_jsonl(folder / "a.jsonl", sft_records(3))
+    file = write_jsonl(tmp_path / "b.jsonl", sft_records(4))
+    assert len(read(str(file))) == 4
+    pool = read([folder, str(file)])
+    assert pool.samples["batch"].to_list() == ["folder"] * 3 + ["b.jsonl"]
+    assert pool.duplicates.select("batch", "source_row", "first_batch").rows() == [
+        ("b.jsonl", row, "folder") for row in (1, 2, 3)
+    ]
+
+
+def test_read_accounts_for_every_record():
+    """What is no sample is in quarantine with its row and reason, or a duplicate."""
+    good = {"instruction": "a", "output": "b"}
+    pool = read([good, "text", good, {"instruction": "no answer"}, {"odd": 1}])
+    assert pool.counts == {"rows read": 5, "samples": 1, "quarantined": 3, "duplicates": 1}
+    assert pool.quarantine.select("batch", "source_row", "reason").rows() == [
+        ("records", 2, "not_an_object"),
+        ("records", 4, "missing_field"),
+        ("records", 5, "missing_field"),
+    ]
+    assert pool.duplicates.select("source_row", "first_source_row").rows() == [(3, 1)]
+    assert repr(pool) == "<Pool of sft: 5 rows read, 1 samples, 3 quarantined, 1 duplicates>"
+
+
+def test_read_takes_stage_and_format():
+    """Pairs are pairs, and a named format holds for all records."""
+    assert len(read(preference_records(3), "preference")) == 3
+    pool = read([{"instruction": "a", "output": "b"}], format="messages")
+    assert pool.quarantine["reason"].to_list() == ["missing_field"]
+
+
+def test_notebooks_show_a_pool():
+    """The table has the counts and reasons."""
+    html = read([{"odd": 1}, {"instruction": "a", "output": "b"}])._repr_html_()
+    assert "<th>samples</th><td>1</td>" in html
+    assert "<th>quarantined: missing_field</th><td>1</td>" in html
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "message"),
+    [
+        (7, {}, "source: got a int; allowed are files and folders, a table"),
+        ({"question": "a", "answer": "b"}, {}, "source: got a dict; allowed are"),
+        (["no.jsonl"], {}, "no.jsonl: no such file or folder"),
+        ([], {"stage": "sfT"}, "stage: got 'sfT'; allowed are sft, preference"),
+        ([], {"format": "x"}, "format: 'x' is no format of sft"),
+    ],
+)
+def test_read_refuses_what_it_cannot_use(source: Any, options: Any, message: str):
+    """The message names what came and what is allowed."""
+    with pytest.raises(ValueError, match=re.escape(message)):
+        read(source, **options)
