@@ -17,8 +17,7 @@ setup: $(VENV)/.ready ## create .venv with the pinned versions
 $(VENV)/.ready: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet torch
-	$(BIN)/python -m pip install --quiet -e '.[train,ray,deploy,dev]'
+	$(BIN)/python -m pip install --quiet -e '.[all,dev]'
 	touch $@
 
 system: ## install Chromium and PostgreSQL for the browser and deployment tests (Debian, root)

@@ -28,7 +28,7 @@ from zip_pipeline.cli.console import (
 from zip_pipeline.cli.history import AnyStage
 from zip_pipeline.cli.summary import show_data_root
 from zip_pipeline.data_root import DataRoot
-from zip_pipeline.errors import UserError
+from zip_pipeline.errors import UserError, require
 from zip_pipeline.files import write_json
 from zip_pipeline.ingest.drops import is_batch_name
 from zip_pipeline.pool.compaction import KEEP_LATEST, CompactionResult, compact
@@ -87,7 +87,13 @@ def run_graph(data_root: Path, until: Step = "law") -> int:
 
     What the process and those that it starts print goes through this process, which shows
     control characters.
+
+    Raises:
+        UserError: Dagster is not installed, or what trains where a model is to be probed.
     """
+    require("dagster", "zip-pipeline run")
+    if until != "subset":
+        require("torch", f"zip-pipeline run --until {until}")
     command = [sys.executable, "-m", _GRAPH, "--data-root", str(data_root), "--until", until]
     pipe = subprocess.PIPE
     with (

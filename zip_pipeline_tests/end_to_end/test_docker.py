@@ -86,6 +86,7 @@ def test_image_is_built_from_files_that_exist_and_runs_as_no_root() -> None:
         "pyproject.toml",
         "constraints.txt",
         "README.md",
+        "LICENSE",
         "zip_pipeline",
         "docker/dagster.yaml",
         "docker/workspace.yaml",
