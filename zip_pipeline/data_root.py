@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import shutil
 import tempfile
 import time
@@ -191,14 +190,3 @@ class VersionStore:
                 raise error
             sync(self.folder)
             return number
-
-
-CACHE_VARIABLE = "ZIP_PIPELINE_CACHE"
-
-
-def cache_folder(root: DataRoot) -> Path:
-    """Return the folder that ``ZIP_PIPELINE_CACHE`` names, which data roots can share, else
-    ``cache`` in the data root.
-    """
-    named = os.environ.get(CACHE_VARIABLE)
-    return Path(named) if named else root.cache

@@ -73,13 +73,12 @@ def train_plan(
     and hours are estimates. No model is loaded and no network is needed.
     """
     path = _subset_file(subset, stage, data_root)
-    # Of the job's folders the plan reads none.
+    # The plan does not write to the output.
     job = job_from(
         {
             "stage": stage,
             "subset": path,
             "output": path.parent,
-            "cache": path.parent,
             "preset": preset,
             "num_devices": num_devices,
         }

@@ -11,7 +11,9 @@ from zip_pipeline.errors import UserError
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
-SHIPPED_TOKENIZERS = {"tiny": Path(__file__).parent / "tokenizers" / "tiny.json"}
+TINY_MODEL = Path(__file__).parents[1] / "tiny_model"
+"""Folder of the base model that ships with the package, and of its tokenizer."""
+SHIPPED_TOKENIZERS = {"tiny": TINY_MODEL / "tokenizer.json"}
 _BATCH_TEXTS = 1024
 _SWITCH = "TOKENIZERS_PARALLELISM"
 

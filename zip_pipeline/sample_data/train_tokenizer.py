@@ -6,6 +6,7 @@ python -m zip_pipeline.sample_data.train_tokenizer [FILE]
 import sys
 from pathlib import Path
 
+from zip_pipeline.compression.tokens import SHIPPED_TOKENIZERS
 from zip_pipeline.files import write_atomically
 from zip_pipeline.sample_data.mixture import pretraining_text
 
@@ -19,7 +20,6 @@ SPECIAL_TOKENS = (
     "<|tool|>",
     "<|end|>",
 )
-SHIPPED = Path(__file__).parents[1] / "compression" / "tokenizers" / "tiny.json"
 _VOCABULARY = 4096
 _NUM_SAMPLES = 20_000
 
@@ -49,7 +49,7 @@ def train_tokenizer() -> str:
 
 def main(arguments: list[str]) -> None:
     """Train the tokenizer and write it to the file named, or to where it ships."""
-    path = Path(arguments[0]) if arguments else SHIPPED
+    path = Path(arguments[0]) if arguments else SHIPPED_TOKENIZERS["tiny"]
     text = train_tokenizer()
     write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     print(f"{path}: {len(text):,} bytes")

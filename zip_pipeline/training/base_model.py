@@ -1,26 +1,28 @@
-"""The ``tiny`` base model: pre-trained once by a seeded script, cached by content hash."""
+"""Pre-trains the ``tiny`` base model that ships with the package; run as ``python -m``.
+
+python -m zip_pipeline.training.base_model [FOLDER]
+"""
 
 import math
-import shutil
-import tempfile
+import sys
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from zip_pipeline.chat_models import encode
-from zip_pipeline.compression.tokens import SHIPPED_TOKENIZERS
-from zip_pipeline.files import fingerprint, locked, write_json
+from zip_pipeline.chat_models import encode, prepare_environment
+from zip_pipeline.compression.tokens import TINY_MODEL
+from zip_pipeline.files import write_json
 from zip_pipeline.samples import Sample
-from zip_pipeline.training.backend import json_fingerprint
-from zip_pipeline.training.templates import TEMPLATES, apply_template
+from zip_pipeline.training.templates import templated_tokenizer
 
 if TYPE_CHECKING:
     import torch
-    from transformers import LlamaForCausalLM, PreTrainedTokenizerFast
+    from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 _BLOCK_TOKENS = 256
 _OTHER_TOKENS_SHARE = 0.25
+_HELD_OUT_BLOCKS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,90 +39,51 @@ class BaseModelSettings:
     learning_rate: float = 4e-3
     seed: int = 0
 
-    def model_settings(self, vocabulary_size: int) -> dict[str, Any]:
-        """Return the shape in the words of a Llama configuration."""
-        return {
-            "vocab_size": vocabulary_size,
-            "hidden_size": self.hidden_size,
-            "intermediate_size": self.intermediate_size,
-            "num_hidden_layers": self.num_layers,
-            "num_attention_heads": self.num_heads,
-            "num_key_value_heads": self.num_heads,
-            "max_position_embeddings": 2048,
-            "tie_word_embeddings": True,
-        }
 
+def make_base_model(folder: Path, settings: BaseModelSettings | None = None) -> None:
+    """Pre-train a base model and write its folder: weights, configuration and tokenizer.
 
-def base_model(cache: Path, settings: BaseModelSettings | None = None) -> Path:
-    """Return the folder of the base model, pre-training it where the cache has none.
-
-    Of two processes that need it at once, one trains and the other waits.
+    The weights are rounded to 16 bits, which changes no loss (see EXPERIMENTS.md), and lie in
+    files below 1 MB.
 
     Args:
-        cache: the folder of cached files; the model goes to ``base_models/<content hash>``.
-        settings: the shape; the shipped one by default.
-
-    Returns:
-        A folder with ``model.safetensors``, configuration and tokenizer.
+        folder: where to; files of the same names are replaced.
+        settings: shape and pre-training; those of the shipped model by default.
     """
-    chosen = settings or BaseModelSettings()
-    folder = cache / "base_models" / base_model_hash(chosen)
-    with locked(folder.parent / f".{folder.name}.lock"):
-        if not folder.exists():
-            _build(folder, chosen)
-    return folder
-
-
-def base_model_hash(settings: BaseModelSettings) -> str:
-    """Return a hash of all that the model's weights depend on: settings, tokenizer, source."""
-    package = Path(__file__).parents[1]
-    generator = sorted((package / "sample_data").rglob("*.py"))
-    others = [package / "samples.py", package / "chat_models.py", Path(__file__)]
-    sources = [*generator, *others, SHIPPED_TOKENIZERS["tiny"]]
-    texts = [path.read_text(encoding="utf-8") for path in sources]
-    return fingerprint([json_fingerprint(asdict(settings)), TEMPLATES["tiny"].text, *texts])
-
-
-def tiny_tokenizer() -> "PreTrainedTokenizerFast":
-    """Return the shipped tokenizer with the tiny chat template."""
-    from transformers import PreTrainedTokenizerFast
-
-    tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
-        tokenizer_file=str(SHIPPED_TOKENIZERS["tiny"]),
-        bos_token="<|bos|>",
-        eos_token="<|end|>",
-        pad_token="<|pad|>",
-        clean_up_tokenization_spaces=False,
+    chosen, tokenizer = settings or BaseModelSettings(), tiny_tokenizer()
+    model, losses = _pretrain(chosen, tokenizer)
+    model.half().save_pretrained(folder, max_shard_size="800KB")  # type: ignore[no-untyped-call]
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes((TINY_MODEL / name).read_bytes())
+    write_json(
+        folder / "pretraining.json",
+        {
+            "settings": asdict(chosen),
+            "num_parameters": model.num_parameters(),
+            "num_steps": len(losses),
+            "final_loss": sum(losses[-10:]) / len(losses[-10:]),
+            "held_out_loss": held_out_loss(model.float()),  # type: ignore[no-untyped-call]
+        },
     )
-    apply_template(tokenizer, "tiny")
-    return tokenizer
 
 
-def _build(folder: Path, settings: BaseModelSettings) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".tmp-", dir=folder.parent))
-    try:
-        tokenizer = tiny_tokenizer()
-        model, losses = _pretrain(settings, tokenizer)
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-        write_json(
-            temporary / "pretraining.json",
-            {
-                "settings": asdict(settings),
-                "num_parameters": model.num_parameters(),
-                "num_steps": len(losses),
-                "final_loss": sum(losses[-10:]) / len(losses[-10:]),
-            },
-        )
-        temporary.chmod(0o755)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+def held_out_loss(model: "PreTrainedModel") -> float:
+    """Return the mean loss on what the assistant says in text that pre-training does not see."""
+    import torch
+
+    settings = BaseModelSettings(seed=1, num_tokens=_HELD_OUT_BLOCKS * _BLOCK_TOKENS)
+    tokens, targets = _blocks(settings, tiny_tokenizer())
+    with torch.inference_mode():
+        return _loss(model, tokens, targets).item()
+
+
+def tiny_tokenizer() -> "PreTrainedTokenizerBase":
+    """Return the shipped tokenizer with the tiny chat template."""
+    return templated_tokenizer(str(TINY_MODEL), None, "tiny", local_only=True)
 
 
 def _pretrain(
-    settings: BaseModelSettings, tokenizer: "PreTrainedTokenizerFast"
+    settings: BaseModelSettings, tokenizer: "PreTrainedTokenizerBase"
 ) -> tuple["LlamaForCausalLM", list[float]]:
     """Return the model after one pass over the text, and the loss of every step.
 
@@ -155,13 +118,20 @@ def _pretrain(
 
 
 def _new_model(
-    settings: BaseModelSettings, tokenizer: "PreTrainedTokenizerFast"
+    settings: BaseModelSettings, tokenizer: "PreTrainedTokenizerBase"
 ) -> "LlamaForCausalLM":
     from transformers import LlamaConfig, LlamaForCausalLM
 
     return LlamaForCausalLM(
         LlamaConfig(
-            **settings.model_settings(len(tokenizer)),
+            vocab_size=len(tokenizer),
+            hidden_size=settings.hidden_size,
+            intermediate_size=settings.intermediate_size,
+            num_hidden_layers=settings.num_layers,
+            num_attention_heads=settings.num_heads,
+            num_key_value_heads=settings.num_heads,
+            max_position_embeddings=2048,
+            tie_word_embeddings=True,
             bos_token_id=tokenizer.bos_token_id,
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
@@ -176,7 +146,7 @@ def _schedule(share_done: float) -> float:
 
 
 def _loss(
-    model: "LlamaForCausalLM", tokens: "torch.Tensor", wanted: "torch.Tensor"
+    model: "LlamaForCausalLM | PreTrainedModel", tokens: "torch.Tensor", wanted: "torch.Tensor"
 ) -> "torch.Tensor":
     import torch
 
@@ -186,7 +156,7 @@ def _loss(
 
 
 def _blocks(
-    settings: BaseModelSettings, tokenizer: "PreTrainedTokenizerFast"
+    settings: BaseModelSettings, tokenizer: "PreTrainedTokenizerBase"
 ) -> tuple["torch.Tensor", "torch.Tensor"]:
     """Return the text as blocks of equal length, and where in them the assistant speaks."""
     import torch
@@ -210,3 +180,15 @@ def _batches(seed: int, size: int = 1000) -> Iterator[list[Sample]]:
     samples = pretraining_samples(seed, 1_000_000)
     while True:
         yield [next(samples) for _ in range(size)]
+
+
+def main(arguments: list[str]) -> None:
+    """Pre-train the model and write it to the folder named, or to where it ships."""
+    prepare_environment(offline=True)
+    folder = Path(arguments[0]) if arguments else TINY_MODEL
+    make_base_model(folder)
+    print((folder / "pretraining.json").read_text(encoding="utf-8"))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

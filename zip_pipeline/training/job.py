@@ -15,7 +15,7 @@ from zip_pipeline.training.presets import Preset, load_preset, preset_from
 if TYPE_CHECKING:
     from transformers import Trainer
 
-_PATHS = ("subset", "output", "cache")
+_PATHS = ("subset", "output")
 _KEYS = ("stage", *_PATHS, "preset", "overrides", "num_devices", "sft_model")
 
 
@@ -28,8 +28,6 @@ class Job:
     """``subset.parquet`` of a version"""
     output: Path
     """folder of the version's models"""
-    cache: Path
-    """folder of files that several jobs share"""
     preset: Preset
     num_devices: int = 1
     sft_model: Path | None = None
@@ -38,7 +36,7 @@ class Job:
     @property
     def is_local(self) -> bool:
         """Whether the base model is at hand, so that the hub need not be asked."""
-        return self.preset.model == "tiny" or Path(self.preset.model).is_dir()
+        return Path(self.preset.source).is_dir()
 
     def as_json(self) -> dict[str, Any]:
         """Return the job as plain values, which :func:`job_from` reads."""

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from zip_pipeline.chat_models import prepare_environment
+from zip_pipeline.compression.tokens import TINY_MODEL
 from zip_pipeline.errors import UserError
 from zip_pipeline.training.arguments import BatchPlan, batch_plan
-from zip_pipeline.training.base_model import BaseModelSettings, tiny_tokenizer
 from zip_pipeline.training.job import Job
 from zip_pipeline.training.presets import Architecture, Preset
 from zip_pipeline.training.rows import (
@@ -21,7 +21,7 @@ from zip_pipeline.training.rows import (
     interleave,
     read_subset,
 )
-from zip_pipeline.training.templates import apply_template, templated_tokenizer
+from zip_pipeline.training.templates import templated_tokenizer
 
 DEVICE_FLOPS = 989e12
 UTILISATION = 0.4
@@ -126,10 +126,7 @@ def architecture(preset: Preset) -> Architecture:
     Raises:
         UserError: neither is there.
     """
-    if preset.model == "tiny":
-        tiny = BaseModelSettings()
-        return llama_size(tiny.model_settings(len(tiny_tokenizer())))
-    config = Path(preset.model) / "config.json"
+    config = Path(preset.source) / "config.json"
     if config.is_file():
         return llama_size(json.loads(config.read_text(encoding="utf-8")))
     if preset.architecture is not None:
@@ -163,17 +160,12 @@ def _row_lengths(job: Job, batch: BatchPlan) -> tuple[RowCounts, list[int], bool
     preset, subset = job.preset, read_subset(job.subset, job.stage)
     estimated = False
     try:
-        tokenizer = (
-            tiny_tokenizer()
-            if preset.model == "tiny"
-            else templated_tokenizer(
-                preset.model, preset.revision, preset.template, local_only=True
-            )
+        tokenizer = templated_tokenizer(
+            preset.source, preset.revision, preset.template, local_only=True
         )
     except UserError:
         # Its tokens are shorter than a large model's: an estimate on the high side.
-        tokenizer, estimated = tiny_tokenizer(), True
-        apply_template(tokenizer, "tiny")
+        tokenizer, estimated = templated_tokenizer(str(TINY_MODEL), None, "tiny"), True
     if job.stage == "sft":
         rows = conversation_rows(subset, "sft", tokenizer, preset.max_length)
         return rows.counts, [len(ids) for ids in rows.input_ids], estimated

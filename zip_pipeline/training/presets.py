@@ -6,6 +6,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from zip_pipeline.compression.tokens import TINY_MODEL
 from zip_pipeline.errors import UserError
 
 FOLDER = Path(__file__).parent / "presets"
@@ -137,8 +138,13 @@ class Preset:
         _require(in_range, "seed", self.seed, "0 to 2^32 - 1")
         both = self.sharding and self.lora is not None
         _require(not both, "sharding", self.sharding, "false together with lora")
-        remote = self.model != "tiny" and not Path(self.model).exists()
-        _require(bool(not remote or self.revision), "revision", self.revision, "a hub commit")
+        is_local = Path(self.source).exists()
+        _require(bool(is_local or self.revision), "revision", self.revision, "a hub commit")
+
+    @property
+    def source(self) -> str:
+        """The folder or hub id of the model; that of ``tiny`` ships with the package."""
+        return str(TINY_MODEL) if self.model == "tiny" else self.model
 
     def batch(self, stage: Stage) -> tuple[int, int]:
         """Return the rows of an optimizer step and the most that one device takes at once."""

@@ -22,7 +22,6 @@ from zip_pipeline.training.backend import (
     json_fingerprint,
     library_versions,
 )
-from zip_pipeline.training.base_model import base_model
 from zip_pipeline.training.job import (
     Job,
     finished_training,
@@ -199,13 +198,13 @@ def _alone(output: Path) -> Iterator[None]:
 
 
 def starting_point(job: Job) -> Start:
-    """Return what the job starts from; the tiny base model is made where it is missing.
+    """Return what the job starts from.
 
     Raises:
         UserError: a preference job names no SFT model, or one that is not there.
     """
     preset = job.preset
-    source, revision = preset.model, preset.revision
+    source, revision = preset.source, preset.revision
     if job.stage == "preference":
         if job.sft_model is None or not (job.sft_model / "config.json").is_file():
             raise UserError(
@@ -213,8 +212,6 @@ def starting_point(job: Job) -> Start:
                 "one first and give its folder"
             )
         source, revision = str(job.sft_model), None
-    elif preset.model == "tiny":
-        source, revision = str(base_model(job.cache)), None
     settings = {k: v for k, v in preset.settings().items() if k not in _WITHOUT_EFFECT}
     settings.pop("kto" if job.stage == "sft" else "sft")
     settings["model"] = model = model_identity(source, revision)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from zip_pipeline.data_root import DataRoot, StageFolder, cache_folder
+from zip_pipeline.data_root import DataRoot, StageFolder
 from zip_pipeline.entropy_law.table import (
     has_verdict,
     read_versions,
@@ -66,7 +66,6 @@ def training_job(
         "stage": version.stage,
         "subset": str(version.path / "subset.parquet"),
         "output": str(root[version.stage].models(version.number)),
-        "cache": str(cache_folder(root)),
         **training,
     }
 

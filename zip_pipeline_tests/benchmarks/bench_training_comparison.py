@@ -19,6 +19,7 @@ from pathlib import Path
 import polars as pl
 
 from zip_pipeline.chat_models import encode, prepare_environment
+from zip_pipeline.compression.tokens import TINY_MODEL
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.evaluation.held_out import held_out_loss
 from zip_pipeline.files import write_json, write_table
@@ -28,7 +29,7 @@ from zip_pipeline.pool.pool import assemble_pool
 from zip_pipeline.samples import Turn
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.select import select
-from zip_pipeline.training.base_model import base_model, tiny_tokenizer
+from zip_pipeline.training.base_model import tiny_tokenizer
 from zip_pipeline.training.job import job_from
 from zip_pipeline.training.trainers.probe import probe_loss
 from zip_pipeline.training.trainers.sft import train_sft
@@ -94,8 +95,8 @@ def evaluated(held: pl.DataFrame, limit: int) -> pl.DataFrame:
     return counted.sort("sample_id").group_by("source", maintain_order=True).head(limit)
 
 
-def prepare(folder: Path, cache: Path, budget_tokens: int) -> Setup:
-    """Ingest the pool, hold out what is evaluated, and make the base model."""
+def prepare(folder: Path, budget_tokens: int) -> Setup:
+    """Ingest the pool and hold out what is evaluated."""
     root = DataRoot(folder / "root")
     build(root["sft"])
     samples = assemble_pool(root["sft"]).samples
@@ -112,7 +113,7 @@ def prepare(folder: Path, cache: Path, budget_tokens: int) -> Setup:
             "unseen": evaluated(held.filter(is_unseen), MAX_PER_SOURCE["unseen"]),
             "seen": evaluated(held.filter(~is_unseen), MAX_PER_SOURCE["seen"]),
         },
-        base=base_model(cache),
+        base=TINY_MODEL,
         folder=folder / f"{budget_tokens}-tokens",
         budget_tokens=budget_tokens,
     )
@@ -136,7 +137,7 @@ def train(setup: Setup, strategy: str, seed: int) -> dict:
     output = setup.folder / "models" / f"{strategy}-{seed}"
     settings = {"model": str(setup.base), "seed": seed, **SETTINGS}
     values = {"stage": "sft", "preset": "tiny", "subset": str(subset), "output": str(output)}
-    job = job_from({**values, "cache": str(setup.folder), "overrides": settings})
+    job = job_from({**values, "overrides": settings})
     with redirect_stdout(sys.stderr):
         record = train_sft(job)
         probed = probe_loss(job)
@@ -241,7 +242,7 @@ def main() -> None:
     prepare_environment(offline=True)
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
-        setup = prepare(folder, folder / "cache", options.budget_tokens)
+        setup = prepare(folder, options.budget_tokens)
         report("training_comparison", compare(setup))
 
 

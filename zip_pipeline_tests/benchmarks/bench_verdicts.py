@@ -22,20 +22,14 @@ SEEDS = (11, 12, 13, 14, 15)
 PROJECT = Path(__file__).parents[2]
 
 
-def walk(folder: Path, seed: int, cache: Path) -> DataRoot:
+def walk(folder: Path, seed: int) -> DataRoot:
     """Take a sample pool through its five states up to the verdicts."""
     folder.mkdir()
     shutil.copy(PROJECT / "dagster.yaml", folder)
     command = [sys.executable, "-m", "zip_pipeline.cli", "demo", "--data-root", "data"]
     command += ["--seed", str(seed), "--until", "probe"]
     environment = {k: v for k, v in os.environ.items() if k != "DAGSTER_HOME"}
-    subprocess.run(
-        command,
-        cwd=folder,
-        env=environment | {"ZIP_PIPELINE_CACHE": str(cache)},
-        check=True,
-        stdout=subprocess.DEVNULL,
-    )
+    subprocess.run(command, cwd=folder, env=environment, check=True, stdout=subprocess.DEVNULL)
     return DataRoot(folder / "data")
 
 
@@ -50,9 +44,9 @@ def measured_again(folder: Path, version: int) -> float:
     return float(json.loads((again / "probe" / "loss.json").read_text())["L"])
 
 
-def measure(folder: Path, seed: int, cache: Path) -> dict[str, Any]:
+def measure(folder: Path, seed: int) -> dict[str, Any]:
     """Return R, L and verdict of each state, and how far a second measurement of L is off."""
-    table = read_versions(walk(folder, seed, cache)).to_dicts()
+    table = read_versions(walk(folder, seed)).to_dicts()
     rows = [row for row in table if row["stage"] == "sft"]
     last, blocked = rows[-2:]
     gap = blocked["L"] - last["L"]
@@ -73,13 +67,11 @@ def main() -> None:
     """Print one line per seed."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--seeds", type=int, nargs="+", default=SEEDS)
-    parser.add_argument("--cache", type=Path, help="folder of the base model, to make it once")
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         for seed in given.seeds:
-            found = measure(folder / str(seed), seed, given.cache or folder / "cache")
-            report("verdicts", found)
+            report("verdicts", measure(folder / str(seed), seed))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import pytest
 from playwright.sync_api import expect
 
 from zip_pipeline.chat_models import prepare_environment
-from zip_pipeline.training.base_model import base_model
+from zip_pipeline.training.base_model import make_base_model
 from zip_pipeline_tests.end_to_end.dev_server import DevServer, dev_server, make_project
 from zip_pipeline_tests.end_to_end.test_restart import INGEST
 from zip_pipeline_tests.end_to_end.test_ui import (
@@ -28,7 +28,8 @@ CANCEL = "mutation Cancel($id: String!) { terminateRun(runId: $id) { __typename 
 
 def _project(folder: Path) -> None:
     prepare_environment(offline=True)
-    model = base_model(folder / "cache", SMALLEST)
+    model = folder / "base"
+    make_base_model(model, SMALLEST)
     make_project(folder)
     (folder / "data" / "selection.toml").write_text("[sft]\nbudget_samples = 40\nk3 = 5\n")
     settings = {"model": str(model), **OVERRIDES, "sft.epochs": NUM_EPOCHS}

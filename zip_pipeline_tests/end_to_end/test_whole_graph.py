@@ -10,7 +10,7 @@ import pytest
 from zip_pipeline.chat_models import prepare_environment
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.defs.headless import main
-from zip_pipeline.training.base_model import base_model
+from zip_pipeline.training.base_model import make_base_model
 from zip_pipeline_tests.defs.graph import alpaca_rows, pair_rows
 from zip_pipeline_tests.training.conftest import OVERRIDES, SMALLEST
 
@@ -46,7 +46,8 @@ def test_drops_become_models_and_figures(
     monkeypatch.setenv("ZIP_PIPELINE_DATA", "data")
     prepare_environment(offline=True)
     root = DataRoot(Path("data"))
-    _drop(root, base_model(tmp_path / "cache", SMALLEST))
+    make_base_model(tmp_path / "base", SMALLEST)
+    _drop(root, tmp_path / "base")
     assert main([]) == 0, capfd.readouterr().err
     assert capfd.readouterr().out.splitlines() == [
         "sft a.jsonl: done",

@@ -8,13 +8,13 @@ import pytest
 
 from zip_pipeline.compression.codecs import compression_ratio
 from zip_pipeline.compression.state import texts_of
-from zip_pipeline.compression.tokens import count_tokens, load_tokenizer
+from zip_pipeline.compression.tokens import SHIPPED_TOKENIZERS, count_tokens, load_tokenizer
 from zip_pipeline.data_root import DataRoot, StageFolder
 from zip_pipeline.ingest.ingest import ingest_drop, read_batch
 from zip_pipeline.pool.pool import AssembledPool, assemble_pool
 from zip_pipeline.sample_data import write_sample_data
 from zip_pipeline.sample_data.mixture import pretraining_samples
-from zip_pipeline.sample_data.train_tokenizer import SHIPPED, SPECIAL_TOKENS, train_tokenizer
+from zip_pipeline.sample_data.train_tokenizer import SPECIAL_TOKENS, train_tokenizer
 from zip_pipeline.samples import sample_id
 
 SCALE = 0.25
@@ -175,7 +175,7 @@ def test_pretraining_text_shares_no_sample_with_any_pool(pools: dict[str, Assemb
 @pytest.mark.slow
 def test_the_shipped_tokenizer_is_what_the_script_makes() -> None:
     """Training again gives the same file, byte for byte."""
-    assert train_tokenizer() == SHIPPED.read_text(encoding="utf-8")
+    assert train_tokenizer() == SHIPPED_TOKENIZERS["tiny"].read_text(encoding="utf-8")
 
 
 def test_the_shipped_tokenizer_encodes_any_text() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from zip_pipeline.chat_models import prepare_environment
 from zip_pipeline.samples import PreferencePair, Sample, frame_of, sample_columns, sample_id
-from zip_pipeline.training.base_model import BaseModelSettings, base_model
+from zip_pipeline.training.base_model import BaseModelSettings, make_base_model
 from zip_pipeline.training.job import Job, job_from
 
 prepare_environment(offline=True)
@@ -42,15 +42,11 @@ def subset_of(samples: list[Sample] | list[PreferencePair], path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Return a folder of cached models."""
-    return tmp_path_factory.mktemp("cache")
-
-
-@pytest.fixture(scope="session")
-def small_base(cache: Path) -> Path:
+def small_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return the folder of the smallest base model."""
-    return base_model(cache, SMALLEST)
+    folder = tmp_path_factory.mktemp("base")
+    make_base_model(folder, SMALLEST)
+    return folder
 
 
 @pytest.fixture(scope="session")
@@ -85,7 +81,7 @@ def pairs_subset(tmp_path_factory: pytest.TempPathFactory, tasks: list[Any]) -> 
 
 
 @pytest.fixture
-def job(tmp_path: Path, small_base: Path, cache: Path, sft_subset: Path) -> Callable[..., Job]:
+def job(tmp_path: Path, small_base: Path, sft_subset: Path) -> Callable[..., Job]:
     """Return a maker of jobs; settings given by name replace the test's own."""
 
     def make(stage: str = "sft", subset: Path = sft_subset, **settings: Any) -> Job:
@@ -100,7 +96,6 @@ def job(tmp_path: Path, small_base: Path, cache: Path, sft_subset: Path) -> Call
                 "stage": stage,
                 "subset": str(subset),
                 "output": str(tmp_path / "out"),
-                "cache": str(cache),
                 "preset": "tiny",
                 "overrides": overrides,
                 **fields,

@@ -1,40 +1,50 @@
-"""The small base model."""
+"""The small base model, as it ships and as its script makes it."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
-from zip_pipeline.chat_models import model_identity
-from zip_pipeline.training.base_model import BaseModelSettings, base_model, base_model_hash
+import pytest
+
+from zip_pipeline.chat_models import load_model, model_identity
+from zip_pipeline.compression.tokens import TINY_MODEL
+from zip_pipeline.training.base_model import BaseModelSettings, held_out_loss, make_base_model
+from zip_pipeline.training.plan import architecture
+from zip_pipeline.training.presets import load_preset
 from zip_pipeline_tests.training.conftest import SMALLEST
 
 
-def test_the_shipped_shape_is_small() -> None:
-    """The base model has at most three million parameters."""
-    from zip_pipeline.training.plan import architecture
-    from zip_pipeline.training.presets import load_preset
-
+def test_shipped_model_is_the_one_of_the_settings() -> None:
+    """Its weights have the recorded loss on text that it has not seen, and the plan its size."""
+    record = json.loads((TINY_MODEL / "pretraining.json").read_text())
+    assert record["settings"] == asdict(BaseModelSettings())
+    assert record["num_parameters"] == 614_880
     assert architecture(load_preset("tiny")).num_parameters == 614_880
+    model = load_model(str(TINY_MODEL), None)
+    assert model.num_parameters() == 614_880
+    assert held_out_loss(model) == pytest.approx(record["held_out_loss"], abs=1e-3)
+    assert record["held_out_loss"] == pytest.approx(0.98825, abs=1e-5)
 
 
-def test_the_base_model_is_made_once(cache: Path, small_base: Path) -> None:
-    """A second call finds the folder, which holds safetensors and no pickles."""
-    changed = (small_base / "model.safetensors").stat().st_mtime_ns
-    assert base_model(cache, SMALLEST) == small_base
-    assert (small_base / "model.safetensors").stat().st_mtime_ns == changed
-    assert small_base.name == base_model_hash(SMALLEST)
-    assert {p.suffix for p in small_base.iterdir()} == {".safetensors", ".json", ".jinja"}
-    assert not list(small_base.parent.glob(".tmp-*"))
+def test_shipped_model_is_small_files_without_code() -> None:
+    """No file is above 1 MB, weights are safetensors, and all of it is in the package's data."""
+    files = {path.name: path.stat().st_size for path in TINY_MODEL.iterdir()}
+    assert max(files.values()) < 1_000_000
+    assert {Path(name).suffix for name in files} == {".safetensors", ".json"}
 
 
-def test_the_base_model_is_reproducible(tmp_path: Path, small_base: Path) -> None:
+def test_identity_of_the_shipped_model_stays() -> None:
+    """Probes of another base model cannot be compared: it changes only on purpose."""
+    assert model_identity(str(TINY_MODEL), None) == "6e5e5646339d5f576690b9f68864a00f"
+
+
+def test_base_model_is_reproducible(tmp_path: Path) -> None:
     """Made anew from the same settings, it has the same weights; another seed has others."""
     settings = replace(SMALLEST, num_tokens=2048)
-    first, second = (base_model(tmp_path / name, settings) for name in "ab")
-    other = base_model(tmp_path / "a", replace(settings, seed=1))
-    assert model_identity(str(first), None) == model_identity(str(second), None)
-    assert model_identity(str(first), None) != model_identity(str(other), None)
-    assert first.name == second.name != other.name
+    for name, seed in (("a", 0), ("b", 0), ("c", 1)):
+        make_base_model(tmp_path / name, replace(settings, seed=seed))
+    first, second, other = (model_identity(str(tmp_path / name), None) for name in "abc")
+    assert first == second != other
 
 
 def test_pre_training_teaches_something(small_base: Path) -> None:

@@ -66,7 +66,7 @@ def test_a_job_survives_its_file(job: Callable[..., Job], tmp_path: Path) -> Non
 )
 def test_a_wrong_job_is_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
     """An unknown field or a value out of range is an error that names both."""
-    fields: dict[str, object] = {"stage": "sft", "subset": "s", "output": "o", "cache": "c"}
+    fields: dict[str, object] = {"stage": "sft", "subset": "s", "output": "o"}
     with pytest.raises(ValueError, match=message):
         job_from({**fields, "preset": "tiny", **change})
     with pytest.raises(ValueError, match="cannot read the job"):

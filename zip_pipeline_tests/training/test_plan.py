@@ -2,11 +2,14 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from zip_pipeline.compression.tokens import TINY_MODEL
+from zip_pipeline.errors import UserError
 from zip_pipeline.training.arguments import batch_plan
 from zip_pipeline.training.job import Job, job_from
 from zip_pipeline.training.plan import (
@@ -67,11 +70,15 @@ def test_a_model_out_of_reach_is_planned_with_an_estimate(
     """Without the model's tokenizer the plan says that its tokens are an estimate."""
     import zip_pipeline.training.plan as module
 
-    def out_of_reach(*_: object, **__: object) -> None:
-        raise ValueError("model: cannot load")
+    found = module.templated_tokenizer
 
-    monkeypatch.setattr(module, "templated_tokenizer", out_of_reach)
-    fields = {"stage": "sft", "subset": sft_subset, "output": tmp_path, "cache": tmp_path}
+    def within_reach(source: str, *arguments: Any, **settings: Any) -> object:
+        if source != str(TINY_MODEL):
+            raise UserError("model: cannot load")
+        return found(source, *arguments, **settings)
+
+    monkeypatch.setattr(module, "templated_tokenizer", within_reach)
+    fields = {"stage": "sft", "subset": sft_subset, "output": tmp_path}
     plan = training_plan(job_from({**fields, "preset": "mistral-7b", "num_devices": 8}))
     assert plan.tokens_are_estimated is True
     assert plan.num_parameters == 7_241_732_096
@@ -123,7 +130,7 @@ def test_padding_fills_each_window_to_its_longest_row() -> None:
 
 def test_plans_of_unknown_models_are_refused(sft_subset: Path, tmp_path: Path) -> None:
     """A model of unknown size, and a utilisation out of range, are errors."""
-    fields = {"stage": "sft", "subset": sft_subset, "output": tmp_path, "cache": tmp_path}
+    fields = {"stage": "sft", "subset": sft_subset, "output": tmp_path}
     unknown = {"model": "owner/name", "revision": "abc"}
     with pytest.raises(ValueError, match="nothing is known of the size of owner/name"):
         training_plan(job_from({**fields, "preset": "tiny", "overrides": unknown}))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from zip_pipeline.chat_models import load_model
 from zip_pipeline.files import fingerprint
 from zip_pipeline.samples import Sample, Turn
 from zip_pipeline.training.job import Job
@@ -30,8 +31,6 @@ def test_the_loss_is_that_of_the_model_on_the_assistants_tokens(
     job: Callable[..., Job], small_base: Path, tmp_path: Path
 ) -> None:
     """On one step, before anything is learnt, L is what a plain forward pass gives."""
-    from transformers import AutoModelForCausalLM
-
     from zip_pipeline.training.base_model import tiny_tokenizer
     from zip_pipeline.training.rows import conversation_rows, read_subset
 
@@ -40,7 +39,7 @@ def test_the_loss_is_that_of_the_model_on_the_assistants_tokens(
     ]
     subset = subset_of(samples, tmp_path / "four.parquet")
     found = probe_loss(job(subset=subset, packing=False))
-    model = AutoModelForCausalLM.from_pretrained(small_base)
+    model = load_model(str(small_base), None)
     rows = conversation_rows(read_subset(subset, "sft"), "sft", tiny_tokenizer(), 96)
     total = count = 0.0
     for ids, labels in zip(rows.input_ids, rows.labels, strict=True):

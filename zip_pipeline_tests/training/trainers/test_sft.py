@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from zip_pipeline.chat_models import model_identity
+from zip_pipeline.chat_models import load_model, model_identity
 from zip_pipeline.process import SilentReporter, StopRequest
 from zip_pipeline.samples import Sample, Turn
 from zip_pipeline.training.backend import choose_backend
@@ -141,12 +141,10 @@ def test_a_finished_model_is_not_trained_again(job: Callable[..., Job], tmp_path
 
 def test_adapters_are_merged_into_the_model(job: Callable[..., Job], tmp_path: Path) -> None:
     """Under LoRA the model folder is a plain model, changed by training."""
-    from transformers import AutoModelForCausalLM
-
     made_job = job(lora={"rank": 2, "alpha": 64}, **{"sft.learning_rate": 1e-2})
     train_sft(made_job)
-    before = AutoModelForCausalLM.from_pretrained(made_job.preset.model).state_dict()
-    after = AutoModelForCausalLM.from_pretrained(tmp_path / "out" / "model").state_dict()
+    before = load_model(made_job.preset.model, None).state_dict()
+    after = load_model(str(tmp_path / "out" / "model"), None).state_dict()
     assert before.keys() == after.keys()
     name = "model.layers.0.mlp.up_proj.weight"
     assert not torch.equal(before[name], after[name])
