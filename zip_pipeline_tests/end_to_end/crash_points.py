@@ -13,37 +13,34 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import polars as pl
 
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.ingest.ingest import ingest_drop
 from zip_pipeline.pool.batches import write_state
 from zip_pipeline.pool.compaction import compact
-from zip_pipeline.pool.held_out import HeldOutSettings, freeze_held_out
-from zip_pipeline.pool.pool import assemble_pool
+from zip_pipeline.pool.held_out import HeldOutSettings
+from zip_pipeline.pool.pool import open_selection_pool
+from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.run import ROUNDS_BETWEEN, Checkpoint, Run
-from zip_pipeline.workflow.selections import OutputFiles
+from zip_pipeline.workflow.versions import select_version
+from zip_pipeline_tests.cli.commands import call_well
 
 BATCH = "a.jsonl"
-# What Python reports before it creates, moves, changes or removes a file.
+# What Python reports before it creates, moves, changes or removes a file; opening one to read it
+# leaves everything as it is and does not count.
 _OPERATIONS = ("open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.chmod")
 
 
 def publish(folder: Path, num_records: int = 2) -> None:
-    """Write the three files of a selection of so many records."""
-    files = OutputFiles(folder / "out.jsonl")
-    ledger = pl.DataFrame({"sample_id": ["id"] * num_records, "fate": ["picked"] * num_records})
-    records = "{}\n" * num_records
-    manifest = {"num_picked": num_records, "output": files.out.name}
-    with files.open(resume=False):
-        files.publish(lambda p: p.write_text(records), ledger, lambda: manifest)
+    """Select so many records of a file by the command."""
+    output = ("-o", folder / "out.jsonl", "--budget-samples", str(num_records))
+    call_well("select", folder / "in.jsonl", *output)
 
 
-def version(folder: Path) -> None:
-    """Write one more version."""
-    ids = {"sample_id": ["one", "two"]}
-    ledger = pl.DataFrame(ids | {"fate": ["picked"] * 2, "rank": [1, 2]})
-    DataRoot(folder)["sft"].versions.write(pl.DataFrame(ids), ledger, {"num_picked": 2})
+def version(folder: Path, num_samples: int = 2) -> None:
+    """Select one more version of so many samples."""
+    config = SelectionConfig(budget_samples=num_samples, k1=8, k2=4, k3=2)
+    select_version(DataRoot(folder)["sft"], config, lambda _: None)
 
 
 def batch(folder: Path) -> None:
@@ -63,8 +60,8 @@ def checkpoint(folder: Path, num_rounds: int = 2 * ROUNDS_BETWEEN) -> None:
 def freeze(folder: Path) -> None:
     """Draw the held-out set of what is ingested."""
     settings = HeldOutSettings(share=0.5, min_source_samples=1)
-    samples = assemble_pool(DataRoot(folder)["sft"]).samples
-    freeze_held_out(DataRoot(folder)["sft"], samples, settings)
+    with open_selection_pool(DataRoot(folder)["sft"], hold_out=settings):
+        pass
 
 
 def fold(folder: Path) -> None:
@@ -86,7 +83,9 @@ def _kill_before(number: int, folder: Path) -> None:
 
     def hook(event: str, arguments: tuple[object, ...]) -> None:
         nonlocal num_seen
-        if event == "open" and _writes_visibly(folder, *arguments):
+        if event == "open" and not _writes(*arguments):
+            return
+        if event == "open" and _is_visible(folder, *arguments):
             os._exit(1)
         if event in _OPERATIONS and any(str(folder) in str(a) for a in arguments[:2]):
             num_seen += 1
@@ -96,10 +95,14 @@ def _kill_before(number: int, folder: Path) -> None:
     sys.addaudithook(hook)
 
 
-def _writes_visibly(folder: Path, path: object, _mode: object, flags: object) -> bool:
+def _writes(_path: object, _mode: object, flags: object) -> bool:
     assert isinstance(flags, int)
-    hidden = f"/{str(path).removeprefix(str(folder))}".find("/.") >= 0
-    return str(folder) in str(path) and not hidden and bool(flags & (os.O_WRONLY | os.O_RDWR))
+    return bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
+
+
+def _is_visible(folder: Path, path: object, *_: object) -> bool:
+    hidden = "/." in f"/{str(path).removeprefix(str(folder))}"
+    return str(folder) in str(path) and not hidden
 
 
 def _survives(action: Callable[[Path], None], number: int, folder: Path) -> bool:

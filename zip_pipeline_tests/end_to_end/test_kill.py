@@ -25,6 +25,8 @@ from zip_pipeline_tests.end_to_end.kills import (
     kill_after_line,
 )
 
+pytestmark = pytest.mark.slow
+
 _PROJECT = Path(__file__).parents[2]
 _SCALE = 0.4
 _ROUNDS = ("--k1", str(CONFIG.k1), "--k2", str(CONFIG.k2), "--k3", str(CONFIG.k3))
@@ -199,8 +201,6 @@ def test_a_killed_graph_ends_right_when_run_again(tmp_path: Path, whole: WholeRu
     settings = {name: getattr(CONFIG, name) for name in ("budget_samples", "k1", "k2", "k3")}
     lines = "".join(f"{name} = {value}\n" for name, value in settings.items())
     (root.path / "selection.toml").write_text(f"[sft]\n{lines}")
-    # The run to compare with holds nothing out.
-    (root.path / "training.toml").write_text("[held_out]\nshare = 0\n")
     shutil.copy(_PROJECT / "dagster.yaml", tmp_path)
     command = [sys.executable, "-m", "zip_pipeline.defs.headless", "--data-root", "data"]
     command += ["--until", "subset"]
