@@ -267,7 +267,7 @@ def _input_pool(folder: StageFolder, stored: Mapping[str, str], pool: SelectionP
         words = ", ".join(f"{num} {reason}" for reason, num in reasons.items()) or "none"
         raise UserError(
             f"no sample in {', '.join(stored)}: {pool.counts['num_rows_read']} rows read, "
-            f"quarantined: {words}; check --stage and --format"
+            f"quarantined: {words}; check stage and format"
         )
     counts = {name: num for name, num in pool.counts.items() if name != "num_held_out"}
     inside = [
