@@ -89,4 +89,4 @@ def test_pool_with_an_incomplete_batch_is_refused(tmp_path, results):
     root["sft"].duplicates("a.jsonl").unlink()
     for read in (assemble_pool, pool_fingerprint):
         with pytest.raises(ValueError, match=r"ingest the batch 'a\.jsonl' of sft again"):
-            read(root, "sft")
+            read(root["sft"])

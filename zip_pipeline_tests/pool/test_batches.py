@@ -50,9 +50,10 @@ def test_batch_comes_back_with_its_counts(root, result):
 
 def test_batch_without_one_of_its_tables_is_refused(root, result):
     """A missing table is an error that names it and the remedy."""
-    for path in (root.samples, root.quarantine, root.duplicates):
+    folder = root["sft"]
+    for path in (folder.samples, folder.quarantine, folder.duplicates):
         write_batch(root["sft"], "a", result)
-        path("sft", "a").unlink()
+        path("a").unlink()
         with pytest.raises(ValueError, match=r"a\.parquet: the file is missing; ingest the batch"):
             read_batch(root["sft"], "a")
 
@@ -64,7 +65,7 @@ def test_half_replaced_batch_is_refused(root, result):
     write_table(root["sft"].quarantine("a"), newer.quarantine, newer.metadata())
     for read in (batch_metadata, read_batch, read_quarantine):
         with pytest.raises(ValueError, match="differ in fingerprint, as after a stopped ingestion"):
-            read(root, "sft", "a")
+            read(root["sft"], "a")
     write_batch(root["sft"], "a", newer)
     assert batch_metadata(root["sft"], "a")["fingerprint"] == "other"
 
@@ -75,8 +76,9 @@ def test_damaged_and_foreign_tables_are_refused(root, result):
     write_table(root["sft"].samples("a"), result.samples.drop("raw"), result.metadata())
     with pytest.raises(ValueError, match="the columns are of another release; ingest 'a' again"):
         read_batch(root["sft"], "a")
-    for path in (root.samples, root.quarantine, root.duplicates):
-        write_table(path("sft", "a"), result.samples, {})
+    folder = root["sft"]
+    for path in (folder.samples, folder.quarantine, folder.duplicates):
+        write_table(path("a"), result.samples, {})
     with pytest.raises(ValueError, match="differ in fingerprint"):
         batch_metadata(root["sft"], "a")
     root["sft"].quarantine("a").write_bytes(b"no table")
