@@ -35,6 +35,7 @@ from zip_pipeline.pool.compaction import KEEP_LATEST, CompactionResult, compact
 from zip_pipeline.process import BLOCKED, Step
 from zip_pipeline.sample_data import STATES, write_sample_data
 from zip_pipeline.samples import STAGES, Stage
+from zip_pipeline.settings import SETTINGS_FILE
 
 KeepLatest = Annotated[
     int, typer.Option(min=0, help="How many of the batches ingested last stay on their own.")
@@ -188,15 +189,14 @@ def _require_drops(root: DataRoot) -> None:
 
 
 DIARY = "demo.json"
-_SELECTION = """\
+_SETTINGS = """\
 # One budget for all states of the demonstration, about nine tenths of the first one.
 [sft]
 budget_tokens = 130_000
 
 [preference]
 budget_tokens = 60_000
-"""
-_TRAINING = """\
+
 # The sample sources are small: hold out more of each than the default two per cent.
 [held_out]
 share = 0.05
@@ -227,9 +227,9 @@ def demo(
     if diary["is_finished"]:
         output().print("The demonstration is finished: its drops go through the graph once more.")
     root.path.mkdir(parents=True, exist_ok=True)
-    for name, text in (("selection.toml", _SELECTION), ("training.toml", _TRAINING)):
-        if not (root.path / name).exists():
-            (root.path / name).write_text(text, encoding="utf-8")
+    settings = root.path / SETTINGS_FILE
+    if not (settings.exists() or (root.path / DIARY).exists()):
+        settings.write_text(_SETTINGS, encoding="utf-8")
     for state in STATES[STATES.index(diary["state"]) :]:
         write_json(root.path / DIARY, diary | {"state": state})
         if not diary["is_finished"]:

@@ -1,9 +1,14 @@
 """``zip-pipeline select``: files in, a subset with its ledger and manifest out."""
 
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, cast
 
 import typer
+from pydantic.fields import FieldInfo
 
 from zip_pipeline.cli.console import (
     interruption_hint,
@@ -46,8 +51,6 @@ def _share(text: str) -> float | None:
     return float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
 
 
-_BUDGET = "Budget (give exactly one)"
-_ROUNDS = "Strategy"
 _MEASURE = "Measuring"
 _RUNNING = "Running"
 
@@ -69,49 +72,15 @@ Out = Annotated[
     ),
 ]
 StageOption = Annotated[Literal["sft", "preference"], typer.Option(help="What the rows are.")]
-Strategy = Annotated[
-    Literal["zip", "long_range", "random"],
-    typer.Option(
-        help="zip: the paper's algorithm; long_range: sees the whole subset at once; random: a "
-        "seeded baseline.",
-        rich_help_panel=_ROUNDS,
-    ),
-]
-BudgetSamples = Annotated[
-    int | None,
-    typer.Option(metavar="N", help="Most samples to pick.", rich_help_panel=_BUDGET),
-]
-BudgetTokens = Annotated[
-    int | None,
-    typer.Option(metavar="N", help="Most tokens to pick.", rich_help_panel=_BUDGET),
-]
-BudgetBytes = Annotated[
-    int | None,
-    typer.Option(metavar="N", help="Most bytes of text to pick.", rich_help_panel=_BUDGET),
-]
-K1 = Annotated[
-    int,
-    typer.Option(metavar="N", help="Candidates measured anew per round.", rich_help_panel=_ROUNDS),
-]
-K2 = Annotated[int, typer.Option(metavar="N", help="Shortlist per round.", rich_help_panel=_ROUNDS)]
-K3 = Annotated[int, typer.Option(metavar="N", help="Picks per round.", rich_help_panel=_ROUNDS)]
 Quotas = Annotated[
     list[str] | None,
     typer.Option(
+        "--quota",
         metavar="SOURCE=MAX",
         help="Largest share of the budget for a source, as 0.2 or 20%; SOURCE=MIN:MAX sets the "
         "least as well. Repeatable.",
-        rich_help_panel=_ROUNDS,
+        rich_help_panel="Strategy",
         show_default=False,
-    ),
-]
-Shards = Annotated[
-    int,
-    typer.Option(
-        metavar="N",
-        min=1,
-        help="Select in N shards, then from what they picked: for pools beyond one machine.",
-        rich_help_panel=_ROUNDS,
     ),
 ]
 RayAddress = Annotated[
@@ -132,44 +101,6 @@ ShardFolder = Annotated[
         help="Where shards lie meanwhile, under the same path on every node of the cluster.",
         show_default="beside OUT",
         rich_help_panel=_RUNNING,
-    ),
-]
-Seed = Annotated[
-    int, typer.Option(metavar="N", help="Seed of all that is random.", rich_help_panel=_ROUNDS)
-]
-Reference = Annotated[
-    bool,
-    typer.Option(
-        "--reference-compat",
-        help="Pick as the published code does: every row as it comes, no quarantine, no "
-        "deduplication, budget overshot to a multiple of k3; whole shortlists are used up, so a "
-        "small pool may end first.",
-        rich_help_panel=_ROUNDS,
-    ),
-]
-Codec = Annotated[
-    Literal["deflate", "zstd"] | None,
-    typer.Option(
-        help="What measures redundancy.",
-        show_default="deflate for zip, zstd for long_range",
-        rich_help_panel=_MEASURE,
-    ),
-]
-Level = Annotated[
-    int | None,
-    typer.Option(
-        metavar="N",
-        help="Compression level.",
-        show_default="9 for deflate, 3 for zstd",
-        rich_help_panel=_MEASURE,
-    ),
-]
-Overhead = Annotated[
-    int,
-    typer.Option(
-        metavar="N",
-        help="long_range: constant bytes per compressed piece, left out of its size.",
-        rich_help_panel=_MEASURE,
     ),
 ]
 Tokenizer = Annotated[
@@ -209,53 +140,83 @@ Resume = Annotated[
 ]
 
 
+_FLAGS = {"num_shards": "--shards", "quotas": "--quota"}
+
+
+def _flag(name: str) -> str:
+    """Return how a field of the configuration is called on the command line."""
+    return _FLAGS.get(name, "--" + name.replace("_", "-"))
+
+
+def _option(name: str, field: FieldInfo) -> inspect.Parameter:
+    """Return the option that a field of the configuration makes."""
+    is_choice = name in SelectionConfig.choices
+    names = tuple(SelectionConfig.choices[name]()) if is_choice else ()
+    kind: Any = Literal[names] if is_choice else field.annotation
+    # Of numbers without an upper limit everybody knows what they can be.
+    limits = "" if is_choice else SelectionConfig.allowed(name)
+    option = typer.Option(
+        _flag(name),
+        metavar=None if is_choice or kind is bool else "N",
+        help=SelectionConfig.about(name) + (f" Allowed: {limits}." if " to " in limits else ""),
+        rich_help_panel=cast("dict[str, str]", field.json_schema_extra)["group"],
+    )
+    return inspect.Parameter(
+        name,
+        inspect.Parameter.KEYWORD_ONLY,
+        default=field.default,
+        annotation=Annotated[kind, option],
+    )
+
+
+def _with_options_of_config(command: Callable[..., None]) -> Callable[..., None]:
+    """Put an option for each field of the configuration in the place of ``**options``."""
+    signature = inspect.signature(command)
+    own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    made = [_option(*item) for item in SelectionConfig.model_fields.items() if item[0] != "quotas"]
+    # What one must give comes first.
+    made.sort(key=lambda option: not option.name.startswith("budget_"))
+    # The sort keeps the order of each kind, and positional parameters come before keywords.
+    parameters = sorted([*made, *own], key=lambda parameter: parameter.kind)
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return command
+
+
+@contextmanager
+def _names_as_typed() -> Iterator[None]:
+    """Let errors name the fields of the configuration as the options are called."""
+    names = "|".join(SelectionConfig.model_fields)
+    try:
+        yield
+    except UserError as error:
+        # Not what stands in quotes: it was typed.
+        words = re.sub(rf"(?<!['\w-])({names})(?!['\w])", lambda m: _flag(m[0]), str(error))
+        raise UserError(words) from None
+
+
+@_with_options_of_config
 def select(
     inputs: Inputs,
     out: Out,
     stage: StageOption = "sft",
     format_name: FormatOption = None,
-    budget_samples: BudgetSamples = None,
-    budget_tokens: BudgetTokens = None,
-    budget_bytes: BudgetBytes = None,
-    strategy: Strategy = "zip",
-    k1: K1 = SelectionConfig.k1,
-    k2: K2 = SelectionConfig.k2,
-    k3: K3 = SelectionConfig.k3,
-    quota: Quotas = None,
-    shards: Shards = SelectionConfig.num_shards,
-    seed: Seed = SelectionConfig.seed,
-    reference_compat: Reference = False,
-    codec: Codec = None,
-    level: Level = None,
-    overhead_bytes: Overhead = SelectionConfig.overhead_bytes,
+    *,
+    quotas: Quotas = None,
     tokenizer: Tokenizer = "tiny",
     workers: Workers = 0,
     resume: Resume = False,
     ray: RayAddress = None,
     shard_folder: ShardFolder = None,
+    **options: Any,  # noqa: ANN401
 ) -> None:
     """Select a subset of INPUT files within one budget and write it to OUT."""
-    if shards == 1 and (ray or shard_folder):
+    if options["num_shards"] == 1 and (ray or shard_folder):
         raise UserError(
             "--ray: got a cluster for a single shard; give --shards N, at least one per core of "
             "the cluster"
         )
-    config = SelectionConfig(
-        strategy=strategy,
-        budget_samples=budget_samples,
-        budget_tokens=budget_tokens,
-        budget_bytes=budget_bytes,
-        k1=k1,
-        k2=k2,
-        k3=k3,
-        codec=codec,
-        level=level,
-        overhead_bytes=overhead_bytes,
-        quotas=dict(parse_quota(text) for text in quota or ()),
-        seed=seed,
-        num_shards=shards,
-        reference_compat=reference_compat,
-    )
+    with _names_as_typed():
+        config = SelectionConfig(**options, quotas=dict(parse_quota(text) for text in quotas or ()))
     files = OutputFiles(out)
     job = SelectJob(
         source=inputs,
@@ -268,7 +229,8 @@ def select(
         resume=resume,
         cluster=Cluster(ray, shard_folder),
     )
-    with interruption_hint("Repeat the command with --resume to go on."), stage_progress() as bars:
+    hint = interruption_hint("Repeat the command with --resume to go on.")
+    with _names_as_typed(), hint, stage_progress() as bars:
         selection = run_job(job, bars)
     show_selection(output(), selection.manifest, selection.ledger)
     output().print(f"Written: {out}, {files.ledger.name}, {files.manifest.name}", soft_wrap=True)

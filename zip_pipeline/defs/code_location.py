@@ -29,20 +29,16 @@ from zip_pipeline.samples import STAGES
 
 
 def code_location(data_root: Path) -> dg.Definitions:
-    """Return assets, checks, jobs, sensors and schedules over the folder ``data_root``.
-
-    Raises:
-        UserError: its ``selection.toml`` is wrong.
-    """
+    """Return assets, checks, jobs, sensors and schedules over the folder ``data_root``."""
     assets = [
         asset
         for stage in STAGES
         for asset in (
             raw_pool_asset(stage),
             compression_state_asset(stage),
-            zip_subset_asset(stage, data_root),
-            loss_probe_asset(stage, data_root),
-            model_asset(stage, data_root),
+            zip_subset_asset(stage),
+            loss_probe_asset(stage),
+            model_asset(stage),
         )
     ]
     assets += [evaluation_asset(), entropy_law_asset()]

@@ -30,7 +30,6 @@ from zip_pipeline.defs.keys import (
     partitions_name,
     zip_subset_key,
 )
-from zip_pipeline.defs.launchpad import training_defaults
 from zip_pipeline.defs.resources import default_data_root
 from zip_pipeline.defs.run_launcher import LOCK_TAG
 from zip_pipeline.errors import UserError
@@ -38,6 +37,7 @@ from zip_pipeline.files import held_lock
 from zip_pipeline.ingest.drops import list_drops
 from zip_pipeline.process import BLOCKED, Step
 from zip_pipeline.samples import STAGES, Stage
+from zip_pipeline.settings import SETTINGS_FILE, training_settings
 from zip_pipeline.terminal_text import show_control_characters
 from zip_pipeline.workflow.models import trained_versions
 
@@ -134,7 +134,7 @@ class HeadlessRun:
         if stage == "preference" and not self._has_sft_model():
             print(
                 "preference/model: not trained, for there is no SFT model yet; drop SFT data too, "
-                "or name a model folder as sft_model in [training] of training.toml",
+                f"or name a model folder as sft_model in [training] of {SETTINGS_FILE}",
                 flush=True,
             )
             return
@@ -142,7 +142,7 @@ class HeadlessRun:
 
     def _has_sft_model(self) -> bool:
         try:
-            given = training_defaults(self._root.path).get("sft_model")
+            given = training_settings(self._root.path).sft_model
         except UserError:  # which the training itself reports
             return True
         return bool(given or trained_versions(self._root["sft"]))
@@ -207,8 +207,7 @@ def run_graph(data_root: Path, working_folder: Path, *, until: Step = "law") -> 
             ``law`` trains what it lets through, evaluates and draws the figures.
 
     Raises:
-        UserError: no instance or that of another data root, a wrong ``selection.toml``, or
-            another run is at work.
+        UserError: no instance or that of another data root, or another run is at work.
     """
     with (
         open_instance(working_folder) as instance,

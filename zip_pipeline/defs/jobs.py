@@ -1,16 +1,13 @@
 """What runs together: a drop, the nightly selection, training, and what is learnt from it."""
 
-import contextlib
 import os
-from collections.abc import Sequence
-from typing import Any
 
 import dagster as dg
 from dagster._core.definitions.unresolved_asset_job_definition import (
     UnresolvedAssetJobDefinition,
 )
 
-from zip_pipeline.data_root import DataRoot, StageFolder
+from zip_pipeline.data_root import StageFolder
 from zip_pipeline.defs.keys import (
     ENTROPY_LAW,
     EVALUATION,
@@ -20,11 +17,10 @@ from zip_pipeline.defs.keys import (
     raw_pool_key,
     zip_subset_key,
 )
-from zip_pipeline.defs.launchpad import default_op_config, default_selection, training_op_config
 from zip_pipeline.defs.resources import DataRootResource
 from zip_pipeline.entropy_law.table import has_verdict, read_versions
-from zip_pipeline.errors import UserError
 from zip_pipeline.samples import STAGES, Stage
+from zip_pipeline.selection.config import stage_selection
 from zip_pipeline.workflow.versions import current_version
 
 RESELECTION = "nightly_reselection"
@@ -102,10 +98,7 @@ def reselection_schedule() -> dg.ScheduleDefinition:
         if said:
             context.log.info(f"left out: {said}")
         keys = [key(stage) for stage in changed for key in (zip_subset_key, loss_probe_key)]
-        return dg.RunRequest(
-            asset_selection=keys,
-            run_config={"ops": _op_configs(data_root.root, changed)},
-        )
+        return dg.RunRequest(asset_selection=keys)
 
     return schedule
 
@@ -114,23 +107,11 @@ def why_not(folder: StageFolder) -> str | None:
     """Return why a stage needs neither a new version nor a verdict, None where it does.
 
     Raises:
-        UserError: ``selection.toml`` is wrong.
+        UserError: ``zip_pipeline.toml`` is wrong.
     """
     if not folder.batches():
         return "the pool is empty"
-    number = current_version(folder, default_selection(folder.root.path, folder.stage))
+    number = current_version(folder, stage_selection(folder.root.path, folder.stage))
     if number is None or not has_verdict(read_versions(folder.root), folder.stage, number):
         return None
     return f"neither pool nor configuration changed since version {number}"
-
-
-def _op_configs(root: DataRoot, stages: Sequence[Stage]) -> dict[str, Any]:
-    configs: dict[str, Any] = {}
-    for stage in stages:
-        name = zip_subset_key(stage).to_python_identifier()
-        configs[name] = {"config": default_op_config(root.path, stage)}
-        # Under a wrong training.toml the selection is made, and the probe says what is wrong.
-        with contextlib.suppress(UserError):
-            name = loss_probe_key(stage).to_python_identifier()
-            configs[name] = {"config": training_op_config(root.path)}
-    return configs

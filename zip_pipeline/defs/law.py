@@ -126,7 +126,7 @@ def evaluation_asset() -> dg.AssetsDefinition:
         pool="gpu",
         automation_condition=when_its_inputs_changed(),
         description="Z of the trained versions: the loss on held-out samples that no pool has, "
-        "averaged over sources, or MT-bench where training.toml configures it. What was "
+        "averaged over sources, or MT-bench where zip_pipeline.toml configures it. What was "
         "evaluated before stays.",
     )
     def evaluation(

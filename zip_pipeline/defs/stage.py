@@ -2,13 +2,12 @@
 
 from collections.abc import Iterator, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
-from zip_pipeline.compression.codecs import compression_ratio
+from zip_pipeline.compression.codecs import compression_ratio, pool_levels
 from zip_pipeline.compression.state import texts_of
 from zip_pipeline.data_root import DataRoot, StageFolder
 from zip_pipeline.defs.keys import (
@@ -20,12 +19,7 @@ from zip_pipeline.defs.keys import (
     raw_pool_key,
     zip_subset_key,
 )
-from zip_pipeline.defs.launchpad import (
-    stage_defaults,
-    training_defaults,
-    training_tunables,
-    tunables,
-)
+from zip_pipeline.defs.launchpad import SelectionOptions, TrainingOptions
 from zip_pipeline.defs.metadata import counts_table, markdown_table, picture, table_metadata
 from zip_pipeline.defs.pipes import mendable, run_modules
 from zip_pipeline.defs.resources import DataRootResource, RayClusterResource
@@ -49,6 +43,8 @@ from zip_pipeline.pool.pool import SelectionPool, open_selection_pool
 from zip_pipeline.report.fates import num_by_fate, top_sources
 from zip_pipeline.report.figures import loss_figure, selection_figure
 from zip_pipeline.samples import Stage, pool_schema, serialised_text
+from zip_pipeline.selection.config import stage_selection
+from zip_pipeline.settings import training_settings
 from zip_pipeline.stored_batches import is_compacted
 from zip_pipeline.workflow.models import train_version
 from zip_pipeline.workflow.verdicts import ProbedVersion, probe_version
@@ -217,9 +213,8 @@ def _coverage_check(batch: str, samples: pl.DataFrame, state: pl.DataFrame) -> d
 ZIP_SUBSET_CODE_VERSION = "3"
 
 
-def zip_subset_asset(stage: Stage, data_root_path: Path) -> dg.AssetsDefinition:
-    """Return the asset ``<stage>/zip_subset``, with launchpad defaults of that data root."""
-    tunables_of_stage = tunables(data_root_path, stage)
+def zip_subset_asset(stage: Stage) -> dg.AssetsDefinition:
+    """Return the asset ``<stage>/zip_subset``."""
 
     @dg.asset(
         key=zip_subset_key(stage),
@@ -235,14 +230,12 @@ def zip_subset_asset(stage: Stage, data_root_path: Path) -> dg.AssetsDefinition:
     )
     def zip_subset(
         context: dg.AssetExecutionContext,
-        config: tunables_of_stage,  # type: ignore[valid-type]
+        config: SelectionOptions,
         data_root: DataRootResource,
         ray_cluster: RayClusterResource,
     ) -> dg.MaterializeResult[None]:
         root = data_root.root
-        # Whoever wrote a wrong file meant something else than the defaults that stand in for it.
-        stage_defaults(root.path, stage)
-        wanted = config.selection()  # type: ignore[attr-defined]
+        wanted = stage_selection(root.path, stage, config.given())
         number = current_version(root[stage], wanted) if root[stage].batches() else None
         reused = number is not None
         if number is None:
@@ -299,9 +292,8 @@ def _content_fingerprint(subset: pl.DataFrame, stage: Stage) -> str:
 LOSS_PROBE_CODE_VERSION = "1"
 
 
-def loss_probe_asset(stage: Stage, data_root_path: Path) -> dg.AssetsDefinition:
+def loss_probe_asset(stage: Stage) -> dg.AssetsDefinition:
     """Return the asset ``<stage>/loss_probe`` with its blocking check of the entropy law."""
-    tunables_of_root = training_tunables(data_root_path)
     risk = dg.AssetCheckSpec(
         name=RISK_CHECK,
         asset=loss_probe_key(stage),
@@ -326,18 +318,18 @@ def loss_probe_asset(stage: Stage, data_root_path: Path) -> dg.AssetsDefinition:
     )
     def loss_probe(
         context: dg.AssetExecutionContext,
-        config: tunables_of_root,  # type: ignore[valid-type]
+        config: TrainingOptions,
         data_root: DataRootResource,
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster wants it bare beside checks
         root = data_root.root
-        training_defaults(root.path)
+        training = training_settings(root.path, config.given())
         with mendable():
             probed = probe_version(
                 root,
                 latest_version(root[stage]),
-                config.job(),  # type: ignore[attr-defined]
+                training.job(),
                 partial(run_modules, context),
-                override=recorded_override(context, config.override),  # type: ignore[attr-defined]
+                override=recorded_override(context, config.override),
             )
         if probed.verdict.kind == "not_comparable" or probed.reason != probed.verdict.reason:
             context.log.warning(probed.reason)
@@ -405,9 +397,8 @@ _WORDS: dict[Stage, str] = {
 }
 
 
-def model_asset(stage: Stage, data_root_path: Path) -> dg.AssetsDefinition:
+def model_asset(stage: Stage) -> dg.AssetsDefinition:
     """Return the asset ``<stage>/model``."""
-    tunables_of_root = training_tunables(data_root_path)
 
     @dg.asset(
         key=model_key(stage),
@@ -427,20 +418,20 @@ def model_asset(stage: Stage, data_root_path: Path) -> dg.AssetsDefinition:
     )
     def model(
         context: dg.AssetExecutionContext,
-        config: tunables_of_root,  # type: ignore[valid-type]
+        config: TrainingOptions,
         data_root: DataRootResource,
     ) -> dg.MaterializeResult[None]:
         root = data_root.root
-        training_defaults(root.path)
+        training = training_settings(root.path, config.given())
         version = latest_version(root[stage])
         with mendable():
             record = train_version(
                 root,
                 version,
-                config.job(),  # type: ignore[attr-defined]
+                training.job(),
                 partial(run_modules, context),
-                override=recorded_override(context, config.override),  # type: ignore[attr-defined]
-                sft_model=config.sft_model,  # type: ignore[attr-defined]
+                override=recorded_override(context, config.override),
+                sft_model=training.sft_model,
             )
         return _model_result(root, version, record)
 
@@ -504,7 +495,6 @@ def _model_result(
 
 
 RANDOM_SEED = 0
-CODECS = ("deflate", "zstd")
 
 
 def within_budget_check(stage: Stage) -> dg.AssetChecksDefinition:
@@ -569,7 +559,9 @@ def _less_redundant(
         num_picked, seed=RANDOM_SEED, shuffle=True
     )
     codec = version.manifest["config"]["codec"]
-    of_subset, of_random = (_ratios_by_codec(s, stage) for s in (version.subset, pool.rows(random)))
+    of_subset, of_random = (
+        _ratios_by_codec(samples, stage, codec) for samples in (version.subset, pool.rows(random))
+    )
     return dg.AssetCheckResult(
         passed=of_subset[codec] < of_random[codec],
         severity=dg.AssetCheckSeverity.WARN,
@@ -583,6 +575,8 @@ def _less_redundant(
     )
 
 
-def _ratios_by_codec(samples: pl.DataFrame, stage: Stage) -> dict[str, float]:
+def _ratios_by_codec(samples: pl.DataFrame, stage: Stage, codec: str) -> dict[str, float]:
+    """Return R by the codec that selected the samples, and by those of every pool."""
     joined = b"".join(texts_of(samples, stage))
-    return {codec: round(compression_ratio(joined, codec), 4) for codec in CODECS}
+    names = dict.fromkeys([*pool_levels(), codec])
+    return {name: round(compression_ratio(joined, name), 4) for name in names}

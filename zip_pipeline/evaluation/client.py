@@ -4,6 +4,7 @@ import fcntl
 import json
 import os
 import random
+import re
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -14,13 +15,18 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias
 from urllib.parse import urlsplit
 
+from pydantic import Field, model_validator
+
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint
+from zip_pipeline.settings import Settings
 
 if TYPE_CHECKING:
     import httpx
 
 Message: TypeAlias = dict[str, str]
+# Lower case is left out so that a key, given in place of its variable, is noticed.
+_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*|")
 _LOOPBACK = ("localhost", "127.0.0.1", "::1")
 
 
@@ -32,9 +38,10 @@ class RequestRefused(EndpointError):
     """The endpoint works, but takes this one request as wrong (a text that is too long, say)."""
 
 
-@dataclass(frozen=True, kw_only=True)
-class Endpoint:
+class Endpoint(Settings):
     """Where chat completions are asked for; holds the name of the key, never the key."""
+
+    shows_texts = False
 
     url: str
     """Base address, to which ``/chat/completions`` is added; mostly ends with ``/v1``."""
@@ -44,20 +51,21 @@ class Endpoint:
     """Name of the environment variable with the key; empty for an endpoint that wants none."""
     token_limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     """How the endpoint calls the limit on an answer; newer models want the longer name."""
-    connect_timeout_seconds: float = 10.0
-    timeout_seconds: float = 180.0
+    connect_timeout_seconds: float = Field(default=10.0, gt=0)
+    timeout_seconds: float = Field(default=180.0, gt=0)
     """Longest silence while an answer is awaited."""
-    max_attempts: int = 6
+    max_attempts: int = Field(default=6, ge=1)
     """How often one request is tried in all."""
-    backoff_seconds: float = 1.0
+    backoff_seconds: float = Field(default=1.0, ge=0)
     """Wait before the second attempt; it doubles with each further one."""
-    max_wait_seconds: float = 120.0
+    max_wait_seconds: float = Field(default=120.0, ge=0)
     """Longest single wait; an endpoint that asks for a longer one is given up."""
-    max_concurrency: int = 8
+    max_concurrency: int = Field(default=8, ge=1)
     """How many requests are under way at once."""
 
-    def __post_init__(self) -> None:
-        """Refuse an address that is none, or that has a key in it, and limits without sense."""
+    @model_validator(mode="after")
+    def _is_usable(self) -> Self:
+        """Refuse an address that is none, or that has a key in it, and a key for its variable."""
         parts = urlsplit(self.url)
         if parts.scheme not in ("http", "https") or not parts.hostname:
             raise UserError(
@@ -71,10 +79,13 @@ class Endpoint:
             )
         if not self.model:
             raise UserError("model: empty; must be the name of a model at the endpoint")
-        positive = ("connect_timeout_seconds", "timeout_seconds", "max_attempts", "max_concurrency")
-        for name in positive:
-            if getattr(self, name) <= 0:
-                raise UserError(f"{name}: {getattr(self, name)} is not allowed; must be above 0")
+        if not _VARIABLE.fullmatch(self.key_variable):
+            # Not shown: it may be the key itself.
+            raise UserError(
+                "key_variable: not the name of an environment variable; allowed are A to Z, 0 to 9 "
+                "and _. Put the key in a variable and give its name here"
+            )
+        return self
 
     def key(self) -> str:
         """Return the key from the environment, empty where the endpoint wants none.

@@ -23,7 +23,7 @@ from zip_pipeline.evaluation.mt_bench import (
 from zip_pipeline.evaluation.settings import MtBenchSettings, main, mt_bench_settings_of, read_job
 from zip_pipeline.files import fingerprint, write_json
 from zip_pipeline.process import Reporter
-from zip_pipeline.training_file import TRAINING_FILE
+from zip_pipeline.settings import SETTINGS_FILE
 
 STORE_FILE, RESULT_FILE = "exchanges.jsonl", "result.json"
 _LINE_SECONDS = 5.0
@@ -82,7 +82,7 @@ def evaluate(config: Path, report: Reporter) -> None:
     settings = mt_bench_settings_of(Path(job["data_root"]))
     if settings is None:
         raise UserError(
-            f"{Path(job['data_root']) / TRAINING_FILE}: no table [mt_bench]. Add it with "
+            f"{Path(job['data_root']) / SETTINGS_FILE}: no table [mt_bench]. Add it with "
             "questions, prompts and judge"
         )
     output = Path(job["output"])

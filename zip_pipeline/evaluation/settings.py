@@ -1,179 +1,73 @@
-"""The evaluation settings of a data root: two tables of ``training.toml``."""
+"""The evaluation settings of a data root, and the job files of the evaluating processes."""
 
 import argparse
 import json
 import os
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from pydantic import Field
 
 from zip_pipeline.errors import UserError
 from zip_pipeline.evaluation.client import Endpoint, EndpointError
 from zip_pipeline.process import PIPES_VARIABLE, Reporter, end_with_parent, report_error, reporter
-from zip_pipeline.training_file import TRAINING_FILE, read_training_table
-
-_TOKEN_LIMIT_FIELDS = ("max_tokens", "max_completion_tokens")
-# Lower case is left out so that a key, given in place of its variable, is noticed.
-_VARIABLE = re.compile(r"[A-Z_][A-Z0-9_]*|")
-_Types = Mapping[str, type]
-_ENDPOINT: _Types = {
-    "url": str,
-    "model": str,
-    "key_variable": str,
-    "token_limit_field": str,
-    "max_concurrency": int,
-    "timeout_seconds": float,
-}
-_MT_BENCH: _Types = {
-    "questions": str,
-    "prompts": str,
-    "references": str,
-    "repetitions": int,
-    "judge": dict,
-    "answers": dict,
-}
-_QUALITY_AUDIT: _Types = {"num_samples": int, "seed": int, "repetitions": int, "judge": dict}
-_LEAST = {"repetitions": 1, "num_samples": 1, "seed": 0}
+from zip_pipeline.settings import Settings, read_settings, read_table
 
 
-@dataclass(frozen=True, kw_only=True)
-class MtBenchSettings:
-    """Where the benchmark's files are, and who judges."""
+class MtBenchSettings(Settings):
+    """Where the benchmark's files are, and who judges: the table ``[mt_bench]``."""
 
-    questions: Path
-    prompts: Path
+    shows_texts = False
+
+    questions: Path = Field(strict=False)
+    prompts: Path = Field(strict=False)
     judge: Endpoint
-    references: Path | None = None
+    references: Path | None = Field(default=None, strict=False)
     """reference answers; None where the questions have them"""
     answers: Endpoint | None = None
     """a server of the trained model; None: the model answers in the evaluating process"""
-    repetitions: int = 3
+    repetitions: int = Field(default=3, ge=1)
     """how often each answer is judged"""
 
 
-@dataclass(frozen=True, kw_only=True)
-class QualityAuditSettings:
-    """Who judges how many samples of a version."""
+class QualityAuditSettings(Settings):
+    """Who judges how many samples of a version: the table ``[quality_audit]``."""
+
+    shows_texts = False
 
     judge: Endpoint
-    num_samples: int = 100
-    seed: int = 0
+    num_samples: int = Field(default=100, ge=1)
+    seed: int = Field(default=0, ge=0)
     """of the drawn samples"""
-    repetitions: int = 1
+    repetitions: int = Field(default=1, ge=1)
     """how often each sample is judged"""
 
 
 def mt_bench_settings_of(data_root: Path) -> MtBenchSettings | None:
-    """Return what the table [mt_bench] of ``training.toml`` says, None where there is none.
+    """Return what the table [mt_bench] says, None where there is none.
 
-    Paths in the file are relative to the data root. ``[mt_bench.judge]`` and, where the trained
-    model is served, ``[mt_bench.answers]`` are endpoints.
-
-    Args:
-        data_root: the folder with the file.
+    Paths in the file are relative to the data root.
 
     Raises:
-        UserError: the file is wrong (see :func:`.read_training_table`), or a key is unknown,
-            missing or out of range.
+        UserError: see :func:`.read_settings`.
     """
-    table = _table(data_root, "mt_bench", _MT_BENCH, ("questions", "prompts", "judge"))
-    if table is None:
+    if read_table(data_root, "mt_bench") is None:
         return None
-    values: dict[str, Any] = table.values | {
-        name: data_root / table.values[name]
-        for name in ("questions", "prompts", "references")
-        if name in table.values
-    }
-    endpoints: dict[str, Any] = {
-        name: table.endpoint(name) for name in ("judge", "answers") if name in values
-    }
-    return MtBenchSettings(**(values | endpoints))
+    settings = read_settings(data_root, "mt_bench", MtBenchSettings)
+    given = settings.model_dump(include={"questions", "prompts", "references"}, exclude_none=True)
+    return settings.model_copy(update={name: data_root / path for name, path in given.items()})
 
 
 def quality_audit_settings_of(data_root: Path) -> QualityAuditSettings | None:
-    """Return what the table [quality_audit] of ``training.toml`` says, None where there is none.
-
-    ``[quality_audit.judge]`` is the endpoint.
-
-    Args:
-        data_root: the folder with the file.
+    """Return what the table [quality_audit] says, None where there is none.
 
     Raises:
-        UserError: the file is wrong (see :func:`.read_training_table`), or a key is unknown,
-            missing or out of range.
+        UserError: see :func:`.read_settings`.
     """
-    table = _table(data_root, "quality_audit", _QUALITY_AUDIT, ("judge",))
-    if table is None:
+    if read_table(data_root, "quality_audit") is None:
         return None
-    return QualityAuditSettings(**(table.values | {"judge": table.endpoint("judge")}))
-
-
-@dataclass(frozen=True)
-class _Table:
-    """A table whose keys and types are right, and its place for messages."""
-
-    place: str
-    values: dict[str, Any]
-
-    def endpoint(self, name: str) -> Endpoint:
-        place = f"{self.place[:-1]}.{name}]"
-        values = _checked(place, self.values[name], _ENDPOINT, ("url", "model"))
-        field = values.get("token_limit_field", _TOKEN_LIMIT_FIELDS[0])
-        if field not in _TOKEN_LIMIT_FIELDS:
-            allowed = " and ".join(_TOKEN_LIMIT_FIELDS)
-            raise UserError(
-                f"{place}: token_limit_field is {field!r}; allowed are {allowed}. Take the one "
-                "that the endpoint understands"
-            )
-        if not _VARIABLE.fullmatch(values.get("key_variable", "")):
-            # Not shown: it may be the key itself.
-            raise UserError(
-                f"{place}: key_variable is not the name of an environment variable; allowed are "
-                "A to Z, 0 to 9 and _. Put the key in a variable and give its name here"
-            )
-        try:
-            return Endpoint(**values)
-        except UserError as error:
-            raise UserError(f"{place}: {error}") from error
-
-
-def _table(data_root: Path, name: str, types: _Types, needed: tuple[str, ...]) -> _Table | None:
-    values = read_training_table(data_root, name)
-    if values is None:
-        return None
-    place = f"{data_root / TRAINING_FILE}: [{name}]"
-    return _Table(place, _checked(place, values, types, needed))
-
-
-def _checked(
-    place: str, values: dict[str, Any], types: _Types, needed: tuple[str, ...]
-) -> dict[str, Any]:
-    """Return the table with only known keys of the right type, or say what is wrong with it."""
-    unknown = sorted(set(values) - set(types))
-    if unknown:
-        raise UserError(
-            f"{place}: sets {', '.join(unknown)}; allowed are {', '.join(types)}. Correct or "
-            "remove the line"
-        )
-    missing = [key for key in needed if key not in values]
-    if missing:
-        raise UserError(f"{place}: {missing[0]} is missing; needed are {', '.join(needed)}. Add it")
-    for key, value in values.items():
-        _check_value(place, key, value, types[key])
-    return values
-
-
-def _check_value(place: str, key: str, value: object, wanted: type) -> None:
-    allowed = (int, float) if wanted is float else (wanted,)
-    if not isinstance(value, allowed) or isinstance(value, bool):
-        kind = {str: "text", int: "a whole number", float: "a number", dict: "a table"}[wanted]
-        raise UserError(f"{place}: {key} must be {kind}, is {type(value).__name__}. Correct it")
-    if isinstance(value, int) and value < _LEAST.get(key, value):
-        raise UserError(
-            f"{place}: {key} is {value}; allowed are whole numbers from {_LEAST[key]}. Correct it"
-        )
+    return read_settings(data_root, "quality_audit", QualityAuditSettings)
 
 
 def main(

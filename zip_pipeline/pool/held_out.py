@@ -2,13 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import polars as pl
+from pydantic import Field
 
 from zip_pipeline.data_root import DataRoot, StageFolder
 from zip_pipeline.errors import UserError
@@ -21,8 +21,8 @@ from zip_pipeline.samples import (
     pool_schema,
     sample_id,
 )
+from zip_pipeline.settings import MAX_NUMBER, SETTINGS_FILE, Settings, read_settings
 from zip_pipeline.stored_batches import batches_stay, scan_rows, stored_members
-from zip_pipeline.training_file import TRAINING_FILE, read_training_table
 
 _TURN_COLUMNS = ("turns", "prompt", "chosen", "rejected")
 
@@ -125,67 +125,43 @@ def _wrong_column(path: Path, name: str, problem: str) -> UserError:
 TABLE = "held_out"
 
 
-@dataclass(frozen=True, kw_only=True)
-class HeldOutSettings:
-    """Which samples of a pool are kept for evaluation.
+class HeldOutSettings(Settings):
+    """Which samples of a pool are kept for evaluation: the table ``[held_out]``.
 
     They count when a source is first seen: a setting that changes later has no effect on the
     sources that ``held_out/<stage>.parquet`` has drawn from. To draw another set, remove that
     file; models that were trained before may then have seen some of it.
     """
 
-    share: float = 0.02
-    """of the samples of each source, 0 to 1"""
-    seed: int = 0
-    """another seed holds out other samples"""
-    min_source_samples: int = 200
-    """a source with fewer samples in the pool holds out nothing"""
-    max_source_samples: int = 200
-    """the most that one source holds out"""
-    whole_sources: tuple[str, ...] = ()
-    """sources held out altogether, also what is dropped of them later"""
-
-    def __post_init__(self) -> None:
-        if not _is_number(self.share, int | float) or not 0 <= self.share <= 1:
-            raise UserError(f"share: got {self.share!r}; allowed is 0 to 1")
-        for name in ("seed", "min_source_samples", "max_source_samples"):
-            value = getattr(self, name)
-            if not _is_number(value, int) or not 0 <= value < 2**63:
-                raise UserError(f"{name}: got {value!r}; allowed are whole numbers from 0")
-        if not all(isinstance(source, str) for source in self.whole_sources):
-            raise UserError(f"whole_sources: got {self.whole_sources!r}; allowed are names")
-
-
-def _is_number(value: object, kind: Any) -> bool:  # noqa: ANN401
-    return isinstance(value, kind) and not isinstance(value, bool)
+    share: float = Field(
+        default=0.02, ge=0, le=1, description="Share of the samples of each source."
+    )
+    seed: int = Field(
+        default=0, ge=0, le=MAX_NUMBER, description="Another seed holds out other samples."
+    )
+    min_source_samples: int = Field(
+        default=200,
+        ge=0,
+        le=MAX_NUMBER,
+        description="A source with fewer samples in the pool holds out nothing.",
+    )
+    max_source_samples: int = Field(
+        default=200, ge=0, le=MAX_NUMBER, description="The most that one source holds out."
+    )
+    whole_sources: tuple[str, ...] = Field(
+        default=(),
+        strict=False,
+        description="Sources held out altogether, also what is dropped of them later.",
+    )
 
 
 def held_out_settings(root: DataRoot) -> HeldOutSettings:
-    """Return what the table [held_out] of ``training.toml`` sets.
+    """Return what the table [held_out] sets.
 
     Raises:
-        UserError: the file is wrong (see :func:`.read_training_table`), or a setting is unknown
-            or out of range.
+        UserError: see :func:`.read_settings`.
     """
-    path = root.path / TRAINING_FILE
-    table = read_training_table(root.path, TABLE) or {}
-    allowed = [field.name for field in fields(HeldOutSettings)]
-    unknown = sorted(set(table) - set(allowed))
-    if unknown:
-        raise UserError(
-            f"{path}: [{TABLE}] sets {', '.join(unknown)}; allowed are {', '.join(allowed)}"
-        )
-    try:
-        return _settings(table)
-    except UserError as error:
-        raise UserError(f"{path}: [{TABLE}] {error}") from error
-
-
-def _settings(table: Mapping[str, Any]) -> HeldOutSettings:
-    sources = table.get("whole_sources", [])
-    if not isinstance(sources, list):
-        raise UserError(f"whole_sources: got {sources!r}; must be a list of names")
-    return HeldOutSettings(**{**table, "whole_sources": tuple(sources)})
+    return read_settings(root.path, TABLE, HeldOutSettings)
 
 
 def is_held_out(samples: pl.DataFrame, settings: HeldOutSettings) -> pl.Series:
@@ -266,7 +242,7 @@ def _require_rest(
 ) -> None:
     if held.height == samples.height:
         raise UserError(
-            f"{folder.root.path / TRAINING_FILE}: [{TABLE}] would hold out all {held.height} "
+            f"{folder.root.path / SETTINGS_FILE}: [{TABLE}] would hold out all {held.height} "
             f"samples of the {folder.stage} pool; lower share, or name fewer whole_sources"
         )
 
@@ -284,7 +260,7 @@ def _write(
     grown = HeldOut(pl.concat([before, held]))
     described = {
         **grown.summary(),
-        "settings": asdict(settings),
+        "settings": settings.model_dump(),
         "seen_sources": sorted(seen),
         "whole_sources": sorted(whole),
     }
@@ -302,7 +278,7 @@ def _check_sources(root: DataRoot, settings: HeldOutSettings) -> None:
                 missing -= set(rows.select(pl.col("source").unique()).collect()["source"])
     if missing:
         raise UserError(
-            f"{root.path / TRAINING_FILE}: [{TABLE}] whole_sources names {sorted(missing)[0]!r}, "
+            f"{root.path / SETTINGS_FILE}: [{TABLE}] whole_sources names {sorted(missing)[0]!r}, "
             "which is a source of no ingested batch; take names from the column source of a pool, "
             "or drop its file first"
         )

@@ -2,25 +2,37 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+from pydantic import Field, field_validator, model_validator
+from pydantic.config import JsonDict
 
 from zip_pipeline.compression.codecs import check_codec, codecs, selection_codecs
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint
+from zip_pipeline.samples import Stage
 from zip_pipeline.selection.strategies import Strategy, strategies
+from zip_pipeline.settings import MAX_NUMBER, Choices, Settings, read_settings, read_table
 
 BUDGET_UNITS = ("samples", "tokens", "bytes")
+BUDGETS = tuple(f"budget_{unit}" for unit in BUDGET_UNITS)
+DEFAULT_BUDGET_TOKENS: dict[Stage, int] = {"sft": 200_000, "preference": 100_000}
 _ROUNDING = 1e-9
-_MAX_SEED = 2**63 - 1
 MAX_SHARDS = 1000
 # The shards of a selection together pick so many times the budget.
 SHARD_OVERSAMPLING = 2
 
+BUDGET: JsonDict = {"group": "Budget (give exactly one)"}
+_STRATEGY: JsonDict = {"group": "Strategy"}
+_MEASURING: JsonDict = {"group": "Measuring"}
 
-@dataclass(frozen=True, kw_only=True)
-class SelectionConfig:
+
+class SelectionConfig(Settings):
     """A strategy, one budget and the strategy's parameters.
+
+    The fields are the one declaration of all options: those of ``zip-pipeline select``, of the
+    launchpad and of the tables ``[sft]`` and ``[preference]`` are made from them.
 
     Raises:
         UserError: a field outside its range, or not exactly one budget.
@@ -28,73 +40,130 @@ class SelectionConfig:
     Source: ZIP, algorithm 1 and section 5.1 for k1, k2 and k3.
     """
 
-    strategy: str = "zip"
-    """``zip`` (the paper), ``long_range`` (sees the whole selected set) or ``random``."""
-    budget_samples: int | None = None
-    """Number of samples to pick at most."""
-    budget_tokens: int | None = None
-    """Tokens of the pool's tokenizer to pick at most."""
-    budget_bytes: int | None = None
-    """Bytes of serialised text to pick at most."""
-    k1: int = 10_000
-    """Candidate pool: how many samples of lowest known ratio are looked at in a round."""
-    k2: int = 200
-    """Shortlist: how many of them reach the fine stage."""
-    k3: int = 100
-    """Picks per round, at most k2."""
-    codec: str | None = None
-    """``deflate`` or ``zstd``; None: deflate for zip, zstd for long_range."""
-    level: int | None = None
-    """Compression level; None: 9 for deflate, 3 for zstd."""
-    overhead_bytes: int = 24
-    """long_range: constant cost of a compressed piece, left out of its marginal size."""
-    quotas: Mapping[str, tuple[float | None, float | None]] = field(default_factory=dict)
-    """Least and largest share of the budget by source, each 0 to 1 or None."""
-    seed: int = 0
-    """Seed of everything random."""
-    num_shards: int = 1
-    """Select in so many shards, then from what they picked; random pays no heed to it."""
-    reference_compat: bool = False
-    """zip: reproduce the published implementation, quirks included."""
+    choices: ClassVar[Choices] = {
+        "strategy": lambda: {strategy.name: strategy.description for strategy in strategies},
+        "codec": lambda: dict.fromkeys(selection_codecs(), ""),
+    }
 
-    def __post_init__(self) -> None:
-        _check_choice("strategy", self.strategy, strategies.names())
+    strategy: str = Field(default="zip", description="How to select.", json_schema_extra=_STRATEGY)
+    budget_samples: int | None = Field(
+        default=None, ge=0, description="Most samples to pick.", json_schema_extra=BUDGET
+    )
+    budget_tokens: int | None = Field(
+        default=None, ge=0, description="Most tokens to pick.", json_schema_extra=BUDGET
+    )
+    budget_bytes: int | None = Field(
+        default=None,
+        ge=0,
+        description="Most bytes of serialised text to pick.",
+        json_schema_extra=BUDGET,
+    )
+    k1: int = Field(
+        default=10_000,
+        ge=1,
+        description="Candidate pool: samples of lowest known ratio that are measured anew in a "
+        "round.",
+        json_schema_extra=_STRATEGY,
+    )
+    k2: int = Field(
+        default=200,
+        ge=1,
+        description="Shortlist: candidates that reach the fine stage, at most k1.",
+        json_schema_extra=_STRATEGY,
+    )
+    k3: int = Field(
+        default=100,
+        ge=1,
+        description="Picks per round, at most k2.",
+        json_schema_extra=_STRATEGY,
+    )
+    codec: str | None = Field(
+        default=None,
+        description="What measures redundancy; if not given, deflate for zip and zstd for "
+        "long_range.",
+        json_schema_extra=_MEASURING,
+    )
+    level: int | None = Field(
+        default=None,
+        description="Compression level, deflate 1 to 9, zstd 1 to 22; if not given, 9 for deflate "
+        "and 3 for zstd.",
+        json_schema_extra=_MEASURING,
+    )
+    overhead_bytes: int = Field(
+        default=24,
+        ge=0,
+        le=1_000_000,
+        description="long_range: constant bytes per compressed piece, left out of its size.",
+        json_schema_extra=_MEASURING,
+    )
+    quotas: dict[str, tuple[float | None, float | None]] = Field(
+        default={},
+        description="Least and largest share of the budget by source, 0 to 1, for example "
+        "{web: {min_share: 0.1, max_share: 0.3}}.",
+        json_schema_extra=_STRATEGY,
+    )
+    seed: int = Field(
+        default=0,
+        ge=0,
+        le=MAX_NUMBER,
+        description="Seed of all that is random.",
+        json_schema_extra=_STRATEGY,
+    )
+    num_shards: int = Field(
+        default=1,
+        ge=1,
+        le=MAX_SHARDS,
+        description="Select in so many shards, then from what they picked: for pools beyond one "
+        "machine.",
+        json_schema_extra=_STRATEGY,
+    )
+    reference_compat: bool = Field(
+        default=False,
+        description="Pick as the published code does: every row as it comes, no quarantine, no "
+        "deduplication, budget overshot to a multiple of k3; whole shortlists are used up, so a "
+        "small pool may end first.",
+        json_schema_extra=_STRATEGY,
+    )
+
+    @field_validator("quotas", mode="before")
+    @classmethod
+    def _pairs(cls, value: object) -> object:
+        if not isinstance(value, Mapping):
+            return value
+        return {source: _shares(source, shares) for source, shares in value.items()}
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
         self._check_budget()
-        for name, low in (("k1", 1), ("k2", 1), ("k3", 1), ("overhead_bytes", 0), ("seed", 0)):
-            value = getattr(self, name)
-            if value < low:
-                raise UserError(f"{name}: got {value}; allowed are whole numbers from {low}")
-        if not 1 <= self.num_shards <= MAX_SHARDS:
-            raise UserError(f"num_shards: got {self.num_shards}; allowed are 1 to {MAX_SHARDS}")
-        if self.seed > _MAX_SEED:
-            raise UserError(f"seed: got {self.seed}; allowed are 0 to {_MAX_SEED}")
         if not self.k3 <= self.k2 <= self.k1:
             raise UserError(
                 f"k1, k2, k3: got {self.k1}, {self.k2}, {self.k3}; needed is k1 >= k2 >= k3"
             )
-        _check_choice("codec", self.resolved_codec, selection_codecs())
         check_codec(self.resolved_codec, self.resolved_level)
-        for source, shares in self.quotas.items():
-            _check_quota(source, *shares)
+        self._check_quotas()
+        if self.reference_compat:
+            self._check_reference()
+        return self
+
+    def _check_budget(self) -> None:
+        given = [name for name in BUDGETS if getattr(self, name) is not None]
+        if len(given) != 1:
+            found = ", ".join(given) or "none"
+            raise UserError(f"budget: got {found}; give exactly one of {', '.join(BUDGETS)}")
+
+    def _check_quotas(self) -> None:
+        for source, (least, largest) in self.quotas.items():
+            low, high = (0.0 if least is None else least), (1.0 if largest is None else largest)
+            if not 0 <= low <= high <= 1:
+                raise UserError(
+                    f"quota of source {source!r}: got minimum {least} and maximum {largest}; "
+                    "allowed are shares with 0 <= minimum <= maximum <= 1"
+                )
         minimums = sum(least or 0 for least, _ in self.quotas.values())
         if minimums > 1 + _ROUNDING:
             raise UserError(
                 f"quotas: the minimums add up to {minimums:.3g} of the budget; allowed is at most 1"
             )
-        if self.reference_compat:
-            self._check_reference()
-
-    def _check_budget(self) -> None:
-        given = {u: getattr(self, f"budget_{u}") for u in BUDGET_UNITS}
-        given = {unit: value for unit, value in given.items() if value is not None}
-        if len(given) != 1:
-            names = ", ".join(f"budget_{unit}" for unit in given) or "none"
-            raise UserError(
-                f"budget: got {names}; give exactly one of "
-                "budget_samples, budget_tokens, budget_bytes"
-            )
-        if self.budget < 0:
-            raise UserError(f"budget_{self.unit}: got {self.budget}; allowed are 0 and above")
 
     def _check_reference(self) -> None:
         if not self._strategy.uses("reference_compat") or self.unit != "samples" or self.quotas:
@@ -153,29 +222,51 @@ class SelectionConfig:
         Deviation: each shard picks 2 / num_shards of the budget instead of the whole of it.
         """
         share = min(self.budget, -(-SHARD_OVERSAMPLING * self.budget // self.num_shards))
-        budget: dict[str, Any] = {f"budget_{self.unit}": share}
-        return replace(self, num_shards=1, **budget)
+        return self.model_copy(update={"num_shards": 1, f"budget_{self.unit}": share})
 
     def as_dict(self) -> dict[str, object]:
         """Return all fields, codec and level filled in, as JSON can hold them."""
         quotas = {source: list(shares) for source, shares in sorted(self.quotas.items())}
         filled = {"codec": self.resolved_codec, "level": self.resolved_level, "quotas": quotas}
-        return asdict(self) | filled
+        return self.model_dump() | filled
 
     def fingerprint(self) -> str:
         """Return a hash of the configuration."""
         return fingerprint([json.dumps(self.as_dict(), sort_keys=True)])
 
 
-def _check_choice(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise UserError(f"{name}: got {value!r}; allowed are {', '.join(allowed)}")
+def _shares(source: str, shares: object) -> object:
+    """Return a table with ``min_share`` and ``max_share`` as a pair, and a list as a tuple."""
+    if isinstance(shares, Mapping):
+        if not set(shares) <= {"min_share", "max_share"}:
+            raise UserError(
+                f"{source}: got {', '.join(map(str, shares))}; allowed are min_share and max_share"
+            )
+        return shares.get("min_share"), shares.get("max_share")
+    return tuple(shares) if isinstance(shares, list) else shares
 
 
-def _check_quota(source: str, least: float | None, largest: float | None) -> None:
-    low, high = (0.0 if least is None else least), (1.0 if largest is None else largest)
-    if not 0 <= low <= high <= 1:
+def stage_selection(
+    data_root: Path, stage: Stage, changes: Mapping[str, Any] | None = None
+) -> SelectionConfig:
+    """Return what the table of a stage in ``zip_pipeline.toml`` says, with some values changed.
+
+    Where the table sets no budget it is 200,000 tokens for sft and 100,000 for preference. A
+    changed budget takes the place of the table's, whatever the units.
+
+    Raises:
+        UserError: the file is wrong, or a value unknown or out of range; ``reference_compat`` is,
+            as that mode takes raw files as they come, not a pool.
+    """
+    path, values = read_table(data_root, stage) or (data_root, {})
+    if values.get("reference_compat"):
         raise UserError(
-            f"quota of source {source!r}: got minimum {least} and maximum {largest}; "
-            "allowed are shares with 0 <= minimum <= maximum <= 1"
+            f"{path}: [{stage}] reference_compat: takes raw files, not a pool. Remove it, and use "
+            "zip-pipeline select"
         )
+    has_budget = any(name in values for name in BUDGETS)
+    defaults = {} if has_budget else {"budget_tokens": DEFAULT_BUDGET_TOKENS[stage]}
+    changes = dict(changes or {})
+    if any(name in changes for name in BUDGETS):
+        changes = {**dict.fromkeys(BUDGETS), **changes}
+    return read_settings(data_root, stage, SelectionConfig, changes=changes, defaults=defaults)

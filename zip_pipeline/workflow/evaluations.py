@@ -72,7 +72,7 @@ def evaluate_versions(root: DataRoot, run_jobs: RunJobs) -> list[EvaluationJob]:
         run_jobs: runs the processes that evaluate.
 
     Raises:
-        UserError: ``training.toml`` is wrong.
+        UserError: ``zip_pipeline.toml`` is wrong.
     """
     jobs = evaluation_jobs(root)
     for module in (_HELD_OUT, _MT_BENCH):
@@ -92,7 +92,7 @@ def evaluation_jobs(root: DataRoot) -> list[EvaluationJob]:
     judge is asked about the latest only.
 
     Raises:
-        UserError: ``training.toml`` is wrong.
+        UserError: ``zip_pipeline.toml`` is wrong.
     """
     if mt_bench_settings_of(root.path) is None:
         return [

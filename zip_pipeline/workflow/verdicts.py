@@ -128,7 +128,7 @@ def version_quality(root: DataRoot, version: StoredVersion) -> Quality:
     """Return the audited quality of a version, or the filters' pass rate where no judge is set.
 
     Raises:
-        UserError: ``training.toml`` is wrong, or the judge's key is not set.
+        UserError: ``zip_pipeline.toml`` is wrong, or the judge's key is not set.
         EndpointError: the judge failed; a later call goes on from what is stored.
     """
     stage = version.stage

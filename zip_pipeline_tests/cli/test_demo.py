@@ -7,6 +7,8 @@ import pytest
 
 from zip_pipeline.cli import run
 from zip_pipeline.data_root import DataRoot
+from zip_pipeline.pool.held_out import held_out_settings
+from zip_pipeline.selection.config import stage_selection
 from zip_pipeline_tests.cli.commands import call, call_badly, call_well
 
 
@@ -58,8 +60,9 @@ def test_demo_takes_each_state_through_the_graph(
     assert [text.index(f"x{n}: ") for n in range(1, 6)] == sorted(
         text.index(f"x{n}: ") for n in range(1, 6)
     )
-    assert "budget_tokens = 130_000" in (tmp_path / "selection.toml").read_text()
-    assert "[held_out]" in (tmp_path / "training.toml").read_text()
+    assert stage_selection(tmp_path, "sft").budget_tokens == 130_000
+    assert stage_selection(tmp_path, "preference").budget_tokens == 60_000
+    assert held_out_settings(DataRoot(tmp_path)).share == 0.05
 
 
 def test_stopped_demo_goes_on_where_it_stopped(
@@ -70,10 +73,10 @@ def test_stopped_demo_goes_on_where_it_stopped(
     result = call("demo", "--data-root", tmp_path, "--until", "probe")
     assert result.exit_code == 1
     assert "state x2 ended with exit code 1" in result.stderr
-    (tmp_path / "selection.toml").write_text("[sft]\nbudget_samples = 3\n")
+    (tmp_path / "zip_pipeline.toml").write_text("[sft]\nbudget_samples = 3\n")
     call_well("demo", "--data-root", tmp_path)
     assert [len(names) for names in fake.drops] == [1, 2, 2, 3, 4, 4]
-    assert (tmp_path / "selection.toml").read_text() == "[sft]\nbudget_samples = 3\n"
+    assert (tmp_path / "zip_pipeline.toml").read_text() == "[sft]\nbudget_samples = 3\n"
     text = call_well("demo", "--data-root", tmp_path)
     assert len(fake.drops) == 7
     assert text.startswith("The demonstration is finished")

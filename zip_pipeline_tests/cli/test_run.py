@@ -35,7 +35,7 @@ def test_run_takes_the_whole_graph_and_tells_what_came_of_it(tmp_path: Path):
     shutil.copy(_PROJECT / "dagster.yaml", tmp_path)
     root = DataRoot(tmp_path / "data")
     call_well("sample-data", root.path, "--scale", "0.03", "--state", "x1")
-    (root.path / "selection.toml").write_text(
+    (root.path / "zip_pipeline.toml").write_text(
         "[sft]\nbudget_samples = 9\n[preference]\nbudget_bytes = 2000\n"
     )
     text = _run(tmp_path)

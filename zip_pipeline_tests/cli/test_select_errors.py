@@ -13,25 +13,37 @@ from zip_pipeline_tests.pool.files import BROKEN_FILE, needs_broken_file
     ("arguments", "message"),
     [
         (("nowhere.jsonl",), "nowhere.jsonl: no such file or folder"),
-        (("in.jsonl", "--budget-samples", "-1"), "budget_samples: got -1"),
-        (("in.jsonl", "--budget-bytes", "5"), "give exactly one of budget_samples"),
-        (("in.jsonl", "--k3", "500"), "needed is k1 >= k2 >= k3"),
+        (
+            ("in.jsonl", "--budget-samples", "-1"),
+            "--budget-samples: got -1; allowed are whole numbers, 0 and up",
+        ),
+        (
+            ("in.jsonl", "--budget-bytes", "5"),
+            "give exactly one of --budget-samples, --budget-tokens",
+        ),
+        (("in.jsonl", "--k3", "500"), "needed is --k1 >= --k2 >= --k3"),
         (("in.jsonl", "--quota", "x"), "--quota: got 'x'"),
         (("in.jsonl", "--quota", "x=2"), "quota of source 'x'"),
         (("in.jsonl", "in.jsonl"), "given twice; give each input once"),
         (("in.jsonl", "--format", "no_such"), "no_such"),
         (("in.jsonl", "--level", "99"), "level"),
-        (("in.jsonl", "--shards", "1001"), "num_shards: got 1001; allowed are 1 to 1000"),
+        (
+            ("in.jsonl", "--shards", "1001"),
+            "--shards: got 1001; allowed are whole numbers, 1 to 1000",
+        ),
         (("in.jsonl", "--ray", "local"), "--ray: got a cluster for a single shard; give --shards"),
         (("in.jsonl", "--shards", "2", "--ray", "127.0.0.1:1"), "Ray cluster: got address '127"),
-        (("in.jsonl", "--shards", "2", "--reference-compat"), "leave num_shards at 1"),
+        (("in.jsonl", "--shards", "2", "--reference-compat"), "leave --shards at 1"),
         (("in.jsonl", "--tokenizer", "no/such/file.json"), "no/such/file.json"),
         (("in.jsonl", "-o", "in.jsonl"), "in.jsonl: is or lies in the input in.jsonl"),
         (("in.jsonl", "-o", "x.txt"), "allowed are *.jsonl, *.json, *.parquet"),
         (("empty.jsonl",), "no sample in empty.jsonl: 0 rows read"),
         (("broken.jsonl",), "no sample in broken.jsonl: 1 rows read, quarantined: 1 "),
         (("in.jsonl", "--stage", "preference"), "check stage and format"),
-        (("in.jsonl", "--reference-compat", "--strategy", "random"), "reference_compat"),
+        (
+            ("in.jsonl", "--reference-compat", "--strategy", "random"),
+            "leave --reference-compat off",
+        ),
         (("broken.jsonl", "--reference-compat"), "takes every row as it comes"),
         (("empty.jsonl", "--reference-compat"), "no row in empty.jsonl"),
     ],
@@ -87,4 +99,4 @@ def test_select_without_a_budget_says_which_there_are(tmp_path: Path):
     """A missing budget is told with the three kinds."""
     source = write_jsonl(tmp_path / "in.jsonl", sft_records(3))
     line = call_badly("select", source, "-o", tmp_path / "x.json")
-    assert line.startswith("budget: got none; give exactly one of budget_samples, budget_tokens")
+    assert line.startswith("budget: got none; give exactly one of --budget-samples, --")

@@ -48,11 +48,7 @@ class Graph:
             "data_root": DataRootResource(path=str(path)),
             "ray_cluster": RayClusterResource(),
         }
-        self.reload()
-
-    def reload(self) -> None:
-        """Load the code location again, as after a change of ``selection.toml``."""
-        self.repository = code_location(self.path).get_repository_def()
+        self.repository = code_location(path).get_repository_def()
 
     def drop(self, stage: Stage, name: str, rows: list[Any]) -> Path:
         """Write rows as JSONL into the drop folder."""

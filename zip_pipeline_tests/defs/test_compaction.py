@@ -10,9 +10,9 @@ from dagster._core.loader import LoadingContextForTest
 
 from zip_pipeline.defs.compaction import tidy_partitions
 from zip_pipeline.defs.headless import run_graph
-from zip_pipeline.defs.launchpad import default_selection
 from zip_pipeline.ingest.ingest import batch_metadata
 from zip_pipeline.pool.compaction import compact
+from zip_pipeline.selection.config import stage_selection
 from zip_pipeline.stored_batches import is_compacted
 from zip_pipeline.workflow.versions import current_version
 from zip_pipeline_tests.defs.graph import (
@@ -116,9 +116,9 @@ def test_no_version_follows_a_compaction(filled: Graph) -> None:
     The subset is shown as stale until it is materialised again.
     """
     first = filled.select("sft")
-    (filled.path / "selection.toml").write_text(_SELECTION)
+    (filled.path / "zip_pipeline.toml").write_text(_SELECTION)
     assert _fold(filled).success
-    assert current_version(filled.root["sft"], default_selection(filled.path, "sft")) == 1
+    assert current_version(filled.root["sft"], stage_selection(filled.path, "sft")) == 1
     assert _status(filled, "zip_subset") == StaleStatus.STALE
     assert metadata_of(filled.select("sft"), "sft", "zip_subset")["reused"] is True
     assert _status(filled, "zip_subset") == StaleStatus.FRESH
@@ -200,7 +200,7 @@ def test_headless_run_follows_a_compaction_from_the_command_line(
 ) -> None:
     """Partitions are set right and nothing is ingested or selected again but a changed drop."""
     monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "instance"))
-    (filled_on_disk.path / "selection.toml").write_text(_SELECTION)
+    (filled_on_disk.path / "zip_pipeline.toml").write_text(_SELECTION)
     assert run_graph(filled_on_disk.path, tmp_path, until="subset").failures == []
     compact(filled_on_disk.root["sft"], keep_latest=1)
     assert _partitions(filled_on_disk) == _BATCHES

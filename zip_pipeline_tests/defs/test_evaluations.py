@@ -28,7 +28,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> FakeEvaluation:
 @pytest.fixture
 def pool(graph: Graph) -> Graph:
     """Return a graph with a pool of sft of which a tenth is held out."""
-    (graph.path / "training.toml").write_text(HELD_OUT)
+    (graph.path / "zip_pipeline.toml").write_text(HELD_OUT)
     ingested(graph.root, "a.jsonl", 40)
     return graph
 
@@ -122,7 +122,7 @@ def test_mt_bench_takes_the_place_of_the_loss(pool: Graph, fake: FakeEvaluation)
     version(pool, 6)
     for name in ("questions.jsonl", "prompts.jsonl"):
         (pool.path / name).write_text("")
-    (pool.path / "training.toml").write_text(
+    (pool.path / "zip_pipeline.toml").write_text(
         f'{HELD_OUT}\n[mt_bench]\nquestions = "questions.jsonl"\nprompts = "prompts.jsonl"\n'
         '[mt_bench.judge]\nurl = "http://localhost:1/v1"\nmodel = "j"\n'
     )

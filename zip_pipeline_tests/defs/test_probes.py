@@ -276,21 +276,17 @@ def test_short_probe_is_told(fifth: Graph, fake: FakeProbe) -> None:
 
 def test_wrong_training_file_fails_the_probe_alone(fifth: Graph) -> None:
     """The code location loads and selects; the probe says what is wrong with the file."""
-    (fifth.path / "training.toml").write_text('[training]\npresets = "tiny"\n')
-    fifth.reload()
+    (fifth.path / "zip_pipeline.toml").write_text('[training]\npresets = "tiny"\n')
     assert fifth.select("sft").success
     result = probe(fifth)
-    assert "[training] sets presets; allowed are preset, overrides, num_devices, " in error_of(
-        result
-    )
+    assert "[training] presets: unknown; allowed are preset, overrides, " in error_of(result)
 
 
 def test_training_file_sets_the_defaults(fifth: Graph, fake: FakeProbe) -> None:
-    """What training.toml says reaches the job; the launchpad can change it."""
-    (fifth.path / "training.toml").write_text(
+    """What zip_pipeline.toml says reaches the job; the launchpad can change it."""
+    (fifth.path / "zip_pipeline.toml").write_text(
         '[training]\npreset = "tiny"\noverrides = {max_length = 99}\n'
     )
-    fifth.reload()
     probe(fifth)
     assert fake.jobs[-1]["overrides"] == {"max_length": 99}
     probe(fifth, overrides={"max_length": 77})

@@ -9,7 +9,7 @@ import pytest
 from zip_pipeline.defs import stage
 from zip_pipeline.defs.jobs import reselection_schedule
 from zip_pipeline.entropy_law.table import upsert_version, versions_path
-from zip_pipeline_tests.defs.graph import Graph, alpaca_rows, metadata_of, pair_rows
+from zip_pipeline_tests.defs.graph import Graph, alpaca_rows, error_of, metadata_of, pair_rows
 from zip_pipeline_tests.defs.trained_roots import FakeProbe
 
 SMALL_TOML = "[sft]\nbudget_samples = 5\n[preference]\nbudget_samples = 2\n"
@@ -44,18 +44,20 @@ def _selected(request: dg.RunRequest | str) -> list[str]:
     return [key.to_user_string() for key in request.asset_selection or []]
 
 
-def _run(graph: Graph, request: dg.RunRequest | str) -> dg.ExecuteInProcessResult:
+def _run(
+    graph: Graph, request: dg.RunRequest | str, raise_on_error: bool = True
+) -> dg.ExecuteInProcessResult:
     assert isinstance(request, dg.RunRequest), request
     return graph.repository.get_job("nightly_reselection").execute_in_process(
         instance=graph.instance,
         run_config=request.run_config,
         asset_selection=list(request.asset_selection or []),
+        raise_on_error=raise_on_error,
     )
 
 
 def _fill(graph: Graph) -> None:
-    (graph.path / "selection.toml").write_text(SMALL_TOML)
-    graph.reload()
+    (graph.path / "zip_pipeline.toml").write_text(SMALL_TOML)
     graph.drop("sft", "a.jsonl", alpaca_rows(12))
     graph.drop("preference", "b.jsonl", pair_rows(6))
     assert graph.ingest("sft", "a.jsonl").success
@@ -99,10 +101,10 @@ def test_schedule_selects_only_the_stage_whose_pool_changed(graph: Graph) -> Non
 
 
 def test_schedule_selects_a_stage_whose_configuration_changed(graph: Graph) -> None:
-    """The file's state at the tick counts, not that at loading, down to the run's outcome."""
+    """What the file says by now counts, not what it said at loading, in tick and run."""
     _fill(graph)
     _run(graph, _tick(graph))
-    (graph.path / "selection.toml").write_text(SMALL_TOML.replace("= 5", "= 7"))
+    (graph.path / "zip_pipeline.toml").write_text(SMALL_TOML.replace("= 5", "= 7"))
     request = _tick(graph)
     assert _selected(request) == ["sft/zip_subset", "sft/loss_probe"]
     assert metadata_of(_run(graph, request), "sft", "zip_subset")["num_picked"] == 7
@@ -122,25 +124,27 @@ def test_schedule_probes_a_version_without_verdict(graph: Graph, probe: FakeProb
 
 
 def test_schedule_takes_the_training_file_as_it_is(graph: Graph, probe: FakeProbe) -> None:
-    """Its state at the tick counts; a wrong one lets the selection be made."""
+    """What the file says reaches the probe; a wrong table lets the selection be made."""
     _fill(graph)
-    (graph.path / "training.toml").write_text("[training]\noverrides = {seed = 3}\n")
+    file = graph.path / "zip_pipeline.toml"
+    file.write_text(f"{SMALL_TOML}[training]\noverrides = {{seed = 3}}\n")
     _run(graph, _tick(graph))
     assert probe.jobs[0]["overrides"] == {"seed": 3}
-    (graph.path / "selection.toml").write_text(SMALL_TOML.replace("= 5", "= 7"))
-    (graph.path / "training.toml").write_text("[training]\nsteps = 3\n")
-    request = _tick(graph)
-    assert isinstance(request, dg.RunRequest)
-    assert list(request.run_config["ops"]) == ["sft__zip_subset"]
+    file.write_text(f"{SMALL_TOML.replace('= 5', '= 7')}[training]\nsteps = 3\n")
+    result = _run(graph, _tick(graph), raise_on_error=False)
+    assert "zip_pipeline.toml: [training] steps: unknown" in error_of(result)
+    assert graph.root["sft"].versions.manifest(2)["budget"] == {"unit": "samples", "value": 7}
 
 
 def test_schedule_fails_on_a_wrong_defaults_file(graph: Graph) -> None:
-    """A mistake in selection.toml is an error of the tick that names the file."""
+    """A mistake in zip_pipeline.toml is an error of the tick that names the file."""
     _fill(graph)
-    (graph.path / "selection.toml").write_text("[sft]\nk1 = 0\n")
+    (graph.path / "zip_pipeline.toml").write_text("[sft]\nk1 = 0\n")
     with pytest.raises(Exception, match="evaluation of schedule") as caught:
         _tick(graph)
-    assert "selection.toml: [sft]: 1 validation error" in str(caught.value.__cause__)
+    assert "zip_pipeline.toml: [sft] k1: got 0; allowed are whole numbers, 1 and up" in str(
+        caught.value.__cause__
+    )
 
 
 @pytest.mark.parametrize(("zone", "expected"), [(None, "UTC"), ("Europe/Vienna", "Europe/Vienna")])

@@ -60,7 +60,7 @@ def test_a_version_is_current_only_with_the_held_out_set_that_it_left_out(graph:
     versions = [metadata_of(graph.select("sft"), "sft", "zip_subset")["version"] for _ in range(2)]
     assert versions == [1, 1]
     graph.root["sft"].held_out.unlink()
-    (graph.path / "training.toml").write_text("[held_out]\nshare = 0.1\n")
+    (graph.path / "zip_pipeline.toml").write_text("[held_out]\nshare = 0.1\n")
     assert metadata_of(graph.select("sft"), "sft", "zip_subset")["version"] == 2
     assert len(_held_out(graph)) == 20
     held_out = pl.read_parquet(graph.root["sft"].held_out).head(3)
@@ -85,9 +85,9 @@ def test_versions_from_before_anything_was_held_out_stay_current(graph: Graph) -
 def test_wrong_settings_of_the_held_out_set_stop_the_selection(graph: Graph) -> None:
     """Nothing is frozen or selected before the file is mended."""
     ingest(graph, "a.jsonl", 200)
-    (graph.path / "training.toml").write_text("[held_out]\nshares = 0.1\n")
+    (graph.path / "zip_pipeline.toml").write_text("[held_out]\nshares = 0.1\n")
     result = graph.select("sft")
     assert not result.success
-    assert "training.toml: [held_out] sets shares; allowed are share" in error_of(result)
+    assert "zip_pipeline.toml: [held_out] shares: unknown; allowed are share" in error_of(result)
     assert not graph.root["sft"].held_out.exists()
     assert graph.root["sft"].versions.numbers() == []

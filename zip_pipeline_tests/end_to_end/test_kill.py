@@ -200,7 +200,7 @@ def test_a_killed_graph_ends_right_when_run_again(tmp_path: Path, whole: WholeRu
     shutil.rmtree(root["preference"].raw)
     settings = {name: getattr(CONFIG, name) for name in ("budget_samples", "k1", "k2", "k3")}
     lines = "".join(f"{name} = {value}\n" for name, value in settings.items())
-    (root.path / "selection.toml").write_text(f"[sft]\n{lines}")
+    (root.path / "zip_pipeline.toml").write_text(f"[sft]\n{lines}")
     shutil.copy(_PROJECT / "dagster.yaml", tmp_path)
     command = [sys.executable, "-m", "zip_pipeline.defs.headless", "--data-root", "data"]
     command += ["--until", "subset"]

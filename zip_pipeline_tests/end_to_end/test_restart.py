@@ -31,7 +31,7 @@ RUNS = """
 
 def _prepare(folder: Path) -> None:
     make_project(folder, {"poll_interval_seconds: 30": "poll_interval_seconds: 2"})
-    (folder / "data" / "selection.toml").write_text(SELECTION)
+    (folder / "data" / "zip_pipeline.toml").write_text(SELECTION)
     rows = "".join(json.dumps(row) + "\n" for row in alpaca_rows(NUM_ROWS))
     (folder / "data" / "raw" / "sft" / "questions.jsonl").write_text(rows)
     subprocess.run([sys.executable, "-c", INGEST], cwd=folder, check=True, timeout=120)

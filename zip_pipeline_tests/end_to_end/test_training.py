@@ -31,10 +31,11 @@ def _project(folder: Path) -> None:
     model = folder / "base"
     make_base_model(model, SMALLEST)
     make_project(folder)
-    (folder / "data" / "selection.toml").write_text("[sft]\nbudget_samples = 40\nk3 = 5\n")
     settings = {"model": str(model), **OVERRIDES, "sft.epochs": NUM_EPOCHS}
     lines = "".join(f"{json.dumps(name)} = {json.dumps(v)}\n" for name, v in settings.items())
-    (folder / "data" / "training.toml").write_text(f"[training.overrides]\n{lines}")
+    (folder / "data" / "zip_pipeline.toml").write_text(
+        f"[sft]\nbudget_samples = 40\nk3 = 5\n[training.overrides]\n{lines}"
+    )
     drop_questions(folder)
     subprocess.run([sys.executable, "-c", INGEST], cwd=folder, check=True, timeout=120)
 

@@ -25,13 +25,13 @@ def _drop(root: DataRoot, model: Path) -> None:
         lines = "".join(json.dumps(row) + "\n" for row in of_stage)
         (folder / "a.jsonl").write_text(lines)
     budgets = "[sft]\nbudget_samples = 50\n[preference]\nbudget_samples = 24\n"
-    (root.path / "selection.toml").write_text(budgets)
     settings = "".join(
         f"{json.dumps(name)} = {json.dumps(value)}\n"
         for name, value in {**OVERRIDES, "model": str(model)}.items()
     )
-    (root.path / "training.toml").write_text(
-        f"[held_out]\nshare = 0.1\nmin_source_samples = 10\n[training.overrides]\n{settings}"
+    (root.path / "zip_pipeline.toml").write_text(
+        f"{budgets}[held_out]\nshare = 0.1\nmin_source_samples = 10\n"
+        f"[training.overrides]\n{settings}"
     )
 
 

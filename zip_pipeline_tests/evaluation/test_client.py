@@ -257,7 +257,7 @@ def test_key_is_not_sent_in_plain_text_to_another_machine(monkeypatch: pytest.Mo
         ({"url": "https://me:sk-1@judge.example/v1"}, "judge.example has credentials"),
         ({"url": "https://judge.example/v1?key=sk-1"}, "judge.example has credentials"),
         ({"model": ""}, "model: empty"),
-        ({"max_attempts": 0}, "max_attempts: 0 is not allowed; must be above 0"),
+        ({"max_attempts": 0}, "max_attempts: got 0; allowed are whole numbers, 1 and up"),
     ],
 )
 def test_endpoint_refuses_what_cannot_be_asked(fields: dict[str, object], message: str):

@@ -41,7 +41,7 @@ def _job(
     lines += ['key_variable = "JUDGE_KEY"', "max_concurrency = 3"]
     if answers is not None:
         lines += ["[mt_bench.answers]", f'url = "{answers.url}"', 'model = "served"']
-    (folder / "training.toml").write_text("\n".join(lines))
+    (folder / "zip_pipeline.toml").write_text("\n".join(lines))
     job = {"model": str(folder / "no_model"), "model_name": "sft v1", "data_root": str(folder)}
     return _write(folder / "job.json", job | {"output": str(folder / "mt_bench")})
 
@@ -187,7 +187,10 @@ def test_trouble_costs_attempts_and_no_ratings(tmp_path: Path):
 @pytest.mark.parametrize(
     ("prepare", "message"),
     [
-        (lambda job: _changed(job, data_root="none"), "none/training.toml: no table [mt_bench]"),
+        (
+            lambda job: _changed(job, data_root="none"),
+            "none/zip_pipeline.toml: no table [mt_bench]",
+        ),
         (lambda job: (job.parent / "prompts.jsonl").unlink(), "prompts.jsonl: no such file"),
         (lambda _: os.environ.pop("JUDGE_KEY"), "environment variable JUDGE_KEY is not set"),
         (lambda job: _changed(job, model="none"), "model: none holds no model"),
@@ -279,7 +282,7 @@ def test_references_may_be_in_the_questions(tmp_path: Path):
     own = [QUESTIONS[1] | {"reference": REFERENCES[0]["choices"][0]["turns"]}]
     with JudgeServer(_eight) as judge, JudgeServer(_answers) as answers:
         job = _job(tmp_path, judge, answers, repetitions=1)
-        settings = tmp_path / "training.toml"
+        settings = tmp_path / "zip_pipeline.toml"
         settings.write_text(settings.read_text().replace('references = "references.jsonl"\n', ""))
         assert _run(job) == 2
         write_bench(tmp_path, questions=own)

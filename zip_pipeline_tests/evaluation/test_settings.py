@@ -1,4 +1,4 @@
-"""The evaluation tables of ``training.toml``."""
+"""The evaluation tables of the settings."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -44,7 +44,7 @@ judge = { url = "https://judge.example/v1", model = "small" }
 
 
 def _root(folder: Path, text: str) -> Path:
-    (folder / "training.toml").write_text(text, encoding="utf-8")
+    (folder / "zip_pipeline.toml").write_text(text, encoding="utf-8")
     return folder
 
 
@@ -101,23 +101,38 @@ TABLE = '[mt_bench]\nquestions = "q"\nprompts = "p"\n'
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[mt_bench", r"training\.toml: not valid TOML"),
-        ("mt_bench = 3", r"training\.toml: mt_bench must be a table \[mt_bench\], is int"),
-        ("[mt_bensh]", r"training\.toml: the table \[mt_bensh\] is not known; allowed are the t"),
-        (TABLE, r"\[mt_bench\]: judge is missing; needed are questions, prompts, judge"),
-        (f"{TABLE}judge = 'm'", r"\[mt_bench\]: judge must be a table, is str"),
-        (f"{TABLE}reps = 3\n{JUDGE}", r"sets reps; allowed are questions, prompts, references"),
-        (f"{TABLE}repetitions = 0\n{JUDGE}", "repetitions is 0; allowed are whole numbers from 1"),
-        (f"{TABLE}repetitions = 2.5\n{JUDGE}", "repetitions must be a whole number, is float"),
-        (f"{TABLE}repetitions = true\n{JUDGE}", "repetitions must be a whole number, is bool"),
-        (f"{TABLE}{JUDGE}max_concurrency = 0", r"\[mt_bench\.judge\]: max_concurrency: 0 is not"),
-        (f"{TABLE}{JUDGE}timeout_seconds = '9'", "timeout_seconds must be a number, is str"),
-        (f"{TABLE}{JUDGE}token_limit_field = 'x'", "allowed are max_tokens and max_completion_tok"),
+        ("[mt_bench", r"zip_pipeline\.toml: not valid TOML"),
+        ("mt_bench = 3", r"zip_pipeline\.toml: mt_bench must be a table \[mt_bench\], is int"),
+        (
+            "[mt_bensh]",
+            r"zip_pipeline\.toml: the table \[mt_bensh\] is not known; allowed are the t",
+        ),
+        (TABLE, r"\[mt_bench\] judge: missing; needed are questions, prompts, judge"),
+        (f"{TABLE}judge = 'm'", r"\[mt_bench\] judge: got a value of type str; it must be a table"),
+        (f"{TABLE}reps = 3\n{JUDGE}", r"reps: unknown; allowed are questions, prompts, judge"),
+        (
+            f"{TABLE}repetitions = 0\n{JUDGE}",
+            "repetitions: got 0; allowed are whole numbers, 1 and up",
+        ),
+        (f"{TABLE}repetitions = 2.5\n{JUDGE}", "repetitions: got 2.5; allowed are whole numbers"),
+        (f"{TABLE}repetitions = true\n{JUDGE}", "repetitions: got True; allowed are whole numbers"),
+        (
+            f"{TABLE}{JUDGE}max_concurrency = 0",
+            r"\[mt_bench\] judge: max_concurrency: got 0; allowed are whole numbers, 1 and up",
+        ),
+        (
+            f"{TABLE}{JUDGE}timeout_seconds = '9'",
+            "timeout_seconds: got a value of type str; allowed are numbers, above 0",
+        ),
+        (
+            f"{TABLE}{JUDGE}token_limit_field = 'x'",
+            "it must be 'max_tokens' or 'max_completion_tok",
+        ),
         (
             f"{TABLE}{JUDGE}[mt_bench.answers]\nmodel = 'm'",
-            r"\[mt_bench\.answers\]: url is missing",
+            r"\[mt_bench\] answers: url: missing; needed are url, model",
         ),
-        (f"{TABLE}{JUDGE.replace('https', 'ftp')}", r"\[mt_bench\.judge\]: url: 'ftp://j\.example"),
+        (f"{TABLE}{JUDGE.replace('https', 'ftp')}", r"\[mt_bench\] judge: url: 'ftp://j\.example"),
     ],
 )
 def test_wrong_settings_are_named(tmp_path: Path, text: str, message: str):
@@ -130,7 +145,9 @@ def test_key_in_the_file_is_refused_and_not_shown(tmp_path: Path):
     """Whoever writes the key itself into the file is told so, and the key is not repeated."""
     for line in ("key_variable = 'sk-a1b2'", "key_variable = 'ska1b2'", "api_key = 'sk-a1b2'"):
         root = _root(tmp_path, f"{TABLE}{JUDGE}{line}")
-        with pytest.raises(ValueError, match=r"\[mt_bench\.judge\]: (key_|sets api_key)") as error:
+        with pytest.raises(
+            ValueError, match=r"\[mt_bench\] judge: (key_variable: not|api_key: unknown)"
+        ) as error:
             mt_bench_settings_of(root)
         assert "a1b2" not in str(error.value)
 
@@ -138,7 +155,9 @@ def test_key_in_the_file_is_refused_and_not_shown(tmp_path: Path):
 def test_wrong_audit_is_named(tmp_path: Path):
     """The audit's table is checked like the benchmark's."""
     judge = 'judge = { url = "http://localhost/v1", model = "m" }\n'
-    with pytest.raises(ValueError, match=r"\[quality_audit\]: num_samples is 0; allowed are whole"):
+    with pytest.raises(
+        ValueError, match=r"\[quality_audit\] num_samples: got 0; allowed are whole"
+    ):
         quality_audit_settings_of(_root(tmp_path, f"[quality_audit]\n{judge}num_samples = 0"))
-    with pytest.raises(ValueError, match=r"\[quality_audit\]: judge is missing"):
+    with pytest.raises(ValueError, match=r"\[quality_audit\] judge: missing"):
         quality_audit_settings_of(_root(tmp_path, "[quality_audit]\nseed = 1"))

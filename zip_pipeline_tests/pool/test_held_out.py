@@ -170,7 +170,9 @@ def test_whole_sources_must_be_known_to_one_of_the_stages(tmp_path):
     """A misspelt source is an error before anything is frozen; one of the other stage is none."""
     root = DataRoot(tmp_path)
     drop_sums(root, "a", range(7))
-    with pytest.raises(ValueError, match=r"training\.toml: \[held_out\] whole_sources names 'A'"):
+    with pytest.raises(
+        ValueError, match=r"zip_pipeline\.toml: \[held_out\] whole_sources names 'A'"
+    ):
         freeze(root, HeldOutSettings(whole_sources=("A",)))
     assert not root["sft"].held_out.exists()
     samples = assemble_pool(root["preference"]).samples
@@ -239,7 +241,7 @@ def test_settings_come_from_their_table_and_have_defaults(tmp_path):
     """Without the file or its table the defaults hold; what other tables say is not looked at."""
     root = DataRoot(tmp_path)
     assert held_out_settings(root) == HeldOutSettings()
-    file = tmp_path / "training.toml"
+    file = tmp_path / "zip_pipeline.toml"
     file.write_text("[training]\nanything = 1\n")
     assert held_out_settings(root) == HeldOutSettings()
     file.write_text('[held_out]\nshare = 0.1\nseed = 4\nwhole_sources = ["a", "b"]\n')
@@ -250,20 +252,26 @@ def test_settings_come_from_their_table_and_have_defaults(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("[held_out]\nshares = 0.1", "[held_out] sets shares; allowed are share, seed, min_source"),
-        ("[held_out]\nshare = 1.5", "[held_out] share: got 1.5; allowed is 0 to 1"),
-        ("[held_out]\nshare = nan", "[held_out] share: got nan; allowed is 0 to 1"),
-        ("[held_out]\nshare = true", "[held_out] share: got True; allowed is 0 to 1"),
-        ("[held_out]\nseed = -1", "[held_out] seed: got -1; allowed are whole numbers from 0"),
+        (
+            "[held_out]\nshares = 0.1",
+            "[held_out] shares: unknown; allowed are share, seed, min_source",
+        ),
+        ("[held_out]\nshare = 1.5", "[held_out] share: got 1.5; allowed are numbers, 0 to 1"),
+        ("[held_out]\nshare = nan", "[held_out] share: got nan; allowed are numbers, 0 to 1"),
+        ("[held_out]\nshare = true", "[held_out] share: got True; allowed are numbers, 0 to 1"),
+        ("[held_out]\nseed = -1", "[held_out] seed: got -1; allowed are whole numbers, 0 to 2^63"),
         (
             "[held_out]\nmax_source_samples = 2.0",
-            "[held_out] max_source_samples: got 2.0; allowed are whole numbers from 0",
+            "[held_out] max_source_samples: got 2.0; allowed are whole numbers, 0 to 2^63",
         ),
         (
             '[held_out]\nwhole_sources = "a"',
-            "[held_out] whole_sources: got 'a'; must be a list of names",
+            "[held_out] whole_sources: got 'a'; it must be a list",
         ),
-        ("[held_out]\nwhole_sources = [1]", "[held_out] whole_sources: got (1,); allowed are"),
+        (
+            "[held_out]\nwhole_sources = [1]",
+            "[held_out] whole_sources.0: got 1; it must be a text",
+        ),
         ("held_out = 3", "held_out must be a table [held_out], is int"),
         ("[heldout]\nshare = 0.1", "the table [heldout] is not known; allowed are the tables ["),
         ("[held_out", "not valid TOML in UTF-8: "),
@@ -271,7 +279,7 @@ def test_settings_come_from_their_table_and_have_defaults(tmp_path):
 )
 def test_wrong_settings_are_refused_with_the_files_name(tmp_path, text, message):
     """Unknown keys and values out of range name the file and what is allowed."""
-    file = tmp_path / "training.toml"
+    file = tmp_path / "zip_pipeline.toml"
     file.write_text(text)
     with pytest.raises(ValueError) as caught:
         held_out_settings(DataRoot(tmp_path))

@@ -1,8 +1,10 @@
 """What a selection configuration accepts."""
 
+from pathlib import Path
+
 import pytest
 
-from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.selection.config import SelectionConfig, stage_selection
 
 
 @pytest.mark.parametrize(
@@ -13,10 +15,13 @@ from zip_pipeline.selection.config import SelectionConfig
             {"budget_samples": 1, "budget_bytes": 2},
             "got budget_samples, budget_bytes; give",
         ),
-        ({"budget_tokens": -1}, "budget_tokens: got -1; allowed are 0 and above"),
+        ({"budget_tokens": -1}, "budget_tokens: got -1; allowed are whole numbers, 0 and up"),
         ({"budget_samples": 1, "strategy": "best"}, "strategy: got 'best'; allowed are zip, long"),
-        ({"budget_samples": 1, "seed": 2**64}, "seed: got 18446744073709551616; allowed are 0 to"),
-        ({"budget_samples": 1, "k3": 0}, "k3: got 0; allowed are whole numbers from 1"),
+        (
+            {"budget_samples": 1, "seed": 2**64},
+            "seed: got 18446744073709551616; allowed are whole numbers, 0 to 2\\^63 - 1",
+        ),
+        ({"budget_samples": 1, "k3": 0}, "k3: got 0; allowed are whole numbers, 1 and up"),
         ({"budget_samples": 1, "k2": 50}, "got 10000, 50, 100; needed is k1 >= k2 >= k3"),
         ({"budget_samples": 1, "codec": "xz"}, "codec: got 'xz'; allowed are deflate, zstd"),
         ({"budget_samples": 1, "level": 12}, "level: got 12; codec 'deflate' allows 1 to 9"),
@@ -62,3 +67,57 @@ def test_config_fingerprint_changes_with_every_choice_that_matters() -> None:
         SelectionConfig(budget_samples=5, quotas={"a": (None, 0.5)}),
     ]
     assert len({config.fingerprint() for config in [base, *others]}) == 5
+
+
+def test_stage_selection_without_a_file_is_zip_with_a_token_budget(tmp_path: Path) -> None:
+    """Strategy zip with 200,000 tokens for sft and 100,000 for preference."""
+    assert stage_selection(tmp_path, "sft") == SelectionConfig(budget_tokens=200_000)
+    assert stage_selection(tmp_path, "preference") == SelectionConfig(budget_tokens=100_000)
+
+
+def test_stage_selection_comes_from_the_file(tmp_path: Path) -> None:
+    """Every field may be set; a budget in the file replaces the built-in one."""
+    (tmp_path / "zip_pipeline.toml").write_text(
+        '[sft]\nstrategy = "long_range"\nbudget_samples = 7\ncodec = "zstd"\nlevel = 5\n'
+        "k1 = 50\nk2 = 40\nk3 = 30\noverhead_bytes = 9\nseed = 3\nnum_shards = 2\n"
+        "[sft.quotas.web]\nmax_share = 0.5\n"
+    )
+    expected = SelectionConfig(
+        strategy="long_range",
+        budget_samples=7,
+        codec="zstd",
+        level=5,
+        k1=50,
+        k2=40,
+        k3=30,
+        overhead_bytes=9,
+        seed=3,
+        num_shards=2,
+        quotas={"web": (None, 0.5)},
+    )
+    assert stage_selection(tmp_path, "sft") == expected
+    changes = {"budget_bytes": 9, "quotas": {}, "k1": 60}
+    assert stage_selection(tmp_path, "sft", changes) == expected.model_copy(
+        update={**changes, "budget_samples": None}
+    )
+    assert stage_selection(tmp_path, "preference") == SelectionConfig(budget_tokens=100_000)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("k1 = 0", "[sft] k1: got 0; allowed are whole numbers, 1 and up"),
+        ("kk = 1", "[sft] kk: unknown; allowed are strategy, budget_samples"),
+        ("budget_samples = 1\nbudget_bytes = 2", "[sft] budget: got budget_samples, budget_bytes;"),
+        ("k3 = 300", "[sft] k1, k2, k3: got 10000, 200, 300; needed is k1 >= k2 >= k3"),
+        ("quotas = {a = {most = 1}}", "[sft] quotas: a: got most; allowed are min_share and max_"),
+        ("reference_compat = true", "[sft] reference_compat: takes raw files, not a pool. Remove"),
+    ],
+)
+def test_wrong_table_of_a_stage_is_named(tmp_path: Path, text: str, message: str) -> None:
+    """File, table and key are said, with what is allowed."""
+    file = tmp_path / "zip_pipeline.toml"
+    file.write_text(f"[sft]\n{text}\n")
+    with pytest.raises(ValueError) as caught:
+        stage_selection(tmp_path, "sft", {"k1": 500})
+    assert str(caught.value).startswith(f"{file}: {message}")
