@@ -331,6 +331,7 @@ def _store_long(root: DataRoot, batch: str, num_samples: int, num_bytes: int, se
     write_batch(root["sft"], batch, result)
 
 
+@pytest.mark.slow
 def test_pool_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
     """To write all texts and fetch every 50th row of 180 MB needs no 155 MB."""
     root = DataRoot(tmp_path)

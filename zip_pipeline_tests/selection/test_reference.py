@@ -31,7 +31,7 @@ def run_records(pool: Sequence[object], config: SelectionConfig, **options) -> R
         return run_reference(texts, config, Checkpoint(None, ""), **options)
 
 
-@pytest.mark.parametrize("name", ["small", "chat"])
+@pytest.mark.parametrize("name", ["small", pytest.param("chat", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("ordering", [lowest_index_first, None], ids=["numpy", "default"])
 def test_reference_picks_equal_the_published_code(shared_folder: Path, name: str, ordering) -> None:
     """The same samples in the same order as the published code selected."""
