@@ -143,7 +143,8 @@ def _evaluation_result(jobs: Sequence[EvaluationJob]) -> dg.MaterializeResult[No
     rows = [job.row() for job in jobs]
     newest = {job.stage: job for job in jobs}
     said = "Z: higher is better." if rows else "No model is trained yet, or nothing is held out."
-    losses = {stage: job.found() for stage, job in newest.items() if job.is_held_out_loss}
+    found = {stage: job.found() for stage, job in newest.items()}
+    losses = {stage: values for stage, values in found.items() if "sources" in values}
     return dg.MaterializeResult(
         metadata={
             **{f"Z_{stage}": job.row()["Z"] for stage, job in newest.items()},

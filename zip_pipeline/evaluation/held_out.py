@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from zip_pipeline.chat_models import encode, load_model, load_tokenizer, prepare_environment
+from zip_pipeline.data_root import StageFolder
 from zip_pipeline.errors import UserError
+from zip_pipeline.evaluation.evaluators import Evaluator, TrainedVersion
 from zip_pipeline.evaluation.settings import main, read_job
 from zip_pipeline.files import fingerprint, write_json
 from zip_pipeline.process import Reporter
@@ -349,6 +351,57 @@ def _read_samples(path: Path, stage: Stage) -> pl.DataFrame:
             f"samples: cannot read {', '.join(columns)} from {path} ({reason}). Give the held-out "
             f"samples of the {stage} stage"
         ) from error
+
+
+class HeldOut(Evaluator):
+    """Minus the loss on held-out samples; the latest versions are all measured on the same."""
+
+    name = "held_out"
+    module = "zip_pipeline.evaluation.held_out"
+    job_file = "held_out_job.json"
+    result_file = "held_out.json"
+    num_versions = 10
+
+    def is_configured(self, data_root: Path) -> bool:
+        """Return True: it needs no settings."""
+        return True
+
+    def can_measure(self, version: TrainedVersion) -> bool:
+        """Return whether there are held-out samples, and the version picked none of them."""
+        has_samples = version.folder.held_out.exists()
+        return has_samples and not has_seen(version.folder, version.number)
+
+    def job(self, version: TrainedVersion) -> dict[str, Any]:
+        """Return what :func:`evaluate` is told."""
+        samples = version.folder.held_out
+        return {
+            "model": str(version.output / "model"),
+            "samples": str(samples),
+            "stage": version.folder.stage,
+            "output": str(version.output / "evaluation" / self.result_file),
+            "max_length": version.record["settings"]["max_length"],
+            "fingerprint": fingerprint([version.record["fingerprint"], *_ids(samples)]),
+        }
+
+    def z(self, version: TrainedVersion, found: Mapping[str, Any]) -> dict[str, Any]:
+        """Return Z; models of another start, or measured on other samples, do not compare."""
+        start, samples = version.record["model"]["identity"][:6], found["held_out"][:6]
+        name = f"minus held-out loss, start {start}, samples {samples}"
+        return {"Z": -found["loss"], "Z_spread": found["loss_spread"], "Z_name": name}
+
+
+def has_seen(folder: StageFolder, number: int) -> bool:
+    """Return whether a version picked samples that are held out now, so that it has no Z."""
+    held_out = _ids(folder.held_out)
+    subset = _ids(folder.versions.path(number) / "subset.parquet")
+    return bool(subset.is_in(held_out.to_list()).any())
+
+
+def _ids(path: Path) -> pl.Series:
+    return pl.read_parquet(path, columns=["sample_id"], glob=False)["sample_id"]
+
+
+EVALUATOR = HeldOut()
 
 
 if __name__ == "__main__":

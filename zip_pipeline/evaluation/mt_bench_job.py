@@ -12,6 +12,7 @@ from typing import Any
 from zip_pipeline.chat_models import model_identity
 from zip_pipeline.errors import UserError
 from zip_pipeline.evaluation.client import ChatClient, ExchangeStore, Message, Reply, Responder
+from zip_pipeline.evaluation.evaluators import Evaluator, TrainedVersion
 from zip_pipeline.evaluation.local_model import LocalModel
 from zip_pipeline.evaluation.mt_bench import (
     Bench,
@@ -173,6 +174,34 @@ def _run(
         store=store,
         num_answer_workers=answering.num_workers,
     )
+
+
+class MtBench(Evaluator):
+    """The rating of a judge; only the latest version of a stage is asked."""
+
+    name = "mt_bench"
+    module = "zip_pipeline.evaluation.mt_bench_job"
+    job_file = "mt_bench/job.json"
+    result_file = f"mt_bench/{RESULT_FILE}"
+
+    def is_configured(self, data_root: Path) -> bool:
+        """Return whether there is a table ``[mt_bench]``."""
+        return mt_bench_settings_of(data_root) is not None
+
+    def job(self, version: TrainedVersion) -> dict[str, Any]:
+        """Return what :func:`evaluate` is told."""
+        data_root = version.folder.root.path
+        settings = repr(mt_bench_settings_of(data_root))
+        return {
+            "model": str(version.output / "model"),
+            "model_name": f"{version.folder.stage} version {version.number}",
+            "data_root": str(data_root),
+            "output": str(version.output / "evaluation" / "mt_bench"),
+            "fingerprint": fingerprint([version.record["fingerprint"], settings]),
+        }
+
+
+EVALUATOR = MtBench()
 
 
 if __name__ == "__main__":

@@ -10,11 +10,14 @@ from zip_pipeline.defs import law
 from zip_pipeline.defs.jobs import EVALUATION_JOB
 from zip_pipeline.defs.keys import ENTROPY_LAW, EVALUATION
 from zip_pipeline.entropy_law.table import read_versions, upsert_version
+from zip_pipeline.evaluation.evaluators import evaluators
+from zip_pipeline.evaluation.held_out import has_seen
 from zip_pipeline.selection.config import SelectionConfig
-from zip_pipeline.workflow.evaluations import NUM_VERSIONS, has_seen
 from zip_pipeline.workflow.versions import select_version
 from zip_pipeline_tests.defs.graph import QUIET, Graph, error_of, metadata_of
 from zip_pipeline_tests.defs.trained_roots import HELD_OUT, FakeEvaluation, ingested, trained
+
+NUM_VERSIONS = evaluators["held_out"].num_versions
 
 
 @pytest.fixture
