@@ -90,6 +90,11 @@ class TrainingSettings(Settings):
     num_devices: int = Field(
         default=1, ge=1, description="GPUs of this machine that train together."
     )
+    trainer: str = Field(
+        default="",
+        description="The way to train the versions of the stage that it is for; if not given, sft "
+        "and kto.",
+    )
     sft_model: str = Field(
         default="",
         description="Folder of an SFT model that preference/model starts from; if not given, the "

@@ -31,7 +31,7 @@ class Job:
     preset: Preset
     num_devices: int = 1
     sft_model: Path | None = None
-    """folder of the SFT model from which KTO starts"""
+    """folder of the SFT model that the trainer starts from, where it does"""
 
     @property
     def is_local(self) -> bool:

@@ -48,12 +48,12 @@ def main(
     """Run a job file; return the exit code.
 
     Args:
-        module: name of the module in this package.
+        module: name of the module that runs, for others of its kind.
         run: what to do with the job in one process.
         arguments: of the command line; this process's by default.
     """
     gc.set_threshold(_OBJECTS_BETWEEN_COLLECTIONS)
-    parser = argparse.ArgumentParser(prog=f"python -m zip_pipeline.training.{module}")
+    parser = argparse.ArgumentParser(prog=f"python -m {module}")
     parser.add_argument("--config", type=Path, required=True, help="the job as JSON")
     config = parser.parse_args(arguments).config
     is_one_of_many = _STORE_VARIABLE in os.environ
@@ -64,8 +64,7 @@ def main(
         if is_one_of_many:
             _join_group()
         elif job.num_devices > 1:
-            target = f"zip_pipeline.training.{module}"
-            command = [sys.executable, "-m", target, "--config", str(config)]
+            command = [sys.executable, "-m", module, "--config", str(config)]
             return run_group(command, job.num_devices)
         else:
             show_one_device()

@@ -6,7 +6,7 @@ import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -15,6 +15,7 @@ from zip_pipeline.chat_models import model_identity, prepare_environment
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import held_lock, write_atomically
 from zip_pipeline.process import Reporter, StopRequest, reporter
+from zip_pipeline.training import trainers
 from zip_pipeline.training.arguments import BatchPlan
 from zip_pipeline.training.backend import (
     Backend,
@@ -155,10 +156,7 @@ class Made:
     counts: RowCounts
 
 
-Maker = Callable[[Start, Backend, "TrainerCallback"], Made]
-
-
-def train(job: Job, make: Maker, stop: StopRequest | None = None) -> dict[str, Any]:
+def train(job: Job, trainer: trainers.Trainer, stop: StopRequest | None = None) -> dict[str, Any]:
     """Train a model, or finish what a killed process began; return the contents of training.json.
 
     The model folder appears whole, and ``training.json`` after it as the mark of completion. A
@@ -166,7 +164,7 @@ def train(job: Job, make: Maker, stop: StopRequest | None = None) -> dict[str, A
 
     Args:
         job: what to train on.
-        make: builds the trainer.
+        trainer: how to train.
         stop: asked after every step whether to end early.
 
     Raises:
@@ -177,13 +175,13 @@ def train(job: Job, make: Maker, stop: StopRequest | None = None) -> dict[str, A
     is_first = os.environ.get("RANK", "0") == "0"
     lock = _alone(job.output) if is_first else contextlib.nullcontext()
     with lock, reporter() as report:
-        start = starting_point(job)
+        start = starting_point(job, trainer)
         refuse_foreign_model(job.output)
         finished = finished_training(job.output, start.fingerprint)
         if finished is not None:
             report.line(f"{job.output}: trained already, nothing to do")
             return finished | {"trained": False}
-        return _train(start, make, report, stop or StopRequest()) | {"trained": True}
+        return _train(start, trainer, report, stop or StopRequest()) | {"trained": True}
 
 
 @contextlib.contextmanager
@@ -197,25 +195,29 @@ def _alone(output: Path) -> Iterator[None]:
         yield
 
 
-def starting_point(job: Job) -> Start:
+def starting_point(job: Job, trainer: trainers.Trainer) -> Start:
     """Return what the job starts from.
 
     Raises:
-        UserError: a preference job names no SFT model, or one that is not there.
+        UserError: the trainer starts from an SFT model, and the job names none that is there.
     """
     preset = job.preset
     source, revision = preset.source, preset.revision
-    if job.stage == "preference":
+    if trainer.starts_from_sft:
         if job.sft_model is None or not (job.sft_model / "config.json").is_file():
             raise UserError(
-                f"sft_model: {job.sft_model} holds no model; KTO starts from an SFT model. Train "
-                "one first and give its folder"
+                f"sft_model: {job.sft_model} holds no model; {trainer.name} starts from an SFT "
+                "model. Train one first and give its folder"
             )
         source, revision = str(job.sft_model), None
     settings = {k: v for k, v in preset.settings().items() if k not in _WITHOUT_EFFECT}
-    settings.pop("kto" if job.stage == "sft" else "sft")
+    for section in {"sft", "kto"} - {trainer.section}:
+        del settings[section]
     settings["model"] = model = model_identity(source, revision)
-    described = [job.stage, settings, TEMPLATES[preset.template].text, file_hash(job.subset)]
+    # Models of before have no name of a trainer in their hash.
+    is_default = trainer.name == trainers.DEFAULT_TRAINERS[job.stage]
+    method = job.stage if is_default else f"{job.stage} by {trainer.name}"
+    described = [method, settings, TEMPLATES[preset.template].text, file_hash(job.subset)]
     identity = json_fingerprint(described)
     # Resuming needs the same split of the rows over the devices.
     folder = job.output / "checkpoints" / f"{identity}-{job.num_devices}"
@@ -243,7 +245,9 @@ def file_hash(path: Path) -> str:
         return hashlib.file_digest(file, "blake2b").hexdigest()
 
 
-def _train(start: Start, make: Maker, report: Reporter, stop: StopRequest) -> dict[str, Any]:
+def _train(
+    start: Start, trainer: trainers.Trainer, report: Reporter, stop: StopRequest
+) -> dict[str, Any]:
     from transformers import PrinterCallback
 
     job, began = start.job, time.monotonic()
@@ -251,7 +255,7 @@ def _train(start: Start, make: Maker, report: Reporter, stop: StopRequest) -> di
     with quiet():
         backend = choose_backend(job.preset)
         callback = progress_callback(job.output / "metrics.jsonl", report, stop)
-        made = make(start, backend, callback)
+        made = trainer.make(start, backend, callback)
         made.trainer.remove_callback(PrinterCallback)
         _forget_other_runs(start.checkpoints, made.trainer)
         checkpoint = latest_whole(start.checkpoints)
@@ -264,6 +268,7 @@ def _train(start: Start, make: Maker, report: Reporter, stop: StopRequest) -> di
         report.line(f"stopped after step {made.trainer.state.global_step}")
         raise SystemExit(stop.exit_code)
     record = _record(start, backend, made) | {
+        "trainer": trainer.name,
         "resumed_at_step": resumed_at,
         "seconds": round(time.monotonic() - began, 3),
     }

@@ -1,4 +1,4 @@
-"""A version to a trained model: SFT from the base model, KTO from the SFT model."""
+"""A version to a trained model, by the trainer of its stage."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,17 +12,12 @@ from zip_pipeline.entropy_law.table import (
     upsert_version,
 )
 from zip_pipeline.errors import UserError
-from zip_pipeline.samples import Stage
 from zip_pipeline.training.job import finished_training
+from zip_pipeline.training.trainers import trainer_for
 from zip_pipeline.workflow.versions import StoredVersion
 
 RunJobs: TypeAlias = Callable[[str, Mapping[Path, Mapping[str, Any]]], object]
 """Writes job files and runs ``python -m MODULE --config FILE ...`` over them to its end."""
-
-_TRAINERS: dict[Stage, str] = {
-    "sft": "zip_pipeline.training.trainers.sft",
-    "preference": "zip_pipeline.training.trainers.kto",
-}
 
 
 def train_version(
@@ -39,20 +34,24 @@ def train_version(
     Args:
         root: the data root.
         version: the version.
-        training: preset, overrides and number of devices.
+        training: preset, overrides, number of devices, and ``trainer`` where one of the two stages
+            is not trained by its default.
         run_jobs: runs the training process.
         override: why the version may be trained whatever the law says; empty for no such reason.
-        sft_model: folder of the model that KTO starts from; empty for the newest SFT model.
+        sft_model: folder of the SFT model that the trainer starts from, where it starts from one;
+            empty for the newest.
 
     Raises:
-        UserError: the law blocks the version or has not judged it, or there is no SFT model.
+        UserError: the law blocks the version or has not judged it, or there is no such trainer, or
+            no SFT model.
     """
     stage = version.stage
     _require_allowed(root, version, override)
+    trainer = trainer_for(stage, training.get("trainer", ""))
     job = training_job(root, version, training)
-    if stage == "preference":
+    if trainer.starts_from_sft:
         job["sft_model"] = sft_model or _newest_sft_model(root)
-    run_jobs(_TRAINERS[stage], {root[stage].models(version.number) / "job.json": job})
+    run_jobs(trainer.module, {root[stage].models(version.number) / "job.json": job})
     record = training_record(root[stage], version.number)
     assert record is not None
     return record
@@ -66,7 +65,7 @@ def training_job(
         "stage": version.stage,
         "subset": str(version.path / "subset.parquet"),
         "output": str(root[version.stage].models(version.number)),
-        **training,
+        **{name: value for name, value in training.items() if name != "trainer"},
     }
 
 

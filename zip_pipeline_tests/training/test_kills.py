@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 
 from zip_pipeline.training.job import Job
 from zip_pipeline.training.process import main
+from zip_pipeline.training.trainers import trainers
 from zip_pipeline_tests.training.conftest import read_metrics
 
 SERVER = multiprocessing.get_context("forkserver")
@@ -25,11 +26,8 @@ SERVER.set_forkserver_preload(["trl.trainer.sft_trainer", "trl.trainer.kto_train
 
 def run_module(module: str, config: str) -> None:
     """Run a training module as its command line does; the process ends with its exit code."""
-    from importlib import import_module
-
-    runs = {"sft": "train_sft", "kto": "train_kto"}
-    run = getattr(import_module(f"zip_pipeline.training.{module}"), runs[module])
-    sys.exit(main(module, run, ["--config", config]))
+    trainer = trainers[module]
+    sys.exit(main(trainer.module, trainer.train, ["--config", config]))
 
 
 def start(module: str, config: Path) -> Any:

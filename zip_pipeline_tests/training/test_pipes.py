@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from zip_pipeline.training.job import Job, job_from, read_job
-from zip_pipeline.training.trainers.sft import train_sft
+from zip_pipeline.training.trainers.sft import TRAINER as SFT
 
 
 def test_metrics_are_streamed_through_pipes(
@@ -34,7 +34,7 @@ def test_metrics_are_streamed_through_pipes(
     )
     monkeypatch.setenv("DAGSTER_PIPES_CONTEXT", encode_param({"data": context}))
     monkeypatch.setenv("DAGSTER_PIPES_MESSAGES", encode_param({"path": str(messages)}))
-    record = train_sft(job())
+    record = SFT.train(job())
     sent = [json.loads(line) for line in messages.read_text().splitlines()]
     payloads = [m["params"]["payload"] for m in sent if m["method"] == "report_custom_message"]
     steps = [p["step"] for p in payloads if p["kind"] == "step"]

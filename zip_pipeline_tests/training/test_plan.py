@@ -43,11 +43,11 @@ def test_sizes_of_the_paper_models_are_right() -> None:
 
 def test_the_plan_of_sft_agrees_with_the_run(job: Callable[..., Job]) -> None:
     """Steps, tokens and packs are those that training then has."""
-    from zip_pipeline.training.trainers.sft import train_sft
+    from zip_pipeline.training.trainers.sft import TRAINER as SFT
 
     for packing in (True, False):
         plan = training_plan(job(packing=packing, **{"sft.epochs": 2}))
-        record = train_sft(job(packing=packing, **{"sft.epochs": 2}))
+        record = SFT.train(job(packing=packing, **{"sft.epochs": 2}))
         assert plan.num_steps == record["num_steps"]
         assert plan.rows.as_json() == record["rows"]
         assert plan.num_tokens == 2 * record["rows"]["num_tokens"]

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 from zip_pipeline.process import ERROR_FILE_VARIABLE, FAULT
 from zip_pipeline.training.job import Job
 from zip_pipeline.training.process import run_group, show_one_device
-from zip_pipeline.training.trainers.sft import train_sft
+from zip_pipeline.training.trainers.sft import TRAINER as SFT
 from zip_pipeline_tests.processes import is_loopback, listeners, process_tree
 
 _RUN = """
@@ -172,7 +172,7 @@ def test_two_processes_train_one_model(job: Callable[..., Job], tmp_path: Path) 
         job(output=str(tmp_path / f"{num}"), num_devices=num, per_device_batch_size=1)
         for num in (1, 2)
     ]
-    train_sft(jobs[0])
+    SFT.train(jobs[0])
     command = _command(jobs[1], tmp_path / "two.json")
     assert subprocess.run(command, timeout=300, check=False).returncode == 0
     one, two = (json.loads((tmp_path / n / "training.json").read_text()) for n in "12")

@@ -1,40 +1,21 @@
 """Preference training with TRL, run as a process: ``python -m`` and ``--config FILE``."""
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, ClassVar
 
 from zip_pipeline.chat_models import model_arguments
-from zip_pipeline.process import StopRequest
+from zip_pipeline.samples import Stage
 from zip_pipeline.training.arguments import adapter_config, batch_plan, common_arguments
 from zip_pipeline.training.backend import Backend
-from zip_pipeline.training.job import Job
 from zip_pipeline.training.process import main
 from zip_pipeline.training.rows import AnswerRows, answer_rows, interleave, read_subset
-from zip_pipeline.training.run import Made, Start, num_rows, train
+from zip_pipeline.training.run import Made, Start, num_rows
 from zip_pipeline.training.templates import templated_tokenizer
+from zip_pipeline.training.trainers import Trainer
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import TrainerCallback
-
-
-def train_kto(job: Job, stop: StopRequest | None = None) -> dict[str, Any]:
-    """Train the preference model of a version by KTO, starting from an SFT model.
-
-    Args:
-        job: a ``preference`` job that names the folder of the SFT model.
-        stop: asked after every step whether to end early.
-
-    Returns:
-        The contents of training.json, and under ``trained`` whether anything was trained now.
-
-    Raises:
-        UserError: the job cannot be run.
-
-    Source: KTO, section 4; ZIP, section 4.1 (the paper presets).
-    Deviation: every batch window has both labels; the reference shuffles alone.
-    """
-    return train(job, _make, stop)
 
 
 def answer_dataset(rows: AnswerRows, order: list[int]) -> "Dataset":
@@ -50,33 +31,52 @@ def answer_dataset(rows: AnswerRows, order: list[int]) -> "Dataset":
     )
 
 
-def _make(start: Start, backend: Backend, callback: "TrainerCallback") -> Made:
-    from trl.trainer.kto_config import KTOConfig
-    from trl.trainer.kto_trainer import KTOTrainer
+class Kto(Trainer):
+    """Trains the preference model of a version by KTO, starting from an SFT model.
 
-    job, preset = start.job, start.job.preset
-    tokenizer = templated_tokenizer(start.source, start.revision, preset.template)
-    rows = answer_rows(read_subset(job.subset, "preference"), tokenizer, preset.max_length)
-    plan = batch_plan(preset.batch(preset.kto), job.num_devices, 2)
-    order = interleave([row.desirable for row in rows.rows], plan.per_device, preset.seed)
-    trainer = KTOTrainer(
-        # A path, not a model: the trainer loads the reference model from it once more.
-        model=start.source,
-        args=KTOConfig(
-            **common_arguments(preset, backend, plan, start.checkpoints),
-            num_train_epochs=preset.kto.epochs,
-            learning_rate=preset.kto.learning_rate,
-            model_init_kwargs=model_arguments(start.revision, backend.weights, backend.attention),
-        ),
-        train_dataset=answer_dataset(rows, order),
-        processing_class=tokenizer,
-        peft_config=adapter_config(preset.lora),
-        callbacks=[callback],
-    )
-    # A row that the trainer left out would shift all later windows.
-    assert num_rows(trainer) == len(order)
-    return Made(trainer=trainer, plan=plan, counts=rows.counts)
+    Source: KTO, section 4; ZIP, section 4.1 (the paper presets).
+    Deviation: every batch window has both labels; the reference shuffles alone.
+    """
+
+    name = "kto"
+    stage: ClassVar[Stage] = "preference"
+    module = "zip_pipeline.training.trainers.kto"
+    starts_from_sft = True
+    section = "kto"
+
+    def make(self, start: Start, backend: Backend, callback: "TrainerCallback") -> Made:
+        """Return TRL's trainer over the answers of a version; see :class:`.Trainer`."""
+        from trl.trainer.kto_config import KTOConfig
+        from trl.trainer.kto_trainer import KTOTrainer
+
+        job, preset = start.job, start.job.preset
+        tokenizer = templated_tokenizer(start.source, start.revision, preset.template)
+        rows = answer_rows(read_subset(job.subset, "preference"), tokenizer, preset.max_length)
+        plan = batch_plan(preset.batch(preset.kto), job.num_devices, 2)
+        order = interleave([row.desirable for row in rows.rows], plan.per_device, preset.seed)
+        trainer = KTOTrainer(
+            # A path, not a model: the trainer loads the reference model from it once more.
+            model=start.source,
+            args=KTOConfig(
+                **common_arguments(preset, backend, plan, start.checkpoints),
+                num_train_epochs=preset.kto.epochs,
+                learning_rate=preset.kto.learning_rate,
+                model_init_kwargs=model_arguments(
+                    start.revision, backend.weights, backend.attention
+                ),
+            ),
+            train_dataset=answer_dataset(rows, order),
+            processing_class=tokenizer,
+            peft_config=adapter_config(preset.lora),
+            callbacks=[callback],
+        )
+        # A row that the trainer left out would shift all later windows.
+        assert num_rows(trainer) == len(order)
+        return Made(trainer=trainer, plan=plan, counts=rows.counts)
+
+
+TRAINER = Kto()
 
 
 if __name__ == "__main__":
-    sys.exit(main("kto", train_kto))
+    sys.exit(main(TRAINER.module, TRAINER.train))

@@ -25,6 +25,7 @@ from zip_pipeline.training.process import main
 from zip_pipeline.training.rows import TokenRows, conversation_rows, read_subset
 from zip_pipeline.training.run import file_hash, num_rows, quiet, starting_point
 from zip_pipeline.training.templates import TEMPLATES, templated_tokenizer
+from zip_pipeline.training.trainers.sft import TRAINER as SFT
 from zip_pipeline.training.trainers.sft import row_settings, token_dataset
 
 if TYPE_CHECKING:
@@ -73,7 +74,7 @@ def probe_loss(job: Job, stop: StopRequest | None = None) -> dict[str, Any]:
     prepare_environment(offline=job.is_local)
     del stop  # a probe is over soon: outside a training run a signal ends the process
     began = time.monotonic()
-    base = starting_point(replace(job, stage="sft"))
+    base = starting_point(replace(job, stage="sft"), SFT)
     with reporter() as report:
         report.line(f"measuring the loss of {job.subset}")
         backend = choose_backend(job.preset)
@@ -228,4 +229,4 @@ def _trainer_class() -> type["SFTTrainer"]:
 
 
 if __name__ == "__main__":
-    sys.exit(main("loss_probe", probe_loss))
+    sys.exit(main("zip_pipeline.training.trainers.probe", probe_loss))

@@ -1,41 +1,22 @@
 """Supervised fine-tuning with TRL, run as a process: ``python -m`` and ``--config FILE``."""
 
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from zip_pipeline.chat_models import load_model
-from zip_pipeline.process import StopRequest
+from zip_pipeline.samples import Stage
 from zip_pipeline.training.arguments import adapter_config, batch_plan, common_arguments
 from zip_pipeline.training.backend import Backend
-from zip_pipeline.training.job import Job
 from zip_pipeline.training.presets import Preset
 from zip_pipeline.training.process import main
 from zip_pipeline.training.rows import TokenRows, conversation_rows, read_subset
-from zip_pipeline.training.run import Made, Start, train
+from zip_pipeline.training.run import Made, Start
 from zip_pipeline.training.templates import templated_tokenizer
+from zip_pipeline.training.trainers import Trainer
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from transformers import TrainerCallback
-
-
-def train_sft(job: Job, stop: StopRequest | None = None) -> dict[str, Any]:
-    """Train the SFT model of a version; the loss falls on what the assistant says.
-
-    Args:
-        job: an ``sft`` job.
-        stop: asked after every step whether to end early.
-
-    Returns:
-        The contents of training.json, and under ``trained`` whether anything was trained now.
-
-    Raises:
-        UserError: the job cannot be run.
-
-    Source: ZIP, section 4.1 (the paper presets).
-    Deviation: rows are packed without attending to each other; the paper does not say.
-    """
-    return train(job, _make, stop)
 
 
 def row_settings(preset: Preset) -> dict[str, Any]:
@@ -55,29 +36,47 @@ def token_dataset(rows: TokenRows) -> "Dataset":
     return Dataset.from_dict({"input_ids": rows.input_ids, "labels": rows.labels})
 
 
-def _make(start: Start, backend: Backend, callback: "TrainerCallback") -> Made:
-    from trl.trainer.sft_config import SFTConfig
-    from trl.trainer.sft_trainer import SFTTrainer
+class Sft(Trainer):
+    """Trains the SFT model of a version; the loss falls on what the assistant says.
 
-    job, preset = start.job, start.job.preset
-    tokenizer = templated_tokenizer(start.source, start.revision, preset.template)
-    rows = conversation_rows(read_subset(job.subset, "sft"), "sft", tokenizer, preset.max_length)
-    plan = batch_plan(preset.batch(preset.sft), job.num_devices)
-    trainer = SFTTrainer(
-        model=load_model(start.source, start.revision, backend.weights, backend.attention),
-        args=SFTConfig(
-            **common_arguments(preset, backend, plan, start.checkpoints),
-            **row_settings(preset),
-            num_train_epochs=preset.sft.epochs,
-            learning_rate=preset.sft.learning_rate,
-        ),
-        train_dataset=token_dataset(rows),
-        processing_class=tokenizer,
-        peft_config=adapter_config(preset.lora),
-        callbacks=[callback],
-    )
-    return Made(trainer=trainer, plan=plan, counts=rows.counts)
+    Source: ZIP, section 4.1 (the paper presets).
+    Deviation: rows are packed without attending to each other; the paper does not say.
+    """
+
+    name = "sft"
+    stage: ClassVar[Stage] = "sft"
+    module = "zip_pipeline.training.trainers.sft"
+    section = "sft"
+
+    def make(self, start: Start, backend: Backend, callback: "TrainerCallback") -> Made:
+        """Return TRL's trainer over the conversations of a version; see :class:`.Trainer`."""
+        from trl.trainer.sft_config import SFTConfig
+        from trl.trainer.sft_trainer import SFTTrainer
+
+        job, preset = start.job, start.job.preset
+        tokenizer = templated_tokenizer(start.source, start.revision, preset.template)
+        rows = conversation_rows(
+            read_subset(job.subset, "sft"), "sft", tokenizer, preset.max_length
+        )
+        plan = batch_plan(preset.batch(preset.sft), job.num_devices)
+        trainer = SFTTrainer(
+            model=load_model(start.source, start.revision, backend.weights, backend.attention),
+            args=SFTConfig(
+                **common_arguments(preset, backend, plan, start.checkpoints),
+                **row_settings(preset),
+                num_train_epochs=preset.sft.epochs,
+                learning_rate=preset.sft.learning_rate,
+            ),
+            train_dataset=token_dataset(rows),
+            processing_class=tokenizer,
+            peft_config=adapter_config(preset.lora),
+            callbacks=[callback],
+        )
+        return Made(trainer=trainer, plan=plan, counts=rows.counts)
+
+
+TRAINER = Sft()
 
 
 if __name__ == "__main__":
-    sys.exit(main("sft", train_sft))
+    sys.exit(main(TRAINER.module, TRAINER.train))

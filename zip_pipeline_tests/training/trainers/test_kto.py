@@ -11,14 +11,14 @@ from zip_pipeline.process import SilentReporter, StopRequest
 from zip_pipeline.training.backend import choose_backend
 from zip_pipeline.training.job import Job
 from zip_pipeline.training.run import Made, progress_callback, quiet, starting_point
-from zip_pipeline.training.trainers.kto import _make, train_kto
+from zip_pipeline.training.trainers.kto import TRAINER as KTO
 
 
 def make(job: Job, tmp_path: Path) -> Made:
     """Return the trainer of a job without training."""
     callback = progress_callback(tmp_path / "m.jsonl", SilentReporter(), StopRequest())
     with quiet():
-        return _make(starting_point(job), choose_backend(job.preset), callback)
+        return KTO.make(starting_point(job, KTO), choose_backend(job.preset), callback)
 
 
 def test_both_labels_reach_the_trainer_in_every_batch(
@@ -66,7 +66,7 @@ def test_kto_starts_from_the_sft_model(
     made_job = job(
         "preference", pairs_subset, sft_model=str(small_base), **{"kto.learning_rate": 1e-2}
     )
-    record = train_kto(made_job)
+    record = KTO.train(made_job)
     assert record["model"]["source"] == str(small_base)
     lines = (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()
     assert '"loss": 0.5,' in lines[0]
@@ -75,7 +75,7 @@ def test_kto_starts_from_the_sft_model(
     after = load_file(tmp_path / "out" / "model" / "model.safetensors")
     assert before.keys() == after.keys()
     assert any(not torch.equal(before[name], after[name]) for name in before)
-    assert train_kto(made_job)["trained"] is False
+    assert KTO.train(made_job)["trained"] is False
 
 
 def test_adapters_learn_preferences_and_are_merged(
@@ -85,7 +85,7 @@ def test_adapters_learn_preferences_and_are_merged(
     from safetensors.torch import load_file
 
     settings = {"lora": {"rank": 2, "alpha": 64}, "kto.learning_rate": 1e-2}
-    train_kto(job("preference", pairs_subset, sft_model=str(small_base), **settings))
+    KTO.train(job("preference", pairs_subset, sft_model=str(small_base), **settings))
     assert '"loss": 0.5,' in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[0]
     before = load_file(small_base / "model.safetensors")
     after = load_file(tmp_path / "out" / "model" / "model.safetensors")
@@ -99,7 +99,7 @@ def test_kto_without_an_sft_model_is_refused(
     job: Callable[..., Job], pairs_subset: Path, tmp_path: Path
 ) -> None:
     """A missing SFT model is an error that says what to do."""
-    with pytest.raises(ValueError, match="KTO starts from an SFT model"):
-        train_kto(job("preference", pairs_subset))
+    with pytest.raises(ValueError, match="kto starts from an SFT model"):
+        KTO.train(job("preference", pairs_subset))
     with pytest.raises(ValueError, match="Train one first"):
-        train_kto(job("preference", pairs_subset, sft_model=str(tmp_path)))
+        KTO.train(job("preference", pairs_subset, sft_model=str(tmp_path)))

@@ -23,7 +23,7 @@ from zip_pipeline.training.run import (
     quiet,
     starting_point,
 )
-from zip_pipeline.training.trainers.sft import _make, train_sft
+from zip_pipeline.training.trainers.sft import TRAINER as SFT
 from zip_pipeline_tests.training.conftest import read_metrics, subset_of
 
 TWO = [
@@ -36,7 +36,7 @@ def made(job: Job, tmp_path: Path) -> Made:
     """Return the trainer of a job without training."""
     callback = progress_callback(tmp_path / "m.jsonl", SilentReporter(), StopRequest())
     with quiet():
-        return _make(starting_point(job), choose_backend(job.preset), callback)
+        return SFT.make(starting_point(job, SFT), choose_backend(job.preset), callback)
 
 
 def words(tokenizer: Any, ids: torch.Tensor) -> list[list[str]]:
@@ -112,7 +112,7 @@ def test_packed_rows_do_not_attend_to_each_other(job: Callable[..., Job], tmp_pa
 
 def test_training_leaves_a_complete_model(job: Callable[..., Job], tmp_path: Path) -> None:
     """Model folder, record and one metric line per step; no pickles, no checkpoints."""
-    record = train_sft(job(packing=True))
+    record = SFT.train(job(packing=True))
     out = tmp_path / "out"
     assert record["trained"] is True
     assert json.loads((out / "training.json").read_text())["fingerprint"] == record["fingerprint"]
@@ -129,12 +129,12 @@ def test_training_leaves_a_complete_model(job: Callable[..., Job], tmp_path: Pat
 
 def test_a_finished_model_is_not_trained_again(job: Callable[..., Job], tmp_path: Path) -> None:
     """The same job finds its model; another subset or setting trains anew in its place."""
-    first = train_sft(job())
+    first = SFT.train(job())
     changed = (tmp_path / "out" / "model" / "model.safetensors").stat().st_mtime_ns
-    again = train_sft(job(checkpoint_steps=7, **{"probe.steps": 4}))
+    again = SFT.train(job(checkpoint_steps=7, **{"probe.steps": 4}))
     assert (again["trained"], again["fingerprint"]) == (False, first["fingerprint"])
     assert (tmp_path / "out" / "model" / "model.safetensors").stat().st_mtime_ns == changed
-    other = train_sft(job(**{"sft.learning_rate": 2e-3}))
+    other = SFT.train(job(**{"sft.learning_rate": 2e-3}))
     assert other["trained"] is True
     assert other["fingerprint"] != first["fingerprint"]
 
@@ -142,7 +142,7 @@ def test_a_finished_model_is_not_trained_again(job: Callable[..., Job], tmp_path
 def test_adapters_are_merged_into_the_model(job: Callable[..., Job], tmp_path: Path) -> None:
     """Under LoRA the model folder is a plain model, changed by training."""
     made_job = job(lora={"rank": 2, "alpha": 64}, **{"sft.learning_rate": 1e-2})
-    train_sft(made_job)
+    SFT.train(made_job)
     before = load_model(made_job.preset.model, None).state_dict()
     after = load_model(str(tmp_path / "out" / "model"), None).state_dict()
     assert before.keys() == after.keys()
@@ -157,7 +157,7 @@ def test_a_model_that_no_training_wrote_is_not_replaced(job: Callable[..., Job])
     (mine.output / "model").mkdir(parents=True)
     (mine.output / "model" / "pytorch_model.bin").write_text("years of work")
     with pytest.raises(ValueError, match="model: was not written by a training of zip-pipeline"):
-        train_sft(mine)
+        SFT.train(mine)
     assert (mine.output / "model" / "pytorch_model.bin").read_text() == "years of work"
 
 
@@ -195,7 +195,7 @@ def test_one_job_at_a_time_trains_in_a_folder(job: Callable[..., Job], tmp_path:
         held_lock(tmp_path / "out" / ".lock"),
         pytest.raises(ValueError, match="another process is training here"),
     ):
-        train_sft(job())
+        SFT.train(job())
 
 
 def test_a_stop_request_saves_and_ends(job: Callable[..., Job], tmp_path: Path) -> None:
@@ -203,11 +203,11 @@ def test_a_stop_request_saves_and_ends(job: Callable[..., Job], tmp_path: Path) 
     stop = StopRequest()
     stop.signal_number = 15
     with pytest.raises(SystemExit) as error:
-        train_sft(job(), stop)
+        SFT.train(job(), stop)
     assert error.value.code == 143
     assert not (tmp_path / "out" / "model").exists()
     assert len(read_metrics(tmp_path / "out")) == 1
-    record = train_sft(job())
+    record = SFT.train(job())
     assert record["resumed_at_step"] == 1
     assert read_metrics(tmp_path / "out")["step"].to_list() == list(
         range(1, record["num_steps"] + 1)
