@@ -1,18 +1,21 @@
 """``zip-pipeline ratio``: how redundant files are."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import typer
 
 from zip_pipeline.cli.console import new_table, output
-from zip_pipeline.compression.codecs import compressed_bytes
+from zip_pipeline.compression.codecs import codecs, compressed_bytes
 from zip_pipeline.errors import UserError
 from zip_pipeline.ingest.readers import read_rows
 from zip_pipeline.ingest.rows import RawRow, RejectionError, read_chunks
 
 Files = Annotated[list[Path], typer.Argument(metavar="FILE", help="Files to measure.")]
-Codec = Annotated[Literal["deflate", "zstd", "xz"], typer.Option(help="What compresses the bytes.")]
+Codec = Annotated[
+    str,
+    typer.Option(metavar="NAME", help=f"What compresses the bytes: {', '.join(codecs.names())}."),
+]
 Level = Annotated[
     int | None, typer.Option(metavar="N", help="Compression level.", show_default="the codec's own")
 ]
@@ -29,7 +32,7 @@ TextField = Annotated[
 
 def ratio(
     files: Files,
-    codec: Codec = "deflate",
+    codec: Codec = codecs.default,
     level: Level = None,
     text_field: TextField = None,
 ) -> None:
