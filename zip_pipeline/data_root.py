@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import shutil
 import tempfile
 import time
@@ -12,7 +13,15 @@ from pathlib import Path
 import polars as pl
 
 from zip_pipeline.errors import UserError
-from zip_pipeline.files import _TEMPORARY, sync, write_json, write_table
+from zip_pipeline.files import (
+    _TEMPORARY,
+    locked,
+    read_metadata,
+    scan_table,
+    sync,
+    write_json,
+    write_table,
+)
 from zip_pipeline.samples import Stage
 
 VERSION_FILES = ("subset.parquet", "ledger.parquet", "manifest.json")
@@ -34,8 +43,14 @@ class DataRoot:
     path: Path
 
     def __getitem__(self, stage: Stage) -> "StageFolder":
-        """Return what belongs to one stage."""
-        return StageFolder(self, stage)
+        """Return what belongs to one stage.
+
+        Raises:
+            UserError: an earlier release folded its batches, and they cannot be unfolded.
+        """
+        folder = StageFolder(self, stage)
+        _unfold(folder)
+        return folder
 
     @property
     def cache(self) -> Path:
@@ -75,7 +90,7 @@ class StageFolder:
         return self.root.path / kind / self.stage / f"{batch}.parquet"
 
     def batches(self) -> list[str]:
-        """Return the names of all stored batches, sorted; a compacted one holds many."""
+        """Return the names of all stored batches, sorted."""
         suffix = ".parquet"
         names = (self.root.path / "pool" / self.stage).glob(f"*{suffix}")
         return sorted(p.name.removesuffix(suffix) for p in names if not p.name.startswith("."))
@@ -98,6 +113,81 @@ class StageFolder:
     def models(self, number: int) -> Path:
         """Return the folder of what was probed, trained and evaluated of a version."""
         return self.root.path / "models" / self.stage / version_name(number)
+
+
+_MEMBERS = "members"
+# What counts the rows of each table of a batch; the pool table completes it.
+_COUNTS = {
+    "quarantine": "num_quarantined",
+    "duplicates": "num_duplicates",
+    "state": "num_samples",
+    "pool": "num_samples",
+}
+
+
+def _unfold(folder: StageFolder) -> None:
+    """Give each batch tables of its own, where an earlier release folded many into one.
+
+    Killed at any moment it loses no row, and the next call does the rest: what was folded is
+    removed last, and a batch that has tables of its own supersedes the folded one.
+    """
+    if not any(_tables_of_folded(folder, kind) for kind in ("pool", "state")):
+        return
+    try:
+        with locked(folder.root.path / "pool" / f".{folder.stage}.lock"):
+            pools, states = _folded(folder, "pool"), _folded(folder, "state")
+            # A batch that came again may have been folded again: the later one counts.
+            for name in sorted(pools, key=lambda name: -int(pools[name]["generation"])):
+                described = json.loads(states.get(name, {}).get(_MEMBERS, "{}"))
+                _unfold_members(folder, name, json.loads(pools[name][_MEMBERS]), described)
+            for name in {*pools, *states}:
+                for kind in _COUNTS:
+                    folder._table(kind, name).unlink(missing_ok=True)
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise UserError(
+            f"{folder.root.path}: batches of {folder.stage} that an earlier release folded into "
+            f"one cannot be unfolded ({error}); let this user write there, or remove "
+            f"compacted-*.parquet of {folder.stage} from {', '.join(_COUNTS)} and ingest the drops "
+            "again"
+        ) from error
+
+
+def _tables_of_folded(folder: StageFolder, kind: str) -> list[Path]:
+    path = folder._table(kind, "any").parent
+    try:
+        # Every access to a stage comes here: no Path is made for each of a thousand batches.
+        with os.scandir(path) as entries:
+            names = [entry.name for entry in entries if entry.name.startswith("compacted-")]
+    except FileNotFoundError:
+        return []
+    return [path / name for name in names if name.endswith(".parquet")]
+
+
+def _folded(folder: StageFolder, kind: str) -> dict[str, dict[str, str]]:
+    """Return the metadata of the tables that hold many batches, by name."""
+    found = {path.stem: read_metadata(path) for path in _tables_of_folded(folder, kind)}
+    return {name: metadata for name, metadata in found.items() if _MEMBERS in metadata}
+
+
+def _unfold_members(
+    folder: StageFolder,
+    name: str,
+    members: Mapping[str, Mapping[str, str]],
+    states: Mapping[str, Mapping[str, str]],
+) -> None:
+    """Write the tables of those batches of a folded one that have no pool table."""
+    first_rows = dict.fromkeys(_COUNTS, 0)
+    for batch, counts in members.items():
+        kinds = [kind for kind in _COUNTS if kind != "state" or batch in states]
+        for kind in kinds if not folder.samples(batch).exists() else ():
+            num_rows = int(counts[_COUNTS[kind]])
+            rows = scan_table(folder._table(kind, name)).slice(first_rows[kind], num_rows).collect()
+            if rows.height != num_rows:
+                raise OSError(f"{folder._table(kind, name)}: rows of {batch!r} are missing")
+            metadata = states[batch] if kind == "state" else counts
+            write_table(folder._table(kind, batch), rows, metadata)
+        for kind, counted in _COUNTS.items():
+            first_rows[kind] += int(counts[counted])
 
 
 def remove_leftovers(root: DataRoot, older_than_seconds: float = SECONDS_PER_WEEK) -> int:

@@ -112,23 +112,6 @@ def locked(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def shared_lock(path: Path) -> Iterator[None]:
-    """Keep :func:`locked` waiting for as long as the block lasts; many may do so at once.
-
-    The folder of the lock must be there: without it, there is nothing to lock yet. Who may not
-    write there holds a lock that is there already.
-    """
-    with contextlib.suppress(OSError):
-        path.touch()
-    if not path.exists():
-        yield
-        return
-    with path.open() as file:
-        fcntl.flock(file, fcntl.LOCK_SH)
-        yield
-
-
-@contextmanager
 def held_lock(path: Path) -> Iterator[bool]:
     """Hold the lock ``path`` for as long as the block lasts; yield whether it was free.
 

@@ -9,7 +9,7 @@ from zip_pipeline.cli.console import ReadableErrors
 from zip_pipeline.cli.history import diff, trace
 from zip_pipeline.cli.plan import train_plan
 from zip_pipeline.cli.ratio import ratio
-from zip_pipeline.cli.run import compact_batches, demo, run, sample_data
+from zip_pipeline.cli.run import demo, run, sample_data
 from zip_pipeline.cli.select import select
 
 app = typer.Typer(
@@ -48,7 +48,6 @@ app.command("select")(select)
 app.command("ratio")(ratio)
 app.command("trace")(trace)
 app.command("diff")(diff)
-app.command("compact")(compact_batches)
 app.command("train-plan")(train_plan)
 
 

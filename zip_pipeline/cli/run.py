@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import IO, Annotated, Any, Literal, TextIO
 
 import typer
-from rich.console import Console
 
 from zip_pipeline.cli.console import (
     DEFAULT_DATA_ROOT,
@@ -21,61 +20,18 @@ from zip_pipeline.cli.console import (
     new_table,
     output,
     print_error,
-    stage_progress,
     styled,
     words_of_bytes,
 )
-from zip_pipeline.cli.history import AnyStage
 from zip_pipeline.cli.summary import show_data_root
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.errors import UserError, require
 from zip_pipeline.files import write_json
 from zip_pipeline.ingest.drops import is_batch_name
-from zip_pipeline.pool.compaction import KEEP_LATEST, CompactionResult, compact
 from zip_pipeline.process import BLOCKED, Step
 from zip_pipeline.sample_data import STATES, write_sample_data
-from zip_pipeline.samples import STAGES, Stage
+from zip_pipeline.samples import STAGES
 from zip_pipeline.settings import SETTINGS_FILE
-
-KeepLatest = Annotated[
-    int, typer.Option(min=0, help="How many of the batches ingested last stay on their own.")
-]
-
-
-def compact_batches(
-    stage: AnyStage = None,
-    data_root: DataRootOption = DEFAULT_DATA_ROOT,
-    keep_latest: KeepLatest = KEEP_LATEST,
-) -> None:
-    """Fold old batches into one stored batch; no sample, id or later selection changes.
-
-    A pool of many drops stays quick to handle, and Dagster tells what is stale for fewer than 100
-    partitions only. The partitions follow with the next [bold]run[/] or the job compact_batches.
-    """
-    root = existing_root(data_root)
-    for name in STAGES if stage is None else (stage,):
-        with stage_progress() as progress:
-            progress.stage(f"{name}: folding, when no run reads or writes the pool")
-            result = compact(root[name], keep_latest=keep_latest)
-        _show(output(), root, name, keep_latest, result)
-
-
-def _show(
-    console: Console,
-    root: DataRoot,
-    stage: Stage,
-    keep_latest: int,
-    result: CompactionResult | None,
-) -> None:
-    if result is None:
-        num_stored = len(root[stage].batches())
-        words = f"nothing to fold: {num_stored:,} stored batches, the latest {keep_latest:,} stay"
-    else:
-        words = result.summary
-    console.print(styled((stage, "bold"), f": {words}"), soft_wrap=True)
-    for batch, reason in result.left_alone.items() if result else ():
-        console.print(f"  {batch} left alone: {reason}", soft_wrap=True)
-
 
 _GRAPH = "zip_pipeline.defs.headless"
 _SECONDS_TO_END = 0.25

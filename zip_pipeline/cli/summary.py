@@ -18,11 +18,11 @@ from zip_pipeline.cli.console import (
 from zip_pipeline.data_root import DataRoot, StageFolder
 from zip_pipeline.entropy_law.fit import relations
 from zip_pipeline.entropy_law.table import figures_folder, is_blocked, read_versions
-from zip_pipeline.pool.batches import whole_members
+from zip_pipeline.files import scan_table
+from zip_pipeline.pool.batches import whole_batches
 from zip_pipeline.report.fates import num_by_fate, top_sources
 from zip_pipeline.samples import STAGES, Stage
 from zip_pipeline.selection.strategies import strategies
-from zip_pipeline.stored_batches import batches_stay, scan_quarantine
 
 
 def show_selection(console: Console, manifest: Mapping[str, Any], ledger: pl.DataFrame) -> None:
@@ -227,8 +227,8 @@ def show_data_root(
 
 def _show_batches(console: Console, root: DataRoot, stage: Stage) -> None:
     counts = {
-        member.batch: {name: int(member.metadata[name]) for name in _COUNTS}
-        for member in whole_members(root[stage])
+        batch: {name: int(metadata[name]) for name in _COUNTS}
+        for batch, metadata in whole_batches(root[stage]).items()
     }
     if not counts:
         console.print("No batch is ingested.\n")
@@ -249,9 +249,8 @@ def _show_batches(console: Console, root: DataRoot, stage: Stage) -> None:
 
 
 def _quarantine_reasons(folder: StageFolder) -> dict[str, int]:
-    with batches_stay(folder):
-        scans = [scan_quarantine(folder, member) for member in whole_members(folder)]
-        reasons = pl.concat([scan.select("reason").collect() for scan in scans])["reason"]
+    tables = [scan_table(folder.quarantine(batch)) for batch in whole_batches(folder)]
+    reasons = pl.concat([table.select("reason").collect() for table in tables])["reason"]
     return dict(reasons.value_counts(sort=True).iter_rows())
 
 

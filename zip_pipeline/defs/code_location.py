@@ -5,7 +5,6 @@ from pathlib import Path
 import dagster as dg
 
 from zip_pipeline.defs.automation import law_sensor, training_sensor
-from zip_pipeline.defs.compaction import compaction_job, compaction_schedule
 from zip_pipeline.defs.drops import drop_sensor
 from zip_pipeline.defs.jobs import (
     evaluation_job,
@@ -55,10 +54,9 @@ def code_location(data_root: Path) -> dg.Definitions:
             reselection_job(),
             training_job(),
             evaluation_job(),
-            compaction_job(),
         ],
         sensors=[*(drop_sensor(stage) for stage in STAGES), training_sensor(), law_sensor()],
-        schedules=[reselection_schedule(), compaction_schedule()],
+        schedules=[reselection_schedule()],
         resources={
             "data_root": DataRootResource(path=str(data_root)),
             "ray_cluster": RayClusterResource.from_environment(),

@@ -7,10 +7,17 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
+from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
-from zip_pipeline.data_root import DataRoot
+from zip_pipeline.data_root import DataRoot, StageFolder
 from zip_pipeline.defs.jobs import ingest_job_name
-from zip_pipeline.defs.keys import BATCHES, compression_state_key, raw_pool_key
+from zip_pipeline.defs.keys import (
+    BATCHES,
+    compression_state_key,
+    partitions_name,
+    raw_pool_key,
+)
 from zip_pipeline.defs.resources import DataRootResource
 from zip_pipeline.defs.stage import (
     COMPRESSION_STATE_CODE_VERSION,
@@ -172,15 +179,43 @@ SECONDS_BETWEEN_TICKS = 5
 # A tick must stay short; what is left waits for the next one.
 MAX_DROPS_PER_TICK = 50
 PARTITION_TAG = "dagster/partition"
+# From 100 keys on, Dagster's UI does not tell any more whether a subset is stale.
+NUM_KEYS = 50
 _NUM_NAMES_IN_REASON = 5
+
+
+def keys_to_archive(instance: dg.DagsterInstance, folder: StageFolder) -> list[str]:
+    """Return the partition keys of all ingested batches but the latest, sorted.
+
+    Selections find batches on disk, so a batch needs no key; history and files stay, and a drop
+    that comes again gets its key back. Keys with work ahead stay until that is done.
+    """
+    keys = instance.get_dynamic_partitions(partitions_name(folder.stage))
+    ingested = {key: _ingested_at(folder, key) for key in keys} if len(keys) > NUM_KEYS else {}
+    known = sorted((time, key) for key, time in ingested.items() if time is not None)
+    old = {key for _, key in known[:-NUM_KEYS]}
+    if not old or instance.get_backfills(
+        BulkActionsFilter(statuses=[BulkActionStatus.REQUESTED]), limit=1
+    ):
+        return []
+    runs = instance.get_runs(dg.RunsFilter(statuses=NOT_FINISHED_STATUSES))
+    return sorted(old - {run.tags.get(PARTITION_TAG) for run in runs})
+
+
+def _ingested_at(folder: StageFolder, batch: str) -> int | None:
+    try:
+        return folder.samples(batch).stat().st_mtime_ns
+    except FileNotFoundError:
+        return None
 
 
 def drop_sensor(stage: Stage) -> dg.SensorDefinition:
     """Return the sensor that ingests each new or changed drop of a stage.
 
-    It lists and stats only. A drop is asked for once it looks the same (names, sizes, times)
-    in two ticks in a row, so that a file still being written is left alone. A drop whose run
-    failed is asked for again a few times, later and later.
+    It lists and stats only, and archives the keys of old batches (:func:`keys_to_archive`). A
+    drop is asked for once it looks the same (names, sizes, times) in two ticks in a row, so that
+    a file still being written is left alone. A drop whose run failed is asked for again a few
+    times, later and later.
     """
 
     @dg.sensor(
@@ -209,7 +244,9 @@ def drop_sensor(stage: Stage) -> dg.SensorDefinition:
             if _has_failed(context.instance, root, stage, cursor, batch, now)
         ]
         requests = [_request(cursor, batch, now) for batch in wanted]
-        return _result(stage, cursor, requests, _why_nothing(root[stage].raw, drops, changing))
+        archived = set(keys_to_archive(context.instance, root[stage])) - set(wanted)
+        reason = _why_nothing(root[stage].raw, drops, changing)
+        return _result(stage, cursor, requests, sorted(archived), reason)
 
     return sensor
 
@@ -251,14 +288,22 @@ def _request(cursor: DropCursor, batch: str, now: float) -> dg.RunRequest:
 
 
 def _result(
-    stage: Stage, cursor: DropCursor, requests: list[dg.RunRequest], reason: str
+    stage: Stage,
+    cursor: DropCursor,
+    requests: list[dg.RunRequest],
+    archived: list[str],
+    reason: str,
 ) -> dg.SensorResult:
-    if not requests:
-        return dg.SensorResult(skip_reason=reason, cursor=cursor.dump())
-    batches = [request.partition_key for request in requests if request.partition_key]
+    added = [request.partition_key for request in requests if request.partition_key]
+    changes: list[dg.AddDynamicPartitionsRequest | dg.DeleteDynamicPartitionsRequest] = []
+    if added:
+        changes.append(BATCHES[stage].build_add_request(added))
+    if archived:
+        changes.append(BATCHES[stage].build_delete_request(archived))
     return dg.SensorResult(
         run_requests=requests,
-        dynamic_partitions_requests=[BATCHES[stage].build_add_request(batches)],
+        skip_reason=None if requests else reason,
+        dynamic_partitions_requests=changes,
         cursor=cursor.dump(),
     )
 

@@ -20,8 +20,7 @@ from dagster._core.errors import (
 
 from zip_pipeline.data_root import DataRoot, remove_leftovers
 from zip_pipeline.defs.code_location import code_location
-from zip_pipeline.defs.compaction import tidy_partitions
-from zip_pipeline.defs.drops import is_ingested
+from zip_pipeline.defs.drops import is_ingested, keys_to_archive
 from zip_pipeline.defs.jobs import EVALUATION_JOB, RESELECTION, TRAINING, ingest_job_name
 from zip_pipeline.defs.keys import (
     RISK_CHECK,
@@ -112,14 +111,9 @@ class HeadlessRun:
                 continue
             self._instance.add_dynamic_partitions(partitions_name(stage), [batch])
             self._execute(ingest_job_name(stage), f"{stage} {batch}", {"partition_key": batch})
+        for key in keys_to_archive(self._instance, self._root[stage]):
+            self._instance.delete_dynamic_partition(partitions_name(stage), key)
         return len(drops.found) + len(drops.unusable)
-
-    def tidy(self, stage: Stage) -> None:
-        """Let the partitions follow a compaction from the command line, which knows no history."""
-        try:
-            tidy_partitions(self._instance, self._root, stage)
-        except UserError as error:
-            self.failures.append(f"{stage}: {error}")
 
     def select(self, stage: Stage) -> bool:
         """Select the subset of a stage and check it; return whether all is well."""
@@ -222,7 +216,6 @@ def run_graph(data_root: Path, working_folder: Path, *, until: Step = "law") -> 
             print(f"{data_root / 'raw'}: no drops", flush=True)
         stages = [stage for stage in STAGES if DataRoot(data_root)[stage].batches()]
         for stage in stages:
-            run.tidy(stage)
             may_train = run.select(stage) and until != "subset" and run.probe(stage)
             if may_train and until == "law":
                 run.train(stage)

@@ -45,7 +45,6 @@ from zip_pipeline.report.figures import loss_figure, selection_figure
 from zip_pipeline.samples import Stage, pool_schema, serialised_text
 from zip_pipeline.selection.config import stage_selection
 from zip_pipeline.settings import training_settings
-from zip_pipeline.stored_batches import is_compacted
 from zip_pipeline.workflow.models import train_version
 from zip_pipeline.workflow.verdicts import ProbedVersion, probe_version
 from zip_pipeline.workflow.versions import (
@@ -96,12 +95,9 @@ def raw_pool_asset(stage: Stage) -> dg.AssetsDefinition:
     )
     def raw_pool(context: dg.AssetExecutionContext, data_root: DataRootResource) -> Results:
         root, batch = data_root.root, context.partition_key
-        looks: dict[str, Any] = {}
-        # A compacted batch has no drop: it is described as it is stored.
-        if not is_compacted(batch):
-            # Taken before reading: a drop that changes meanwhile is then seen as changed.
-            looks = {DROP_FINGERPRINT: fingerprint_of(root[stage].raw / batch) or ""}
-            ingest_drop(root[stage], batch)
+        # Taken before reading: a drop that changes meanwhile is then seen as changed.
+        looks = {DROP_FINGERPRINT: fingerprint_of(root[stage].raw / batch) or ""}
+        ingest_drop(root[stage], batch)
         counts = batch_metadata(root[stage], batch)
         yield dg.MaterializeResult(
             asset_key=key,

@@ -11,11 +11,9 @@ from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint
 from zip_pipeline.ingest.formats import format_named
 from zip_pipeline.ingest.readers import check_place, list_files, unreadable
-from zip_pipeline.stored_batches import is_compacted
 
 SIDECAR_SUFFIX = ".batch.toml"
 UNFINISHED_SUFFIXES = (".tmp", ".part", ".crdownload")
-RESERVED_NAME = "such a name is that of a compacted batch"
 _SIDECAR_KEYS = ("format", "source")
 
 Snapshot: TypeAlias = tuple[tuple[str, int, int, int], ...]
@@ -41,10 +39,8 @@ def check_batch_name(batch: str) -> None:
     """Check that a batch name is the name of one entry of a drop folder.
 
     Raises:
-        UserError: it is empty, leads elsewhere or is reserved.
+        UserError: it is empty or leads elsewhere.
     """
-    if is_compacted(batch):
-        raise UserError(f"batch {batch!r}: {RESERVED_NAME}; give the drop another name")
     if not batch or Path(batch).name != batch or not is_batch_name(batch):
         raise UserError(
             f"batch {batch!r} is no name of a drop; expected the name of a file or folder in the "
@@ -169,6 +165,4 @@ def _why_unusable(name: str) -> str | None:
     if num_bytes > MAX_NAME_BYTES:
         return f"the name has {num_bytes} bytes, allowed are {MAX_NAME_BYTES}"
     forbidden = [part for part in FORBIDDEN_IN_KEYS if part in name]
-    if forbidden:
-        return f"the name contains {', '.join(map(repr, forbidden))}"
-    return RESERVED_NAME if is_compacted(name) else None
+    return f"the name contains {', '.join(map(repr, forbidden))}" if forbidden else None

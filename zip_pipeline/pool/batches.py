@@ -1,10 +1,8 @@
 """Ingested batches on disk: three tables that belong together."""
 
 import contextlib
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import chain
 
 import polars as pl
@@ -14,17 +12,6 @@ from zip_pipeline.data_root import StageFolder
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint, read_metadata, scan_table, write_table
 from zip_pipeline.samples import pool_schema
-from zip_pipeline.stored_batches import (
-    BATCH_METADATA,
-    MEMBERS,
-    Member,
-    batches_stay,
-    is_compacted,
-    live_members,
-    members_of,
-    scan_quarantine,
-    scan_rows,
-)
 
 BATCH_DUPLICATES_SCHEMA = pl.Schema(
     {
@@ -93,24 +80,28 @@ def write_batch(folder: StageFolder, batch: str, result: IngestResult) -> None:
     :func:`batch_metadata` refuses.
     """
     metadata = result.metadata()
-    with batches_stay(folder):
-        write_table(folder.quarantine(batch), result.quarantine, metadata)
-        write_table(folder.duplicates(batch), result.duplicates, metadata)
-        write_table(folder.samples(batch), result.samples, metadata)
+    write_table(folder.quarantine(batch), result.quarantine, metadata)
+    write_table(folder.duplicates(batch), result.duplicates, metadata)
+    write_table(folder.samples(batch), result.samples, metadata)
 
 
-def stored_metadata(folder: StageFolder, stored: str) -> dict[str, str]:
-    """Return the metadata of the pool table of a stored batch.
+_METADATA = (
+    "fingerprint",
+    "num_rows_read",
+    "num_samples",
+    "num_quarantined",
+    "num_duplicates",
+)
+
+
+def batch_metadata(folder: StageFolder, batch: str) -> dict[str, str]:
+    """Return a batch's fingerprint and counts, without reading its rows.
 
     Raises:
-        UserError: there is no such stored batch, or its tables do not belong together.
+        UserError: the batch is not ingested, or its tables do not belong together.
     """
-    paths = (
-        folder.samples(stored),
-        folder.quarantine(stored),
-        folder.duplicates(stored),
-    )
-    remedy = _remedy(folder, stored)
+    paths = (folder.samples(batch), folder.quarantine(batch), folder.duplicates(batch))
+    remedy = f"ingest the batch {batch!r} of {folder.stage} again"
     for path in paths:
         if not path.exists():
             raise UserError(f"{path}: the file is missing; {remedy}")
@@ -123,54 +114,7 @@ def stored_metadata(folder: StageFolder, stored: str) -> dict[str, str]:
             f"{paths[0]}: the tables of the batch differ in fingerprint, as after a stopped "
             f"ingestion; {remedy}"
         )
-    return metadata[0]
-
-
-def _remedy(folder: StageFolder, stored: str) -> str:
-    if not is_compacted(stored):
-        return f"ingest the batch {stored!r} of {folder.stage} again"
-    if folder.samples(stored).exists():
-        return f"remove what is left of {stored!r} and ingest the drops of {folder.stage} again"
-    return "what it held is in another compacted batch by now, so delete its partition"
-
-
-def stored_in(folder: StageFolder, batch: str) -> str:
-    """Return the stored batch that holds a batch: a compacted one, or that of its own name."""
-    member = _compacted_member(folder, batch)
-    return member.stored_in if member else batch
-
-
-def _compacted_member(folder: StageFolder, batch: str) -> Member | None:
-    if folder.samples(batch).exists():
-        return None
-    compacted = [name for name in folder.batches() if is_compacted(name)]
-    found = live_members({name: stored_metadata(folder, name) for name in compacted})
-    return next((member for member in found if member.batch == batch), None)
-
-
-def find_member(folder: StageFolder, batch: str) -> Member:
-    """Return where the rows of a batch lie, or all rows of a compacted batch.
-
-    They stay there within a block of :func:`.batches_stay` only.
-
-    Raises:
-        UserError: the batch is not ingested, or its tables do not belong together.
-    """
-    member = _compacted_member(folder, batch)
-    if member is not None:
-        return member
-    metadata = stored_metadata(folder, batch)
-    return Member(batch, batch, 0, {key: metadata[key] for key in BATCH_METADATA})
-
-
-def batch_metadata(folder: StageFolder, batch: str) -> dict[str, str]:
-    """Return a batch's fingerprint and counts, without reading its rows.
-
-    Raises:
-        UserError: the batch is not ingested, or its tables do not belong together.
-    """
-    with batches_stay(folder):
-        return dict(find_member(folder, batch).metadata)
+    return {key: metadata[0][key] for key in _METADATA}
 
 
 def is_ingested(folder: StageFolder, batch: str) -> bool:
@@ -190,11 +134,10 @@ def read_batch(
     Raises:
         UserError: as :func:`batch_metadata`, or the table has other columns.
     """
-    with batches_stay(folder):
-        member = find_member(folder, batch)
-        check_columns(folder, member.stored_in)
-        rows = scan_rows(folder.samples(member.stored_in), member)
-        return (rows if columns is None else rows.select(columns)).collect()
+    batch_metadata(folder, batch)
+    check_columns(folder, batch)
+    rows = scan_table(folder.samples(batch))
+    return (rows if columns is None else rows.select(columns)).collect()
 
 
 def check_columns(folder: StageFolder, batch: str) -> None:
@@ -202,8 +145,7 @@ def check_columns(folder: StageFolder, batch: str) -> None:
     path = folder.samples(batch)
     found = scan_table(path).collect_schema()
     if found != pool_schema(folder.stage):
-        remedy = f"ingest {'the drops in ' if is_compacted(batch) else ''}{batch!r} again"
-        raise UserError(f"{path}: the columns are of another release; {remedy}")
+        raise UserError(f"{path}: the columns are of another release; ingest {batch!r} again")
 
 
 def read_quarantine(
@@ -214,9 +156,9 @@ def read_quarantine(
     Raises:
         UserError: as :func:`batch_metadata`.
     """
-    with batches_stay(folder):
-        rows = scan_quarantine(folder, find_member(folder, batch))
-        return (rows if columns is None else rows.select(columns)).collect()
+    batch_metadata(folder, batch)
+    rows = scan_table(folder.quarantine(batch))
+    return (rows if columns is None else rows.select(columns)).collect()
 
 
 _PLACE = ("batch", "source_file", "source_row")
@@ -269,27 +211,14 @@ def write_state(
 ) -> pl.DataFrame:
     """Compute and store the compression state of an ingested batch; return it.
 
-    That of a batch within a compacted one is stored with the states of all that it holds, which
-    are computed anew, too.
-
     Raises:
         UserError: the batch is not ingested, or only half of it is.
     """
-    with batches_stay(folder):
-        stored = find_member(folder, batch).stored_in
-        check_columns(folder, stored)
-        pool = stored_metadata(folder, stored)
-        states: dict[str, pl.DataFrame] = {}
-        described: dict[str, dict[str, str]] = {}
-        for member in members_of(stored, pool):
-            samples = scan_rows(folder.samples(stored), member).collect()
-            state = compression_state(samples, folder.stage, tokenizer=tokenizer, workers=workers)
-            states[member.batch] = state
-            described[member.batch] = _describe(state, member.fingerprint, tokenizer)
-        is_one = not is_compacted(stored)
-        metadata = described[stored] if is_one else state_of_members(pool, described)
-        write_table(folder.state(stored), pl.concat(states.values()), metadata)
-        return read_state(folder, batch)
+    pool_fingerprint = batch_metadata(folder, batch)["fingerprint"]
+    samples = read_batch(folder, batch)
+    state = compression_state(samples, folder.stage, tokenizer=tokenizer, workers=workers)
+    write_table(folder.state(batch), state, _describe(state, pool_fingerprint, tokenizer))
+    return read_state(folder, batch)
 
 
 def _describe(state: pl.DataFrame, pool_fingerprint: str, tokenizer: str) -> dict[str, str]:
@@ -301,60 +230,21 @@ def _describe(state: pl.DataFrame, pool_fingerprint: str, tokenizer: str) -> dic
     }
 
 
-def state_of_members(
-    pool: Mapping[str, str], states: Mapping[str, Mapping[str, str]]
-) -> dict[str, str]:
-    """Return the metadata of the state of a compacted batch.
-
-    Args:
-        pool: metadata of its pool table.
-        states: metadata of the state of each batch that it holds, in row order.
-    """
-    return {
-        "pool_fingerprint": pool["fingerprint"],
-        "fingerprint": fingerprint(state["fingerprint"] for state in states.values()),
-        MEMBERS: json.dumps(states),
-    }
-
-
 def state_metadata(folder: StageFolder, batch: str) -> dict[str, str] | None:
     """Return the metadata of a batch's stored state, None where there is none."""
-    with batches_stay(folder):
-        stored = stored_in(folder, batch)
-        path = folder.state(stored)
-        metadata = read_metadata(path) if path.exists() else None
-    if metadata is None or stored == batch:
-        return metadata
-    return states_of_members(metadata).get(batch)
-
-
-def states_of_members(metadata: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    """Return the metadata of the state of each batch, given that of a compacted batch's state."""
-    return dict(_parsed(metadata[MEMBERS]))
-
-
-# Whoever asks for one batch after the other would parse the same text for each.
-@lru_cache(maxsize=8)
-def _parsed(text: str) -> dict[str, dict[str, str]]:
-    found: dict[str, dict[str, str]] = json.loads(text)
-    return found
+    path = folder.state(batch)
+    return read_metadata(path) if path.exists() else None
 
 
 def measured_batches(folder: StageFolder) -> set[str]:
     """Return the batches that have a stored state, whichever form of them it describes."""
-    found: set[str] = set()
-    for path in folder.state("any").parent.glob("[!.]*.parquet"):
-        stored = path.name.removesuffix(".parquet")
-        with contextlib.suppress(FileNotFoundError):
-            is_one = not is_compacted(stored)
-            found |= {stored} if is_one else states_of_members(read_metadata(path)).keys()
-    return found
+    paths = folder.state("any").parent.glob("[!.]*.parquet")
+    return {path.name.removesuffix(".parquet") for path in paths}
 
 
 def is_current(folder: StageFolder, batch: str) -> bool:
     """Return whether a batch's state describes the samples that are stored now."""
-    with batches_stay(folder):
-        state, samples = state_metadata(folder, batch), batch_metadata(folder, batch)
+    state, samples = state_metadata(folder, batch), batch_metadata(folder, batch)
     return state is not None and state.get("pool_fingerprint") == samples["fingerprint"]
 
 
@@ -364,16 +254,15 @@ def read_state(folder: StageFolder, batch: str) -> pl.DataFrame:
     Raises:
         UserError: there is none, or it describes an earlier form of the batch.
     """
-    with batches_stay(folder):
-        return _scan_state(folder, batch).collect()
+    return _scan_state(folder, batch).collect()
 
 
-def read_sizes(folder: StageFolder, member: Member, sample_ids: pl.Series) -> pl.DataFrame:
+def read_sizes(folder: StageFolder, batch: str, sample_ids: pl.Series) -> pl.DataFrame:
     """Return tokens and compressed bytes alone of some samples of a batch.
 
     Args:
         folder: of the stage, as ``root["sft"]``.
-        member: the batch.
+        batch: its name.
         sample_ids: the ids of the samples, in the order of the batch.
 
     Returns:
@@ -382,60 +271,49 @@ def read_sizes(folder: StageFolder, member: Member, sample_ids: pl.Series) -> pl
     Raises:
         UserError: there is no state, or it describes an earlier form of the batch.
     """
-    # By its name: what was stored on its own a moment ago may be in a compacted batch now.
-    with batches_stay(folder):
-        rows = _scan_state(folder, member.batch)
-        state = rows.select("sample_id", *SIZES_SCHEMA).collect()
+    state = _scan_state(folder, batch).select("sample_id", *SIZES_SCHEMA).collect()
     wanted = state.filter(state["sample_id"].is_in(sample_ids.implode()))
     if not wanted["sample_id"].equals(sample_ids):
-        raise _no_state(folder, member.batch)
+        raise _no_state(folder, batch)
     return wanted.select(SIZES_SCHEMA.names())
 
 
 def _scan_state(folder: StageFolder, batch: str) -> pl.LazyFrame:
     if not is_current(folder, batch):
         raise _no_state(folder, batch)
-    member = find_member(folder, batch)
-    return scan_rows(folder.state(member.stored_in), member)
+    return scan_table(folder.state(batch))
 
 
 def _no_state(folder: StageFolder, batch: str) -> UserError:
-    stored = stored_in(folder, batch)
     return UserError(
-        f"{folder.state(stored)}: no compression state for the samples that batch "
-        f"{batch!r} holds now; materialise {folder.stage}/compression_state for the partition "
-        f"{stored!r}"
+        f"{folder.state(batch)}: no compression state for the samples that batch {batch!r} holds "
+        f"now; materialise {folder.stage}/compression_state for the partition {batch!r}"
     )
 
 
-def members(folder: StageFolder) -> list[Member]:
-    """Return all batches of a stage, in the order of their names, from metadata alone.
+Metadata = Mapping[str, str]
 
-    That order does not depend on which of them are compacted (:func:`.live_members`).
+
+def stored_batches(folder: StageFolder) -> dict[str, Metadata]:
+    """Return fingerprint and counts of all batches of a stage, in the order of their names.
 
     Raises:
         UserError: a batch is incomplete, as after a stopped ingestion.
     """
-    with batches_stay(folder):
-        stored = folder.batches()
-        return live_members({name: stored_metadata(folder, name) for name in stored})
+    return {batch: batch_metadata(folder, batch) for batch in folder.batches()}
 
 
-def whole_members(folder: StageFolder) -> list[Member]:
-    """Return those batches of a stage that are complete, in the order of their names."""
-    stored: dict[str, dict[str, str]] = {}
-    with batches_stay(folder):
-        for name in folder.batches():
-            try:
-                stored[name] = stored_metadata(folder, name)
-            except UserError:
-                # Half a batch still supersedes the one of its name in a compacted batch.
-                stored |= {} if is_compacted(name) else {name: {}}
-    return [member for member in live_members(stored) if member.metadata]
+def whole_batches(folder: StageFolder) -> dict[str, Metadata]:
+    """Return :func:`stored_batches` without those that are incomplete."""
+    found: dict[str, Metadata] = {}
+    for batch in folder.batches():
+        with contextlib.suppress(UserError):
+            found[batch] = batch_metadata(folder, batch)
+    return found
 
 
-def all_members(folder: StageFolder, before: Iterable[Member] = ()) -> list[Member]:
-    """Return :func:`members`, of which none is missing.
+def all_batches(folder: StageFolder, before: Iterable[str] = ()) -> dict[str, Metadata]:
+    """Return :func:`stored_batches`, of which none is missing.
 
     Args:
         folder: of the stage, as ``root["sft"]``.
@@ -445,12 +323,12 @@ def all_members(folder: StageFolder, before: Iterable[Member] = ()) -> list[Memb
         UserError: a batch is incomplete; or it is gone, though it was there a moment ago or has
             a compression state, which is never written before its samples.
     """
-    with batches_stay(folder):
-        found = members(folder)
-        wanted = {member.batch for member in before} | measured_batches(folder)
-        if gone := wanted - {member.batch for member in found}:
-            raise gone_error(folder, gone)
-        return found
+    # The states first: a batch that comes meanwhile is missing in neither.
+    wanted = {*before, *measured_batches(folder)}
+    found = stored_batches(folder)
+    if gone := wanted - found.keys():
+        raise gone_error(folder, gone)
+    return found
 
 
 def refuse_gone(folder: StageFolder, batches: Iterable[str]) -> None:
@@ -458,14 +336,7 @@ def refuse_gone(folder: StageFolder, batches: Iterable[str]) -> None:
 
     One that is replaced right now, and so is incomplete, is there.
     """
-    with batches_stay(folder):
-        stored = folder.batches()
-        there = set(stored)
-        for name in filter(is_compacted, stored):
-            with contextlib.suppress(FileNotFoundError):
-                metadata = read_metadata(folder.samples(name))
-                there |= {member.batch for member in members_of(name, metadata)}
-    if gone := set(batches) - there:
+    if gone := set(batches) - set(folder.batches()):
         raise gone_error(folder, gone)
 
 

@@ -12,7 +12,7 @@ from pydantic import Field
 
 from zip_pipeline.data_root import DataRoot, StageFolder
 from zip_pipeline.errors import UserError
-from zip_pipeline.files import fingerprint, locked, read_metadata, write_table
+from zip_pipeline.files import fingerprint, locked, read_metadata, scan_table, write_table
 from zip_pipeline.samples import (
     STAGES,
     PreferencePair,
@@ -22,7 +22,6 @@ from zip_pipeline.samples import (
     sample_id,
 )
 from zip_pipeline.settings import MAX_NUMBER, SETTINGS_FILE, Settings, read_settings
-from zip_pipeline.stored_batches import batches_stay, scan_rows, stored_members
 
 _TURN_COLUMNS = ("turns", "prompt", "chosen", "rejected")
 
@@ -272,10 +271,9 @@ def _check_sources(root: DataRoot, settings: HeldOutSettings) -> None:
     missing = set(settings.whole_sources)
     # The settings are those of both stages, so a source need not be in this one.
     for stage in STAGES if missing else ():
-        with batches_stay(root[stage]):
-            for member in stored_members(root[stage]):
-                rows = scan_rows(root[stage].samples(member.stored_in), member)
-                missing -= set(rows.select(pl.col("source").unique()).collect()["source"])
+        for batch in root[stage].batches():
+            rows = scan_table(root[stage].samples(batch))
+            missing -= set(rows.select(pl.col("source").unique()).collect()["source"])
     if missing:
         raise UserError(
             f"{root.path / SETTINGS_FILE}: [{TABLE}] whole_sources names {sorted(missing)[0]!r}, "

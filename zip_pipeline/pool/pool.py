@@ -17,21 +17,21 @@ from numpy.typing import NDArray
 from zip_pipeline.compression.state import texts_of
 from zip_pipeline.compression.texts import TemporaryTexts
 from zip_pipeline.data_root import StageFolder
-from zip_pipeline.files import fingerprint
+from zip_pipeline.files import fingerprint, scan_table
 from zip_pipeline.pool.batches import (
     SIZES_SCHEMA,
     IngestResult,
-    all_members,
+    Metadata,
+    all_batches,
     check_columns,
     gone_error,
-    members,
     read_sizes,
     refuse_gone,
     split_duplicates,
+    stored_batches,
 )
 from zip_pipeline.pool.held_out import HeldOut, HeldOutSettings, freeze_held_out, read_held_out
 from zip_pipeline.samples import Stage, pool_schema
-from zip_pipeline.stored_batches import Member, batches_stay, scan_rows
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class AssembledPool:
 
 def assemble(
     tables: Iterable[pl.DataFrame],
-    metadata: Mapping[str, Mapping[str, str]],
+    metadata: Mapping[str, Metadata],
     freeze: Callable[[pl.DataFrame], HeldOut | None],
 ) -> AssembledPool:
     """Return tables of samples as one pool, in their order.
@@ -132,19 +132,14 @@ def assemble_pool(folder: StageFolder) -> AssembledPool:
         UserError: a batch is incomplete, as after a stopped ingestion, or the file of held-out
             samples is wrong.
     """
-    with batches_stay(folder):
-        found = members(folder)
-        tables = [
-            pool_schema(folder.stage).to_frame(),
-            *(_read(folder, member) for member in found),
-        ]
-    metadata = {member.batch: member.metadata for member in found}
-    return assemble(tables, metadata, lambda _: read_held_out(folder))
+    found = stored_batches(folder)
+    tables = [pool_schema(folder.stage).to_frame(), *(_read(folder, batch) for batch in found)]
+    return assemble(tables, found, lambda _: read_held_out(folder))
 
 
-def _read(folder: StageFolder, member: Member) -> pl.DataFrame:
-    check_columns(folder, member.stored_in)
-    return scan_rows(folder.samples(member.stored_in), member).collect()
+def _read(folder: StageFolder, batch: str) -> pl.DataFrame:
+    check_columns(folder, batch)
+    return scan_table(folder.samples(batch)).collect()
 
 
 def pool_fingerprint(folder: StageFolder) -> str:
@@ -153,12 +148,12 @@ def pool_fingerprint(folder: StageFolder) -> str:
     Raises:
         UserError: a batch is incomplete, as after a stopped ingestion.
     """
-    found = members(folder)
-    return fingerprint(part for member in found for part in (member.batch, member.fingerprint))
+    found = stored_batches(folder).items()
+    return fingerprint(part for batch, data in found for part in (batch, data["fingerprint"]))
 
 
 _PROVENANCE = ("sample_id", "batch", "source", "source_file", "source_row")
-_PLACE = ("member", "row")
+_PLACE = ("batch_number", "row")
 _FIRST_NUM_ROWS = 1 << 9
 _MOST_ROWS = 10_000
 _PART_BYTES = 1 << 23
@@ -167,50 +162,49 @@ _PART_BYTES = 1 << 23
 class StoredTables:
     """The samples of all batches of a stage as they are when this is made.
 
-    A place of a sample is the number of its batch among ``members`` and its row in that batch,
-    the columns ``member`` and ``row`` of a table. The places of the whole pool ascend.
+    A place of a sample is the number of its batch among ``batches`` and its row in that batch,
+    the columns ``batch_number`` and ``row`` of a table. The places of the whole pool ascend.
 
     Args:
         folder: of the stage, as ``root["sft"]``.
         links: an empty folder on the data root's disk; it gets a second name of each file, so
-            that a batch that is replaced or moved meanwhile can be read as it was.
+            that a batch that is replaced meanwhile can be read as it was.
 
     Raises:
-        UserError: a batch is incomplete or gone (see :func:`.all_members`), or its columns are
+        UserError: a batch is incomplete or gone (see :func:`.all_batches`), or its columns are
             of another release.
     """
 
     def __init__(self, folder: StageFolder, links: Path) -> None:
         self._folder = folder
         self._links = links
-        self.members: list[Member] = []
-        with batches_stay(folder):
-            # Once more where a batch came, or came again, while the files were linked.
-            while (found := all_members(folder, self.members)) != self.members:
-                self.members = found
-                self._keep()
+        self.metadata: dict[str, Metadata] = {}
+        # Once more where a batch came, or came again, while the files were linked.
+        while (found := all_batches(folder, self.metadata)) != self.metadata:
+            self.metadata = found
+            self._keep()
+        self.batches = list(self.metadata)
 
     def _keep(self) -> None:
-        """Link the files of all members."""
-        for stored in {member.stored_in for member in self.members}:
+        """Link the files of all batches."""
+        for batch in self.metadata:
             try:
-                check_columns(self._folder, stored)
-                _link(self._folder.samples(stored), self._table(stored))
+                check_columns(self._folder, batch)
+                _link(self._folder.samples(batch), self._table(batch))
             except FileNotFoundError as error:
-                gone = [member.batch for member in self.members if member.stored_in == stored]
-                raise gone_error(self._folder, gone) from error
+                raise gone_error(self._folder, [batch]) from error
 
-    def _table(self, stored: str) -> Path:
-        return self._links / f"{stored}.parquet"
+    def _table(self, batch: str) -> Path:
+        return self._links / f"{batch}.parquet"
 
     def provenance(self) -> Iterator[pl.DataFrame]:
         """Yield where the samples of each batch come from, and their places."""
         none = pool_schema(self._folder.stage).to_frame().select(_PROVENANCE)
         yield none.with_columns(pl.lit(0, pl.UInt32).alias(name) for name in _PLACE)
-        for number, member in enumerate(self.members):
-            rows = scan_rows(self._table(member.stored_in), member).select(_PROVENANCE).collect()
+        for number, batch in enumerate(self.batches):
+            rows = scan_table(self._table(batch)).select(_PROVENANCE).collect()
             row = pl.int_range(pl.len(), dtype=pl.UInt32)
-            yield rows.with_columns(member=pl.lit(number, pl.UInt32), row=row)
+            yield rows.with_columns(batch_number=pl.lit(number, pl.UInt32), row=row)
 
     def rows(self, samples: pl.DataFrame) -> pl.DataFrame:
         """Return the rows of the pool table (``pool_schema``) of samples at any places."""
@@ -231,14 +225,13 @@ class StoredTables:
     def _parts(self, places: pl.DataFrame, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
         """Yield columns of the samples at ascending places, from slices of some megabytes."""
         num_rows = _FIRST_NUM_ROWS
-        for member, rows in _by_member(places):
-            table = self._table(self.members[member].stored_in)
+        for number, rows in _by_batch(places):
+            table = scan_table(self._table(self.batches[number]))
             start = 0
             while start < len(rows):
                 end = int(np.searchsorted(rows, rows[start] + num_rows))
                 wanted = rows[start:end] - rows[start]
-                stored = scan_rows(table, self.members[member])
-                part = stored.slice(int(rows[start]), int(wanted[-1]) + 1).select(columns).collect()
+                part = table.slice(int(rows[start]), int(wanted[-1]) + 1).select(columns).collect()
                 yield part[wanted]
                 start, num_rows = end, _next_num_rows(num_rows, part)
 
@@ -249,9 +242,9 @@ def _next_num_rows(num_rows: int, read: pl.DataFrame) -> int:
     return max(1, min(2 * num_rows, fitting, _MOST_ROWS))
 
 
-def _by_member(places: pl.DataFrame) -> Iterator[tuple[int, NDArray[np.int64]]]:
+def _by_batch(places: pl.DataFrame) -> Iterator[tuple[int, NDArray[np.int64]]]:
     """Yield the number of each batch among ascending places, and its rows."""
-    numbers, starts = np.unique(places["member"].to_numpy(), return_index=True)
+    numbers, starts = np.unique(places["batch_number"].to_numpy(), return_index=True)
     rows = places["row"].cast(pl.Int64).to_numpy()
     yield from zip(numbers.tolist(), np.split(rows, starts)[1:], strict=True)
 
@@ -336,10 +329,10 @@ class SelectionPool:
             UserError: a batch has none, or one that describes an earlier form of the batch.
         """
         index, start, parts = self.index, 0, [SIZES_SCHEMA.to_frame()]
-        num_of_member = dict(index["member"].value_counts().iter_rows())
-        for number, member in enumerate(self._tables.members):
-            sample_ids = index["sample_id"].slice(start, num_of_member.get(number, 0))
-            parts.append(read_sizes(self._folder, member, sample_ids))
+        num_of_batch = dict(index["batch_number"].value_counts().iter_rows())
+        for number, batch in enumerate(self._tables.batches):
+            sample_ids = index["sample_id"].slice(start, num_of_batch.get(number, 0))
+            parts.append(read_sizes(self._folder, batch, sample_ids))
             start += len(sample_ids)
         return pl.concat(parts)
 
@@ -379,7 +372,7 @@ def open_selection_pool(
             (:func:`.freeze_held_out`); None leaves the frozen set as it is.
 
     Raises:
-        UserError: a batch is incomplete, or gone (:func:`.all_members`), also by the end of
+        UserError: a batch is incomplete, or gone (:func:`.all_batches`), also by the end of
             the block; the settings or the file of held-out samples are wrong.
     """
     folder.root.cache.mkdir(parents=True, exist_ok=True)
@@ -393,8 +386,7 @@ def open_selection_pool(
             left = frozen.split(samples)[0] if frozen else samples
             return freeze_held_out(folder, left, hold_out, tables.rows)
 
-        metadata = {member.batch: member.metadata for member in tables.members}
-        pool = assemble(tables.provenance(), metadata, freeze)
+        pool = assemble(tables.provenance(), tables.metadata, freeze)
         opened = SelectionPool(folder, pool, tables)
         try:
             yield opened

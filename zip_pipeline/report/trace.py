@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from operator import itemgetter
 from pathlib import Path
@@ -15,7 +14,6 @@ from zip_pipeline.errors import UserError
 from zip_pipeline.files import scan_table
 from zip_pipeline.report.fates import NOT_IN_POOL, explain_fate
 from zip_pipeline.samples import STAGES, Stage, serialised_text
-from zip_pipeline.stored_batches import Member, batches_stay, scan_duplicates, stored_members
 
 ID_CHARACTERS = 32
 MIN_PREFIX_CHARACTERS = 6
@@ -52,12 +50,8 @@ def only_one(names: set[str], asked: str, where: str) -> str:
 
 
 def pool_tables(folder: StageFolder) -> list[pl.LazyFrame]:
-    """Return the stored samples of a stage, without those of superseded batches."""
-    batches: dict[str, list[str]] = {}
-    for member in stored_members(folder):
-        batches.setdefault(member.stored_in, []).append(member.batch)
-    tables = {stored: scan_table(folder.samples(stored)) for stored in batches}
-    return [tables[name].filter(pl.col("batch").is_in(batches[name])) for name in tables]
+    """Return the stored samples of a stage."""
+    return [scan_table(folder.samples(batch)) for batch in folder.batches()]
 
 
 def held_out_tables(folder: StageFolder) -> list[pl.LazyFrame]:
@@ -86,11 +80,10 @@ def rows_of(table: pl.LazyFrame, sample_id: str) -> pl.DataFrame:
     return table.filter(pl.col("sample_id") == sample_id).collect()
 
 
-def copies_in(folder: StageFolder, member: Member, sample_id: str) -> pl.DataFrame:
+def copies_in(folder: StageFolder, batch: str, sample_id: str) -> pl.DataFrame:
     """Return the rows that repeat a sample inside its batch."""
-    if not folder.duplicates(member.stored_in).exists():
-        return pl.DataFrame()
-    return rows_of(scan_duplicates(folder, member), sample_id)
+    path = folder.duplicates(batch)
+    return rows_of(scan_table(path), sample_id) if path.exists() else pl.DataFrame()
 
 
 _ANSWERS = ("chosen", "rejected")
@@ -143,13 +136,6 @@ def trace_sample(root: DataRoot, sample_id: str, stages: Sequence[Stage] = STAGE
         UserError: an id that is too short, unknown, or the prefix of several samples.
     """
     prefix = checked_prefix(sample_id)
-    with ExitStack() as stack:
-        for stage in stages:
-            stack.enter_context(batches_stay(root[stage]))
-        return _trace(root, sample_id, prefix, stages)
-
-
-def _trace(root: DataRoot, sample_id: str, prefix: str, stages: Sequence[Stage]) -> Trace:
     # Ledgers of old versions know samples that have left the pool; they are only read for those.
     found = _find(root, stages, prefix, _samples) or _find(root, stages, prefix, ledgers)
     stage = next(iter(found), stages[0])
@@ -237,7 +223,6 @@ def _readable(stage: Stage, row: pl.DataFrame) -> str:
 
 
 def _origins(folder: StageFolder, sample_id: str) -> Iterator[Origin]:
-    members = {member.batch: member for member in stored_members(folder)}
     found = [rows_of(table, sample_id) for table in pool_tables(folder)]
     rows = [row for table in found for row in table.iter_rows(named=True)]
     first_batch: str | None = None
@@ -245,7 +230,7 @@ def _origins(folder: StageFolder, sample_id: str) -> Iterator[Origin]:
         note = f"exact copy; batch {first_batch} stands for it" if first_batch else ""
         first_batch = first_batch or row["batch"]
         yield _origin(row, note)
-        yield from _copies(copies_in(folder, members[row["batch"]], sample_id), row)
+        yield from _copies(copies_in(folder, row["batch"], sample_id), row)
 
 
 def _with_held_out(folder: StageFolder, sample_id: str, origins: list[Origin]) -> list[Origin]:

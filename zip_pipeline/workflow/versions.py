@@ -11,7 +11,7 @@ import polars as pl
 from zip_pipeline.data_root import StageFolder, remove_leftovers
 from zip_pipeline.errors import UserError
 from zip_pipeline.pool.batches import (
-    members,
+    stored_batches,
 )
 from zip_pipeline.pool.held_out import held_out_settings, read_held_out
 from zip_pipeline.pool.pool import open_selection_pool
@@ -91,7 +91,7 @@ def current_version(folder: StageFolder, config: SelectionConfig) -> int | None:
 
 def pool_inputs(folder: StageFolder) -> dict[str, str]:
     """Return the content fingerprint of every ingested batch, from metadata alone."""
-    return {member.batch: member.fingerprint for member in members(folder)}
+    return {batch: data["fingerprint"] for batch, data in stored_batches(folder).items()}
 
 
 def select_version(

@@ -4,7 +4,6 @@ import json
 import os
 import pty
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ from zip_pipeline.cli import app, run
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.entropy_law.table import upsert_version
 from zip_pipeline.ingest.ingest import ingest_drop
-from zip_pipeline.pool.batches import read_batch, write_state
+from zip_pipeline.pool.batches import read_batch
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.select import select
 from zip_pipeline_tests.cli.pools import write_jsonl
@@ -130,17 +129,6 @@ def _diff(root: DataRoot, _folder: Path) -> Calls:
     return [both, [*both, "--list", "in"], ["diff", "1", "9", *both[3:]]]
 
 
-def _compact(root: DataRoot, folder: Path) -> Calls:
-    copy = DataRoot(folder / "copy")
-    shutil.copytree(root.path, copy.path)
-    for name in (FILE, f"2{FILE}"):
-        write_state(copy["sft"], name)
-    return [
-        ["compact", "--data-root", copy.path, "--keep-latest", "0"],
-        ["compact", "--data-root", folder / FOLDER],
-    ]
-
-
 def _train_plan(root: DataRoot, folder: Path) -> Calls:
     return [
         ["train-plan", "tiny", root["sft"].versions.path(2)],
@@ -157,7 +145,6 @@ CASES: dict[str, Callable[[DataRoot, Path], Calls]] = {
     "ratio": _ratio,
     "trace": _trace,
     "diff": _diff,
-    "compact": _compact,
     "train-plan": _train_plan,
 }
 

@@ -105,10 +105,9 @@ def test_checks_and_jobs_are_all_there(tmp_path: Path) -> None:
         "nightly_reselection",
         "training",
         "evaluation_and_law",
-        "compact_batches",
     }
     schedules = {schedule.name for schedule in repository.schedule_defs}
-    assert schedules == {"nightly_reselection", "compact_batches"}
+    assert schedules == {"nightly_reselection"}
 
 
 def test_loading_imports_nothing_heavy(tmp_path: Path) -> None:

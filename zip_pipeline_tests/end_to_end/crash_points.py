@@ -17,7 +17,6 @@ import numpy as np
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.ingest.ingest import ingest_drop
 from zip_pipeline.pool.batches import write_state
-from zip_pipeline.pool.compaction import compact
 from zip_pipeline.pool.held_out import HeldOutSettings
 from zip_pipeline.pool.pool import open_selection_pool
 from zip_pipeline.selection.config import SelectionConfig
@@ -64,13 +63,13 @@ def freeze(folder: Path) -> None:
         pass
 
 
-def fold(folder: Path) -> None:
-    """Fold all batches into one."""
-    compact(DataRoot(folder)["sft"], keep_latest=0)
+def unfold(folder: Path) -> None:
+    """Open a root whose batches an earlier release folded."""
+    assert DataRoot(folder)["sft"].batches()
 
 
 ACTIONS: dict[str, Callable[[Path], None]] = {
-    action.__name__: action for action in (publish, version, batch, checkpoint, freeze, fold)
+    action.__name__: action for action in (publish, version, batch, checkpoint, freeze, unfold)
 }
 
 

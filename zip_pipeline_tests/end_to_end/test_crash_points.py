@@ -15,18 +15,14 @@ from zip_pipeline.ingest.ingest import ingest_drop
 from zip_pipeline.pool.batches import (
     batch_metadata,
     is_current,
-    members,
-    read_batch,
-    read_quarantine,
-    read_state,
     write_state,
 )
 from zip_pipeline.pool.held_out import read_held_out
 from zip_pipeline.selection.run import ROUNDS_BETWEEN, Checkpoint
-from zip_pipeline.stored_batches import is_compacted, scan_duplicates
 from zip_pipeline_tests.cli.pools import sft_records, write_jsonl
 from zip_pipeline_tests.end_to_end import crash_points
 from zip_pipeline_tests.end_to_end.kills import check_data_root, contents, visible_files
+from zip_pipeline_tests.folded_batches import fold
 
 
 def _crash(action: str, base: Path, folder: Path) -> list[Path]:
@@ -150,64 +146,41 @@ def test_crashed_held_out_set_is_whole_or_not_there(tmp_path: Path, replaced_dro
         assert DataRoot(folder)["sft"].held_out.read_bytes() == wanted
 
 
-@pytest.fixture
-def folded_before(tmp_path: Path) -> DataRoot:
-    """Return a pool of four batches: two folded, one of which came again, and two others."""
-    root = DataRoot(tmp_path / "base")
-    root["sft"].raw.mkdir(parents=True)
-    drops = {"b.jsonl": 0, "c.jsonl": 20, "a.jsonl": 40, "d.jsonl": 3}
-    for name, first in drops.items():
-        records = [*sft_records(4, first=first), *sft_records(1, first=first), "{"]
-        write_jsonl(root["sft"].raw / name, records)
-        _ingest(root, name)
-        if name == "c.jsonl":
-            crash_points.fold(root.path)
-    write_jsonl(root["sft"].raw / "b.jsonl", sft_records(3))
-    _ingest(root, "b.jsonl")
-    assert [is_compacted(name) for name in root["sft"].batches()] == [False, False, True, False]
-    return root
-
-
-def _ingest(root: DataRoot, batch: str) -> None:
-    ingest_drop(root["sft"], batch)
-    write_state(root["sft"], batch)
-
-
-def _rows_of_batches(root: DataRoot) -> dict[str, list[object]]:
-    return {
-        member.batch: [
-            dict(member.metadata),
-            read_batch(root["sft"], member.batch).to_dicts(),
-            read_quarantine(root["sft"], member.batch).to_dicts(),
-            scan_duplicates(root["sft"], member).collect().to_dicts(),
-            read_state(root["sft"], member.batch).to_dicts(),
-        ]
-        for member in members(root["sft"])
-    }
-
-
 @pytest.mark.slow
-def test_crashed_compaction_loses_nothing_and_counts_nothing_twice(
-    tmp_path: Path, folded_before: DataRoot
-):
-    """Every batch has the same rows at any moment, and the next compaction does the rest."""
-    before = _rows_of_batches(folded_before)
-    assert [len(rows[1]) for rows in before.values()] == [4, 3, 4, 4]
-    folders = _crash("fold", folded_before.path, tmp_path / "crashes")
+def test_crashed_unfolding_loses_nothing(tmp_path: Path):
+    """The next opening does the rest: every batch has its tables, as before it was folded."""
+    folder = DataRoot(tmp_path / "base")["sft"]
+    folder.raw.mkdir(parents=True)
+    for first, name in enumerate(("a.jsonl", "b.jsonl", "c.jsonl")):
+        records = [*sft_records(4, first=first), *sft_records(1, first=first), "{"]
+        write_jsonl(folder.raw / name, records)
+        ingest_drop(folder, name)
+        write_state(folder, name)
+    before = _tables(folder.root.path)
+    assert len(before) == 12
+    fold(folder, ["a.jsonl", "b.jsonl"])
+    folders = _crash("unfold", folder.root.path, tmp_path / "crashes")
 
     def state(folder: Path) -> str:
-        root = DataRoot(folder)
-        check_data_root(root)
-        assert _rows_of_batches(root) == before
-        num_stored = len(root["sft"].batches())
-        return {4: "old", 1: "new"}.get(num_stored, "between")
+        num_tables = len(_tables(folder))
+        return {8: "old", 12: "new"}.get(num_tables, "between")
 
     assert _seen(folders, state).keys() == {"old", "between", "new"}
-    names = [path.relative_to(folders[-1]) for path in visible_files(folders[-1])]
-    for folder in folders:
-        crash_points.fold(folder)
-        assert _rows_of_batches(DataRoot(folder)) == before
-        assert [path.relative_to(folder) for path in visible_files(folder)] == names
+    for crashed in folders:
+        check_data_root(DataRoot(crashed))
+        assert _tables(crashed) == before
+
+
+def _tables(folder: Path) -> dict[str, list[object]]:
+    """Return the rows of every stored table, and its metadata."""
+    paths = [path for path in visible_files(folder) if path.suffix == ".parquet"]
+    return {
+        str(path.relative_to(folder)): [
+            pl.read_parquet(path, glob=False).to_dicts(),
+            dict(pl.read_parquet_metadata(path)),
+        ]
+        for path in paths
+    }
 
 
 def test_crashed_checkpoint_is_old_or_new(tmp_path: Path):

@@ -109,7 +109,6 @@ def test_drop_becomes_a_subset_in_the_browser_and_history_survives(tmp_path: Pat
         names = ("sft_drops", "preference_drops", "nightly_reselection", "entropy_law_figures")
         running = dict.fromkeys(names, "RUNNING") | {
             "training_of_new_versions": "STOPPED",
-            "compact_batches": "STOPPED",
         }
         assert _statuses(server) == running
         drop_questions(tmp_path)

@@ -15,7 +15,6 @@ from zip_pipeline.files import read_metadata, write_table
 from zip_pipeline.ingest.rows import QUARANTINE_SCHEMA
 from zip_pipeline.pool import pool as pool_module
 from zip_pipeline.pool.batches import BATCH_DUPLICATES_SCHEMA, IngestResult, read_state, write_batch
-from zip_pipeline.pool.compaction import compact
 from zip_pipeline.pool.held_out import HeldOutSettings, freeze_held_out, read_held_out
 from zip_pipeline.pool.pool import SelectionPool, assemble_pool, open_selection_pool
 from zip_pipeline.samples import STAGES, Sample, Stage, Turn, frame_of, pool_schema, sample_columns
@@ -198,19 +197,6 @@ def test_measured_batch_without_samples_is_an_error(tmp_path: Path) -> None:
         root["sft"].state(batch).unlink()
     with open_selection_pool(root["sft"]) as pool:
         assert list(pool.fingerprints) == ["c.jsonl"]
-
-
-def test_batches_go_with_the_compacted_one_that_holds_them(tmp_path: Path) -> None:
-    """They are missed by their own names, whether it goes before or after the pool is opened."""
-    root = DataRoot(tmp_path)
-    store_pool(root["sft"])
-    folded = compact(root["sft"], keep_latest=0)
-    assert folded is not None
-    message = r"batch 'a=b\.jsonl' and 4 more are gone from the pool of sft"
-    with pytest.raises(ValueError, match=message), open_selection_pool(root["sft"]):
-        root["sft"].samples(folded.stored).unlink()
-    with pytest.raises(ValueError, match=message), open_selection_pool(root["sft"]):
-        pytest.fail("opened an empty pool")
 
 
 def test_batch_that_is_just_being_replaced_is_there(tmp_path: Path) -> None:
