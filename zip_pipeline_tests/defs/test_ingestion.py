@@ -91,7 +91,7 @@ def test_coverage_check_fails_when_the_state_misses_a_sample(
     graph.drop("sft", "a.jsonl", alpaca_rows(5))
     monkeypatch.setattr(
         "zip_pipeline.defs.stage.read_state",
-        lambda root, stage, batch: read_state(root[stage], batch).tail(4),
+        lambda folder, batch: read_state(folder, batch).tail(4),
     )
     (check,) = [
         check
