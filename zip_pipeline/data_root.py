@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -14,7 +15,7 @@ import polars as pl
 
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import (
-    _TEMPORARY,
+    TEMPORARY,
     locked,
     read_metadata,
     scan_table,
@@ -25,11 +26,7 @@ from zip_pipeline.files import (
 from zip_pipeline.samples import Stage
 
 VERSION_FILES = ("subset.parquet", "ledger.parquet", "manifest.json")
-
-
 SECONDS_PER_WEEK = 604_800.0
-
-
 GENERATED = (
     "pool", "quarantine", "duplicates", "state", "checkpoints", "versions", "held_out", "models",
     "cache", "entropy_law",
@@ -116,6 +113,7 @@ class StageFolder:
 
 
 _MEMBERS = "members"
+_FOLDED_TABLE = re.compile(r"compacted-[0-9a-f]{12}\.parquet")
 # What counts the rows of each table of a batch; the pool table completes it.
 _COUNTS = {
     "quarantine": "num_quarantined",
@@ -157,10 +155,10 @@ def _tables_of_folded(folder: StageFolder, kind: str) -> list[Path]:
     try:
         # Every access to a stage comes here: no Path is made for each of a thousand batches.
         with os.scandir(path) as entries:
-            names = [entry.name for entry in entries if entry.name.startswith("compacted-")]
+            names = [entry.name for entry in entries]
     except FileNotFoundError:
         return []
-    return [path / name for name in names if name.endswith(".parquet")]
+    return [path / name for name in names if _FOLDED_TABLE.fullmatch(name)]
 
 
 def _folded(folder: StageFolder, kind: str) -> dict[str, dict[str, str]]:
@@ -197,7 +195,7 @@ def remove_leftovers(root: DataRoot, older_than_seconds: float = SECONDS_PER_WEE
     stay.
     """
     latest = time.time() - older_than_seconds
-    found = [path for name in GENERATED for path in (root.path / name).rglob(f"{_TEMPORARY}*")]
+    found = [path for name in GENERATED for path in (root.path / name).rglob(f"{TEMPORARY}*")]
     num_removed = 0
     for path in found:
         # A writer at work may finish, and its entry vanish, at any moment.
@@ -259,7 +257,7 @@ class VersionStore:
         number; two writers at once get two numbers.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=_TEMPORARY, dir=self.folder))
+        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=self.folder))
         try:
             write_table(temporary / "subset.parquet", subset, {})
             write_table(temporary / "ledger.parquet", ledger, {})

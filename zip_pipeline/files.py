@@ -16,7 +16,7 @@ import polars as pl
 
 from zip_pipeline.errors import UserError
 
-_TEMPORARY = ".tmp-"
+TEMPORARY = ".tmp-"
 # Who reads a few rows decodes little of a table in small groups; large pages compress better.
 _ROWS_PER_GROUP = 1 << 14
 _PAGE_BYTES = 1 << 22
@@ -38,7 +38,7 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     hidden temporary file, which :func:`remove_leftovers` clears.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(prefix=_TEMPORARY, suffix=path.suffix, dir=path.parent)
+    descriptor, name = tempfile.mkstemp(prefix=TEMPORARY, suffix=path.suffix, dir=path.parent)
     os.close(descriptor)
     temporary = Path(name)
     try:
