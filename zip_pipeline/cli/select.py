@@ -212,8 +212,8 @@ def select(
     """Select a subset of INPUT files within one budget and write it to OUT."""
     if options["num_shards"] == 1 and (ray or shard_folder):
         raise UserError(
-            "--ray: got a cluster for a single shard; give --shards N, at least one per core of "
-            "the cluster"
+            f"{'--ray' if ray else '--shard-folder'}: is for shards, and there is one; give "
+            "--shards N, with --ray at least one per core of the cluster"
         )
     with _names_as_typed():
         config = SelectionConfig(**options, quotas=dict(parse_quota(text) for text in quotas or ()))

@@ -246,7 +246,17 @@ def rows_in_memory(
                 raise too_long(len(text), limits, text[:PREFIX_BYTES].encode())
             yield RawRow(name, number, text, record)
         except RejectionError as why:
-            yield rejected_row(name, number, printable(repr(value)[:PREFIX_BYTES]), why)
+            yield rejected_row(name, number, _shown(value), why)
+        except DATA_ERRORS as error:
+            yield rejected_row(name, number, _shown(value), unexpected(error))
+
+
+def _shown(value: object) -> str:
+    """Return the beginning of what an object prints of itself, whatever goes wrong in that."""
+    try:
+        return printable(repr(value)[:PREFIX_BYTES])
+    except Exception as error:  # noqa: BLE001
+        return f"a {type(value).__name__} that cannot be shown ({type(error).__name__})"
 
 
 def _record_in_memory(value: object, limits: ReadLimits) -> Record:

@@ -47,14 +47,23 @@ class SelectionConfig(Settings):
 
     strategy: str = Field(default="zip", description="How to select.", json_schema_extra=_STRATEGY)
     budget_samples: int | None = Field(
-        default=None, ge=0, description="Most samples to pick.", json_schema_extra=BUDGET
+        default=None,
+        ge=0,
+        le=MAX_NUMBER,
+        description="Most samples to pick.",
+        json_schema_extra=BUDGET,
     )
     budget_tokens: int | None = Field(
-        default=None, ge=0, description="Most tokens to pick.", json_schema_extra=BUDGET
+        default=None,
+        ge=0,
+        le=MAX_NUMBER,
+        description="Most tokens to pick.",
+        json_schema_extra=BUDGET,
     )
     budget_bytes: int | None = Field(
         default=None,
         ge=0,
+        le=MAX_NUMBER,
         description="Most bytes of serialised text to pick.",
         json_schema_extra=BUDGET,
     )

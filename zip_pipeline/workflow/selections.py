@@ -24,6 +24,7 @@ from zip_pipeline.files import (
     write_json,
     write_table,
 )
+from zip_pipeline.ingest.rows import printable
 from zip_pipeline.pool.batches import split_duplicates
 from zip_pipeline.process import return_freed_memory
 from zip_pipeline.report.fates import explain_fate, num_by_fate, top_sources
@@ -280,7 +281,7 @@ def select_texts(
     settings = _config(config, options)
     if settings.reference_compat:
         raise UserError("reference_compat: takes records, not texts; leave it off, or call select")
-    given = pl.DataFrame({"text": list(texts)}, schema={"text": pl.String})
+    given = pl.DataFrame({"text": _checked_texts(texts)}, schema={"text": pl.String})
     if given.is_empty():
         raise UserError("texts: got none; give at least one")
     rows = given.select(
@@ -304,6 +305,18 @@ def select_texts(
             counts={"num_rows_read": rows.height, "num_duplicates": duplicates.height},
         )
     return Selection(selection.subset(firsts), selection.ledger, selection.manifest)
+
+
+def _checked_texts(texts: Iterable[str]) -> list[str]:
+    if isinstance(texts, str) or not isinstance(texts, Iterable):
+        raise UserError(f"texts: got a {type(texts).__name__}; give a list of texts")
+    found = list(texts)
+    for number, text in enumerate(found, start=1):
+        if not isinstance(text, str):
+            raise UserError(f"texts: number {number} is a {type(text).__name__}; give texts alone")
+        if printable(text) != text:
+            raise UserError(f"texts: number {number} holds half a surrogate pair; mend or drop it")
+    return found
 
 
 TEXTS = "texts"

@@ -19,7 +19,7 @@ from zip_pipeline.files import fingerprint, scan_table
 from zip_pipeline.ingest.drops import SIDECAR_SUFFIX, Sidecar, read_sidecar
 from zip_pipeline.ingest.ingest import IngestResult, ingest, ingest_rows, write_batch
 from zip_pipeline.ingest.readers import plain_name, read_rows, rows_in_memory
-from zip_pipeline.ingest.rows import QUARANTINE_SCHEMA, RawRow
+from zip_pipeline.ingest.rows import DATA_ERRORS, QUARANTINE_SCHEMA, RawRow
 from zip_pipeline.pool.batches import DUPLICATES_SCHEMA
 from zip_pipeline.pool.pool import (
     AssembledPool,
@@ -45,6 +45,8 @@ def parts_of(source: Source) -> dict[str, Part]:
     """
     if isinstance(source, Pool):
         return dict(source.batches)
+    if isinstance(source, str) and not source:
+        raise UserError("source: got an empty path; name a file or folder")
     if isinstance(source, str | os.PathLike):
         return {**name_inputs([Path(source)])}
     if isinstance(source, list | tuple) and source and all(map(_is_path, source)):
@@ -65,12 +67,19 @@ def _is_path(item: object) -> bool:
 
 def _as_table(source: object) -> pl.DataFrame | None:
     """Return a table of Polars, Arrow, pandas or datasets as one of Polars; None for no table."""
-    if isinstance(source, pl.LazyFrame):
-        return source.collect()
-    if to_polars := getattr(source, "to_polars", None):
-        table: pl.DataFrame = to_polars()
-        return table
-    return pl.DataFrame(source) if hasattr(source, "__arrow_c_stream__") else None
+    try:
+        if isinstance(source, pl.LazyFrame):
+            return source.collect()
+        if to_polars := getattr(source, "to_polars", None):
+            table: pl.DataFrame = to_polars()
+            return table
+        return pl.DataFrame(source) if hasattr(source, "__arrow_c_stream__") else None
+    except (TypeError, *DATA_ERRORS) as error:
+        # Arrow has columns of one type and of different names only.
+        raise UserError(
+            f"source: this {type(source).__name__} cannot be read as a table ({error}); give its "
+            "rows as a list of dicts"
+        ) from error
 
 
 def name_inputs(inputs: Sequence[Path]) -> dict[str, Path]:

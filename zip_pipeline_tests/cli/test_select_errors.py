@@ -15,7 +15,7 @@ from zip_pipeline_tests.pool.files import BROKEN_FILE, needs_broken_file
         (("nowhere.jsonl",), "nowhere.jsonl: no such file or folder"),
         (
             ("in.jsonl", "--budget-samples", "-1"),
-            "--budget-samples: got -1; allowed are whole numbers, 0 and up",
+            "--budget-samples: got -1; allowed are whole numbers, 0 to 2^63 - 1",
         ),
         (
             ("in.jsonl", "--budget-bytes", "5"),
@@ -31,7 +31,7 @@ from zip_pipeline_tests.pool.files import BROKEN_FILE, needs_broken_file
             ("in.jsonl", "--shards", "1001"),
             "--shards: got 1001; allowed are whole numbers, 1 to 1000",
         ),
-        (("in.jsonl", "--ray", "local"), "--ray: got a cluster for a single shard; give --shards"),
+        (("in.jsonl", "--ray", "local"), "--ray: is for shards, and there is one; give --shards N"),
         (("in.jsonl", "--shards", "2", "--ray", "127.0.0.1:1"), "Ray cluster: got address '127"),
         (("in.jsonl", "--shards", "2", "--reference-compat"), "leave --shards at 1"),
         (("in.jsonl", "--tokenizer", "no/such/file.json"), "no/such/file.json"),

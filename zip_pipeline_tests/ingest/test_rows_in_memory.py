@@ -54,6 +54,18 @@ def _circle() -> dict[str, object]:
     return record
 
 
+def _deep(num_levels: int) -> list[object]:
+    inner: list[object] = []
+    for _ in range(num_levels):
+        inner = [inner]
+    return inner
+
+
+class _Mute:
+    def __repr__(self) -> str:
+        raise RuntimeError("says nothing")
+
+
 @pytest.mark.parametrize(
     ("record", "reason", "detail"),
     [
@@ -64,6 +76,10 @@ def _circle() -> dict[str, object]:
         (_circle(), "nested_too_deep", "allowed are 3 levels"),
         ({"a": [[[1]]]}, "nested_too_deep", "allowed are 3 levels"),
         ({"a": "x" * 100}, "row_too_long", "109 bytes, allowed are 100; "),
+        ({"a": 10**5000}, "unexpected_content", "ValueError: Exceeds the limit"),
+        ([10**5000], "not_an_object", "the record is a list"),
+        ({"a": _deep(3000)}, "nested_too_deep", "allowed are 3 levels"),
+        (_Mute(), "not_an_object", "the record is a _Mute"),
     ],
 )
 def test_what_cannot_be_kept_is_a_rejected_row(record: object, reason: str, detail: str):

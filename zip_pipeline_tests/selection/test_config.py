@@ -15,7 +15,11 @@ from zip_pipeline.selection.config import SelectionConfig, stage_selection
             {"budget_samples": 1, "budget_bytes": 2},
             "got budget_samples, budget_bytes; give",
         ),
-        ({"budget_tokens": -1}, "budget_tokens: got -1; allowed are whole numbers, 0 and up"),
+        ({"budget_samples": 2**63}, "budget_samples: got 9223372036854775808; allowed are whole"),
+        (
+            {"budget_tokens": -1},
+            "budget_tokens: got -1; allowed are whole numbers, 0 to 2\\^63 - 1",
+        ),
         ({"budget_samples": 1, "strategy": "best"}, "strategy: got 'best'; allowed are zip, long"),
         (
             {"budget_samples": 1, "seed": 2**64},

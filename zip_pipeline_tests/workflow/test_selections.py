@@ -308,3 +308,18 @@ def test_select_texts_takes_any_texts(tmp_path: Path):
         select_texts([], budget_samples=2)
     with pytest.raises(ValueError, match="reference_compat: takes records"):
         select_texts(texts, budget_samples=2, reference_compat=True)
+
+
+@pytest.mark.parametrize(
+    ("texts", "message"),
+    [
+        ("abc", "texts: got a str; give a list of texts"),
+        (None, "texts: got a NoneType; give a list"),
+        (["a", 1], "texts: number 2 is a int; give texts alone"),
+        (["\ud800"], "texts: number 1 holds half a surrogate pair"),
+    ],
+)
+def test_select_texts_refuses_what_is_no_text(texts: Any, message: str):
+    """The message names the place and what came."""
+    with pytest.raises(ValueError, match=message):
+        select_texts(texts, budget_samples=1)

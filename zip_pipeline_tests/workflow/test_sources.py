@@ -146,12 +146,19 @@ def test_notebooks_show_a_pool():
     assert "<th>quarantined: missing_field</th><td>1</td>" in html
 
 
+class _NoTable:
+    def to_polars(self) -> pl.DataFrame:
+        raise ValueError("two columns are called a")
+
+
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
         (7, {}, "source: got a int; allowed are files and folders, a table"),
         ({"question": "a", "answer": "b"}, {}, "source: got a dict; allowed are"),
         (["no.jsonl"], {}, "no.jsonl: no such file or folder"),
+        ("", {}, "source: got an empty path; name a file or folder"),
+        (_NoTable(), {}, "source: this _NoTable cannot be read as a table (two columns"),
         ([], {"stage": "sfT"}, "stage: got 'sfT'; allowed are sft, preference"),
         ([], {"format": "x"}, "format: 'x' is no format of sft"),
     ],
