@@ -141,7 +141,7 @@ def test_blocked_version_is_not_trained_in_the_same_run(fifth: Graph, fake: Fake
     fake.L = 1.5
     keys = [loss_probe_key("sft"), model_key("sft")]
     result = dg.materialize(
-        [loss_probe_asset("sft", fifth.path), model_asset("sft", fifth.path)],
+        [loss_probe_asset("sft"), model_asset("sft")],
         instance=fifth.instance,
         resources=fifth.resources,
         selection=keys,

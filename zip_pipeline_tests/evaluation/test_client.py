@@ -226,7 +226,7 @@ def test_answer_is_never_unpacked():
     body = gzip.compress(bytes(1 << 25))
     bomb = Behaviour(body=body, headers={"Content-Encoding": "gzip"})
     with JudgeServer(in_turn([], bomb)) as server:
-        with pytest.raises(EndpointError, match=r"no chat completion: '\\x1f"):
+        with pytest.raises(EndpointError, match=r"no chat completion: ['\"]\\x1f"):
             _ask(server, Waits(), max_attempts=1)
         assert server.requests[0].headers["accept-encoding"] == "identity"
 

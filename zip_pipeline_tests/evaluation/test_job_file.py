@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from zip_pipeline.errors import UserError
 from zip_pipeline.evaluation.client import EndpointError
 from zip_pipeline.evaluation.settings import main, read_job
 from zip_pipeline.process import Reporter
@@ -47,7 +48,7 @@ def test_unreadable_job_is_named(tmp_path: Path):
         read_job(tmp_path / "text.json", {})
 
 
-@pytest.mark.parametrize("error", [ValueError("wrong key"), EndpointError("wrong key")])
+@pytest.mark.parametrize("error", [UserError("wrong key"), EndpointError("wrong key")])
 def test_fault_of_a_job_is_one_line_and_code_2(
     capsys: pytest.CaptureFixture[str], error: Exception
 ):
