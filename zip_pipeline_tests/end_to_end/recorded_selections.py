@@ -40,15 +40,9 @@ SAMPLE_POOL = {
     "sharded_zip": [*_PAIRS, "--budget-samples", "90", "--shards", "2", *_K],
 }  # fmt: skip
 REAL_POOLS = {
-    "real_zip": ["sft", "--budget-tokens", "100000"],
-    "real_long_range": ["sft", "--budget-bytes", "3000000", "--strategy", "long_range"],
     "real_random": ["sft", "--budget-tokens", "500000", "--strategy", "random"],
-    "real_sharded": [
-        "sft", "--budget-bytes", "2000000", "--strategy", "long_range", "--shards", "4",
-    ],
     "real_pairs": ["preference", "--stage", "preference", "--budget-tokens", "50000"],
-    "real_reference": ["sft/gsm8k_train.jsonl.gz", "--budget-samples", "500", "--reference-compat"],
-}  # fmt: skip
+}
 
 
 def write_pool(folder: Path) -> None:
