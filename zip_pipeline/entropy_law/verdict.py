@@ -110,7 +110,8 @@ def change(
     if len(earlier) >= rule.min_versions:
         error_mean, error_latest = _prediction_errors(earlier, mean)
         bound = _quantile(rule.level, len(earlier) - 1) * min(error_mean, error_latest)
-        basis = "mean" if error_mean <= error_latest else "latest"
+        # Equal values leave rounding alone, which must not decide.
+        basis = "mean" if error_mean <= error_latest + _ROUNDING * abs(mean) else "latest"
         if basis == "latest":
             reference, error = earlier[-1], earlier_spreads[-1]
     bound = max(
@@ -119,6 +120,9 @@ def change(
         rule.smallest_relative_change * abs(reference),
     )
     return Change(value, reference, bound, basis)
+
+
+_ROUNDING = 1e-12
 
 
 def _prediction_errors(values: Sequence[float], mean: float) -> tuple[float, float]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from zip_pipeline.entropy_law.verdict import VerdictRule, change
@@ -65,6 +65,7 @@ def test_change_is_never_finer_than_a_thousandth(num: int):
     st.floats(0.0, 1.0),
     st.floats(0.1, 50.0),
 )
+@example([2.5999999999999996] * 3, 1.0, 1.0, 1.5)
 def test_change_does_not_depend_on_the_unit(
     earlier: list[float], value: float, spread: float, factor: float
 ):
