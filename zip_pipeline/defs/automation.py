@@ -1,9 +1,27 @@
-"""Training that follows a new version by itself, and figures that follow what is measured."""
+"""What runs together, every night or by itself: jobs, the schedule and two sensors."""
+
+import os
 
 import dagster as dg
+from dagster._core.definitions.unresolved_asset_job_definition import (
+    UnresolvedAssetJobDefinition,
+)
 
-from zip_pipeline.defs.keys import ENTROPY_LAW, EVALUATION, model_key
-from zip_pipeline.samples import STAGES
+from zip_pipeline.data_root import StageFolder
+from zip_pipeline.defs.keys import (
+    ENTROPY_LAW,
+    EVALUATION,
+    compression_state_key,
+    loss_probe_key,
+    model_key,
+    raw_pool_key,
+    zip_subset_key,
+)
+from zip_pipeline.defs.resources import DataRootResource
+from zip_pipeline.entropy_law.table import has_verdict, read_versions
+from zip_pipeline.samples import STAGES, Stage
+from zip_pipeline.selection.config import stage_selection
+from zip_pipeline.workflow.versions import current_version
 
 TRAINING_SENSOR = "training_of_new_versions"
 LAW_SENSOR = "entropy_law_figures"
@@ -29,3 +47,97 @@ def law_sensor() -> dg.AutomationConditionSensorDefinition:
         description="Draws the figures of the entropy law anew when a version was probed or "
         "evaluated.",
     )
+
+
+RESELECTION = "nightly_reselection"
+TRAINING = "training"
+EVALUATION_JOB = "evaluation_and_law"
+
+
+def ingest_job_name(stage: Stage) -> str:
+    """Return the name of the job that ingests one drop of a stage."""
+    return f"ingest_{stage}"
+
+
+def ingest_job(stage: Stage) -> UnresolvedAssetJobDefinition:
+    """Return the job that ingests one drop: its pool partition and its compression state."""
+    return dg.define_asset_job(
+        name=ingest_job_name(stage),
+        selection=dg.AssetSelection.assets(raw_pool_key(stage), compression_state_key(stage)),
+        description=f"Ingest one drop of {stage}: samples, quarantine and compression state.",
+    )
+
+
+def reselection_job() -> UnresolvedAssetJobDefinition:
+    """Return the job that selects the subsets of all stages, checks them and probes them."""
+    keys = [key(stage) for stage in STAGES for key in (zip_subset_key, loss_probe_key)]
+    return dg.define_asset_job(
+        name=RESELECTION,
+        selection=dg.AssetSelection.assets(*keys),
+        description="Select the subset of each stage anew, check it, measure its probe loss, and "
+        "ask the entropy law whether it may be trained.",
+    )
+
+
+def training_job() -> UnresolvedAssetJobDefinition:
+    """Return the job that trains the latest version of both stages, SFT first."""
+    return dg.define_asset_job(
+        name=TRAINING,
+        selection=dg.AssetSelection.assets(*(model_key(stage) for stage in STAGES)),
+        description="Train the latest version of both stages: SFT, then KTO from the SFT model.",
+    )
+
+
+def evaluation_job() -> UnresolvedAssetJobDefinition:
+    """Return the job that evaluates what is trained and draws the law's figures anew."""
+    return dg.define_asset_job(
+        name=EVALUATION_JOB,
+        selection=dg.AssetSelection.assets(EVALUATION, ENTROPY_LAW),
+        description="Evaluate every trained version, and draw the figures of the entropy law.",
+    )
+
+
+TIMEZONE_VARIABLE = "ZIP_PIPELINE_TIMEZONE"
+EVERY_NIGHT = "0 2 * * *"
+
+
+def reselection_schedule() -> dg.ScheduleDefinition:
+    """Return the nightly schedule: 02:00 in the time zone of ``ZIP_PIPELINE_TIMEZONE``, or UTC."""
+
+    @dg.schedule(
+        name=RESELECTION,
+        job_name=RESELECTION,
+        cron_schedule=EVERY_NIGHT,
+        execution_timezone=os.environ.get(TIMEZONE_VARIABLE) or "UTC",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description="Selects and probes the stages whose pool or configuration changed since their "
+        "latest version; skips the others and says why.",
+    )
+    def schedule(
+        context: dg.ScheduleEvaluationContext, data_root: DataRootResource
+    ) -> dg.RunRequest | dg.SkipReason:
+        reasons = {stage: why_not(data_root.root[stage]) for stage in STAGES}
+        changed = [stage for stage, reason in reasons.items() if reason is None]
+        said = "; ".join(f"{stage}: {reason}" for stage, reason in reasons.items() if reason)
+        if not changed:
+            return dg.SkipReason(said)
+        if said:
+            context.log.info(f"left out: {said}")
+        keys = [key(stage) for stage in changed for key in (zip_subset_key, loss_probe_key)]
+        return dg.RunRequest(asset_selection=keys)
+
+    return schedule
+
+
+def why_not(folder: StageFolder) -> str | None:
+    """Return why a stage needs neither a new version nor a verdict, None where it does.
+
+    Raises:
+        UserError: ``zip_pipeline.toml`` is wrong.
+    """
+    if not folder.batches():
+        return "the pool is empty"
+    number = current_version(folder, stage_selection(folder.root.path, folder.stage))
+    if number is None or not has_verdict(read_versions(folder.root), folder.stage, number):
+        return None
+    return f"neither pool nor configuration changed since version {number}"

@@ -4,22 +4,21 @@ from pathlib import Path
 
 import dagster as dg
 
-from zip_pipeline.defs.automation import law_sensor, training_sensor
-from zip_pipeline.defs.drops import drop_sensor
-from zip_pipeline.defs.jobs import (
+from zip_pipeline.defs.automation import (
     evaluation_job,
     ingest_job,
+    law_sensor,
     reselection_job,
     reselection_schedule,
     training_job,
+    training_sensor,
 )
-from zip_pipeline.defs.law import entropy_law_asset, evaluation_asset
+from zip_pipeline.defs.drops import drop_sensor
+from zip_pipeline.defs.law import entropy_law_asset, evaluation_asset, loss_probe_asset, model_asset
 from zip_pipeline.defs.resources import DataRootResource, RayClusterResource
 from zip_pipeline.defs.stage import (
     compression_state_asset,
     less_redundant_check,
-    loss_probe_asset,
-    model_asset,
     raw_pool_asset,
     within_budget_check,
     zip_subset_asset,

@@ -11,7 +11,7 @@ from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
 from zip_pipeline.data_root import DataRoot, StageFolder
-from zip_pipeline.defs.jobs import ingest_job_name
+from zip_pipeline.defs.automation import ingest_job_name
 from zip_pipeline.defs.keys import (
     BATCHES,
     compression_state_key,

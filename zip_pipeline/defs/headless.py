@@ -19,9 +19,9 @@ from dagster._core.errors import (
 )
 
 from zip_pipeline.data_root import DataRoot, remove_leftovers
+from zip_pipeline.defs.automation import EVALUATION_JOB, RESELECTION, TRAINING, ingest_job_name
 from zip_pipeline.defs.code_location import code_location
 from zip_pipeline.defs.drops import is_ingested, keys_to_archive
-from zip_pipeline.defs.jobs import EVALUATION_JOB, RESELECTION, TRAINING, ingest_job_name
 from zip_pipeline.defs.keys import (
     RISK_CHECK,
     loss_probe_key,

@@ -1,7 +1,6 @@
-"""The partitioned assets: samples of a drop, and their compression state."""
+"""Raw files to versions: the pool, its compression state, the selected subset and its checks."""
 
 from collections.abc import Iterator, Mapping
-from functools import partial
 from typing import Any
 
 import dagster as dg
@@ -9,25 +8,16 @@ import polars as pl
 
 from zip_pipeline.compression.codecs import compression_ratio, pool_levels
 from zip_pipeline.compression.state import texts_of
-from zip_pipeline.data_root import DataRoot, StageFolder
+from zip_pipeline.data_root import StageFolder
 from zip_pipeline.defs.keys import (
     BATCHES,
-    RISK_CHECK,
     compression_state_key,
-    loss_probe_key,
-    model_key,
     raw_pool_key,
     zip_subset_key,
 )
-from zip_pipeline.defs.launchpad import SelectionOptions, TrainingOptions
+from zip_pipeline.defs.launchpad import SelectionOptions
 from zip_pipeline.defs.metadata import counts_table, markdown_table, picture, table_metadata
-from zip_pipeline.defs.pipes import mendable, run_modules
 from zip_pipeline.defs.resources import DataRootResource, RayClusterResource
-from zip_pipeline.entropy_law.figures import versions_figure
-from zip_pipeline.entropy_law.table import (
-    read_versions,
-    version_row,
-)
 from zip_pipeline.files import fingerprint
 from zip_pipeline.ingest.drops import fingerprint_of
 from zip_pipeline.ingest.ingest import ingest_drop
@@ -41,12 +31,9 @@ from zip_pipeline.pool.batches import (
 )
 from zip_pipeline.pool.pool import SelectionPool, open_selection_pool
 from zip_pipeline.report.fates import num_by_fate, top_sources
-from zip_pipeline.report.figures import loss_figure, selection_figure
+from zip_pipeline.report.figures import selection_figure
 from zip_pipeline.samples import Stage, pool_schema, serialised_text
 from zip_pipeline.selection.config import stage_selection
-from zip_pipeline.settings import training_settings
-from zip_pipeline.workflow.models import train_version
-from zip_pipeline.workflow.verdicts import ProbedVersion, probe_version
 from zip_pipeline.workflow.versions import (
     StoredVersion,
     current_version,
@@ -283,211 +270,6 @@ def _content_fingerprint(subset: pl.DataFrame, stage: Stage) -> str:
     """Return a hash of the picks in order, so that equal picks keep the data version."""
     texts = subset.select(serialised_text(stage).alias("text"))["text"].to_list()
     return fingerprint([*subset["sample_id"].to_list(), *texts])
-
-
-LOSS_PROBE_CODE_VERSION = "1"
-
-
-def loss_probe_asset(stage: Stage) -> dg.AssetsDefinition:
-    """Return the asset ``<stage>/loss_probe`` with its blocking check of the entropy law."""
-    risk = dg.AssetCheckSpec(
-        name=RISK_CHECK,
-        asset=loss_probe_key(stage),
-        blocking=True,
-        description="Fails where redundancy R and probe loss L both rose beyond what the earlier "
-        "versions let one expect: the law then predicts a worse model, and it is not trained. "
-        "A reason under `override` in the launchpad lets the version through.",
-    )
-
-    @dg.asset(
-        key=loss_probe_key(stage),
-        deps=[zip_subset_key(stage)],
-        group_name=stage,
-        owners=OWNERS,
-        kinds={"pytorch", "huggingface"},
-        code_version=LOSS_PROBE_CODE_VERSION,
-        pool="gpu",
-        check_specs=[risk],
-        description="L: the mean training loss of the base model over the first steps on the "
-        "latest version, comparable between versions of the same series, and what the entropy "
-        "law says about training on it.",
-    )
-    def loss_probe(
-        context: dg.AssetExecutionContext,
-        config: TrainingOptions,
-        data_root: DataRootResource,
-    ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster wants it bare beside checks
-        root = data_root.root
-        training = training_settings(root.path, config.given())
-        with mendable():
-            probed = probe_version(
-                root,
-                latest_version(root[stage]),
-                training.job(),
-                partial(run_modules, context),
-                override=recorded_override(context, config.override),
-            )
-        if probed.verdict.kind == "not_comparable" or probed.reason != probed.verdict.reason:
-            context.log.warning(probed.reason)
-        return _probe_result(probed)
-
-    return loss_probe
-
-
-def recorded_override(context: dg.AssetExecutionContext, reason: str) -> str:
-    """Return the reason to let a version through as the table keeps it; empty without one."""
-    reason = reason.strip()
-    return f"{reason} (run {context.run.run_id})" if reason else ""
-
-
-def _probe_result(probed: ProbedVersion) -> dg.MaterializeResult[None]:
-    version, loss, verdict, row = probed.version, probed.loss, probed.verdict, probed.row
-    measures = {name: row[name] for name in ("R", "R_spread", "L", "L_spread", "Q")}
-    steps = loss["steps"]
-    losses = [s / n for s, n in zip(steps["loss_sums"], steps["num_tokens"], strict=True)]
-    stage, words = version.stage, probed.reason
-    title = f"{stage} version {version.number}: loss of the probe"
-    return dg.MaterializeResult(
-        metadata={
-            "version": version.number,
-            **{name: value for name, value in measures.items() if value is not None},
-            "Q_name": row["Q_name"],
-            "verdict": verdict.kind,
-            "reason": words,
-            "series": row["series"],
-            "series_settings": dg.MetadataValue.json(
-                {"budget": version.manifest["budget"], **loss["settings"]}
-            ),
-            "num_steps": loss["num_steps"],
-            "num_steps_wanted": loss["num_steps_wanted"],
-            "num_tokens": loss["num_tokens"],
-            "rows_truncated": loss["rows_truncated"],
-            "rows_dropped": loss["rows_dropped"],
-            "plot": picture(loss_figure(losses, title), title),
-            "versions": picture(
-                versions_figure(probed.table, stage, f"{stage}: all versions"), "versions"
-            ),
-        },
-        data_version=dg.DataVersion(fingerprint([loss["subset_hash"], row["series"]])),
-        check_results=[
-            dg.AssetCheckResult(
-                check_name=RISK_CHECK,
-                passed=probed.may_train,
-                severity=dg.AssetCheckSeverity.ERROR,
-                description=words,
-                metadata={
-                    "version": version.number,
-                    "verdict": verdict.kind,
-                    "compared_with": dg.MetadataValue.json(verdict.compared),
-                    **verdict.numbers,
-                },
-            )
-        ],
-    )
-
-
-MODEL_CODE_VERSION = "1"
-_WORDS: dict[Stage, str] = {
-    "sft": "The base model after supervised fine-tuning on the latest version.",
-    "preference": "The newest SFT model after KTO on the latest version of pairs.",
-}
-
-
-def model_asset(stage: Stage) -> dg.AssetsDefinition:
-    """Return the asset ``<stage>/model``."""
-
-    @dg.asset(
-        key=model_key(stage),
-        deps=[
-            zip_subset_key(stage),
-            loss_probe_key(stage),
-            *([model_key("sft")] if stage == "preference" else []),
-        ],
-        group_name=stage,
-        owners=OWNERS,
-        kinds={"pytorch", "huggingface"},
-        code_version=MODEL_CODE_VERSION,
-        pool="gpu",
-        automation_condition=when_a_version_may_train(),
-        description=f"{_WORDS[stage]} A version that the entropy law blocks is refused, in any "
-        "run. A killed run goes on from its checkpoint; what is trained already stays.",
-    )
-    def model(
-        context: dg.AssetExecutionContext,
-        config: TrainingOptions,
-        data_root: DataRootResource,
-    ) -> dg.MaterializeResult[None]:
-        root = data_root.root
-        training = training_settings(root.path, config.given())
-        version = latest_version(root[stage])
-        with mendable():
-            record = train_version(
-                root,
-                version,
-                training.job(),
-                partial(run_modules, context),
-                override=recorded_override(context, config.override),
-                sft_model=training.sft_model,
-            )
-        return _model_result(root, version, record)
-
-    return model
-
-
-def when_a_version_may_train() -> dg.AutomationCondition:  # type: ignore[type-arg]
-    """Return the condition of training: what it rests on changed, and no check blocks it."""
-    return (
-        when_its_inputs_changed()
-        & ~dg.AutomationCondition.any_deps_missing()
-        & dg.AutomationCondition.all_deps_blocking_checks_passed()
-    ).with_label("a version changed and may be trained")
-
-
-def when_its_inputs_changed() -> dg.AutomationCondition:  # type: ignore[type-arg]
-    """Return the condition that the data version of an input changed, and no run is at it.
-
-    A change counts until automation has asked for a run. Were it forgotten at the next
-    materialisation, a version that comes while the one before trains would never be trained.
-    """
-    changed = dg.AutomationCondition.any_deps_match(dg.AutomationCondition.data_version_changed())
-    return (
-        changed.since(dg.AutomationCondition.newly_requested())
-        & ~dg.AutomationCondition.in_progress()
-    )
-
-
-def _model_result(
-    root: DataRoot, version: StoredVersion, record: Mapping[str, Any]
-) -> dg.MaterializeResult[None]:
-    stage, number = version.stage, version.number
-    output = root[stage].models(number)
-    losses = pl.read_ndjson(output / "metrics.jsonl", infer_schema_length=None)["loss"].to_list()
-    title = f"{stage} version {number}: training loss"
-    row = version_row(read_versions(root), stage, number)
-    assert row is not None
-    rows, batch = record["rows"], record["batch"]
-    return dg.MaterializeResult(
-        metadata={
-            "version": number,
-            "verdict": row["verdict"],
-            **({"override": row["override"]} if row["override"] else {}),
-            "preset": record["preset"],
-            "start_model": str(record["model"]["source"]),
-            "start_model_revision": str(record["model"]["revision"]),
-            "num_steps": record["num_steps"],
-            "train_loss": record["train_loss"],
-            "final_loss": record["final_loss"],
-            "effective_batch": batch["effective"],
-            **{f"rows_{name}" if name.startswith("num") else name: v for name, v in rows.items()},
-            "seconds": record["seconds"],
-            "resumed_at_step": record["resumed_at_step"],
-            "backend": dg.MetadataValue.json(dict(record["backend"])),
-            "settings": dg.MetadataValue.json(dict(record["settings"])),
-            "plot": picture(loss_figure(losses, title, is_kto=stage == "preference"), title),
-            "path": dg.MetadataValue.path(str(output / "model")),
-        },
-        data_version=dg.DataVersion(record["fingerprint"]),
-    )
 
 
 RANDOM_SEED = 0

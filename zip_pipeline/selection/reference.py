@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from zip_pipeline.compression.deflate_pool import DeflateMeasurer
+from zip_pipeline.compression.codecs.deflate import DeflateMeasurer
 from zip_pipeline.compression.sets import Framing, IndexedSet, worker_count
 from zip_pipeline.compression.texts import TemporaryTexts, TextFile
 from zip_pipeline.samples import Stage

@@ -14,8 +14,16 @@ from zip_pipeline.compression.sets import IndexedSet
 from zip_pipeline.selection.budget import Budget, Fit, Indices
 from zip_pipeline.selection.candidates import Measured
 from zip_pipeline.selection.config import SelectionConfig
-from zip_pipeline.selection.estimate import PILOT_SECONDS, Pilot, RemainingTime
-from zip_pipeline.selection.run import NOWHERE, Checkpoint, Fate, Progress, Run
+from zip_pipeline.selection.run import (
+    NOWHERE,
+    PILOT_SECONDS,
+    Checkpoint,
+    Fate,
+    Pilot,
+    Progress,
+    RemainingTime,
+    Run,
+)
 from zip_pipeline.selection.strategies import Strategy, strategies
 
 ProgressHook: TypeAlias = Callable[[Progress], None]

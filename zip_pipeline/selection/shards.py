@@ -28,9 +28,8 @@ from zip_pipeline.samples import Stage
 from zip_pipeline.selection.budget import Indices
 from zip_pipeline.selection.candidates import Candidates, Measured
 from zip_pipeline.selection.config import SelectionConfig
-from zip_pipeline.selection.estimate import RemainingTime
 from zip_pipeline.selection.rounds import ProgressHook, run_selection
-from zip_pipeline.selection.run import Checkpoint, Fate, Progress, Run
+from zip_pipeline.selection.run import Checkpoint, Fate, Progress, RemainingTime, Run
 
 _ROWS_PER_PART = 1 << 14
 _PARTS = "part-*.parquet"

@@ -13,7 +13,7 @@ from unittest.mock import patch
 
 import numpy as np
 
-from zip_pipeline.compression.deflate_pool import DeflateMeasurer
+from zip_pipeline.compression.codecs.deflate import DeflateMeasurer
 from zip_pipeline.compression.sets import Indices, Ratios
 from zip_pipeline.compression.texts import TextFile
 from zip_pipeline.selection.candidates import Measured

@@ -8,8 +8,8 @@ from typing import Any
 import dagster as dg
 
 from zip_pipeline.data_root import DataRoot
+from zip_pipeline.defs.automation import RESELECTION, ingest_job_name
 from zip_pipeline.defs.code_location import code_location
-from zip_pipeline.defs.jobs import RESELECTION, ingest_job_name
 from zip_pipeline.defs.keys import partitions_name, zip_subset_key
 from zip_pipeline.defs.resources import DataRootResource, RayClusterResource
 from zip_pipeline.samples import Stage

@@ -10,8 +10,8 @@ import dagster as dg
 import pytest
 import yaml
 
+from zip_pipeline.defs.automation import ingest_job
 from zip_pipeline.defs.code_location import code_location
-from zip_pipeline.defs.jobs import ingest_job
 from zip_pipeline.defs.resources import DataRootResource, default_data_root
 from zip_pipeline.defs.stage import compression_state_asset, raw_pool_asset
 from zip_pipeline_tests.defs.graph import Graph, alpaca_rows

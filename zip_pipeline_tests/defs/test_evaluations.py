@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 
 from zip_pipeline.defs import law
-from zip_pipeline.defs.jobs import EVALUATION_JOB
+from zip_pipeline.defs.automation import EVALUATION_JOB
 from zip_pipeline.defs.keys import ENTROPY_LAW, EVALUATION
 from zip_pipeline.entropy_law.table import read_versions, upsert_version
 from zip_pipeline.evaluation.evaluators import evaluators

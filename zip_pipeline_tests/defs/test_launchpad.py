@@ -7,7 +7,8 @@ import dagster as dg
 import pytest
 
 from zip_pipeline.defs.launchpad import SelectionOptions, TrainingOptions
-from zip_pipeline.defs.stage import loss_probe_asset, zip_subset_asset
+from zip_pipeline.defs.law import loss_probe_asset
+from zip_pipeline.defs.stage import zip_subset_asset
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.settings import TrainingSettings
 from zip_pipeline_tests.defs.graph import Graph, alpaca_rows, metadata_of

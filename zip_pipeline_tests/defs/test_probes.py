@@ -10,10 +10,10 @@ import dagster as dg
 import pytest
 
 from zip_pipeline.data_root import DataRoot
-from zip_pipeline.defs import stage
-from zip_pipeline.defs.jobs import RESELECTION, TRAINING
+from zip_pipeline.defs import law
+from zip_pipeline.defs.automation import RESELECTION, TRAINING
 from zip_pipeline.defs.keys import RISK_CHECK, loss_probe_key, model_key
-from zip_pipeline.defs.stage import loss_probe_asset, model_asset
+from zip_pipeline.defs.law import loss_probe_asset, model_asset
 from zip_pipeline.entropy_law.table import read_versions, upsert_version
 from zip_pipeline.ingest.ingest import ingest_drop
 from zip_pipeline.pool.batches import write_state
@@ -41,7 +41,7 @@ EARLIER = ((1.01, 1.02), (1.0, 1.0), (1.02, 0.99), (0.99, 1.01))
 def fake(monkeypatch: pytest.MonkeyPatch) -> FakeProbe:
     """Put a fake in the place of the probe's process."""
     found = FakeProbe()
-    monkeypatch.setattr(stage, "run_modules", found)
+    monkeypatch.setattr(law, "run_modules", found)
     return found
 
 
@@ -175,7 +175,7 @@ def fake_training(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[dict[str
     """Put a fake in the place of training; return the jobs that it got."""
     jobs: list[dict[str, Any]] = []
 
-    probe_process = stage.run_modules
+    probe_process = law.run_modules
 
     def train(context: object, module: str, todo: dict[Path, dict[str, Any]]) -> None:
         if module.endswith(".probe"):
@@ -203,7 +203,7 @@ def fake_training(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[dict[str
         }
         (output / "training.json").write_text(json.dumps(record))
 
-    monkeypatch.setattr(stage, "run_modules", train)
+    monkeypatch.setattr(law, "run_modules", train)
     return lambda: jobs
 
 

@@ -6,8 +6,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from zip_pipeline.defs import stage
-from zip_pipeline.defs.jobs import reselection_schedule
+from zip_pipeline.defs import law
+from zip_pipeline.defs.automation import reselection_schedule
 from zip_pipeline.entropy_law.table import upsert_version, versions_path
 from zip_pipeline_tests.defs.graph import Graph, alpaca_rows, error_of, metadata_of, pair_rows
 from zip_pipeline_tests.defs.trained_roots import FakeProbe
@@ -19,7 +19,7 @@ SMALL_TOML = "[sft]\nbudget_samples = 5\n[preference]\nbudget_samples = 2\n"
 def probe(monkeypatch: pytest.MonkeyPatch) -> FakeProbe:
     """Put a fake in the place of the probe's process."""
     fake = FakeProbe()
-    monkeypatch.setattr(stage, "run_modules", fake)
+    monkeypatch.setattr(law, "run_modules", fake)
     return fake
 
 

@@ -8,7 +8,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from zip_pipeline.defs.jobs import RESELECTION
+from zip_pipeline.defs.automation import RESELECTION
 from zip_pipeline.files import write_table
 from zip_pipeline_tests.defs.graph import QUIET, SMALL, Graph, alpaca_rows, checks_of
 

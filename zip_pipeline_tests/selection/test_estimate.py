@@ -10,9 +10,8 @@ from zip_pipeline.compression.state import texts_of
 from zip_pipeline.compression.texts import TemporaryTexts
 from zip_pipeline.selection.candidates import Candidates, Measured, measure
 from zip_pipeline.selection.config import SelectionConfig
-from zip_pipeline.selection.estimate import Pilot, RemainingTime
 from zip_pipeline.selection.rounds import run_selection
-from zip_pipeline.selection.run import Progress, about
+from zip_pipeline.selection.run import Pilot, Progress, RemainingTime, about
 from zip_pipeline.selection.strategies import strategies
 from zip_pipeline_tests.selection.pools import numbered_pool
 

@@ -52,7 +52,7 @@ def test_a_local_cluster_selects_as_one_process_does() -> None:
 
 _LISTENERS = """
 import os
-import zip_pipeline.selection.ray as cluster
+import zip_pipeline.selection.select as cluster
 from zip_pipeline_tests.processes import listeners, process_tree
 
 found = []

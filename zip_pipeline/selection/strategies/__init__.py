@@ -10,8 +10,7 @@ if TYPE_CHECKING:
     from zip_pipeline.selection.budget import Budget
     from zip_pipeline.selection.candidates import Measured
     from zip_pipeline.selection.config import SelectionConfig
-    from zip_pipeline.selection.estimate import Pilot
-    from zip_pipeline.selection.run import Run
+    from zip_pipeline.selection.run import Pilot, Run
 
 
 class Strategy(ABC):

@@ -12,9 +12,8 @@ from zip_pipeline.compression.sets import IndexedSet, Sizes
 from zip_pipeline.selection.budget import Indices
 from zip_pipeline.selection.candidates import Measured, marginal_ratios
 from zip_pipeline.selection.config import SelectionConfig
-from zip_pipeline.selection.estimate import Pilot, num_picks
 from zip_pipeline.selection.rounds import NewSet, Offer, RoundStrategy
-from zip_pipeline.selection.run import Run
+from zip_pipeline.selection.run import Pilot, Run, num_picks
 
 # The settled part of the selected set is prepared anew when the recent part is this much smaller.
 SETTLED_PER_RECENT = 8

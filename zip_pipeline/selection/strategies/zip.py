@@ -13,9 +13,8 @@ from zip_pipeline.compression.sets import IndexedSet
 from zip_pipeline.selection.budget import Indices
 from zip_pipeline.selection.candidates import Measured
 from zip_pipeline.selection.config import SelectionConfig
-from zip_pipeline.selection.estimate import num_picks
 from zip_pipeline.selection.rounds import NewSet, Offer, RoundStrategy, lowest_index_first
-from zip_pipeline.selection.run import Run
+from zip_pipeline.selection.run import Run, num_picks
 
 _NUM_PROBES = 128
 _MAX_PROBE_BYTES = 1 << 21

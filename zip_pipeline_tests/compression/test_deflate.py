@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from zip_pipeline.compression.deflate_pool import MIN_QUESTIONS, DeflateMeasurer, _parts
+from zip_pipeline.compression.codecs.deflate import MIN_QUESTIONS, DeflateMeasurer, _parts
 from zip_pipeline.compression.sets import DeflateSet, Framing
 from zip_pipeline.compression.texts import TemporaryTexts
 
@@ -140,7 +140,7 @@ def test_processes_end_when_their_starter_is_killed(tmp_path: Path) -> None:
     """Nothing is left to measure for nobody."""
     code = (
         "import sys, time, numpy as np\n"
-        "from zip_pipeline.compression.deflate_pool import DeflateMeasurer\n"
+        "from zip_pipeline.compression.codecs.deflate import DeflateMeasurer\n"
         "from zip_pipeline.compression.texts import TemporaryTexts\n"
         "from pathlib import Path\n"
         "texts = TemporaryTexts.write([[b'a %d' % n for n in range(600)]], Path(sys.argv[1]))\n"
