@@ -1,7 +1,8 @@
 """Selections by the command line, as hashes of what they write.
 
-``python -m zip_pipeline_tests.end_to_end.recorded_selections FILE`` records them anew: only a
-change that is meant to change picks, ledgers or manifests calls for it.
+``python -m zip_pipeline_tests.end_to_end.recorded_selections`` makes all of them and says which
+are as recorded, five minutes with real pools. With ``record`` it records them anew: only a change
+that is meant to change picks, ledgers or manifests calls for that.
 """
 
 import hashlib
@@ -9,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +44,18 @@ SAMPLE_POOL = {
 REAL_POOLS = {
     "real_random": ["sft", "--budget-tokens", "500000", "--strategy", "random"],
     "real_pairs": ["preference", "--stage", "preference", "--budget-tokens", "50000"],
-}
+    "real_long_range": ["sft", "--budget-bytes", "3000000", "--strategy", "long_range"],
+    "real_reference": [
+        "sft/gsm8k_train.jsonl.gz", "--budget-samples", "500", "--reference-compat",
+    ],
+}  # fmt: skip
+# A minute and more each, so the script makes them alone.
+LONG = {
+    "real_zip": ["sft", "--budget-tokens", "100000"],
+    "real_sharded": [
+        "sft", "--budget-bytes", "2000000", "--strategy", "long_range", "--shards", "4",
+    ],
+}  # fmt: skip
 
 
 def write_pool(folder: Path) -> None:
@@ -70,8 +83,8 @@ def _hash(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def record(path: Path, folder: Path) -> None:
-    """Write the hashes of all cases to ``path``; those of the real pools where these are."""
+def all_hashes(folder: Path) -> dict[str, Any]:
+    """Return the hashes of all cases; those of the real pools where these are."""
     from zip_pipeline.compression.codecs import codec_versions
 
     write_pool(folder)
@@ -79,15 +92,26 @@ def record(path: Path, folder: Path) -> None:
     pools = [(folder, SAMPLE_POOL)]
     shared = Path(os.environ.get("ZIP_SHARED", Path(__file__).parents[3] / "shared"))
     if (shared / "pools").is_dir():
-        pools.append((shared / "pools", REAL_POOLS))
+        pools.append((shared / "pools", REAL_POOLS | LONG))
     for pool, cases in pools:
         for name, arguments in cases.items():
             found[name] = hashes_of(arguments, pool, folder)
-    path.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+    return found
+
+
+def main(arguments: list[str]) -> int:
+    """Compare with what is recorded, or record anew; return an exit code."""
+    with tempfile.TemporaryDirectory() as temporary:
+        found = all_hashes(Path(temporary))
+    if arguments == ["record"]:
+        RECORDED.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        return 0
+    recorded = json.loads(RECORDED.read_text(encoding="utf-8"))
+    others = [name for name, hashes in found.items() if recorded.get(name) != hashes]
+    for name in found:
+        print(name, "differs" if name in others else "as recorded")
+    return 1 if others else 0
 
 
 if __name__ == "__main__":
-    import tempfile
-
-    with tempfile.TemporaryDirectory() as temporary:
-        record(Path(sys.argv[1]), Path(temporary))
+    sys.exit(main(sys.argv[1:]))
