@@ -1,22 +1,25 @@
 """Chat models, loaded safely, and conversations as their tokens."""
 
 import hashlib
+import json
 import os
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint
 from zip_pipeline.process import keep_freed_memory
-from zip_pipeline.samples import Turn
+from zip_pipeline.samples import Turn, turn_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-Message: TypeAlias = dict[str, str]
+Message: TypeAlias = dict[str, Any]
+_PARTS = ("tools", "tool_calls", "reasoning_content")
 _ZERO_WIDTH_SPACE = "\u200b"
 _WEIGHTS_AND_SHAPE = frozenset({".json", ".safetensors"})
 _TEMPLATE_AND_VOCABULARY = frozenset({".jinja", ".model"})
@@ -146,23 +149,76 @@ def _no_model(source: str, revision: str | None, error: Exception) -> UserError:
     )
 
 
-def messages(turns: Sequence[Turn], special_tokens: Sequence[str]) -> list[Message]:
+def knows(tokenizer: "PreTrainedTokenizerBase") -> frozenset[str]:
+    """Return which parts of a message the chat template has words of its own for.
+
+    Some of ``tools``, ``tool_calls`` and ``reasoning_content``. A template without words for a part
+    gets it as text, so that nothing that was said is lost.
+    """
+    template = str(tokenizer.chat_template)
+    return frozenset(part for part in _PARTS if re.search(rf"\b{part}\b", template))
+
+
+def messages(
+    turns: Sequence[Turn],
+    special_tokens: Sequence[str],
+    tools: str = "",
+    known: Collection[str] = (),
+) -> list[Message]:
     """Return turns as chat messages in which no content can act as a special token.
 
     A special token spelled out in a content gets a zero-width space behind its first
     character: the text stays readable and cannot forge a turn.
+
+    Args:
+        turns: the conversation.
+        special_tokens: as :func:`special_tokens` gives them.
+        tools: the schemas of the tools as JSON text. A template that does not know them gets them
+            at the end of the system turn.
+        known: what the template has words for, see :func:`knows`.
     """
     pattern = "|".join(re.escape(token) for token in special_tokens) or r"(?!)"
 
     def harmless(text: str) -> str:
         return re.sub(pattern, lambda m: m[0][0] + _ZERO_WIDTH_SPACE + m[0][1:], text)
 
-    return [{"role": t.role, "content": harmless(t.content + t.tool_calls)} for t in turns]
+    def message(turn: Turn) -> Message:
+        said: Message = {"role": turn.role}
+        if turn.name:
+            said["name"] = harmless(turn.name)
+        if turn.reasoning and "reasoning_content" in known:
+            said["reasoning_content"] = harmless(turn.reasoning)
+            turn = replace(turn, reasoning="")
+        calls = _parsed(harmless(turn.tool_calls)) if "tool_calls" in known else None
+        if calls is not None:
+            said["tool_calls"] = calls
+            turn = replace(turn, tool_calls="")
+        return said | {"content": harmless(turn_text(turn))}
+
+    if tools and "tools" not in known:
+        turns = _with_system_text(turns, f"Tools: {tools}")
+    return [message(turn) for turn in turns]
+
+
+def _parsed(calls: str) -> Any:  # noqa: ANN401
+    """Return tool calls as a template takes them; None for none, or text that is no JSON list."""
+    try:
+        parsed = json.loads(calls) if calls else None
+    except ValueError:
+        return None
+    return parsed if isinstance(parsed, list) else None
+
+
+def _with_system_text(turns: Sequence[Turn], text: str) -> Sequence[Turn]:
+    if turns and turns[0].role == "system":
+        return (replace(turns[0], content=f"{turns[0].content}\n\n{text}"), *turns[1:])
+    return (Turn("system", text), *turns)
 
 
 def encode(
     tokenizer: "PreTrainedTokenizerBase",
     conversations: Sequence[Sequence[Turn]],
+    tools: Sequence[str] | None = None,
     *,
     open_answer: bool = False,
 ) -> list[Encoded]:
@@ -171,23 +227,46 @@ def encode(
     Args:
         tokenizer: with a chat template that marks what the assistant says.
         conversations: the turns of each; a tool's answer and a system turn are context, tool
-            calls are words of the assistant.
+            calls are words of the assistant. A turn of the assistant without loss is context, too.
+        tools: the schemas of each conversation's tools as JSON text, empty for none.
         open_answer: end with what introduces the assistant's next answer.
+
+    Raises:
+        UserError: a turn has no loss, and the template's marks do not tell its words from others.
     """
-    if not conversations:
-        return []
-    special = special_tokens(tokenizer)
-    output: Any = tokenizer.apply_chat_template(
-        [messages(turns, special) for turns in conversations],
-        tokenize=True,
-        add_generation_prompt=open_answer,
-        return_dict=True,
-        return_assistant_tokens_mask=True,
-    )
-    return [
-        Encoded(list(ids), list(mask))
-        for ids, mask in zip(output["input_ids"], output["assistant_masks"], strict=True)
-    ]
+    special, known = special_tokens(tokenizer), knows(tokenizer)
+    given = list(tools or [""] * len(conversations))
+    encoded: list[Encoded] = [Encoded([], [])] * len(conversations)
+    # A template takes one list of tools for all conversations of a call.
+    for schemas in dict.fromkeys(given):
+        places = [place for place, own in enumerate(given) if own == schemas]
+        output: Any = tokenizer.apply_chat_template(
+            [messages(conversations[place], special, schemas, known) for place in places],
+            tools=json.loads(schemas) if schemas and "tools" in known else None,
+            tokenize=True,
+            add_generation_prompt=open_answer,
+            return_dict=True,
+            return_assistant_tokens_mask=True,
+        )
+        both = zip(output["input_ids"], output["assistant_masks"], strict=True)
+        for place, (ids, mask) in zip(places, both, strict=True):
+            encoded[place] = Encoded(list(ids), _with_loss(list(mask), conversations[place]))
+    return encoded
+
+
+def _with_loss(mask: list[int], turns: Sequence[Turn]) -> list[int]:
+    """Return the mask without the turns of the assistant that have no loss."""
+    spoken = [turn for turn in turns if turn.role == "assistant"]
+    if all(turn.loss for turn in spoken):
+        return mask
+    runs = [(speaks, len(list(run))) for speaks, run in groupby(mask)]
+    if sum(speaks for speaks, _ in runs) != len(spoken):
+        raise UserError(
+            "template: its marks do not tell the turns of the assistant apart, so a turn without "
+            "loss cannot be left out; choose another template"
+        )
+    losses = iter(spoken)
+    return [bit for speaks, length in runs for bit in [int(speaks and next(losses).loss)] * length]
 
 
 def special_tokens(tokenizer: "PreTrainedTokenizerBase") -> list[str]:

@@ -3,9 +3,9 @@
 import hashlib
 import json
 import unicodedata
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import polars as pl
 
@@ -16,18 +16,38 @@ ROLES = ("system", "user", "assistant", "tool")
 
 @dataclass(frozen=True, slots=True)
 class Turn:
-    """One message; ``tool_calls`` is JSON text, empty where the turn calls no tool."""
+    """One message, with all that is said in it.
+
+    Args:
+        role: one of ``ROLES``.
+        content: what is said.
+        tool_calls: JSON text, empty where the turn calls no tool.
+        reasoning: what was thought before the content, empty where nothing is known of it.
+        name: who speaks, where several have one role, or the tool that answers.
+        loss: whether the model learns to write the turn, where the assistant speaks.
+    """
 
     role: str
     content: str
     tool_calls: str = ""
+    reasoning: str = ""
+    name: str = ""
+    loss: bool = True
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One SFT conversation."""
+    """One SFT conversation.
+
+    Args:
+        turns: the messages.
+        tools: the schemas of the tools that may be called, as JSON text; empty without.
+        media: references to pictures, sound and the like, as JSON text; empty without.
+    """
 
     turns: tuple[Turn, ...]
+    tools: str = ""
+    media: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +62,37 @@ class PreferencePair:
     rejected: tuple[Turn, ...]
     chosen_score: float | None = None
     rejected_score: float | None = None
+    tools: str = ""
+    media: str = ""
 
 
-AnySample: TypeAlias = Sample | PreferencePair
+@dataclass(frozen=True, slots=True)
+class RatedAnswer:
+    """A prompt with one answer that was found good (desirable) or bad.
 
-_TURNS = pl.List(pl.Struct({"role": pl.String, "content": pl.String, "tool_calls": pl.String}))
+    In a pool table a desirable answer is ``chosen`` and an undesirable one ``rejected``; the other
+    column is empty.
+    """
+
+    prompt: tuple[Turn, ...]
+    answer: tuple[Turn, ...]
+    desirable: bool
+    tools: str = ""
+    media: str = ""
+
+
+AnySample: TypeAlias = Sample | PreferencePair | RatedAnswer
+
+TURN_FIELDS: dict[str, tuple[type[pl.DataType], Any]] = {
+    "role": (pl.String, ""),
+    "content": (pl.String, ""),
+    "tool_calls": (pl.String, ""),
+    "reasoning": (pl.String, ""),
+    "name": (pl.String, ""),
+    "loss": (pl.Boolean, True),
+}
+"""The fields of a turn in a table, with what an older table that lacks one of them stands for."""
+_TURNS = pl.List(pl.Struct({name: dtype for name, (dtype, _) in TURN_FIELDS.items()}))
 _PROVENANCE: dict[str, pl.DataType | type[pl.DataType]] = {
     "sample_id": pl.String,
     "batch": pl.String,
@@ -55,7 +101,7 @@ _PROVENANCE: dict[str, pl.DataType | type[pl.DataType]] = {
     "source_row": pl.Int64,
     "format": pl.String,
 }
-_TURN_COLUMNS: dict[Stage, tuple[str, ...]] = {
+TURN_COLUMNS: dict[Stage, tuple[str, ...]] = {
     "sft": ("turns",),
     "preference": ("prompt", "chosen", "rejected"),
 }
@@ -67,16 +113,63 @@ def pool_schema(stage: Stage) -> pl.Schema:
     ``source_row`` counts from 1: the line of a JSONL file, the item of a JSON list, the row of
     a table. ``raw`` is the record as it came, as JSON text.
     """
-    columns = dict(_PROVENANCE) | dict.fromkeys(_TURN_COLUMNS[stage], _TURNS)
+    columns = dict(_PROVENANCE) | dict.fromkeys(TURN_COLUMNS[stage], _TURNS)
     if stage == "preference":
         columns |= {"chosen_score": pl.Float64, "rejected_score": pl.Float64}
-    return pl.Schema(columns | {"raw": pl.String})
+    return pl.Schema(columns | {"tools": pl.String, "media": pl.String, "raw": pl.String})
+
+
+def with_all_columns(rows: pl.LazyFrame, stage: Stage) -> pl.LazyFrame:
+    """Return a pool table of any release with the columns of this one; new ones are empty."""
+    found = rows.collect_schema()
+    wanted = pool_schema(stage)
+    if found == wanted:
+        return rows
+    turns = [
+        pl.col(name).list.eval(_with_all_fields(found[name])).alias(name)
+        for name in TURN_COLUMNS[stage]
+        if name in found and found[name] != _TURNS
+    ]
+    missing = [pl.lit("").alias(name) for name in ("tools", "media") if name not in found]
+    here = [name for name in wanted if name in found or name in ("tools", "media")]
+    return rows.with_columns(*turns, *missing).select(*here, *(n for n in found if n not in here))
+
+
+def _with_all_fields(dtype: pl.DataType) -> pl.Expr:
+    assert isinstance(dtype, pl.List)
+    assert isinstance(dtype.inner, pl.Struct)
+    there = {field.name for field in dtype.inner.fields}
+    return pl.struct(
+        pl.element().struct.field(name) if name in there else pl.lit(default, kind).alias(name)
+        for name, (kind, default) in TURN_FIELDS.items()
+    )
+
+
+def sample_of(row: Mapping[str, Any], stage: Stage) -> AnySample:
+    """Return the sample of a row of a pool table, as ``iter_rows(named=True)`` gives it."""
+    groups = [tuple(Turn(**turn) for turn in row[name]) for name in TURN_COLUMNS[stage]]
+    extras = {"tools": row["tools"], "media": row["media"]}
+    if stage == "sft":
+        return Sample(groups[0], **extras)
+    prompt, chosen, rejected = groups
+    if not chosen or not rejected:
+        return RatedAnswer(prompt, chosen or rejected, bool(chosen), **extras)
+    scores = (row["chosen_score"], row["rejected_score"])
+    return PreferencePair(prompt, chosen, rejected, *scores, **extras)
+
+
+def turns_of_column(column: pl.Series) -> list[tuple[Turn, ...]]:
+    """Return the turns of each row of a pool table's column; those of older tables have fewer."""
+    return [tuple(Turn(**turn) for turn in turns or ()) for turns in column.to_list()]
 
 
 def turn_groups(sample: AnySample) -> tuple[tuple[Turn, ...], ...]:
-    """Return the turns by column of the pool table: one group for SFT, three for a pair."""
+    """Return the turns by column of the pool table: one group for SFT, three for a preference."""
     if isinstance(sample, Sample):
         return (sample.turns,)
+    if isinstance(sample, RatedAnswer):
+        sides = (sample.answer, ()) if sample.desirable else ((), sample.answer)
+        return (sample.prompt, *sides)
     return (sample.prompt, sample.chosen, sample.rejected)
 
 
@@ -84,10 +177,13 @@ def sample_columns(sample: AnySample) -> dict[str, object]:
     """Return the sample's own columns of the pool table, ready for a row dictionary."""
     stage: Stage = "sft" if isinstance(sample, Sample) else "preference"
     groups = [
-        [{"role": t.role, "content": t.content, "tool_calls": t.tool_calls} for t in group]
+        [{name: getattr(t, name) for name in TURN_FIELDS} for t in group]
         for group in turn_groups(sample)
     ]
-    columns: dict[str, object] = dict(zip(_TURN_COLUMNS[stage], groups, strict=True))
+    columns: dict[str, object] = dict(zip(TURN_COLUMNS[stage], groups, strict=True))
+    columns |= {"tools": sample.tools, "media": sample.media}
+    if stage == "preference":
+        columns |= {"chosen_score": None, "rejected_score": None}
     if isinstance(sample, PreferencePair):
         columns["chosen_score"] = sample.chosen_score
         columns["rejected_score"] = sample.rejected_score
@@ -99,31 +195,47 @@ def normalise_text(text: str) -> str:
     return unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n")).strip()
 
 
+def turn_key(turn: Turn) -> tuple[object, ...]:
+    """Return what makes two turns equal: all that is said, contents normalised."""
+    key = (turn.role, normalise_text(turn.content), turn.tool_calls)
+    # Turns that say no more than that keep the ids that they had before the rest was kept.
+    if turn.reasoning or turn.name or not turn.loss:
+        return (*key, normalise_text(turn.reasoning), turn.name, turn.loss)
+    return key
+
+
 def sample_id(sample: AnySample) -> str:
     """Return the content hash of the normalised turns: 32 hexadecimal digits.
 
-    Two samples share an id exactly when roles, normalised contents and tool calls are equal in
-    every turn, so an id survives re-ingestion, another file format and another position.
+    Two samples share an id exactly when all that is said in each turn is equal, and so are tools
+    and media. So an id survives re-ingestion, another file format and another position.
     """
-    key = [
-        [(t.role, normalise_text(t.content), t.tool_calls) for t in group]
-        for group in turn_groups(sample)
-    ]
+    key: list[object] = [[turn_key(turn) for turn in group] for group in turn_groups(sample)]
+    if sample.tools or sample.media:
+        key += [sample.tools, sample.media]
     encoded = json.dumps(key, ensure_ascii=False).encode("utf-8", "surrogatepass")
     return hashlib.blake2b(encoded, digest_size=16).hexdigest()
 
 
+def turn_text(turn: Turn) -> str:
+    """Return what a turn says as one text: reasoning in ``<think>`` tags, content, tool calls."""
+    think = f"<think>{turn.reasoning}</think>\n" if turn.reasoning else ""
+    return f"{think}{turn.content}{turn.tool_calls}"
+
+
 def _line(turn: Turn) -> str:
-    return f"{turn.role}: {turn.content}{turn.tool_calls}\n"
+    return f"{turn.role}{turn.name and ' ' + turn.name}: {turn_text(turn)}\n"
 
 
 def serialise(sample: AnySample) -> str:
     """Return the text whose compressibility is measured: one ``role: content`` line per turn.
 
-    Ids and metadata are left out; a pair gives prompt, chosen and rejected once each. Every
-    turn ends with a line feed, so serialised samples can be joined without a separator.
+    A line ``tools: …`` stands before them where a sample has tools; ids, media and metadata are
+    left out. A pair gives prompt, chosen and rejected once each. Every turn ends with a line feed,
+    so serialised samples can be joined without a separator.
     """
-    return "".join(_line(turn) for group in turn_groups(sample) for turn in group)
+    tools = f"tools: {sample.tools}\n" if sample.tools else ""
+    return tools + "".join(_line(turn) for group in turn_groups(sample) for turn in group)
 
 
 def contents(sample: AnySample) -> str:
@@ -131,26 +243,37 @@ def contents(sample: AnySample) -> str:
     return "\n".join(turn.content for group in turn_groups(sample) for turn in group)
 
 
-def serialised_text(stage: Stage) -> pl.Expr:
-    """Return the expression that computes :func:`serialise` for each row of a pool table."""
-    turn = pl.element().struct
+def serialised_texts(table: pl.DataFrame, stage: Stage) -> pl.Series:
+    """Return :func:`serialise` of each row of a pool table or subset, of any release."""
+    whole = with_all_columns(table.lazy(), stage)
+    return whole.select(_serialised(stage).alias("text")).collect()["text"]
+
+
+def _serialised(stage: Stage) -> pl.Expr:
+    field = pl.element().struct.field
     line = pl.concat_str(
-        turn.field("role"),
+        field("role"),
+        _unless_empty(" ", field("name"), ""),
         pl.lit(": "),
-        turn.field("content"),
-        turn.field("tool_calls"),
+        _unless_empty("<think>", field("reasoning"), "</think>\n"),
+        field("content"),
+        field("tool_calls"),
         pl.lit("\n"),
     )
-    return pl.concat_str(
-        pl.col(column).list.eval(line).list.join("") for column in _TURN_COLUMNS[stage]
-    )
+    turns = [pl.col(column).list.eval(line).list.join("") for column in TURN_COLUMNS[stage]]
+    return pl.concat_str(_unless_empty("tools: ", pl.col("tools"), "\n"), *turns)
+
+
+def _unless_empty(before: str, text: pl.Expr, after: str) -> pl.Expr:
+    framed = pl.concat_str(pl.lit(before), text, pl.lit(after))
+    return pl.when(text == "").then(pl.lit("")).otherwise(framed)
 
 
 def contents_text(stage: Stage) -> pl.Expr:
     """Return the expression that computes :func:`contents` for each row of a pool table."""
     field = pl.element().struct.field("content")
     return pl.concat_str(
-        [pl.col(column).list.eval(field).list.join("\n") for column in _TURN_COLUMNS[stage]],
+        [pl.col(column).list.eval(field).list.join("\n") for column in TURN_COLUMNS[stage]],
         separator="\n",
     )
 

@@ -1,5 +1,6 @@
 """Samples, their ids and their texts."""
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,6 +8,7 @@ from hypothesis import strategies as st
 from zip_pipeline.samples import (
     AnySample,
     PreferencePair,
+    RatedAnswer,
     Sample,
     Stage,
     Turn,
@@ -16,16 +18,21 @@ from zip_pipeline.samples import (
     pool_schema,
     sample_columns,
     sample_id,
+    sample_of,
     serialise,
-    serialised_text,
+    serialised_texts,
+    with_all_columns,
 )
 
 text = st.text(st.characters(exclude_categories=("Cs",)), max_size=20)
-turns = st.lists(st.builds(Turn, st.sampled_from(["user", "assistant", "tool"]), text, text)).map(
+roles = st.sampled_from(["user", "assistant", "tool"])
+turns = st.lists(st.builds(Turn, roles, text, text, text, text, st.booleans()), min_size=1).map(
     tuple
 )
-samples = st.builds(Sample, turns.filter(len)) | st.builds(
-    PreferencePair, turns.filter(len), turns.filter(len), turns.filter(len)
+samples = (
+    st.builds(Sample, turns, text, text)
+    | st.builds(PreferencePair, turns, turns, turns, tools=text, media=text)
+    | st.builds(RatedAnswer, turns, turns, st.booleans(), text, text)
 )
 SAMPLE = Sample((Turn("system", "Be brief."), Turn("user", "Hi\n"), Turn("assistant", "Ho")))
 PAIR = PreferencePair(
@@ -50,8 +57,38 @@ def test_table_expressions_equal_the_functions(sample: AnySample) -> None:
     """The Polars expressions give the same texts as the functions on one sample."""
     stage: Stage = "sft" if isinstance(sample, Sample) else "preference"
     table = frame_of(stage, [_row(sample)])
-    row = table.select(serialised_text(stage).alias("a"), contents_text(stage).alias("b")).row(0)
-    assert row == (serialise(sample), contents(sample))
+    assert serialised_texts(table, stage).to_list() == [serialise(sample)]
+    assert table.select(contents_text(stage)).item() == contents(sample)
+
+
+@given(samples)
+def test_a_row_holds_its_whole_sample(sample: AnySample) -> None:
+    """What is read from a pool table is what was written, so it has the same id."""
+    stage: Stage = "sft" if isinstance(sample, Sample) else "preference"
+    (row,) = frame_of(stage, [_row(sample)]).to_dicts()
+    assert sample_of(row, stage) == sample
+
+
+def test_tables_of_older_releases_are_read() -> None:
+    """Of turns that had three fields, and no tools, the text is the same and the rest empty."""
+    table = frame_of("sft", [_row(SAMPLE)])
+    fields = (pl.element().struct.field(name) for name in ("role", "content", "tool_calls"))
+    old = table.drop("tools", "media").with_columns(
+        pl.col("turns").list.eval(pl.struct(*fields)), rank=pl.lit(1)
+    )
+    assert serialised_texts(old, "sft").to_list() == [serialise(SAMPLE)]
+    new = with_all_columns(old.lazy(), "sft").collect()
+    assert new.drop("rank").equals(table)
+    assert new["rank"].to_list() == [1]
+
+
+def test_all_that_is_said_is_in_the_text() -> None:
+    """Reasoning, names, calls and tools have a place; media and weights have none."""
+    said = (Turn("user", "u", name="Ann"), Turn("assistant", "a", "[f]", "r", loss=False))
+    sample = Sample(said, tools='["f"]', media="m")
+    assert serialise(sample) == 'tools: ["f"]\nuser Ann: u\nassistant: <think>r</think>\na[f]\n'
+    answer = RatedAnswer((Turn("user", "u"),), (Turn("assistant", "a"),), desirable=False)
+    assert serialise(answer) == "user: u\nassistant: a\n"
 
 
 def test_sample_id_ignores_outer_space_line_ends_and_unicode_form() -> None:
@@ -69,10 +106,17 @@ def test_sample_id_ignores_outer_space_line_ends_and_unicode_form() -> None:
         Sample((Turn("user", "a b"), Turn("assistant", ""))),
         Sample((Turn("system", "a"), Turn("assistant", "b"))),
         Sample((Turn("user", "a"), Turn("assistant", "b", "[]"))),
+        Sample((Turn("user", "a"), Turn("assistant", "b", reasoning="r"))),
+        Sample((Turn("user", "a", name="n"), Turn("assistant", "b"))),
+        Sample((Turn("user", "a"), Turn("assistant", "b", loss=False))),
+        Sample((Turn("user", "a"), Turn("assistant", "b")), tools="[]"),
+        Sample((Turn("user", "a"), Turn("assistant", "b")), media="[]"),
+        RatedAnswer((Turn("user", "a"),), (Turn("assistant", "b"),), desirable=True),
+        RatedAnswer((Turn("user", "a"),), (Turn("assistant", "b"),), desirable=False),
         Sample((Turn("user", "a"),)),
     ],
 )
-def test_sample_id_tells_different_turns_apart(other: Sample) -> None:
+def test_sample_id_tells_different_turns_apart(other: AnySample) -> None:
     """Role, content, tool calls and the borders between turns all count."""
     assert sample_id(other) != sample_id(Sample((Turn("user", "a"), Turn("assistant", "b"))))
 

@@ -5,13 +5,12 @@ import polars as pl
 from zip_pipeline.compression.codecs import codec_versions, codecs, pool_levels
 from zip_pipeline.compression.sets import worker_count
 from zip_pipeline.compression.tokens import count_tokens
-from zip_pipeline.samples import Stage, serialised_text
+from zip_pipeline.samples import Stage, serialised_texts
 
 
 def texts_of(samples: pl.DataFrame, stage: Stage) -> list[bytes]:
     """Return the serialised text of each sample of a pool table, as UTF-8."""
-    column = samples.select(serialised_text(stage).alias("text")).get_column("text")
-    return column.cast(pl.Binary).to_list()
+    return serialised_texts(samples, stage).cast(pl.Binary).to_list()
 
 
 def compression_state(

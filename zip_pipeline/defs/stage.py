@@ -32,7 +32,7 @@ from zip_pipeline.pool.batches import (
 from zip_pipeline.pool.pool import SelectionPool, open_selection_pool
 from zip_pipeline.report.fates import num_by_fate, top_sources
 from zip_pipeline.report.figures import selection_figure
-from zip_pipeline.samples import Stage, pool_schema, serialised_text
+from zip_pipeline.samples import Stage, pool_schema, serialised_texts
 from zip_pipeline.selection.config import stage_selection
 from zip_pipeline.workflow.versions import (
     StoredVersion,
@@ -268,7 +268,7 @@ def _ratios(what: str, by_codec: dict[str, float]) -> dict[str, float]:
 
 def _content_fingerprint(subset: pl.DataFrame, stage: Stage) -> str:
     """Return a hash of the picks in order, so that equal picks keep the data version."""
-    texts = subset.select(serialised_text(stage).alias("text"))["text"].to_list()
+    texts = serialised_texts(subset, stage).to_list()
     return fingerprint([*subset["sample_id"].to_list(), *texts])
 
 

@@ -4,7 +4,7 @@ import os
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 from zip_pipeline.data_root import StageFolder
 from zip_pipeline.errors import UserError
@@ -16,6 +16,7 @@ SIDECAR_SUFFIX = ".batch.toml"
 UNFINISHED_SUFFIXES = (".tmp", ".part", ".crdownload")
 _SIDECAR_KEYS = ("format", "source")
 
+Media: TypeAlias = Literal["quarantine", "keep"]
 Snapshot: TypeAlias = tuple[tuple[str, int, int, int], ...]
 
 
@@ -25,6 +26,7 @@ class Sidecar:
 
     format: str | None = None
     source: str | None = None
+    media: Media = "quarantine"
 
 
 def is_batch_name(name: str) -> bool:

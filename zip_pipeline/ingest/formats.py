@@ -1,31 +1,47 @@
 """All record formats by name, and how the format of a file is told."""
 
 import math
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
 
 from zip_pipeline.errors import UserError
 from zip_pipeline.ingest.rows import Format, Record, RejectionError
 from zip_pipeline.ingest.turns import (
     Turns,
+    alternating,
+    answer_text,
+    decoded,
     field_value,
-    instruction_text,
+    history_turns,
     is_dialogue,
+    is_marked_dialogue,
+    json_of,
     num_common_turns,
+    objects_of,
     parse_dialogue,
+    parse_marked_dialogue,
     parse_messages,
+    peek,
     present,
     system_turns,
     text_field,
     text_of,
     turns_of,
 )
-from zip_pipeline.samples import PreferencePair, Sample, Stage, Turn
+from zip_pipeline.samples import AnySample, PreferencePair, RatedAnswer, Sample, Stage, Turn
 
 _PROMPTS = ("prompt", "question", "instruction")
-_CHOSEN_SCORES = ("chosen_score", "score_chosen", "chosen_rating")
-_REJECTED_SCORES = ("rejected_score", "score_rejected", "rejected_rating")
+_CHOSEN_SCORES = ("chosen_score", "score_chosen", "chosen_rating", "chosen_avg_rating")
+_REJECTED_SCORES = ("rejected_score", "score_rejected", "rejected_rating", "rejected_avg_rating")
 _COMPLETION_SCORES = ("overall_score", "fine-grained_score", "score", "rating", "annotations")
-_RESPONSES = ("response", "completion", "text", "content", "output")
+_RESPONSES = ("response", "completion", "text", "content", "output", "answer")
+_LABELS = ("label", "kto_tag")
+_TRUTHS: dict[str, object] = {
+    "true": True, "false": False, "1": True, "0": False, "desirable": True, "undesirable": False,
+}  # fmt: skip
+# What a question is about, in the order in which it is put below the question.
+_CONTEXT = ("context", "passage", "document", "article", "schema", "table", "hint")
+_CHOICES = ("choices", "options")
 
 
 def number_of(value: object) -> float | None:
@@ -39,27 +55,100 @@ def number_of(value: object) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def _first_number(record: Record, fields: tuple[str, ...]) -> float | None:
-    numbers = (number_of(record.get(field)) for field in fields)
-    return next((number for number in numbers if number is not None), None)
+def _first_number(record: Record, fields: Sequence[str]) -> float | None:
+    for field in fields:
+        # Text that is no number is not read, so that it is told.
+        if number_of(peek(record, field)) is not None:
+            return number_of(record.get(field))
+    return None
+
+
+def question_turns(record: Record, *fields: str) -> Turns:
+    """Return the question with all that it is about: earlier exchanges, input, context, choices.
+
+    Raises:
+        RejectionError: a field is missing or of another type.
+    """
+    value = decoded(field_value(record, *fields))
+    if isinstance(value, list):
+        turns = parse_messages(value)
+    elif isinstance(value, str) and is_dialogue(value):
+        turns = parse_dialogue(value)
+        # Such prompts end with the cue "Assistant:", which is no turn.
+        turns = turns[:-1] if turns[-1] == Turn("assistant", "") else turns
+    else:
+        turns = (Turn("user", text_of(value, " or ".join(fields))),)
+    extra = text_of(record.get("input"), "input") if "input" in record else ""
+    about = [f"\n{extra}"] if extra.strip() else []
+    about += [f"\n\n{text}" for text in _context(record)]
+    return history_turns(record) + _with_more(turns, "".join(about))
+
+
+def _with_more(turns: Turns, text: str) -> Turns:
+    """Return turns with more said by the user in the last turn, or in one more."""
+    if not text:
+        return turns
+    if turns and turns[-1].role == "user":
+        return (*turns[:-1], Turn("user", turns[-1].content + text))
+    return (*turns, Turn("user", text.strip()))
+
+
+def _context(record: Record) -> list[str]:
+    found = []
+    for field in (field for field in _CONTEXT if field in record):
+        value = record.get(field)
+        text = json_of(value) if isinstance(value, list | dict) and value else ""
+        text = text or ("" if isinstance(value, list | dict) else text_of(value, field))
+        if text.strip():
+            # A text speaks for itself, data and hints need a name.
+            found.append(text if isinstance(value, str) and field != "hint" else f"{field}: {text}")
+    for field in (field for field in _CHOICES if field in record):
+        if choices := record.get(field):
+            found.append(_choices(choices, record))
+    return found
+
+
+def _choices(choices: object, record: Record) -> str:
+    """Return the choices of a question, one a line, under the names that its answer uses."""
+    if isinstance(choices, dict):
+        if {"text", "label"} <= choices.keys():
+            labels, texts = choices["label"], choices["text"]
+            if isinstance(labels, list) and isinstance(texts, list) and len(labels) == len(texts):
+                return _listed(zip(labels, texts, strict=True))
+        return _listed((name, choices[name]) for name in choices)
+    if not isinstance(choices, list):
+        return text_of(choices, "choices")
+    by_number = isinstance(peek(record, "answer"), int)
+    names = range(len(choices)) if by_number else map(_letter, range(len(choices)))
+    return _listed(zip(names, choices, strict=True))
+
+
+def _letter(number: int) -> str:
+    return chr(ord("A") + number) if number < 26 else str(number + 1)
+
+
+def _listed(choices: Iterable[tuple[object, object]]) -> str:
+    return "\n".join(
+        f"{name}. {json_of(text) if isinstance(text, list | dict) else text}"
+        for name, text in choices
+    )
+
+
+# Preferences
 
 
 def _prompt_turns(record: Record) -> Turns:
-    value = field_value(record, *_PROMPTS)
-    if isinstance(value, str) and is_dialogue(value):
-        turns = parse_dialogue(value)
-        # Such prompts end with the cue "Assistant:", which is no turn.
-        return turns[:-1] if turns[-1] == Turn("assistant", "") else turns
-    if isinstance(value, list):
-        return parse_messages(value)
-    return (Turn("user", instruction_text(record, *_PROMPTS)),)
+    earlier = present(record, "conversations", "messages", "conversation")
+    if earlier and present(record, *_PROMPTS) is None:
+        return turns_of(record.get(earlier), "user", earlier)
+    return question_turns(record, *_PROMPTS)
 
 
 def _side_turns(record: Record, side: str, *, as_dialogue: bool) -> Turns:
     value = field_value(record, side)
     if as_dialogue:
         return parse_dialogue(text_of(value, side))
-    return turns_of([value] if isinstance(value, dict) else value, "assistant", side)
+    return turns_of(value, "assistant", side)
 
 
 def _holds(turns: Turns, part: Turns) -> bool:
@@ -79,19 +168,34 @@ def join_prompt(prompt: Turns, shared: Turns) -> Turns:
     return shared if _holds(shared, prompt) else prompt + shared
 
 
-def _pair(record: Record, prompt: Turns, chosen: Turns, rejected: Turns) -> PreferencePair:
-    """Return the pair with the turns that both sides begin with moved to the prompt."""
+def _with_system(record: Record, turns: Turns) -> Turns:
+    if any(turn.role == "system" for turn in turns):
+        return turns
+    return system_turns(record) + turns
+
+
+def _pair(
+    record: Record,
+    prompt: Turns,
+    sides: Iterable[Turns],
+    scores: tuple[float | None, float | None] | None = None,
+) -> PreferencePair:
+    """Return the pair with the turns that both sides begin with moved to the prompt.
+
+    Args:
+        record: of which the system turn is taken, and the scores where none are given.
+        prompt: the turns before both sides.
+        sides: the chosen and the rejected continuation.
+        scores: of the two sides.
+    """
+    chosen, rejected = sides
     longest = max(min(len(chosen), len(rejected)) - 1, 0)
     num_shared = min(num_common_turns(chosen, rejected), longest)
     whole = join_prompt(prompt, chosen[:num_shared])
-    if not any(turn.role == "system" for turn in whole):
-        whole = system_turns(record) + whole
+    if scores is None:
+        scores = _first_number(record, _CHOSEN_SCORES), _first_number(record, _REJECTED_SCORES)
     return PreferencePair(
-        whole,
-        chosen[num_shared:],
-        rejected[num_shared:],
-        _first_number(record, _CHOSEN_SCORES),
-        _first_number(record, _REJECTED_SCORES),
+        _with_system(record, whole), chosen[num_shared:], rejected[num_shared:], *scores
     )
 
 
@@ -103,14 +207,17 @@ def _parse_prompt_pair(record: Record) -> PreferencePair:
     as_dialogue = _is_dialogue_pair(record)
     chosen = _side_turns(record, "chosen", as_dialogue=as_dialogue)
     rejected = _side_turns(record, "rejected", as_dialogue=as_dialogue)
-    implicit = as_dialogue or isinstance(record["chosen"], list)
-    has_prompt = not implicit or any(record.get(field) for field in _PROMPTS)
-    return _pair(record, _prompt_turns(record) if has_prompt else (), chosen, rejected)
+    # Dialogues and lists of messages hold the prompt themselves, if need be.
+    implicit = as_dialogue or isinstance(decoded(record["chosen"]), list)
+    fields = (*_PROMPTS, "conversations", "conversation")
+    has_prompt = not implicit or any(record.get(field) for field in fields if field in record)
+    prompt = _prompt_turns(record) if has_prompt else ()
+    return _pair(record, prompt, (chosen, rejected))
 
 
 def _parse_dialogue_pair(record: Record) -> PreferencePair:
-    chosen = _side_turns(record, "chosen", as_dialogue=True)
-    return _pair(record, (), chosen, _side_turns(record, "rejected", as_dialogue=True))
+    sides = (_side_turns(record, name, as_dialogue=True) for name in ("chosen", "rejected"))
+    return _pair(record, (), sides)
 
 
 def _parse_output_pair(record: Record) -> PreferencePair:
@@ -122,48 +229,67 @@ def _parse_output_pair(record: Record) -> PreferencePair:
         turns_of(field_value(record, f"output_{n}"), "assistant", f"output_{n}") for n in (1, 2)
     )
     prompt = _prompt_turns(record)
-    return _pair(record, prompt, *((second, first) if preference > 1.5 else (first, second)))
+    return _pair(record, prompt, (second, first) if preference > 1.5 else (first, second))
 
 
 def _completion_score(completion: Record, field: str) -> float | None:
     """Return one completion's score; of annotations the mean of their ratings."""
-    value = completion.get(field)
+    value = completion.get(field) if field in completion else None
     if not isinstance(value, dict):
         return number_of(value)
     ratings = [
         number_of(
             aspect.get("Rating", aspect.get("rating")) if isinstance(aspect, dict) else aspect
         )
-        for aspect in value.values()
+        for aspect in (value[name] for name in value)
     ]
     numbers = [rating for rating in ratings if rating is not None]
     return math.fsum(numbers) / len(numbers) if numbers else None
 
 
-def _scored(completions: list[Record]) -> list[tuple[float, Record]]:
-    """Return the completions with a score, all by the first field that scores two of them."""
+def _scored(completions: list[Record], field: str) -> list[tuple[float, Record]]:
+    scores = [(_completion_score(completion, field), completion) for completion in completions]
+    return [(number, completion) for number, completion in scores if number is not None]
+
+
+def _best_and_worst(completions: list[Record]) -> tuple[tuple[float, Record], ...]:
+    """Return the best and the worst completion by the first field that scores two of them.
+
+    Raises:
+        RejectionError: ``no_preference``, ``tied_scores``, or ``contradicting_scores`` where
+            another field has it the other way round.
+    """
     for field in _COMPLETION_SCORES:
-        scores = [(_completion_score(completion, field), completion) for completion in completions]
-        scored = [(number, completion) for number, completion in scores if number is not None]
-        if len(scored) > 1:
-            return scored
+        scored = _scored(completions, field)
+        if len(scored) < 2:
+            continue
+        best = max(scored, key=lambda item: item[0])
+        worst = min(scored, key=lambda item: item[0])
+        if best[0] == worst[0]:
+            raise RejectionError("tied_scores", f"all {len(scored)} completions score {best[0]}")
+        _check_other_scores(field, best[1], worst[1])
+        return best, worst
     raise RejectionError("no_preference", "fewer than two completions have a score")
 
 
+def _check_other_scores(by: str, best: Record, worst: Record) -> None:
+    for field in _COMPLETION_SCORES:
+        high, low = _completion_score(best, field), _completion_score(worst, field)
+        if field != by and high is not None and low is not None and high < low:
+            detail = (
+                f"by {by} a completion is the best that has {high} by {field}; the worst has {low}"
+            )
+            raise RejectionError("contradicting_scores", detail)
+
+
 def _parse_completions(record: Record) -> PreferencePair:
-    completions = record["completions"]
-    if not isinstance(completions, list) or not all(isinstance(c, dict) for c in completions):
-        raise RejectionError("wrong_type", "completions is no list of objects")
-    scored = _scored(completions)
-    best_score, best = max(scored, key=lambda item: item[0])
-    worst_score, worst = min(scored, key=lambda item: item[0])
-    if best_score == worst_score:
-        raise RejectionError("tied_scores", f"all {len(scored)} completions score {best_score}")
+    completions = objects_of(record["completions"], "completions")
+    (best_score, best), (worst_score, worst) = _best_and_worst(completions)
     chosen, rejected = (
         turns_of(field_value(completion, *_RESPONSES), "assistant", "response")
         for completion in (best, worst)
     )
-    prompt = system_turns(record) + _prompt_turns(record)
+    prompt = _with_system(record, _prompt_turns(record))
     return PreferencePair(prompt, chosen, rejected, best_score, worst_score)
 
 
@@ -171,12 +297,15 @@ def _parse_scored(record: Record) -> PreferencePair:
     if "completions" in record:
         return _parse_completions(record)
     pair = _parse_prompt_pair(record)
-    if pair.chosen_score is not None and pair.rejected_score is not None:
-        if pair.chosen_score == pair.rejected_score:
-            raise RejectionError("tied_scores", f"both score {pair.chosen_score}")
-        if pair.chosen_score < pair.rejected_score:
-            detail = f"chosen scores {pair.chosen_score}, rejected {pair.rejected_score}"
-            raise RejectionError("contradicting_scores", detail)
+    return _with_scores_in_order(pair)
+
+
+def _with_scores_in_order(pair: PreferencePair) -> PreferencePair:
+    high, low = pair.chosen_score, pair.rejected_score
+    if high is not None and low is not None and high <= low:
+        if high == low:
+            raise RejectionError("tied_scores", f"both score {high}")
+        raise RejectionError("contradicting_scores", f"chosen scores {high}, rejected {low}")
     return pair
 
 
@@ -186,13 +315,174 @@ def _is_pair(record: Record) -> bool:
 
 def _is_scored(record: Record) -> bool:
     if "completions" in record:
-        return present(record, *_PROMPTS) is not None
+        return present(record, *_PROMPTS) is not None and not _is_steps(record)
     scores = (present(record, *_CHOSEN_SCORES), present(record, *_REJECTED_SCORES))
     return _is_pair(record) and None not in scores
 
 
 def _is_output_pair(record: Record) -> bool:
     return "output_1" in record and "output_2" in record
+
+
+def _sides(chosen: str, rejected: str) -> Callable[[Record], AnySample]:
+    """Return the parser of pairs whose answers are in two fields of other names."""
+
+    def parse(record: Record) -> AnySample:
+        sides = (
+            turns_of(field_value(record, name), "assistant", name) for name in (chosen, rejected)
+        )
+        has_prompt = present(record, *_PROMPTS, "conversations", "messages") is not None
+        prompt = _prompt_turns(record) if has_prompt else ()
+        return _with_scores_in_order(_pair(record, prompt, sides))
+
+    return parse
+
+
+def _has(*fields: str) -> Callable[[Record], bool]:
+    return lambda record: all(field in record for field in fields)
+
+
+def _parse_openai_preference(record: Record) -> PreferencePair:
+    given = record["input"]
+    if not isinstance(given, dict):
+        raise RejectionError("wrong_type", "input is no object with messages")
+    prompt = parse_messages(field_value(given, "messages"))
+    sides = (
+        turns_of(field_value(record, name), "assistant", name)
+        for name in ("preferred_output", "non_preferred_output")
+    )
+    return _pair(record, prompt, sides)
+
+
+def _parse_better_response(record: Record) -> PreferencePair:
+    better, safer = (number_of(record.get(f"{name}_response_id")) for name in ("better", "safer"))
+    if better not in (0, 1):
+        raise RejectionError("no_preference", f"better_response_id is {better}, expected 0 or 1")
+    if safer in (0, 1) and safer != better:
+        raise RejectionError(
+            "contradicting_scores", "another response is the safer one than the better one"
+        )
+    first, second = (
+        turns_of(field_value(record, f"response_{n}"), "assistant", f"response_{n}") for n in (0, 1)
+    )
+    prompt = _prompt_turns(record)
+    return _pair(record, prompt, (first, second) if better == 0 else (second, first))
+
+
+def _parse_shp(record: Record) -> PreferencePair:
+    label = number_of(record.get("labels"))
+    if label not in (0, 1):
+        raise RejectionError("no_preference", f"labels is {label}, expected 1 (A) or 0 (B)")
+    names = ("A", "B") if label == 1 else ("B", "A")
+    sides = [
+        turns_of(field_value(record, f"human_ref_{n}"), "assistant", f"human_ref_{n}")
+        for n in names
+    ]
+    high, low = (_first_number(record, [f"score_{n}"]) for n in names)
+    prompt = (Turn("user", text_field(record, "history")),)
+    return _with_scores_in_order(_pair(record, prompt, sides, (high, low)))
+
+
+def _parse_ranked(record: Record) -> PreferencePair:
+    answers = objects_of(record["answers"], "answers")
+    ranked = [(number_of(answer.get("rank")), answer) for answer in answers]
+    known = [(rank, answer) for rank, answer in ranked if rank is not None]
+    if len(known) < 2:
+        raise RejectionError("no_preference", "fewer than two answers have a rank")
+    (best, first), (worst, last) = min(known, key=lambda a: a[0]), max(known, key=lambda a: a[0])
+    if best == worst:
+        raise RejectionError("tied_scores", f"all {len(known)} answers have rank {best}")
+    sides = (turns_of(field_value(a, *_RESPONSES), "assistant", "answer") for a in (first, last))
+    return _pair(record, _prompt_turns(record), sides)
+
+
+def _parse_generations(record: Record) -> PreferencePair:
+    texts, ratings = record["generations"], record["ratings"]
+    if not isinstance(texts, list) or not isinstance(ratings, list) or len(texts) != len(ratings):
+        raise RejectionError("wrong_type", "generations and ratings are no lists of one length")
+    answers: list[Record] = [
+        {"response": text, "rating": rating} for text, rating in zip(texts, ratings, strict=True)
+    ]
+    (high, best), (low, worst) = _best_and_worst(answers)
+    sides = [turns_of(answer["response"], "assistant", "generations") for answer in (best, worst)]
+    return _pair(record, _prompt_turns(record), sides, (high, low))
+
+
+def _is_ranked(record: Record) -> bool:
+    answers = record.get("answers")
+    return isinstance(answers, list) and any(isinstance(a, dict) and "rank" in a for a in answers)
+
+
+def _is_list_pair(record: Record) -> bool:
+    output = record.get("output")
+    return "instruction" in record and isinstance(output, list) and len(output) == 2
+
+
+def _parse_list_pair(record: Record) -> PreferencePair:
+    output = record["output"]
+    if not isinstance(output, list) or len(output) != 2:
+        raise RejectionError("wrong_type", "output is no list of a better and a worse answer")
+    sides = (turns_of(side, "assistant", "output") for side in output)
+    return _pair(record, _prompt_turns(record), sides)
+
+
+def _parse_unrated(record: Record) -> PreferencePair:
+    raise RejectionError(
+        "no_preference",
+        "two answers, and no field says which is better; map them with "
+        "--map chosen=… --map rejected=… if their order does",
+    )
+
+
+def _is_unrated(record: Record) -> bool:
+    names = ("answer1", "answer2"), ("response1", "response2"), ("answer_1", "answer_2")
+    return present(record, *_PROMPTS) is not None and any(_has(*two)(record) for two in names)
+
+
+def rating_of(record: Record) -> bool | None:
+    """Return whether a record's own answer was found good, None where it does not say.
+
+    Raises:
+        RejectionError: ``no_preference`` where the rating is none of true, false, 1 and 0.
+    """
+    for field in _LABELS:
+        value = peek(record, field)
+        if isinstance(value, str):
+            value = _TRUTHS.get(value.lower(), value)
+        if value is None or value != value:
+            continue
+        if value not in (0, 1):
+            raise RejectionError("no_preference", f"{field} is {value!r}, expected true or false")
+        return bool(record.get(field) is not None and value)
+    return None
+
+
+def _parse_rated(record: Record) -> RatedAnswer:
+    desirable = rating_of(record)
+    if desirable is None:
+        raise RejectionError("no_preference", f"no rating in {' or '.join(_LABELS)}")
+    turns = parse_conversation(record)
+    if not turns or turns[-1].role != "assistant":
+        raise RejectionError("no_final_assistant", "the rated answer is missing")
+    return RatedAnswer(turns[:-1], turns[-1:], desirable)
+
+
+def _is_rated(record: Record) -> bool:
+    return present(record, *_LABELS) is not None and any(f.matches(record) for f in SFT_FORMATS)
+
+
+def _parse_steps(record: Record) -> PreferencePair:
+    raise RejectionError(
+        "step_labels",
+        "each step has a label of its own: process supervision is none of the two stages",
+    )
+
+
+def _is_steps(record: Record) -> bool:
+    completions, labels = record.get("completions"), record.get("labels")
+    if not isinstance(completions, list) or not isinstance(labels, list):
+        return False
+    return not any(isinstance(item, dict) for item in completions)
 
 
 PREFERENCE_FORMATS = (
@@ -220,86 +510,306 @@ PREFERENCE_FORMATS = (
     Format(
         "prompt_chosen_rejected",
         "preference",
-        "prompt, chosen, rejected as texts or lists of messages",
+        "prompt or conversations, chosen, rejected as texts or lists of messages",
         _is_pair,
         _parse_prompt_pair,
     ),
+    Format(
+        "chosen_messages",
+        "preference",
+        "chosen_messages, rejected_messages",
+        _has("chosen_messages", "rejected_messages"),
+        _sides("chosen_messages", "rejected_messages"),
+    ),
+    Format(
+        "chosen_response",
+        "preference",
+        "instruction or prompt, chosen_response, rejected_response",
+        _has("chosen_response", "rejected_response"),
+        _sides("chosen_response", "rejected_response"),
+    ),
+    Format(
+        "openai_preference",
+        "preference",
+        "input[messages], preferred_output, non_preferred_output",
+        _has("preferred_output", "non_preferred_output"),
+        _parse_openai_preference,
+    ),
+    Format(
+        "better_response",
+        "preference",
+        "prompt, response_0, response_1, better_response_id",
+        _has("response_0", "response_1", "better_response_id"),
+        _parse_better_response,
+    ),
+    Format(
+        "two_comments",
+        "preference",
+        "history, human_ref_A, human_ref_B, labels (1: A, 0: B)",
+        _has("human_ref_A", "human_ref_B"),
+        _parse_shp,
+    ),
+    Format(
+        "ranked_answers",
+        "preference",
+        "prompt, answers[answer, rank] (1: best)",
+        _is_ranked,
+        _parse_ranked,
+    ),
+    Format(
+        "rated_generations",
+        "preference",
+        "instruction or prompt, generations[], ratings[]",
+        _has("generations", "ratings"),
+        _parse_generations,
+    ),
+    Format(
+        "answer_list_pair",
+        "preference",
+        "instruction, input, output[better, worse]",
+        _is_list_pair,
+        _parse_list_pair,
+    ),
+    Format(
+        "rated_answer",
+        "preference",
+        "any conversation of sft with label or kto_tag (true: good, false: bad)",
+        _is_rated,
+        _parse_rated,
+    ),
+    Format("step_labels", "preference", "completions[], labels[]", _is_steps, _parse_steps),
+    Format("two_answers", "preference", "prompt, answer1, answer2", _is_unrated, _parse_unrated),
 )
 
+
+# Conversations
 
 _CONVERSATIONS = ("conversations", "conversation")
 _ANSWERS = ("answer", "response")
 
 
-def _has_roles(value: object) -> bool:
+def _items(record: Record, *fields: str) -> list[object]:
+    """Return the list in the first of the fields that has one; of a JSON text, what it holds."""
+    for field in fields:
+        try:
+            value = decoded(record.get(field)) if field in record else None
+        except RejectionError:
+            continue
+        if isinstance(value, list) and value:
+            return value
+    return []
+
+
+def _has_roles(items: Sequence[object]) -> bool:
     """Return whether a list of messages names its speakers as OpenAI does."""
-    return isinstance(value, list) and any(isinstance(m, dict) and "role" in m for m in value)
+    return any(isinstance(item, dict) and "role" in item for item in items)
 
 
 def _is_messages(record: Record) -> bool:
-    field = present(record, "messages", *_CONVERSATIONS)
-    return field == "messages" or (field is not None and _has_roles(record[field]))
+    field = present(record, "messages", *_CONVERSATIONS, "data")
+    if field == "messages":
+        return not _is_strings(record)
+    return field is not None and _has_roles(_items(record, field))
+
+
+def _is_strings(record: Record) -> bool:
+    items = _items(record, "messages", *_CONVERSATIONS, "data")
+    return bool(items) and all(isinstance(item, str) for item in items)
+
+
+def _is_exchanges(record: Record) -> bool:
+    items = _items(record, *_CONVERSATIONS)
+    return bool(items) and all(
+        isinstance(item, dict) and {"input", "output"} <= item.keys() for item in items
+    )
 
 
 def _is_sharegpt(record: Record) -> bool:
-    return present(record, *_CONVERSATIONS) is not None and not _is_messages(record)
+    if present(record, *_CONVERSATIONS) is None:
+        return False
+    return not (_is_messages(record) or _is_strings(record) or _is_exchanges(record))
 
 
-def _parse_messages(record: Record) -> Sample:
-    turns = parse_messages(field_value(record, "messages", *_CONVERSATIONS))
-    if any(turn.role == "system" for turn in turns):
-        return Sample(turns)
-    return Sample(system_turns(record) + turns)
+def _messages(record: Record) -> Turns:
+    value = decoded(field_value(record, "messages", *_CONVERSATIONS, "data"))
+    return _with_system(record, parse_messages(value))
 
 
-def _parse_alpaca(record: Record) -> Sample:
-    user = Turn("user", instruction_text(record, "instruction"))
-    answer = Turn("assistant", text_field(record, "output", "response"))
-    return Sample((*system_turns(record), user, answer))
+def _strings(record: Record) -> Turns:
+    items = _items(record, "messages", *_CONVERSATIONS, "data")
+    return _with_system(record, alternating(items, "a turn"))
 
 
-def _parse_prompt_completion(record: Record) -> Sample:
-    prompt = turns_of(field_value(record, "prompt"), "user", "prompt")
-    completion = field_value(record, "completion", "response")
-    return Sample(system_turns(record) + prompt + turns_of(completion, "assistant", "completion"))
+def _exchanges(record: Record) -> Turns:
+    turns: Turns = ()
+    for item in objects_of(field_value(record, *_CONVERSATIONS), "conversation"):
+        turns += (
+            Turn("user", text_field(item, "input")),
+            Turn("assistant", text_field(item, "output")),
+        )
+    return _with_system(record, turns)
 
 
-def _parse_question_answer(record: Record) -> Sample:
-    user = Turn("user", text_field(record, "question"))
-    return Sample((*system_turns(record), user, Turn("assistant", text_field(record, *_ANSWERS))))
+def _gemini(record: Record) -> Turns:
+    instruction = record.get("systemInstruction") if "systemInstruction" in record else None
+    if isinstance(instruction, dict):
+        instruction = parse_messages([{"role": "system", "parts": instruction.get("parts")}])[
+            0
+        ].content
+    system = text_of(instruction, "systemInstruction")
+    turns = parse_messages(field_value(record, "contents"))
+    return (*([Turn("system", system)] if system.strip() else []), *turns)
 
 
-def _is_alpaca(record: Record) -> bool:
-    return "instruction" in record and present(record, "output", "response") is not None
+def _batch_body(record: Record) -> Turns:
+    body = record["body"]
+    if not isinstance(body, dict):
+        raise RejectionError("wrong_type", "body is no object with messages")
+    return _messages(body)
 
 
-def _is_prompt_completion(record: Record) -> bool:
-    return "prompt" in record and present(record, "completion", "response") is not None
+def _segments(record: Record) -> Turns:
+    """Return the segments of a text: those that are labelled are the assistant's."""
+    turns = []
+    for item in objects_of(field_value(record, "segments"), "segments"):
+        role = "assistant" if item.get("label") else "user"
+        text = re.sub(r"\A<s>|</s>\Z", "", text_field(item, "text").strip())
+        turns.append(Turn(role, text.strip()))
+    return tuple(turns)
 
 
-def _is_question_answer(record: Record) -> bool:
-    return "question" in record and present(record, *_ANSWERS) is not None
+def _instances(record: Record) -> Turns:
+    instances = objects_of(field_value(record, "instances"), "instances")
+    if len(instances) != 1:
+        detail = f"{len(instances)} instances, expected one; write each as a row of its own"
+        raise RejectionError("wrong_type", detail)
+    extra = text_of(instances[0].get("input"), "input")
+    instruction = text_field(record, "instruction")
+    question = f"{instruction}\n{extra}" if extra.strip() else instruction
+    return (Turn("user", question), Turn("assistant", answer_text(instances[0], "output")))
+
+
+def _marked(*fields: str) -> Callable[[Record], Turns]:
+    def turns(record: Record) -> Turns:
+        found = parse_marked_dialogue(text_field(record, *fields))
+        system = [
+            Turn("system", turn.content.removeprefix("SYSTEM:").strip())
+            for turn in system_turns(record)
+        ]
+        return (*system, *found) if not any(t.role == "system" for t in found) else found
+
+    return turns
+
+
+def _is_marked(record: Record) -> bool:
+    return any(
+        is_marked_dialogue(record.get(field)) for field in ("text", "chat") if field in record
+    )
+
+
+def _question_answer(questions: Sequence[str], answers: Sequence[str]) -> Callable[[Record], Turns]:
+    """Return the parser of records with a question in one field and its answer in another."""
+
+    def turns(record: Record) -> Turns:
+        prompt = question_turns(record, *questions)
+        value = decoded(field_value(record, *answers))
+        if isinstance(value, list) and _has_roles(value):
+            answer = parse_messages(value)
+        else:
+            answer = (Turn("assistant", answer_text(record, *answers)),)
+        return _with_system(record, prompt + answer)
+
+    return turns
+
+
+def _has_one_of(questions: Sequence[str], answers: Sequence[str]) -> Callable[[Record], bool]:
+    def matches(record: Record) -> bool:
+        return None not in (present(record, *questions), present(record, *answers))
+
+    return matches
+
+
+_CONVERSATION_PARSERS: dict[str, Callable[[Record], Turns]] = {}
+
+
+def _conversation(
+    name: str, fields: str, matches: Callable[[Record], bool], turns: Callable[[Record], Turns]
+) -> Format:
+    """Return a format of SFT conversations."""
+    _CONVERSATION_PARSERS[name] = turns
+
+    def parse(record: Record) -> AnySample:
+        _refuse_rated(record)
+        return Sample(turns(record))
+
+    return Format(name, "sft", fields, matches, parse)
+
+
+def _refuse_rated(record: Record) -> None:
+    """Refuse a record that carries a rating: what was found bad is nothing to learn to write."""
+    for field in (*_LABELS, "chosen", "rejected"):
+        value = peek(record, field)
+        # A label that is a word, such as a topic, rates nothing.
+        is_topic = field == "label" and isinstance(value, str) and value.lower() not in _TRUTHS
+        if value is not None and value == value and not is_topic:
+            detail = f"the record carries a rating of its own in {field}; drop it under preference"
+            raise RejectionError("rated_record", detail)
+
+
+def _pairs_of_fields(name: str, questions: Sequence[str], answers: Sequence[str]) -> Format:
+    words = f"{' or '.join(questions)}, {' or '.join(answers)}"
+    return _conversation(
+        name, words, _has_one_of(questions, answers), _question_answer(questions, answers)
+    )
 
 
 SFT_FORMATS = (
-    Format("messages", "sft", "messages[role, content, tool_calls]", _is_messages, _parse_messages),
-    Format("sharegpt", "sft", "conversations[from, value]", _is_sharegpt, _parse_messages),
-    Format("alpaca", "sft", "instruction, input, output or response", _is_alpaca, _parse_alpaca),
-    Format(
-        "prompt_completion",
-        "sft",
-        "prompt, completion or response",
-        _is_prompt_completion,
-        _parse_prompt_completion,
+    _conversation("messages", "messages[role, content, tool_calls]", _is_messages, _messages),
+    _conversation(
+        "turn_texts", "conversations or data as texts, the user's first", _is_strings, _strings
     ),
-    Format(
-        "question_answer",
-        "sft",
-        "question, answer or response",
-        _is_question_answer,
-        _parse_question_answer,
+    _conversation("exchanges", "conversation[input, output]", _is_exchanges, _exchanges),
+    _conversation("sharegpt", "conversations[from, value]", _is_sharegpt, _messages),
+    _conversation("gemini", "contents[role, parts]", _has("contents"), _gemini),
+    _conversation(
+        "openai_batch",
+        "body[messages]",
+        lambda record: isinstance(body := record.get("body"), dict) and "messages" in body,
+        _batch_body,
     ),
-)
+    _conversation(
+        "segments", "segments[label, text]", lambda r: bool(_items(r, "segments")), _segments
+    ),
+    _conversation(
+        "instances", "instruction, instances[input, output]", _has("instruction", "instances"),
+        _instances,
+    ),
+    _pairs_of_fields("alpaca", ("instruction",), ("output", "response", "generation")),
+    _pairs_of_fields("prompt_completion", ("prompt",), ("completion", "response")),
+    _pairs_of_fields("question_answer", ("question",), _ANSWERS),
+    _pairs_of_fields("query_response", ("query",), ("response", "answer")),
+    _pairs_of_fields("inputs_targets", ("inputs",), ("targets",)),
+    _pairs_of_fields("problem_solution", ("problem",), ("solution",)),
+    _conversation(
+        "marked_text",
+        "text as ### Human: / ### Assistant:, chat as USER: / ASSISTANT:",
+        _is_marked,
+        _marked("text", "chat"),
+    ),
+)  # fmt: skip
+
+
+def parse_conversation(record: Record) -> Turns:
+    """Return the turns of a record of any format of SFT.
+
+    Raises:
+        RejectionError: as the format that it matches, or ``unknown_format``.
+    """
+    # Of a copy: to look at a field is not to read it.
+    found = next((f for f in SFT_FORMATS if f.matches(dict(record))), None)
+    if found is None:
+        raise RejectionError("unknown_format", describe_unknown(record, "sft"))
+    return _CONVERSATION_PARSERS[found.name](record)
 
 
 FORMATS: dict[str, Format] = {f.name: f for f in (*SFT_FORMATS, *PREFERENCE_FORMATS)}

@@ -1,6 +1,8 @@
 """A drop to a batch: every row becomes a sample, a duplicate or a quarantined row."""
 
+from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from itertools import chain, groupby
 from operator import attrgetter
 from pathlib import Path
@@ -9,7 +11,7 @@ import polars as pl
 
 from zip_pipeline.data_root import StageFolder
 from zip_pipeline.errors import UserError
-from zip_pipeline.ingest.drops import check_batch_name, read_sidecar, snapshot
+from zip_pipeline.ingest.drops import Media, check_batch_name, read_sidecar, snapshot
 from zip_pipeline.ingest.formats import describe_unknown, detect_format, format_named
 from zip_pipeline.ingest.readers import plain_name, read_rows
 from zip_pipeline.ingest.rows import (
@@ -23,7 +25,14 @@ from zip_pipeline.ingest.rows import (
     RejectionError,
     unexpected,
 )
-from zip_pipeline.ingest.turns import check_encoding, check_sample
+from zip_pipeline.ingest.turns import (
+    Reading,
+    check_encoding,
+    check_sample,
+    media_of,
+    peek,
+    tools_of,
+)
 from zip_pipeline.pool.batches import (
     BATCH_DUPLICATES_SCHEMA,
     IngestResult,
@@ -81,10 +90,12 @@ class _Table:
 class _Ingestion:
     """The state of one batch while its rows come in."""
 
-    def __init__(self, stage: Stage, batch: str, source: str | None) -> None:
+    def __init__(self, stage: Stage, batch: str, source: str | None, media: Media) -> None:
         self._stage: Stage = stage
         self._batch = batch
         self._source = source
+        self._media = media
+        self._unread: Counter[str] = Counter()
         self._samples = _Table(pool_schema(stage))
         self._quarantine = _Table(QUARANTINE_SCHEMA)
         self._num_rows = 0
@@ -108,9 +119,9 @@ class _Ingestion:
         self._quarantine.add(place | {"reason": why.reason, "detail": why.detail})
 
     def _add_sample(self, row: RawRow, record: Record, record_format: Format) -> None:
-        sample: AnySample = record_format.parse(record)
-        check_sample(sample)
-        source = self._source or _record_source(record) or plain_name(Path(row.source_file).name)
+        reading = Reading(record)
+        sample = self._sample(reading, record_format)
+        source = self._source or _record_source(reading) or plain_name(Path(row.source_file).name)
         check_encoding((serialise(sample), source))
         provenance = {
             "sample_id": sample_id(sample),
@@ -122,6 +133,19 @@ class _Ingestion:
             "raw": row.raw,
         }
         self._samples.add(provenance | sample_columns(sample))
+        self._unread.update(set(reading.unread()))
+
+    def _sample(self, reading: Reading, record_format: Format) -> AnySample:
+        parsed: AnySample = record_format.parse(reading)
+        sample = replace(parsed, tools=tools_of(reading), media=media_of(reading))
+        if sample.media and self._media == "quarantine":
+            raise RejectionError(
+                "unsupported_content",
+                f'pictures or sound ({sample.media[:200]}); media = "keep" in the sidecar keeps '
+                "such rows, with their text measured",
+            )
+        check_sample(sample)
+        return sample
 
     def finish(self) -> IngestResult:
         """Return the three tables with their fingerprint."""
@@ -130,12 +154,18 @@ class _Ingestion:
         quarantine = self._quarantine.finish().sort("source_file", "source_row")
         duplicates = repeated.select(BATCH_DUPLICATES_SCHEMA.names())
         content = batch_fingerprint(samples, quarantine, duplicates)
-        return IngestResult(samples, quarantine, duplicates, self._num_rows, content)
+        return IngestResult(
+            samples, quarantine, duplicates, self._num_rows, content, dict(self._unread)
+        )
 
 
 def _record_source(record: Record) -> str | None:
-    values = (record.get(field) for field in _SOURCE_FIELDS)
-    return next((v.strip() for v in values if isinstance(v, str) and v.strip()), None)
+    for field in _SOURCE_FIELDS:
+        value = peek(record, field)
+        if isinstance(value, str) and value.strip():
+            record.get(field)
+            return value.strip()
+    return None
 
 
 def _row_format(record: Record | None, stage: Stage, file_format: Format | None) -> Format | None:
@@ -172,6 +202,7 @@ def ingest(
     batch: str,
     format: str | None = None,
     source: str | None = None,
+    media: Media = "quarantine",
     limits: ReadLimits = DEFAULT_LIMITS,
     within: Path | None = None,
 ) -> IngestResult:
@@ -185,6 +216,8 @@ def ingest(
             a record that looks otherwise from the record.
         source: the source of all samples; None takes a record's own ``source`` or ``dataset``,
             else the file name without extensions.
+        media: what becomes of rows with pictures or sound: ``quarantine``, or ``keep``, which
+            measures their text and counts the references into what tells two samples apart.
         limits: what a row and a file may cost.
         within: the folder that links may not leave; None follows ``path`` wherever it leads, and
             links in a folder inside of it.
@@ -197,7 +230,7 @@ def ingest(
             leads out of bounds, or the system does not let a file be read.
     """
     rows = read_rows(path, limits, within=within)
-    return ingest_rows(rows, stage, batch=batch, format=format, source=source)
+    return ingest_rows(rows, stage, batch=batch, format=format, source=source, media=media)
 
 
 def ingest_rows(
@@ -207,6 +240,7 @@ def ingest_rows(
     batch: str,
     format: str | None = None,
     source: str | None = None,
+    media: Media = "quarantine",
 ) -> IngestResult:
     """Take rows in as :func:`ingest` does those of a file.
 
@@ -214,7 +248,7 @@ def ingest_rows(
         UserError: the format is unknown.
     """
     override = format_named(format, stage) if format is not None else None
-    ingestion = _Ingestion(stage, batch, source)
+    ingestion = _Ingestion(stage, batch, source, media)
     for row, record_format in _with_formats(rows, stage, override):
         ingestion.add(row, record_format)
     return ingestion.finish()
@@ -245,6 +279,7 @@ def ingest_drop(
         batch=batch,
         format=sidecar.format,
         source=sidecar.source,
+        media=sidecar.media,
         limits=limits,
         within=folder.raw,
     )

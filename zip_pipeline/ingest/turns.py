@@ -1,36 +1,128 @@
-"""Messages and dialogues, as they come, to turns."""
+"""Messages and dialogues, as they come, to turns; and which fields of a record were read."""
 
+import ast
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from zip_pipeline.ingest.rows import Record, RejectionError
-from zip_pipeline.samples import AnySample, Sample, Turn, normalise_text
+from zip_pipeline.samples import AnySample, PreferencePair, RatedAnswer, Sample, Turn, turn_key
 
 Turns: TypeAlias = tuple[Turn, ...]
 
-_ASSISTANTS = (
-    "gpt",
-    "chatgpt",
-    "bard",
-    "bing",
-    "claude",
-    "gemini",
-    "model",
-    "bot",
-    "chatbot",
-    "ai",
-)
 _ROLE_NAMES = {
     "system": ("system", "developer"),
-    "user": ("user", "human", "prompter"),
-    "assistant": ("assistant", *_ASSISTANTS),
-    "tool": ("tool", "function", "observation", "ipython", "tool_response"),
-}
+    "user": ("user", "human", "prompter", "instruction", "question"),
+    "assistant": (
+        "assistant", "gpt", "chatgpt", "bard", "bing", "claude", "gemini", "model", "bot",
+        "chatbot", "ai", "output", "answer",
+    ),
+    "tool": (
+        "tool", "function", "observation", "ipython", "tool_response", "function_response",
+        "tool_result",
+    ),
+}  # fmt: skip
 _ROLES = {name: role for role, names in _ROLE_NAMES.items() for name in names}
-_CALL_ROLE = "function_call"
+_CALL_ROLES = ("function_call", "tool_call", "tool_calls")
+_MODEL_NAME = re.compile(r"gpt-?\d.*")
 _DIALOGUE_TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant): ?")
+_MARKED_TURN = re.compile(
+    r"(?:\A|\n)?\s*###\s*(Human|Assistant|System|User|Instruction|Response):\s?"
+)
+_SHOUTED_TURN = re.compile(r"(?:\A|\n)\s*(SYSTEM|USER|ASSISTANT|FUNCTION RESPONSE):\s?")
+_MARKED_ROLES = {
+    "human": "user", "user": "user", "instruction": "user", "assistant": "assistant",
+    "response": "assistant", "system": "system", "function response": "tool",
+}  # fmt: skip
+_END_OF_TEXT = "<|endoftext|>"
+_THINK = re.compile(r"\A\s*<think>(.*?)</think>\s*", re.DOTALL)
+_REASONING = ("reasoning_content", "reasoning", "thinking")
+_LOSS = ("weight", "train", "loss_weight", "mask", "loss")
+# What an old-style list of messages printed by Python looks like.
+_PRINTED = re.compile(r"\s*\[\s*\{.*['\"](?:role|from)['\"].*\}\s*\]\s*", re.DOTALL)
+_MISSING_COMMA = re.compile(r"\}\s*\n\s*\{")
+_MEDIA_FIELDS = ("images", "image", "videos", "video", "audios", "audio")
+_MEDIA_PARTS = (
+    "image", "image_url", "input_image", "audio", "input_audio", "audio_url", "video", "video_url",
+    "file", "input_file",
+)  # fmt: skip
+
+
+class Reading(dict[str, object]):
+    """A record, or an object inside of one, that knows which of its fields were read.
+
+    ``media`` holds the references to pictures and the like among its parts.
+    """
+
+    def __init__(self, fields: Mapping[str, object]) -> None:
+        super().__init__({name: _reading(value) for name, value in fields.items()})
+        self.read: set[str] = set()
+        self.media: list[object] = []
+
+    def __getitem__(self, name: str) -> object:
+        self.read.add(name)
+        if name not in self:
+            raise RejectionError("missing_field", f"expected {name}")
+        return super().__getitem__(name)
+
+    def get(self, name: str, default: object = None) -> object:
+        """Return a field, and remember that it was read."""
+        self.read.add(name)
+        return super().get(name, default)
+
+    def unread(self) -> Iterator[str]:
+        """Yield the path of each field that holds something and was not read."""
+        for name, value in super().items():
+            if name not in self.read:
+                if _says_something(value):
+                    yield name
+            elif isinstance(value, Reading):
+                yield from (f"{name}.{inner}" for inner in value.unread())
+            elif isinstance(value, list):
+                inside = (item for item in value if isinstance(item, Reading))
+                yield from {f"{name}[].{inner}" for item in inside for inner in item.unread()}
+
+    def all_media(self) -> Iterator[object]:
+        """Yield the references of the record and of all that lies inside of it."""
+        yield from self.media
+        for value in super().values():
+            for item in value if isinstance(value, list) else (value,):
+                if isinstance(item, Reading):
+                    yield from item.all_media()
+
+
+def _reading(value: object) -> object:
+    if isinstance(value, dict):
+        return Reading(value)
+    return [_reading(item) for item in value] if isinstance(value, list) else value
+
+
+def _says_something(value: object) -> bool:
+    return value is not None and value == value and value not in ("", [], {})
+
+
+def whole(value: object) -> object:
+    """Return a value without the fields that are null, all of which count as read.
+
+    Tables give every record the fields of all others, null where it has none of its own.
+    """
+    if isinstance(value, Reading):
+        fields = {name: value[name] for name in value}
+        return {name: whole(inner) for name, inner in fields.items() if inner is not None}
+    if isinstance(value, dict):
+        return {name: whole(inner) for name, inner in value.items() if inner is not None}
+    return [whole(item) for item in value] if isinstance(value, list) else value
+
+
+def json_of(value: object) -> str:
+    """Return a value as JSON text with sorted keys, without the fields that are null."""
+    return json.dumps(whole(value), ensure_ascii=False, sort_keys=True, default=str)
+
+
+def peek(record: Record, field: str) -> object:
+    """Return the value of a field without reading it."""
+    return dict.get(record, field)
 
 
 def present(record: Record, *fields: str) -> str | None:
@@ -45,11 +137,22 @@ def field_value(record: Record, *fields: str) -> object:
         RejectionError: ``missing_field`` where the record has none of them.
     """
     for field in fields:
-        if record.get(field) is not None:
-            return record[field]
+        if field in record and (value := record.get(field)) is not None:
+            return value
     if present(record, *fields) is None:
         raise RejectionError("missing_field", f"expected {' or '.join(fields)}")
     return None
+
+
+def objects_of(value: object, name: str) -> list[Record]:
+    """Return a list of objects.
+
+    Raises:
+        RejectionError: ``wrong_type`` for anything else.
+    """
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        raise RejectionError("wrong_type", f"{name} is no list of objects")
+    return value
 
 
 def text_of(value: object, name: str) -> str:
@@ -62,7 +165,9 @@ def text_of(value: object, name: str) -> str:
         return value
     if value is None or value != value:
         return ""
-    if isinstance(value, int | float) and not isinstance(value, bool):
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
         return str(value)
     raise RejectionError("wrong_type", f"{name} is a {type(value).__name__}, expected text")
 
@@ -76,39 +181,117 @@ def text_field(record: Record, *fields: str) -> str:
     return text_of(field_value(record, *fields), " or ".join(fields))
 
 
-def instruction_text(record: Record, *fields: str) -> str:
-    """Return the instruction, and after a line feed the ``input`` where it is not blank."""
-    instruction = text_field(record, *fields)
-    extra = text_of(record.get("input"), "input")
-    return f"{instruction}\n{extra}" if extra.strip() else instruction
+def answer_text(record: Record, *fields: str) -> str:
+    """Return the answer in the first of the fields that is not null; lists and objects as JSON.
+
+    Raises:
+        RejectionError: ``missing_field``.
+    """
+    value = field_value(record, *fields)
+    return json_of(value) if isinstance(value, list | dict) else text_of(value, fields[0])
 
 
 def system_turns(record: Record) -> Turns:
     """Return the system turn of a record that has it in a field of its own."""
-    content = text_of(record.get("system", record.get("system_prompt")), "system")
-    return (Turn("system", content),) if content.strip() else ()
+    for field in ("system", "system_prompt"):
+        content = text_of(record.get(field), field) if field in record else ""
+        if content.strip():
+            return (Turn("system", content),)
+    return ()
 
 
-def _content(value: object) -> str:
-    if not isinstance(value, list):
+def tools_of(record: Record) -> str:
+    """Return the schemas of the tools of a record as JSON text, empty where it has none."""
+    places = (record, peek(record, "body"), peek(record, "input"))
+    found = (_tools(place) for place in places if isinstance(place, dict))
+    return next(filter(None, found), "")
+
+
+def _tools(record: Record) -> str:
+    for field in ("tools", "functions"):
+        value = record.get(field) if peek(record, field) else None
+        if isinstance(value, str) and value.strip():
+            try:
+                value = json.loads(value)
+            except (ValueError, RecursionError):
+                return value
+        if isinstance(value, list | dict) and value:
+            return json_of(value)
+    return ""
+
+
+def media_of(record: Reading) -> str:
+    """Return the references to media in fields of a record and in its turns, as JSON text."""
+    found = {field: whole(record.get(field)) for field in _MEDIA_FIELDS if field in record}
+    listed: dict[str, object] = {name: value for name, value in found.items() if value}
+    if parts := list(record.all_media()):
+        listed["parts"] = parts
+    if not listed:
+        return ""
+    return json.dumps(listed, ensure_ascii=False, sort_keys=True, default=_reference)
+
+
+def _reference(value: object) -> str:
+    """Return what stands for bytes: their hash, which is enough to tell two pictures apart."""
+    from hashlib import blake2b
+
+    if isinstance(value, bytes):
+        return f"blake2b:{blake2b(value, digest_size=16).hexdigest()}"
+    return str(value)
+
+
+class _Message:
+    """One message while its turns are made."""
+
+    def __init__(self, message: Record) -> None:
+        self.message = message if isinstance(message, Reading) else Reading(message)
+        self.reasoning: list[str] = []
+        self.calls: list[object] = []
+        self.results: list[Turn] = []
+
+    def content(self, value: object) -> str:
+        """Return the text of a content, which may be a list of parts of several kinds."""
+        if isinstance(value, list):
+            return "\n".join(text for part in value for text in self._part(part))
+        if isinstance(value, dict):
+            return json_of(value)
         return text_of(value, "content")
-    texts = []
-    for part in value:
-        if isinstance(part, dict) and isinstance(part.get("text"), str):
-            texts.append(part["text"])
-        elif isinstance(part, str):
-            texts.append(part)
+
+    def _part(self, part: object) -> list[str]:
+        if isinstance(part, str):
+            return [part]
+        if not isinstance(part, dict):
+            raise RejectionError(
+                "unsupported_content", f"a content part is a {type(part).__name__}"
+            )
+        kind = str(part.get("type") or "text")
+        if kind in ("thinking", "reasoning"):
+            self.reasoning.append(text_field(part, kind, "text", "value"))
+        elif kind == "tool_use":
+            call = {"name": part.get("name"), "arguments": whole(part.get("input"))}
+            self.calls.append({"id": part.get("id"), "type": "function", "function": call})
+        elif kind == "tool_result":
+            part.get("tool_use_id")
+            self.results.append(Turn("tool", self.content(part.get("content"))))
+        elif kind in _MEDIA_PARTS:
+            self.message.media.append(whole(part))
+            return [f"<{kind.removeprefix('input_').removesuffix('_url')}>"]
+        elif present(part, "text", "value", "refusal") is not None:
+            return [text_field(part, "text", "value", "refusal")]
         else:
-            kind = part.get("type") if isinstance(part, dict) else type(part).__name__
             raise RejectionError("unsupported_content", f"a content part is a {kind}")
-    return "\n".join(texts)
+        return []
 
 
 def _tool_calls(message: Record) -> str:
     """Return the calls of a message as JSON text with sorted keys, empty where it has none."""
-    calls = message.get("tool_calls")
-    if not calls and message.get("function_call"):
-        calls = [{"type": "function", "function": message["function_call"]}]
+    calls = message.get("tool_calls") if "tool_calls" in message else None
+    if not calls and "function_call" in message and (call := message.get("function_call")):
+        calls = [{"type": "function", "function": call}]
+    return _calls_text(calls)
+
+
+def _calls_text(calls: object) -> str:
     if not calls:
         return ""
     if isinstance(calls, str):
@@ -116,22 +299,68 @@ def _tool_calls(message: Record) -> str:
             calls = json.loads(calls)
         except (ValueError, RecursionError):
             return str(calls)
-    return json.dumps(calls, ensure_ascii=False, sort_keys=True, default=str)
+    return json_of(calls)
 
 
-def _turn(message: object) -> Turn:
+def _role(message: Record) -> str:
+    name = text_field(message, "role", "from").strip().lower().replace("-", "_")
+    if name in _CALL_ROLES:
+        return "call"
+    if name not in _ROLES and _MODEL_NAME.fullmatch(name.replace("_", "-")):
+        return "assistant"
+    if name not in _ROLES:
+        raise RejectionError("unknown_role", f"{name!r}; known are {', '.join(sorted(_ROLES))}")
+    return _ROLES[name]
+
+
+def _has_loss(message: Record) -> bool:
+    """Return whether the model learns to write a message, as its weight or flag says."""
+    for field in _LOSS:
+        value = message.get(field) if field in message else None
+        if value is None:
+            continue
+        if value not in (0, 1):
+            raise RejectionError(
+                "unsupported_content", f"{field} is {value!r}; a turn counts wholly (1) or not (0)"
+            )
+        # A mask hides what is 1 in it, all other fields let through what is.
+        return bool(value) != (field == "mask")
+    return True
+
+
+def _turns(message: object) -> Iterator[Turn]:
+    """Yield the turn of a message, after the answers of tools that it carries."""
     if not isinstance(message, dict):
         raise RejectionError("wrong_type", f"a turn is a {type(message).__name__}")
-    name = text_field(message, "role", "from").strip().lower()
-    if name not in _ROLES and name != _CALL_ROLE:
-        raise RejectionError("unknown_role", f"{name!r}; known are {', '.join(sorted(_ROLES))}")
-    calls = _tool_calls(message)
-    if calls and present(message, "content", "value") is None:
-        return Turn(_ROLES[name], "", calls)
-    content = _content(field_value(message, "content", "value"))
-    if name == _CALL_ROLE:
-        return Turn("assistant", "", _tool_calls({"tool_calls": content}))
-    return Turn(_ROLES[name], content, calls)
+    role, calls, made = _role(message), _tool_calls(message), _Message(message)
+    content = _content(message, made, may_lack=bool(calls))
+    if role == "call":
+        role, calls, content = "assistant", calls or _calls_text(content), ""
+    if made.calls:
+        calls = json_of(made.calls)
+    reasoning = _reasoning(message) or "\n".join(made.reasoning)
+    if role == "assistant" and not reasoning and (match := _THINK.match(content)):
+        reasoning, content = match[1], content[match.end() :]
+    yield from made.results
+    if content or calls or reasoning or not made.results:
+        # No loss falls on what others say, whatever their weight.
+        loss = _has_loss(message) or role != "assistant"
+        yield Turn(role, content, calls, reasoning, _name(message), loss)
+
+
+def _content(message: Record, made: _Message, *, may_lack: bool) -> str:
+    if may_lack and present(message, "content", "value", "refusal", "parts") is None:
+        return ""
+    return made.content(field_value(message, "content", "value", "parts", "refusal"))
+
+
+def _reasoning(message: Record) -> str:
+    fields = [field for field in _REASONING if field in message]
+    return text_of(field_value(message, *fields), fields[0]) if fields else ""
+
+
+def _name(message: Record) -> str:
+    return text_of(message.get("name"), "name") if "name" in message else ""
 
 
 def parse_messages(value: object) -> Turns:
@@ -143,11 +372,32 @@ def parse_messages(value: object) -> Turns:
     """
     if not isinstance(value, list):
         raise RejectionError("wrong_type", f"expected a list of messages, got {_kind(value)}")
-    return tuple(_turn(message) for message in value)
+    return tuple(turn for message in value for turn in _turns(message))
 
 
 def _kind(value: object) -> str:
     return "null" if value is None else f"a {type(value).__name__}"
+
+
+def decoded(value: object) -> object:
+    """Return the list of messages that a text holds as JSON, or as Python prints it.
+
+    Any other value is returned as it is.
+
+    Raises:
+        RejectionError: ``printed_list`` where it looks like such a list and cannot be read.
+    """
+    if not isinstance(value, str) or not _PRINTED.fullmatch(value):
+        return value
+    try:
+        return _reading(json.loads(value))
+    except (ValueError, RecursionError):
+        pass
+    try:
+        return _reading(ast.literal_eval(_MISSING_COMMA.sub("}, {", value).strip()))
+    except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
+        detail = f"a list of messages that a program printed cannot be read ({error})"
+        raise RejectionError("printed_list", detail) from None
 
 
 def is_dialogue(value: object) -> bool:
@@ -164,9 +414,24 @@ def parse_dialogue(text: str) -> Turns:
     """
     if not is_dialogue(text):
         raise RejectionError("not_a_dialogue", "expected a text that starts with Human:")
-    _, *parts = _DIALOGUE_TURN.split(text)
+    return _split_turns(_DIALOGUE_TURN, text)
+
+
+def is_marked_dialogue(value: object) -> bool:
+    """Return whether a text starts like ``### Human: …`` or ``USER: …``."""
+    return isinstance(value, str) and bool(_MARKED_TURN.match(value) or _SHOUTED_TURN.match(value))
+
+
+def parse_marked_dialogue(text: str) -> Turns:
+    """Return the turns of a text in ``### Human: …### Assistant: …`` or ``USER: …`` form."""
+    marks = _MARKED_TURN if _MARKED_TURN.match(text) else _SHOUTED_TURN
+    return _split_turns(marks, text.replace(_END_OF_TEXT, ""))
+
+
+def _split_turns(marks: re.Pattern[str], text: str) -> Turns:
+    _, *parts = marks.split(text)
     pairs = zip(parts[::2], parts[1::2], strict=True)
-    return tuple(Turn(_ROLES[name.lower()], content.strip()) for name, content in pairs)
+    return tuple(Turn(_MARKED_ROLES[name.lower()], content.strip()) for name, content in pairs)
 
 
 def turns_of(value: object, role: str, name: str) -> Turns:
@@ -175,20 +440,44 @@ def turns_of(value: object, role: str, name: str) -> Turns:
     Raises:
         RejectionError: as :func:`parse_messages`.
     """
+    value = decoded(value)
+    if isinstance(value, dict):
+        value = [value]
     if isinstance(value, list):
         return parse_messages(value)
     return (Turn(role, text_of(value, name)),)
 
 
-def _key(turn: Turn) -> tuple[str, str, str]:
-    return turn.role, normalise_text(turn.content), turn.tool_calls
+def alternating(values: Sequence[object], name: str) -> Turns:
+    """Return texts as the turns of a user and the assistant, one after the other."""
+    texts = [text_of(value, name) for value in values]
+    return tuple(Turn(("user", "assistant")[n % 2], text) for n, text in enumerate(texts))
+
+
+def history_turns(record: Record) -> Turns:
+    """Return the earlier exchanges of a record: messages, pairs of texts or of fields.
+
+    Raises:
+        RejectionError: ``wrong_type`` for anything else.
+    """
+    value = decoded(record.get("history")) if "history" in record else None
+    if not value:
+        return ()
+    if not isinstance(value, list):
+        raise RejectionError("wrong_type", f"history is a {type(value).__name__}, expected a list")
+    if all(isinstance(item, dict) for item in value):
+        return parse_messages(value)
+    texts: list[object] = []
+    for item in value:
+        texts += item if isinstance(item, list) else [item]
+    return alternating(texts, "history")
 
 
 def num_common_turns(first: Sequence[Turn], second: Sequence[Turn]) -> int:
     """Return how many leading turns are the same in both, normalised."""
     pairs = zip(first, second, strict=False)
     return next(
-        (n for n, (one, other) in enumerate(pairs) if _key(one) != _key(other)),
+        (n for n, (one, other) in enumerate(pairs) if turn_key(one) != turn_key(other)),
         min(len(first), len(second)),
     )
 
@@ -206,27 +495,37 @@ def _has_user(turns: Turns) -> bool:
 
 
 def check_sample(sample: AnySample) -> None:
-    """Check that a conversation, or both sides of a pair, can be learnt from.
+    """Check that a conversation, both sides of a pair, or a rated answer can be learnt from.
 
     A conversation needs a turn of the user that is not blank and, last, a turn of the assistant
     that is not blank or calls a tool; the two sides of a pair must differ.
 
     Raises:
         RejectionError: ``no_user_turn``, ``no_final_assistant``, ``empty_final_assistant``,
-            ``no_common_prompt`` or ``equal_responses``.
+            ``no_loss``, ``no_common_prompt`` or ``equal_responses``.
     """
     if isinstance(sample, Sample):
         if not _has_user(sample.turns):
             raise RejectionError("no_user_turn", "conversation")
         _check_answer(sample.turns, "conversation")
-        return
-    if not _has_user(sample.prompt):
-        begin_apart = _has_user(sample.chosen) and _has_user(sample.rejected)
+        if not any(turn.loss for turn in sample.turns if turn.role == "assistant"):
+            raise RejectionError("no_loss", "every turn of the assistant has weight 0")
+    elif isinstance(sample, RatedAnswer):
+        if not _has_user(sample.prompt):
+            raise RejectionError("no_user_turn", "the prompt has no turn of the user")
+        _check_answer(sample.answer, "completion")
+    else:
+        _check_pair(sample)
+
+
+def _check_pair(pair: PreferencePair) -> None:
+    if not _has_user(pair.prompt):
+        begin_apart = _has_user(pair.chosen) and _has_user(pair.rejected)
         reason = "no_common_prompt" if begin_apart else "no_user_turn"
         raise RejectionError(reason, "the common prompt has no turn of the user")
-    _check_answer(sample.chosen, "chosen")
-    _check_answer(sample.rejected, "rejected")
-    if [_key(turn) for turn in sample.chosen] == [_key(turn) for turn in sample.rejected]:
+    _check_answer(pair.chosen, "chosen")
+    _check_answer(pair.rejected, "rejected")
+    if [turn_key(turn) for turn in pair.chosen] == [turn_key(turn) for turn in pair.rejected]:
         raise RejectionError("equal_responses", "chosen and rejected are the same")
 
 

@@ -1,8 +1,9 @@
 """Ingested batches on disk: three tables that belong together."""
 
 import contextlib
+import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 
 import polars as pl
@@ -11,7 +12,7 @@ from zip_pipeline.compression.state import compression_state, state_settings
 from zip_pipeline.data_root import StageFolder
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint, read_metadata, scan_table, write_table
-from zip_pipeline.samples import pool_schema
+from zip_pipeline.samples import pool_schema, with_all_columns
 
 BATCH_DUPLICATES_SCHEMA = pl.Schema(
     {
@@ -34,6 +35,7 @@ class IngestResult:
         duplicates: the rows that repeat an earlier sample of the batch, and that sample.
         num_rows_read: all rows; each is in exactly one of the three tables.
         fingerprint: hash of the three tables' content.
+        unread: fields that no format reads, and in how many samples they hold something.
     """
 
     samples: pl.DataFrame
@@ -41,6 +43,7 @@ class IngestResult:
     duplicates: pl.DataFrame
     num_rows_read: int
     fingerprint: str
+    unread: Mapping[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         num_kept = self.samples.height + self.quarantine.height + self.duplicates.height
@@ -54,7 +57,11 @@ class IngestResult:
             "num_quarantined": self.quarantine.height,
             "num_duplicates": self.duplicates.height,
         }
-        return {"fingerprint": self.fingerprint} | {k: str(v) for k, v in counts.items()}
+        return {
+            "fingerprint": self.fingerprint,
+            "unread": json.dumps(self.unread),
+            **{name: str(count) for name, count in counts.items()},
+        }
 
 
 def batch_fingerprint(
@@ -91,6 +98,7 @@ _METADATA = (
     "num_samples",
     "num_quarantined",
     "num_duplicates",
+    "unread",
 )
 
 
@@ -114,7 +122,8 @@ def batch_metadata(folder: StageFolder, batch: str) -> dict[str, str]:
             f"{paths[0]}: the tables of the batch differ in fingerprint, as after a stopped "
             f"ingestion; {remedy}"
         )
-    return {key: metadata[0][key] for key in _METADATA}
+    # Batches of older releases do not tell what was not read.
+    return {"unread": "{}", **{k: metadata[0][k] for k in _METADATA if k in metadata[0]}}
 
 
 def is_ingested(folder: StageFolder, batch: str) -> bool:
@@ -136,14 +145,14 @@ def read_batch(
     """
     batch_metadata(folder, batch)
     check_columns(folder, batch)
-    rows = scan_table(folder.samples(batch))
+    rows = with_all_columns(scan_table(folder.samples(batch)), folder.stage)
     return (rows if columns is None else rows.select(columns)).collect()
 
 
 def check_columns(folder: StageFolder, batch: str) -> None:
     """Raise UserError where the pool table of a batch has other columns than ``pool_schema``."""
     path = folder.samples(batch)
-    found = scan_table(path).collect_schema()
+    found = with_all_columns(scan_table(path), folder.stage).collect_schema()
     if found != pool_schema(folder.stage):
         raise UserError(f"{path}: the columns are of another release; ingest {batch!r} again")
 

@@ -15,15 +15,14 @@ from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint, locked, read_metadata, scan_table, write_table
 from zip_pipeline.samples import (
     STAGES,
-    PreferencePair,
-    Sample,
-    Turn,
+    TURN_COLUMNS,
+    Stage,
     pool_schema,
     sample_id,
+    sample_of,
+    with_all_columns,
 )
 from zip_pipeline.settings import MAX_NUMBER, SETTINGS_FILE, Settings, read_settings
-
-_TURN_COLUMNS = ("turns", "prompt", "chosen", "rejected")
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,8 @@ def read_held_out(folder: StageFolder) -> HeldOut | None:
     if not path.exists():
         return None
     try:
-        schema, metadata = pl.read_parquet_schema(path), read_metadata(path)
+        rows, metadata = with_all_columns(scan_table(path), folder.stage), read_metadata(path)
+        schema = rows.collect_schema()
     except (OSError, pl.exceptions.PolarsError) as error:
         raise UserError(
             f"{path}: cannot be read ({error}); put a Parquet file there, or remove it so that "
@@ -85,33 +85,26 @@ def read_held_out(folder: StageFolder) -> HeldOut | None:
         if schema.get(name) != dtype:
             found = f"is {schema[name]}" if name in schema else "is missing"
             raise _wrong_column(path, name, f"{found}, must be {dtype}")
-    samples = pl.read_parquet(path, columns=pool_schema(folder.stage).names(), glob=False)
+    samples = rows.select(pool_schema(folder.stage).names()).collect()
     if metadata.get("hash") != HeldOut(samples).hash:
-        _check_given(path, samples)
+        _check_given(path, samples, folder.stage)
         return HeldOut(samples, is_given=True)
     seen, whole = (json.loads(metadata[name]) for name in ("seen_sources", "whole_sources"))
     return HeldOut(samples, tuple(seen), tuple(whole))
 
 
-def _check_given(path: Path, samples: pl.DataFrame) -> None:
+def _check_given(path: Path, samples: pl.DataFrame, stage: Stage) -> None:
     """Check a person's own table: a wrong id would let the sample into the pool."""
-    turns = [name for name in _TURN_COLUMNS if name in samples.columns]
-    for name in ("sample_id", "source", *turns):
+    for name in ("sample_id", "source", *TURN_COLUMNS[stage], "tools", "media"):
         if samples[name].null_count():
             raise _wrong_column(path, name, "has empty cells")
     if samples["sample_id"].is_duplicated().any():
         raise _wrong_column(path, "sample_id", "has an id twice")
-    for row, (given, *groups) in enumerate(samples.select("sample_id", *turns).iter_rows(), 1):
-        parts = [tuple(Turn(**{k: str(v) for k, v in t.items()}) for t in g) for g in groups]
-        found = sample_id(Sample(parts[0]) if len(parts) == 1 else _pair(*parts))
+    for number, row in enumerate(samples.iter_rows(named=True), 1):
+        given, found = row["sample_id"], sample_id(sample_of(row, stage))
         if given != found:
-            problem = f"has {given!r} in row {row}, where the turns make {found!r}"
+            problem = f"has {given!r} in row {number}, where the turns make {found!r}"
             raise _wrong_column(path, "sample_id", problem)
-
-
-def _pair(*parts: tuple[Turn, ...]) -> PreferencePair:
-    prompt, chosen, rejected = parts
-    return PreferencePair(prompt, chosen, rejected)
 
 
 def _wrong_column(path: Path, name: str, problem: str) -> UserError:

@@ -31,7 +31,7 @@ from zip_pipeline.pool.batches import (
     stored_batches,
 )
 from zip_pipeline.pool.held_out import HeldOut, HeldOutSettings, freeze_held_out, read_held_out
-from zip_pipeline.samples import Stage, pool_schema
+from zip_pipeline.samples import TURN_COLUMNS, Stage, pool_schema, with_all_columns
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def assemble_pool(folder: StageFolder) -> AssembledPool:
 
 def _read(folder: StageFolder, batch: str) -> pl.DataFrame:
     check_columns(folder, batch)
-    return scan_table(folder.samples(batch)).collect()
+    return with_all_columns(scan_table(folder.samples(batch)), folder.stage).collect()
 
 
 def pool_fingerprint(folder: StageFolder) -> str:
@@ -216,17 +216,17 @@ class StoredTables:
 
     def texts(self, samples: pl.DataFrame) -> Iterator[list[bytes]]:
         """Yield the serialised samples at ascending places, some thousands at a time."""
-        turns = [
-            n for n, kind in pool_schema(self._folder.stage).items() if isinstance(kind, pl.List)
-        ]
-        for part in self._parts(samples.select(_PLACE), turns):
+        said = (*TURN_COLUMNS[self._folder.stage], "tools")
+        for part in self._parts(samples.select(_PLACE), said):
             yield texts_of(part, self._folder.stage)
 
     def _parts(self, places: pl.DataFrame, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
         """Yield columns of the samples at ascending places, from slices of some megabytes."""
         num_rows = _FIRST_NUM_ROWS
         for number, rows in _by_batch(places):
-            table = scan_table(self._table(self.batches[number]))
+            table = with_all_columns(
+                scan_table(self._table(self.batches[number])), self._folder.stage
+            )
             start = 0
             while start < len(rows):
                 end = int(np.searchsorted(rows, rows[start] + num_rows))

@@ -13,7 +13,7 @@ from zip_pipeline.data_root import DataRoot, StageFolder
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import scan_table
 from zip_pipeline.report.fates import NOT_IN_POOL, explain_fate
-from zip_pipeline.samples import STAGES, Stage, serialised_text
+from zip_pipeline.samples import STAGES, Stage, serialised_texts
 
 ID_CHARACTERS = 32
 MIN_PREFIX_CHARACTERS = 6
@@ -214,7 +214,7 @@ def _text(folder: StageFolder, sample_id: str) -> str | None:
 def _readable(stage: Stage, row: pl.DataFrame) -> str:
     """Return the text of a sample; a pair's two answers are told apart."""
     if stage == "sft":
-        return str(row.select(serialised_text(stage).alias("text"))["text"].item())
+        return str(serialised_texts(row, stage).item())
     prompt, *answers = (row[column].item().to_list() for column in ("prompt", *_ANSWERS))
     lines = [f"{turn['role']}: {turn['content']}" for turn in prompt]
     for name, turns in zip(_ANSWERS, answers, strict=True):

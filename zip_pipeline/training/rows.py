@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from zip_pipeline.chat_models import Encoded, Message, encode, messages, special_tokens
+from zip_pipeline.chat_models import Encoded, Message, encode, knows, messages, special_tokens
 from zip_pipeline.errors import UserError
-from zip_pipeline.samples import Stage, Turn
+from zip_pipeline.samples import TURN_COLUMNS, Stage, turns_of_column, with_all_columns
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -53,6 +53,8 @@ class AnswerRow:
 
     prompt: list[Message]
     completion: list[Message]
+    tools: str
+    """JSON text of the schemas for a template that knows them, empty otherwise"""
     desirable: bool
     num_tokens: int
     """of prompt and answer, before they are cut"""
@@ -91,8 +93,8 @@ def read_subset(path: Path, stage: Stage) -> pl.DataFrame:
 
 
 def _read_columns(path: Path, stage: Stage) -> pl.DataFrame:
-    wanted = ["sample_id", *_columns(stage)]
-    table = pl.scan_parquet(path, glob=False)
+    wanted = ["sample_id", *TURN_COLUMNS[stage], "tools"]
+    table = with_all_columns(pl.scan_parquet(path, glob=False), stage)
     known = table.collect_schema()
     missing = [name for name in wanted if name not in known]
     if missing:
@@ -103,21 +105,14 @@ def _read_columns(path: Path, stage: Stage) -> pl.DataFrame:
     return table.select(wanted).collect().sort("sample_id")
 
 
-def _columns(stage: Stage) -> tuple[str, ...]:
-    return ("turns",) if stage == "sft" else ("prompt", "chosen", "rejected")
-
-
-def _turns(column: pl.Series) -> list[list[Turn]]:
-    return [[Turn(**turn) for turn in turns] for turns in column.to_list()]
-
-
 def conversation_rows(
     subset: pl.DataFrame, stage: Stage, tokenizer: "PreTrainedTokenizerBase", max_length: int
 ) -> TokenRows:
     """Return one row per sample with the loss on what the assistant says.
 
     Of a preference pair the row is the prompt with the chosen answer, and the loss falls on
-    that answer alone.
+    that answer alone; so it is for a desirable answer. An undesirable one is nothing to learn to
+    write: it is dropped and counted.
 
     Args:
         subset: as :func:`read_subset` gives it.
@@ -128,13 +123,15 @@ def conversation_rows(
     Raises:
         UserError: nothing is left to learn in any row.
     """
+    tools = subset["tools"].to_list()
     if stage == "sft":
-        encoded = encode(tokenizer, _turns(subset["turns"]))
+        encoded = encode(tokenizer, turns_of_column(subset["turns"]), tools)
         starts = [0] * len(encoded)
     else:
-        prompts, chosen = _turns(subset["prompt"]), _turns(subset["chosen"])
-        encoded = encode(tokenizer, [p + c for p, c in zip(prompts, chosen, strict=True)])
-        starts = [len(e.input_ids) for e in encode(tokenizer, prompts)]
+        prompts = turns_of_column(subset["prompt"])
+        chosen = turns_of_column(subset["chosen"])
+        encoded = encode(tokenizer, [p + c for p, c in zip(prompts, chosen, strict=True)], tools)
+        starts = [len(e.input_ids) for e in encode(tokenizer, prompts, tools)]
     rows = [_token_row(e, start, max_length) for e, start in zip(encoded, starts, strict=True)]
     kept = [row for row in rows if row is not None]
     counts = RowCounts(
@@ -172,7 +169,8 @@ def answer_rows(
 ) -> AnswerRows:
     """Return two rows per pair, the chosen answer as desirable, the rejected one as undesirable.
 
-    A pair whose prompt alone reaches the maximum length gives no rows.
+    A rated answer gives one row. An answer whose prompt alone reaches the maximum length gives
+    none.
 
     Args:
         subset: preference pairs, as :func:`read_subset` gives them.
@@ -182,21 +180,20 @@ def answer_rows(
     Raises:
         UserError: nothing is left to learn in any row.
     """
-    prompts = _turns(subset["prompt"])
-    num_prompt = [len(e.input_ids) for e in encode(tokenizer, prompts, open_answer=True)]
-    special = special_tokens(tokenizer)
-    answers = (("chosen", True), ("rejected", False))
     rows = [
-        AnswerRow(messages(prompt, special), messages(answer, special), desirable, length, opening)
-        for column, desirable in answers
-        for prompt, answer, length, opening in _answers(
-            tokenizer, prompts, _turns(subset[column]), num_prompt
+        row
+        for column, desirable in (("chosen", True), ("rejected", False))
+        for row in _answers(
+            tokenizer,
+            subset.filter(pl.col(column).list.len() > 0),
+            column,
+            desirable=desirable,
         )
     ]
     kept = [row for row in rows if row.num_prompt_tokens < max_length]
     num_tokens = sum(min(row.num_tokens, max_length) for row in kept)
     counts = RowCounts(
-        num_samples=len(prompts),
+        num_samples=subset.height,
         num_rows=len(kept),
         num_tokens=num_tokens,
         num_target_tokens=num_tokens - sum(row.num_prompt_tokens for row in kept),
@@ -208,15 +205,41 @@ def answer_rows(
 
 
 def _answers(
-    tokenizer: "PreTrainedTokenizerBase",
-    prompts: list[list[Turn]],
-    answers: list[list[Turn]],
-    num_prompt: list[int],
-) -> Iterator[tuple[list[Turn], list[Turn], int, int]]:
-    """Return prompt, answer, tokens of both and tokens of the prompt for each pair."""
+    tokenizer: "PreTrainedTokenizerBase", subset: pl.DataFrame, column: str, *, desirable: bool
+) -> Iterator[AnswerRow]:
+    """Yield a row for each answer in a column."""
+    special, known = special_tokens(tokenizer), knows(tokenizer)
+    prompts, answers = turns_of_column(subset["prompt"]), turns_of_column(subset[column])
+    tools = subset["tools"].to_list()
     both = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
-    lengths = [len(e.input_ids) for e in encode(tokenizer, both)]
-    return zip(prompts, answers, lengths, num_prompt, strict=True)
+    lengths = [len(e.input_ids) for e in encode(tokenizer, both, tools)]
+    openings = [len(e.input_ids) for e in encode(tokenizer, prompts, tools, open_answer=True)]
+    for prompt, answer, schemas, length, opening in zip(
+        prompts, answers, tools, lengths, openings, strict=True
+    ):
+        yield AnswerRow(
+            prompt=messages(prompt, special, schemas, known),
+            completion=messages(answer, special, "", known),
+            tools=schemas if "tools" in known else "",
+            desirable=desirable,
+            num_tokens=length,
+            num_prompt_tokens=opening,
+        )
+
+
+def answer_weights(desirable: Sequence[bool]) -> tuple[float, float]:
+    """Return the weights of desirable and undesirable answers from their numbers.
+
+    Both are 1 while there are as many desirable answers as others, or up to a third more. Else
+    the side with fewer answers weighs more, so that weight times number is the same on both.
+
+    Source: KTO, section 4.2: lambda_D n_D / (lambda_U n_U) in [1, 4/3].
+    """
+    num_good = sum(desirable)
+    num_bad = len(desirable) - num_good
+    if not num_good or not num_bad or 1 <= num_good / num_bad <= 4 / 3:
+        return 1.0, 1.0
+    return max(1.0, num_bad / num_good), max(1.0, num_good / num_bad)
 
 
 def _require_rows(counts: RowCounts, max_length: int) -> None:

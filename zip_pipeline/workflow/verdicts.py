@@ -15,7 +15,7 @@ from zip_pipeline.evaluation.quality import Quality, quality_of
 from zip_pipeline.evaluation.settings import quality_audit_settings_of
 from zip_pipeline.files import fingerprint
 from zip_pipeline.pool.batches import batch_metadata
-from zip_pipeline.samples import serialised_text
+from zip_pipeline.samples import serialised_texts
 from zip_pipeline.workflow.models import RunJobs, training_job
 from zip_pipeline.workflow.versions import StoredVersion
 
@@ -108,7 +108,7 @@ def _measured_loss(
 
 def _law_row(root: DataRoot, version: StoredVersion, loss: Mapping[str, Any]) -> dict[str, Any]:
     stage, manifest = version.stage, version.manifest
-    texts = version.subset.select(serialised_text(stage).alias("text"))["text"].to_list()
+    texts = serialised_texts(version.subset, stage).to_list()
     quality = asdict(version_quality(root, version))
     return {
         "stage": stage,

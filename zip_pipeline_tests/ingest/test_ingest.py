@@ -1,6 +1,7 @@
 """Rules of turning a drop into a batch."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import polars as pl
@@ -37,7 +38,9 @@ def test_ingest_gives_the_pool_table(tmp_path):
             "source_file": "qa.v1.jsonl.gz",
             "source_row": 1,
             "format": "question_answer",
-            "turns": [{"role": t.role, "content": t.content, "tool_calls": ""} for t in turns],
+            "turns": [asdict(turn) for turn in turns],
+            "tools": "",
+            "media": "",
             "raw": '{"question": "q", "answer":  "a "}',
         }
     ]
@@ -50,7 +53,7 @@ def test_ingest_reads_pairs_with_scores(tmp_path):
     result = ingest(path, "preference", batch="b")
     assert result.samples.schema == pool_schema("preference")
     [row] = result.samples.rows(named=True)
-    assert row["prompt"] == [{"role": "user", "content": "p", "tool_calls": ""}]
+    assert row["prompt"] == [asdict(Turn("user", "p"))]
     assert row["chosen"][0]["content"] == "c"
     assert (row["chosen_score"], row["rejected_score"]) == (2.0, 1.0)
     assert json.loads(row["raw"]) == record

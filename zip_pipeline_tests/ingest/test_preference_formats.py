@@ -1,11 +1,13 @@
 """Rules of the preference formats."""
 
+import json
+
 import pytest
 
 from zip_pipeline.ingest.formats import FORMATS, detect_format, number_of
 from zip_pipeline.ingest.rows import RejectionError
 from zip_pipeline.ingest.turns import check_sample
-from zip_pipeline.samples import PreferencePair, Turn
+from zip_pipeline.samples import PreferencePair, RatedAnswer, Turn
 
 S, U, A = (
     (lambda text: Turn("system", text)),
@@ -23,6 +25,11 @@ def messages(*contents: str, first: str = "user") -> list[dict[str, str]]:
 def pair(prompt, chosen, rejected, *scores) -> PreferencePair:
     """Return a pair of turns."""
     return PreferencePair(tuple(prompt), tuple(chosen), tuple(rejected), *scores)
+
+
+def rated(answer: str, desirable: bool) -> RatedAnswer:
+    """Return a rated answer to the prompt p."""
+    return RatedAnswer((U("p"),), (A(answer),), desirable)
 
 
 SIMPLE = pair([U("p")], [A("c")], [A("r")])
@@ -184,7 +191,87 @@ CASES = [
         },
         pair([U("p")], [A("c")], [A("r")], None, 5.0),
     ),
+    (
+        "prompt_chosen_rejected",
+        {
+            "conversations": [{"from": "system", "value": "s"}, {"from": "human", "value": "p"}],
+            "chosen": {"from": "gpt", "value": "c"},
+            "rejected": {"from": "gpt", "value": "r"},
+        },
+        pair([S("s"), U("p")], [A("c")], [A("r")]),
+    ),
+    (
+        "prompt_chosen_rejected",
+        {
+            "prompt": "p",
+            "chosen": str(messages("p", "c")),
+            "rejected": json.dumps(messages("p", "r")),
+        },
+        SIMPLE,
+    ),
+    (
+        "chosen_messages",
+        {"chosen_messages": messages("p", "c"), "rejected_messages": messages("p", "r")},
+        SIMPLE,
+    ),
+    (
+        "chosen_response",
+        {
+            "instruction": "p",
+            "chosen_response": "c",
+            "rejected_response": "r",
+            "chosen_avg_rating": 4.5,
+            "rejected_avg_rating": 1,
+        },
+        pair([U("p")], [A("c")], [A("r")], 4.5, 1.0),
+    ),
+    (
+        "openai_preference",
+        {
+            "input": {"messages": messages("p")},
+            "preferred_output": messages("c", first="assistant"),
+            "non_preferred_output": messages("r", first="assistant"),
+        },
+        SIMPLE,
+    ),
+    (
+        "better_response",
+        {"prompt": "p", "response_0": "r", "response_1": "c", "better_response_id": 1},
+        SIMPLE,
+    ),
+    (
+        "two_comments",
+        {"history": "p", "human_ref_A": "r", "human_ref_B": "c", "labels": 0, "score_A": 1},
+        pair([U("p")], [A("c")], [A("r")], None, 1.0),
+    ),
+    (
+        "ranked_answers",
+        {
+            "prompt": "p",
+            "answers": [
+                {"answer": "m", "rank": 2},
+                {"answer": "r", "rank": 3},
+                {"answer": "c", "rank": 1},
+            ],
+        },
+        SIMPLE,
+    ),
+    (
+        "rated_generations",
+        {"instruction": "p", "generations": ["r", "c", "m"], "ratings": [1, 5, 3]},
+        pair([U("p")], [A("c")], [A("r")], 5.0, 1.0),
+    ),
+    ("answer_list_pair", {"instruction": "p", "input": "", "output": ["c", "r"]}, SIMPLE),
+    ("rated_answer", {"prompt": "p", "completion": "a", "label": True}, rated("a", True)),
+    ("rated_answer", {"prompt": "p", "completion": "a", "label": "false"}, rated("a", False)),
+    ("rated_answer", {"instruction": "p", "output": "a", "kto_tag": False}, rated("a", False)),
+    ("rated_answer", {"messages": messages("p", "a"), "label": 1}, rated("a", True)),
 ]
+# Formats that are told apart only to say what is missing.
+REFUSED = {
+    "step_labels": {"prompt": "p", "completions": ["a", "b"], "labels": [True, False]},
+    "two_answers": {"prompt": "p", "answer1": "a", "answer2": "b"},
+}
 
 
 @pytest.mark.parametrize(("name", "record", "expected"), CASES)
@@ -199,7 +286,17 @@ def test_preference_format_gives_pair(name, record, expected):
 def test_preference_cases_cover_every_format():
     """Every preference format has a case above."""
     formats = {f.name for f in FORMATS.values() if f.stage == "preference"}
-    assert {name for name, _, _ in CASES} == formats
+    assert {name for name, _, _ in CASES} | REFUSED.keys() == formats
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_layouts_without_a_preference_are_refused_by_name(name):
+    """They are told, and no row of them is a pair."""
+    found = detect_format([REFUSED[name]], "preference")
+    assert found is not None
+    assert found.name == name
+    with pytest.raises(RejectionError):
+        found.parse(REFUSED[name])
 
 
 def output_pair(preference: object) -> dict[str, object]:
@@ -237,6 +334,25 @@ def binarised(chosen_score: object, rejected_score: object) -> dict[str, object]
         ("scored_completions", {"prompt": "p", "completions": ["a", "b"]}, "wrong_type"),
         ("scored_completions", binarised(2, 2), "tied_scores"),
         ("scored_completions", binarised(1, 2), "contradicting_scores"),
+        (
+            "scored_completions",
+            {
+                "prompt": "p",
+                "completions": [
+                    {"response": "a", "overall_score": 10, "fine-grained_score": 1},
+                    {"response": "b", "overall_score": 8, "fine-grained_score": 4.5},
+                ],
+            },
+            "contradicting_scores",
+        ),
+        (
+            "better_response",
+            {"response_0": "a", "response_1": "b", "better_response_id": 0, "safer_response_id": 1},
+            "contradicting_scores",
+        ),
+        ("two_comments", {"human_ref_A": "a", "human_ref_B": "b", "labels": 2}, "no_preference"),
+        ("ranked_answers", {"answers": [{"answer": "a", "rank": 1}]}, "no_preference"),
+        ("rated_answer", {"prompt": "p", "completion": "a", "label": 3}, "no_preference"),
         ("dialogue_pair", {"chosen": "Human: p", "rejected": "no"}, "not_a_dialogue"),
         ("prompt_chosen_rejected", {"chosen": "a", "rejected": "b"}, "missing_field"),
         ("prompt_chosen_rejected", {"prompt": "p", "chosen": "a"}, "missing_field"),

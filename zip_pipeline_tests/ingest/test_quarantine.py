@@ -31,6 +31,9 @@ SFT_ROWS = {
     "invalid_json": b'{"prompt": "p", "completion": ',
     "not_an_object": b'["p", "c"]',
     "unknown_format": b'{"text": "t"}',
+    "printed_list": b'{"prompt": "[{\'role\': \'user\'...}]", "completion": "c"}',
+    "rated_record": b'{"prompt": "p", "completion": "c", "label": false}',
+    "no_loss": chat({"role": "user", "content": "u"}, {**ANSWER, "weight": 0}),
     "missing_field": chat({"role": "user"}, ANSWER),
     "wrong_type": chat("hello", ANSWER),
     "unknown_role": chat({"role": "narrator", "content": "n"}, ANSWER),
@@ -43,6 +46,7 @@ PREFERENCE_ROWS = {
     "no_preference": b'{"instruction": "i", "output_1": "a", "output_2": "b", "preference": 1.5}',
     "tied_scores": choice("a", "b", prompt="p", score_chosen=1, score_rejected=1),
     "contradicting_scores": choice("a", "b", prompt="p", score_chosen=1, score_rejected=2),
+    "step_labels": b'{"prompt": "p", "completions": ["a", "b"], "labels": [true, false]}',
     "equal_responses": choice("a", "a ", prompt="p"),
     "no_common_prompt": choice("Human: p\n\nAssistant: a", "Human: q\n\nAssistant: a"),
 }

@@ -110,7 +110,177 @@ CASES = [
         },
         (Turn("system", "own"), U("u"), Turn("assistant", "", "no JSON")),
     ),
+    ("messages", {"messages": '[{"role": "user", "content": "u"}]'}, (U("u"),)),
+    ("messages", {"data": [{"role": "user", "content": "u"}]}, (U("u"),)),
+    ("turn_texts", {"conversations": ["u", "a", "v"]}, (U("u"), A("a"), U("v"))),
+    ("turn_texts", {"id": "7", "data": ["u", "a"]}, (U("u"), A("a"))),
+    (
+        "exchanges",
+        {"conversation": [{"input": "u", "output": "a"}, {"input": "v", "output": "b"}]},
+        (U("u"), A("a"), U("v"), A("b")),
+    ),
+    (
+        "gemini",
+        {
+            "systemInstruction": {"parts": [{"text": "s"}]},
+            "contents": [
+                {"role": "user", "parts": [{"text": "u"}]},
+                {"role": "model", "parts": [{"text": "a"}]},
+            ],
+        },
+        (Turn("system", "s"), U("u"), A("a")),
+    ),
+    ("openai_batch", {"body": {"messages": [{"role": "user", "content": "u"}]}}, (U("u"),)),
+    (
+        "segments",
+        {"segments": [{"label": False, "text": "<s>u\n"}, {"label": True, "text": "a</s>"}]},
+        (U("u"), A("a")),
+    ),
+    (
+        "instances",
+        {"instruction": "i", "instances": [{"input": "x", "output": "a"}]},
+        (U("i\nx"), A("a")),
+    ),
+    ("alpaca", {"instruction": "i", "generation": "a"}, (U("i"), A("a"))),
+    ("alpaca", {"instruction": "i", "context": "c", "response": "a"}, (U("i\n\nc"), A("a"))),
+    ("alpaca", {"instruction": "i", "output": {"b": 1, "a": None}}, (U("i"), A('{"b": 1}'))),
+    (
+        "alpaca",
+        {"instruction": "i", "output": "a", "system": "s", "history": [["u", "b"]]},
+        (Turn("system", "s"), U("u"), A("b"), U("i"), A("a")),
+    ),
+    (
+        "query_response",
+        {"query": "q", "response": "r", "history": [{"role": "user", "content": "u"}]},
+        (U("u"), U("q"), A("r")),
+    ),
+    ("inputs_targets", {"inputs": "i", "targets": "t"}, (U("i"), A("t"))),
+    ("problem_solution", {"problem": "p", "solution": "s"}, (U("p"), A("s"))),
+    (
+        "prompt_completion",
+        {"prompt": "\n\nHuman: p\n\nAssistant:", "completion": "c"},
+        (U("p"), A("c")),
+    ),
+    (
+        "prompt_completion",
+        {
+            "prompt": "[{'role': 'user', 'content': 'p'}\n {'role': 'user', 'content': 'q'}]",
+            "completion": "c",
+        },
+        (U("p"), U("q"), A("c")),
+    ),
+    ("question_answer", {"question": "q", "answer": True}, (U("q"), A("true"))),
+    (
+        "question_answer",
+        {"question": "q", "choices": ["x", "y"], "answer": 1},
+        (U("q\n\n0. x\n1. y"), A("1")),
+    ),
+    (
+        "question_answer",
+        {"question": "q", "options": ["x", "y"], "answer": "B"},
+        (U("q\n\nA. x\nB. y"), A("B")),
+    ),
+    (
+        "question_answer",
+        {"question": "q", "choices": {"text": ["x", "y"], "label": ["1", "2"]}, "answer": "2"},
+        (U("q\n\n1. x\n2. y"), A("2")),
+    ),
+    (
+        "question_answer",
+        {"question": "q", "table": {"header": ["x"]}, "hint": "h", "answer": "a"},
+        (U('q\n\ntable: {"header": ["x"]}\n\nhint: h'), A("a")),
+    ),
+    (
+        "question_answer",
+        {"system": None, "system_prompt": "s", "question": "q", "response": "r"},
+        (Turn("system", "s"), U("q"), A("r")),
+    ),
+    ("marked_text", {"text": "### Human: u### Assistant: a"}, (U("u"), A("a"))),
+    (
+        "marked_text",
+        {"system": "SYSTEM: s", "chat": "USER: u\n\n\nASSISTANT: a <|endoftext|>"},
+        (Turn("system", "s"), U("u"), A("a")),
+    ),
+    (
+        "sharegpt",
+        {
+            "conversations": [
+                {"from": "instruction", "value": "i"},
+                {"from": "function-call", "value": "f(1)"},
+                {"from": "tool_response", "value": "1"},
+                {"from": "gpt4", "value": "a"},
+            ]
+        },
+        (U("i"), Turn("assistant", "", "f(1)"), Turn("tool", "1"), A("a")),
+    ),
 ]
+
+
+def reply(**fields: object) -> Turn:
+    """Return the turn of an assistant's message."""
+    record = {"messages": [{"role": "assistant", **fields}]}
+    (turn,) = FORMATS["messages"].parse(record).turns
+    return turn
+
+
+def test_reasoning_is_kept_with_its_turn():
+    """Whatever the field is called, as a part of the content, or in tags before the content."""
+    expected = Turn("assistant", "a", reasoning="r")
+    assert reply(content="a", reasoning_content="r") == expected
+    assert reply(content="a", reasoning="r") == expected
+    assert reply(content="a", thinking="r") == expected
+    assert reply(content="<think>r</think>\na") == expected
+    parts = [{"type": "thinking", "thinking": "r"}, {"type": "text", "text": "a"}]
+    assert reply(content=parts) == expected
+    parts = [{"type": "reasoning", "value": "r"}, {"type": "text", "value": "a"}]
+    assert reply(content=parts) == expected
+
+
+def test_a_refusal_is_the_answer():
+    """In a field of its own, or as a part of the content."""
+    assert reply(content=None, refusal="No.") == A("No.")
+    assert reply(content=[{"type": "refusal", "refusal": "No."}]) == A("No.")
+
+
+def test_names_and_weights_are_kept():
+    """Weight 0, train false and a mask take the loss from a turn of the assistant, none other."""
+    assert reply(content="a", name="n") == Turn("assistant", "a", name="n")
+    for field, value in {"weight": 0, "train": False, "loss_weight": 0.0, "mask": 1}.items():
+        assert reply(content="a", **{field: value}) == Turn("assistant", "a", loss=False)
+    assert reply(content="a", weight=1, mask=0) == A("a")
+    user = {"messages": [{"role": "user", "content": "u", "weight": 0}]}
+    assert FORMATS["messages"].parse(user) == Sample((U("u"),))
+    with pytest.raises(RejectionError, match=r"weight is 0\.5; a turn counts wholly"):
+        reply(content="a", weight=0.5)
+
+
+def test_blocks_of_tools_become_calls_and_answers():
+    """A tool_use part is a call of its turn, a tool_result part a turn of the tool."""
+    call = {"type": "tool_use", "id": "1", "name": "f", "input": {"x": 1, "y": None}}
+    text = '[{"function": {"arguments": {"x": 1}, "name": "f"}, "id": "1", "type": "function"}]'
+    assert reply(content=[{"type": "text", "text": "a"}, call]) == Turn("assistant", "a", text)
+    result = {"type": "tool_result", "tool_use_id": "1", "content": "3"}
+    record = {"messages": [{"role": "user", "content": [result]}]}
+    assert FORMATS["messages"].parse(record) == Sample((Turn("tool", "3"),))
+
+
+@pytest.mark.parametrize(
+    "rating", [{"label": True}, {"label": 0}, {"kto_tag": False}, {"label": "false"}]
+)
+def test_a_rated_record_is_never_a_conversation(rating):
+    """Neither told by the fields nor by a person's hint; a label that is a topic rates nothing."""
+    for record in (
+        {"prompt": "p", "completion": "c"},
+        {"messages": [{"role": "user", "content": "u"}]},
+    ):
+        found = detect_format([record | rating], "sft")
+        assert found is not None
+        with pytest.raises(
+            RejectionError, match=r"a rating of its own in (label|kto_tag)"
+        ) as caught:
+            found.parse(record | rating)
+        assert caught.value.reason == "rated_record"
+    assert FORMATS["prompt_completion"].parse({"prompt": "p", "completion": "c", "label": "art"})
 
 
 @pytest.mark.parametrize(("name", "record", "turns"), CASES)
@@ -133,8 +303,11 @@ def test_sft_cases_cover_every_format():
         ({"messages": {"role": "user"}}, "wrong_type"),
         ({"messages": None}, "wrong_type"),
         ({"messages": ["hello"]}, "wrong_type"),
-        ({"messages": [{"role": "user", "content": True}]}, "wrong_type"),
-        ({"messages": [{"role": "user", "content": {"text": "t"}}]}, "wrong_type"),
+        ({"messages": "[{'role': 'user', 'content': 'cut off}]"}, "printed_list"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "hologram"}]}]},
+            "unsupported_content",
+        ),
         ({"messages": [{"role": "user", "content": [["t"]]}]}, "unsupported_content"),
         ({"messages": [{"role": "user"}]}, "missing_field"),
         ({"messages": [{"content": "c"}]}, "missing_field"),

@@ -45,6 +45,7 @@ def test_batch_comes_back_with_its_counts(root, result):
         "num_samples": "2",
         "num_quarantined": "1",
         "num_duplicates": "1",
+        "unread": "{}",
     }
 
 

@@ -8,7 +8,13 @@ from zip_pipeline.samples import Stage
 from zip_pipeline.training.arguments import adapter_config, batch_plan, common_arguments
 from zip_pipeline.training.backend import Backend
 from zip_pipeline.training.process import main
-from zip_pipeline.training.rows import AnswerRows, answer_rows, interleave, read_subset
+from zip_pipeline.training.rows import (
+    AnswerRows,
+    answer_rows,
+    answer_weights,
+    interleave,
+    read_subset,
+)
 from zip_pipeline.training.run import Made, Start, num_rows
 from zip_pipeline.training.templates import templated_tokenizer
 from zip_pipeline.training.trainers import Trainer
@@ -22,11 +28,13 @@ def answer_dataset(rows: AnswerRows, order: list[int]) -> "Dataset":
     """Return rows in that order as the trainer's data set."""
     from datasets import Dataset
 
+    tools = [rows.rows[place].tools or None for place in order]
     return Dataset.from_dict(
         {
             "prompt": [rows.rows[place].prompt for place in order],
             "completion": [rows.rows[place].completion for place in order],
             "label": [rows.rows[place].desirable for place in order],
+            **({"tools": tools} if any(tools) else {}),
         }
     )
 
@@ -54,6 +62,8 @@ class Kto(Trainer):
         rows = answer_rows(read_subset(job.subset, "preference"), tokenizer, preset.max_length)
         plan = batch_plan(preset.batch(preset.kto), job.num_devices, 2)
         order = interleave([row.desirable for row in rows.rows], plan.per_device, preset.seed)
+        labels = [rows.rows[place].desirable for place in order]
+        weights = answer_weights(labels)
         trainer = KTOTrainer(
             # A path, not a model: the trainer loads the reference model from it once more.
             model=start.source,
@@ -61,6 +71,8 @@ class Kto(Trainer):
                 **common_arguments(preset, backend, plan, start.checkpoints),
                 num_train_epochs=preset.kto.epochs,
                 learning_rate=preset.kto.learning_rate,
+                desirable_weight=weights[0],
+                undesirable_weight=weights[1],
                 model_init_kwargs=model_arguments(
                     start.revision, backend.weights, backend.attention
                 ),

@@ -1,0 +1,138 @@
+"""What of a record is read: all that is said, and nothing unsaid of the rest."""
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from zip_pipeline.ingest.drops import Media
+from zip_pipeline.ingest.formats import FORMATS
+from zip_pipeline.ingest.ingest import ingest_rows
+from zip_pipeline.ingest.rows import RawRow
+from zip_pipeline.pool.batches import IngestResult
+from zip_pipeline.samples import Stage
+from zip_pipeline_tests.ingest.test_preference_formats import CASES as PREFERENCE_CASES
+from zip_pipeline_tests.ingest.test_sft_formats import CASES as SFT_CASES
+
+TOOL = {"type": "function", "function": {"name": "f", "description": None, "parameters": {}}}
+TOOL_TEXT = '[{"function": {"name": "f", "parameters": {}}, "type": "function"}]'
+
+
+def taken_in(
+    records: Sequence[Any], stage: Stage = "sft", media: Media = "quarantine", **options: Any
+) -> IngestResult:
+    """Return what becomes of records."""
+    rows = [RawRow("f", n, json.dumps(r, default=str), r) for n, r in enumerate(records, 1)]
+    return ingest_rows(rows, stage, batch="b", media=media, **options)
+
+
+def chat(*messages: dict[str, Any], **fields: Any) -> dict[str, Any]:
+    """Return a conversation of a question, an answer, and more."""
+    said = [{"role": "user", "content": "u"}, *messages, {"role": "assistant", "content": "a"}]
+    return {"messages": said, **fields}
+
+
+def test_tools_are_part_of_a_sample() -> None:
+    """As a list or as JSON text, without null keys; other tools make another sample."""
+    same = [chat(tools=[TOOL]), chat(tools=json.dumps([TOOL])), chat(functions=[TOOL])]
+    body = {"body": chat(tools=[TOOL])}
+    result = taken_in([*same, body, chat(), chat(tools=[])])
+    assert result.samples["tools"].to_list() == [TOOL_TEXT, ""]
+    assert result.samples["source_row"].to_list() == [1, 5]
+    assert result.duplicates["source_row"].to_list() == [2, 3, 4, 6]
+
+
+IMAGES = [
+    chat(images=["1.png"]),
+    chat(images=["2.png"]),
+    chat({"role": "user", "content": [{"type": "image_url", "image_url": {"url": "1.png"}}]}),
+    chat({"role": "user", "content": [{"type": "image", "image": b"png"}]}),
+]
+
+
+def test_rows_with_media_are_quarantined_unless_they_are_kept() -> None:
+    """One rule for every spelling: the reason says how to keep them."""
+    result = taken_in(IMAGES)
+    assert result.quarantine["reason"].to_list() == ["unsupported_content"] * 4
+    assert 'media = "keep" in the sidecar' in result.quarantine["detail"][0]
+    assert taken_in([chat(images=[], image=None)]).samples.height == 1
+
+
+def test_references_of_kept_media_tell_samples_apart() -> None:
+    """The text is measured, and two pictures make two samples."""
+    samples = taken_in(IMAGES, media="keep").samples
+    assert samples["media"].to_list() == [
+        '{"images": ["1.png"]}',
+        '{"images": ["2.png"]}',
+        '{"parts": [{"image_url": {"url": "1.png"}, "type": "image_url"}]}',
+        '{"parts": [{"image": "blake2b:3449a8e147e9b8b4dede218577f3fe88", "type": "image"}]}',
+    ]
+    assert samples["turns"][2].to_list()[1]["content"] == "<image>"
+
+
+def test_fields_that_are_not_read_are_counted() -> None:
+    """With the path of those inside others; empty ones hold nothing to read."""
+    message = {"role": "assistant", "content": "b", "tool_call_id": "7"}
+    records = [
+        chat(message, id=1, source="web", score=None),
+        chat({**message, "content": "c"}, id=2, meta={"topic": "x"}, tags=[]),
+    ]
+    result = taken_in(records)
+    assert result.unread == {"id": 2, "meta": 1, "messages[].tool_call_id": 2}
+    assert json.loads(result.metadata()["unread"]) == result.unread
+
+
+_VALUES = st.sampled_from(["", "other", 3, True, None, [], ["x"], {"k": "v"}, [{"k": "v"}]])
+
+
+@given(st.data())
+def test_no_change_of_a_record_goes_unnoticed(data: st.DataObject) -> None:
+    """Adding, changing or removing a field changes the sample, is refused, or is counted."""
+    stage, cases = data.draw(
+        st.sampled_from([("sft", SFT_CASES), ("preference", PREFERENCE_CASES)])
+    )
+    name, record, _ = data.draw(st.sampled_from(cases))
+    known = sorted({field for _, other, _ in cases for field in other})
+    field = data.draw(st.sampled_from([*known, "topic", "note"]))
+    before = taken_in([record], stage, format=name)
+    changed = {k: v for k, v in record.items() if k != field}
+    if data.draw(st.booleans()) or field not in record:
+        changed[field] = data.draw(_VALUES)
+    after = taken_in([changed], stage, format=name)
+    if not before.samples.height or not after.samples.height:
+        return
+    hidden = ["raw"]
+    same = before.samples.drop(hidden).equals(after.samples.drop(hidden))
+    said = [
+        value
+        for value in (record.get(field), changed.get(field))
+        if value not in ("", None, [], {})
+    ]
+    if same and record.get(field) != changed.get(field) and said:
+        assert {*before.unread, *after.unread} & {
+            field,
+            *(f"{field}{end}" for end in ("[]", ".")),
+        } or (_only_in_another_form(record.get(field), changed.get(field))), (
+            field,
+            record,
+            changed,
+            before.unread,
+            after.unread,
+        )
+
+
+def _only_in_another_form(one: object, other: object) -> bool:
+    """Return whether two values say the same: a text and its JSON, a flag and its word."""
+    return str(one).lower() == str(other).lower()
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_a_format_that_does_not_fit_rejects(name: str) -> None:
+    """Whatever a person says the format is, no record breaks its parser."""
+    records = [record for _, record, _ in (*SFT_CASES, *PREFERENCE_CASES)]
+    result = taken_in(records, FORMATS[name].stage, format=name)
+    assert "unexpected_content" not in result.quarantine["reason"].to_list()
+    assert result.num_rows_read == len(records)
