@@ -19,6 +19,7 @@ from zip_pipeline.cli.console import (
 from zip_pipeline.cli.summary import show_selection
 from zip_pipeline.compression.sets import worker_count
 from zip_pipeline.errors import UserError
+from zip_pipeline.ingest.options import ReadOptions
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.select import Cluster
 from zip_pipeline.workflow.selections import OutputFiles, SelectJob, run_job
@@ -111,15 +112,6 @@ Tokenizer = Annotated[
         rich_help_panel=_MEASURE,
     ),
 ]
-FormatOption = Annotated[
-    str | None,
-    typer.Option(
-        "--format",
-        metavar="NAME",
-        help="Format of the rows, such as alpaca or sharegpt.",
-        show_default="detected",
-    ),
-]
 Workers = Annotated[
     int,
     typer.Option(
@@ -140,6 +132,8 @@ Resume = Annotated[
 ]
 
 
+_PAIRS = {"map": "--map", "roles": "--role"}
+_EXAMPLES = {"--map": "--map user=question", "--role": "--role agent=assistant"}
 _FLAGS = {"num_shards": "--shards", "quotas": "--quota"}
 
 
@@ -169,11 +163,56 @@ def _option(name: str, field: FieldInfo) -> inspect.Parameter:
     )
 
 
+def reading_parameters() -> list[inspect.Parameter]:
+    """Return an option for each field of :class:`.ReadOptions`."""
+    return [_reading_option(*item) for item in ReadOptions.model_fields.items()]
+
+
+def _reading_option(name: str, field: FieldInfo) -> inspect.Parameter:
+    is_pairs = name in _PAIRS
+    kind: Any = list[str] | None if is_pairs else field.annotation
+    option = typer.Option(
+        _PAIRS.get(name, f"--{name}"),
+        metavar="NAME=VALUE" if is_pairs else None if name == "media" else name.upper(),
+        help=f"{field.description}{' Repeatable.' if is_pairs else ''}",
+        rich_help_panel="Reading",
+        show_default=name == "media",
+    )
+    default = None if is_pairs else field.default
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, option]
+    )
+
+
+def reading_options(options: dict[str, Any]) -> ReadOptions:
+    """Take the fields of :class:`.ReadOptions` out of the options of a command.
+
+    Raises:
+        UserError: one of them is wrong, named as it is typed.
+    """
+    given = {name: options.pop(name) for name in ReadOptions.model_fields}
+    for name, flag in _PAIRS.items():
+        given[name] = dict(_pair(text, flag) for text in given[name] or ())
+    try:
+        return ReadOptions(**{name: value for name, value in given.items() if value is not None})
+    except UserError as error:
+        name, _, words = str(error).partition(":")
+        raise UserError(f"{_PAIRS.get(name, f'--{name}')}:{words}") from None
+
+
+def _pair(text: str, flag: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (name and equals and value):
+        raise UserError(f"{flag}: got {text!r}; write it as NAME=VALUE, as in {_EXAMPLES[flag]}")
+    return name, value
+
+
 def _with_options_of_config(command: Callable[..., None]) -> Callable[..., None]:
     """Put an option for each field of the configuration in the place of ``**options``."""
     signature = inspect.signature(command)
     own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
     made = [_option(*item) for item in SelectionConfig.model_fields.items() if item[0] != "quotas"]
+    made += reading_parameters()
     # What one must give comes first.
     made.sort(key=lambda option: not option.name.startswith("budget_"))
     # The sort keeps the order of each kind, and positional parameters come before keywords.
@@ -199,7 +238,6 @@ def select(
     inputs: Inputs,
     out: Out,
     stage: StageOption = "sft",
-    format_name: FormatOption = None,
     *,
     quotas: Quotas = None,
     tokenizer: Tokenizer = "tiny",
@@ -215,6 +253,7 @@ def select(
             f"{'--ray' if ray else '--shard-folder'}: is for shards, and there is one; give "
             "--shards N, with --ray at least one per core of the cluster"
         )
+    reading = reading_options(options)
     with _names_as_typed():
         config = SelectionConfig(**options, quotas=dict(parse_quota(text) for text in quotas or ()))
     files = OutputFiles(out)
@@ -223,7 +262,7 @@ def select(
         files=files,
         stage=stage,
         config=config,
-        format_name=format_name,
+        reading=reading,
         tokenizer=tokenizer,
         workers=worker_count(workers, "--workers", print_note),
         resume=resume,

@@ -4,29 +4,18 @@ import os
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 from zip_pipeline.data_root import StageFolder
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint
-from zip_pipeline.ingest.formats import format_named
+from zip_pipeline.ingest.options import ReadOptions
 from zip_pipeline.ingest.readers import check_place, list_files, unreadable
 
 SIDECAR_SUFFIX = ".batch.toml"
 UNFINISHED_SUFFIXES = (".tmp", ".part", ".crdownload")
-_SIDECAR_KEYS = ("format", "source")
 
-Media: TypeAlias = Literal["quarantine", "keep"]
 Snapshot: TypeAlias = tuple[tuple[str, int, int, int], ...]
-
-
-@dataclass(frozen=True)
-class Sidecar:
-    """What ``NAME.batch.toml`` beside a drop sets; None is left to detection."""
-
-    format: str | None = None
-    source: str | None = None
-    media: Media = "quarantine"
 
 
 def is_batch_name(name: str) -> bool:
@@ -51,7 +40,7 @@ def check_batch_name(batch: str) -> None:
         )
 
 
-def read_sidecar(folder: StageFolder, batch: str) -> Sidecar:
+def read_sidecar(folder: StageFolder, batch: str) -> ReadOptions:
     """Return what the sidecar of a drop sets; nothing where there is none.
 
     Raises:
@@ -60,7 +49,7 @@ def read_sidecar(folder: StageFolder, batch: str) -> Sidecar:
     """
     path = folder.raw / f"{batch}{SIDECAR_SUFFIX}"
     if not os.path.lexists(path):
-        return Sidecar()
+        return ReadOptions()
     check_place(path, path.parent)
     try:
         settings = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -68,17 +57,12 @@ def read_sidecar(folder: StageFolder, batch: str) -> Sidecar:
         raise unreadable(path, error) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: no valid TOML ({error}); correct it or remove it") from error
-    for key, value in settings.items():
-        if key not in _SIDECAR_KEYS or not isinstance(value, str) or not value.strip():
-            allowed = " and ".join(f'{k} = "..."' for k in _SIDECAR_KEYS)
-            raise UserError(f"{path}: {key} = {value!r} is not allowed; allowed are {allowed}")
-    sidecar = Sidecar(**settings)
-    if sidecar.format is not None:
-        try:
-            format_named(sidecar.format, folder.stage)
-        except UserError as error:
-            raise UserError(f"{path}: {error}") from error
-    return sidecar
+    try:
+        options = ReadOptions(**settings)
+        options.check_stage(folder.stage)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    return options
 
 
 def snapshot(path: Path) -> Snapshot:

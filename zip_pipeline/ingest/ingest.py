@@ -11,8 +11,9 @@ import polars as pl
 
 from zip_pipeline.data_root import StageFolder
 from zip_pipeline.errors import UserError
-from zip_pipeline.ingest.drops import Media, check_batch_name, read_sidecar, snapshot
+from zip_pipeline.ingest.drops import check_batch_name, read_sidecar, snapshot
 from zip_pipeline.ingest.formats import describe_unknown, detect_format, format_named
+from zip_pipeline.ingest.options import AS_FOUND, ReadOptions
 from zip_pipeline.ingest.readers import plain_name, read_rows
 from zip_pipeline.ingest.rows import (
     DATA_ERRORS,
@@ -90,11 +91,10 @@ class _Table:
 class _Ingestion:
     """The state of one batch while its rows come in."""
 
-    def __init__(self, stage: Stage, batch: str, source: str | None, media: Media) -> None:
+    def __init__(self, stage: Stage, batch: str, options: ReadOptions) -> None:
         self._stage: Stage = stage
         self._batch = batch
-        self._source = source
-        self._media = media
+        self._options = options
         self._unread: Counter[str] = Counter()
         self._samples = _Table(pool_schema(stage))
         self._quarantine = _Table(QUARANTINE_SCHEMA)
@@ -119,9 +119,13 @@ class _Ingestion:
         self._quarantine.add(place | {"reason": why.reason, "detail": why.detail})
 
     def _add_sample(self, row: RawRow, record: Record, record_format: Format) -> None:
-        reading = Reading(record)
+        reading = Reading(record, self._options.roles)
         sample = self._sample(reading, record_format)
-        source = self._source or _record_source(reading) or plain_name(Path(row.source_file).name)
+        source = (
+            self._options.source
+            or _record_source(reading)
+            or plain_name(Path(row.source_file).name)
+        )
         check_encoding((serialise(sample), source))
         provenance = {
             "sample_id": sample_id(sample),
@@ -133,12 +137,12 @@ class _Ingestion:
             "raw": row.raw,
         }
         self._samples.add(provenance | sample_columns(sample))
-        self._unread.update(set(reading.unread()))
+        self._unread.update({*reading.unread(), *row.left_out})
 
     def _sample(self, reading: Reading, record_format: Format) -> AnySample:
         parsed: AnySample = record_format.parse(reading)
         sample = replace(parsed, tools=tools_of(reading), media=media_of(reading))
-        if sample.media and self._media == "quarantine":
+        if sample.media and self._options.media == "quarantine":
             raise RejectionError(
                 "unsupported_content",
                 f'pictures or sound ({sample.media[:200]}); media = "keep" in the sidecar keeps '
@@ -176,9 +180,10 @@ def _row_format(record: Record | None, stage: Stage, file_format: Format | None)
 
 
 def _with_formats(
-    rows: Iterable[RawRow], stage: Stage, override: Format | None
+    rows: Iterable[RawRow], stage: Stage, options: ReadOptions
 ) -> Iterator[tuple[RawRow, Format | None]]:
     """Yield each row with its format, told from the first rows of its file."""
+    override = format_named(options.format, stage) if options.format is not None else None
     for _, file_rows in groupby(rows, key=attrgetter("source_file")):
         head: list[RawRow] = []
         for row in file_rows:
@@ -200,9 +205,7 @@ def ingest(
     stage: Stage,
     *,
     batch: str,
-    format: str | None = None,
-    source: str | None = None,
-    media: Media = "quarantine",
+    options: ReadOptions = AS_FOUND,
     limits: ReadLimits = DEFAULT_LIMITS,
     within: Path | None = None,
 ) -> IngestResult:
@@ -212,12 +215,9 @@ def ingest(
         path: the file, or the folder with the files, of the batch.
         stage: ``sft`` or ``preference``.
         batch: the name of the batch, stored with each sample.
-        format: a name from ``FORMATS``; None tells it for each file from its first rows, and for
-            a record that looks otherwise from the record.
-        source: the source of all samples; None takes a record's own ``source`` or ``dataset``,
-            else the file name without extensions.
-        media: what becomes of rows with pictures or sound: ``quarantine``, or ``keep``, which
-            measures their text and counts the references into what tells two samples apart.
+        options: how to read it. Without a format it is told for each file from its first rows,
+            and for a record that looks otherwise from the record; without a source it is a
+            record's own ``source`` or ``dataset``, else the file name without extensions.
         limits: what a row and a file may cost.
         within: the folder that links may not leave; None follows ``path`` wherever it leads, and
             links in a folder inside of it.
@@ -230,7 +230,7 @@ def ingest(
             leads out of bounds, or the system does not let a file be read.
     """
     rows = read_rows(path, limits, within=within)
-    return ingest_rows(rows, stage, batch=batch, format=format, source=source, media=media)
+    return ingest_rows(rows, stage, batch=batch, options=options)
 
 
 def ingest_rows(
@@ -238,18 +238,15 @@ def ingest_rows(
     stage: Stage,
     *,
     batch: str,
-    format: str | None = None,
-    source: str | None = None,
-    media: Media = "quarantine",
+    options: ReadOptions = AS_FOUND,
 ) -> IngestResult:
     """Take rows in as :func:`ingest` does those of a file.
 
     Raises:
         UserError: the format is unknown.
     """
-    override = format_named(format, stage) if format is not None else None
-    ingestion = _Ingestion(stage, batch, source, media)
-    for row, record_format in _with_formats(rows, stage, override):
+    ingestion = _Ingestion(stage, batch, options)
+    for row, record_format in _with_formats(options.applied(rows), stage, options):
         ingestion.add(row, record_format)
     return ingestion.finish()
 
@@ -271,15 +268,13 @@ def ingest_drop(
     """
     check_batch_name(batch)
     path = folder.raw / batch
-    sidecar = read_sidecar(folder, batch)
+    options = read_sidecar(folder, batch)
     before = snapshot(path)
     result = ingest(
         path,
         folder.stage,
         batch=batch,
-        format=sidecar.format,
-        source=sidecar.source,
-        media=sidecar.media,
+        options=options,
         limits=limits,
         within=folder.raw,
     )

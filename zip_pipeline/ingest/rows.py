@@ -278,7 +278,8 @@ class RawRow:
     """A row of a file as it came.
 
     ``source_row`` counts from 1. ``record`` is None exactly where ``reason`` says why there is
-    none; ``raw`` is then the best text that could be had.
+    none; ``raw`` is then the best text that could be had. ``left_out`` names fields of the row that
+    its record does not hold, because a person mapped others.
     """
 
     source_file: str
@@ -287,6 +288,7 @@ class RawRow:
     record: Record | None
     reason: str | None = None
     detail: str = ""
+    left_out: tuple[str, ...] = ()
 
 
 def rejected_row(source_file: str, source_row: int, raw: str, why: RejectionError) -> RawRow:

@@ -52,11 +52,15 @@ _MEDIA_PARTS = (
 class Reading(dict[str, object]):
     """A record, or an object inside of one, that knows which of its fields were read.
 
-    ``media`` holds the references to pictures and the like among its parts.
+    ``media`` holds the references to pictures and the like among its parts; ``roles`` says which
+    role further names of speakers stand for.
     """
 
-    def __init__(self, fields: Mapping[str, object]) -> None:
-        super().__init__({name: _reading(value) for name, value in fields.items()})
+    def __init__(
+        self, fields: Mapping[str, object], roles: Mapping[str, str] | None = None
+    ) -> None:
+        self.roles = roles or {}
+        super().__init__({name: _reading(value, self.roles) for name, value in fields.items()})
         self.read: set[str] = set()
         self.media: list[object] = []
 
@@ -92,10 +96,10 @@ class Reading(dict[str, object]):
                     yield from item.all_media()
 
 
-def _reading(value: object) -> object:
+def _reading(value: object, roles: Mapping[str, str] | None = None) -> object:
     if isinstance(value, dict):
-        return Reading(value)
-    return [_reading(item) for item in value] if isinstance(value, list) else value
+        return Reading(value, roles)
+    return [_reading(item, roles) for item in value] if isinstance(value, list) else value
 
 
 def _says_something(value: object) -> bool:
@@ -303,7 +307,10 @@ def _calls_text(calls: object) -> str:
 
 
 def _role(message: Record) -> str:
-    name = text_field(message, "role", "from").strip().lower().replace("-", "_")
+    typed = text_field(message, "role", "from").strip().lower()
+    if isinstance(message, Reading) and typed in message.roles:
+        return message.roles[typed]
+    name = typed.replace("-", "_")
     if name in _CALL_ROLES:
         return "call"
     if name not in _ROLES and _MODEL_NAME.fullmatch(name.replace("_", "-")):

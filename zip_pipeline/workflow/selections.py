@@ -24,6 +24,7 @@ from zip_pipeline.files import (
     write_json,
     write_table,
 )
+from zip_pipeline.ingest.options import AS_FOUND, ReadOptions
 from zip_pipeline.ingest.rows import printable
 from zip_pipeline.pool.batches import split_duplicates
 from zip_pipeline.process import return_freed_memory
@@ -46,6 +47,7 @@ from zip_pipeline.workflow.sources import (
     open_inputs,
     parts_of,
     read_as_they_come,
+    read_options,
 )
 
 OUTPUT_SUFFIXES = (".jsonl", ".json", ".parquet")
@@ -185,7 +187,7 @@ class SelectJob:
     stage: Stage
     config: SelectionConfig
     files: "OutputFiles | None" = None
-    format_name: str | None = None
+    reading: ReadOptions = AS_FOUND
     tokenizer: str = "tiny"
     workers: int = 0
     resume: bool = False
@@ -198,6 +200,7 @@ def select(
     *,
     stage: Stage = "sft",
     format: str | None = None,
+    reading: ReadOptions | None = None,
     tokenizer: str = "tiny",
     workers: int = 0,
     **options: Any,  # noqa: ANN401
@@ -209,6 +212,7 @@ def select(
         config: strategy, budget and parameters.
         stage: what the records are, ``sft`` or ``preference``; a pool knows its own.
         format: the format of the records; None to detect it.
+        reading: more of how to read them, as for :func:`.read`.
         tokenizer: counts tokens: ``tiny`` (ships with the package), the path of a
             ``tokenizer.json``, or a hub id.
         workers: threads and processes, 0 for all cores; the picks do not depend on it.
@@ -242,7 +246,7 @@ def select(
         source=source,
         stage=stage,
         config=_config(config, options),
-        format_name=format,
+        reading=read_options(format, reading),
         tokenizer=tokenizer,
         workers=workers,
     )
@@ -362,7 +366,7 @@ def _select_curated(
     def tell(name: str) -> None:
         watcher.stage(f"Reading {name}")
 
-    with open_inputs(work, parts, job.stage, job.format_name, tell) as given:
+    with open_inputs(work, parts, job.stage, job.reading, tell) as given:
         # Without a stored state the strategy measures only what it needs.
         candidates = Candidates(given.pool.index, given.pool.texts)
         ingest_seconds = time.monotonic() - started

@@ -16,8 +16,9 @@ import polars as pl
 from zip_pipeline.data_root import DataRoot, StageFolder
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint, scan_table
-from zip_pipeline.ingest.drops import SIDECAR_SUFFIX, Sidecar, read_sidecar
+from zip_pipeline.ingest.drops import SIDECAR_SUFFIX, read_sidecar
 from zip_pipeline.ingest.ingest import IngestResult, ingest, ingest_rows, write_batch
+from zip_pipeline.ingest.options import ReadOptions
 from zip_pipeline.ingest.readers import plain_name, read_rows, rows_in_memory
 from zip_pipeline.ingest.rows import DATA_ERRORS, QUARANTINE_SCHEMA, RawRow
 from zip_pipeline.pool.batches import DUPLICATES_SCHEMA
@@ -174,7 +175,12 @@ def html_table(title: str, facts: Iterable[tuple[str, str]]) -> str:
     return f"<table><caption>{escape(title)}</caption>{rows}</table>"
 
 
-def read(source: Source, stage: Stage = "sft", format: str | None = None) -> Pool:
+def read(
+    source: Source,
+    stage: Stage = "sft",
+    format: str | None = None,
+    reading: ReadOptions | None = None,
+) -> Pool:
     """Read files, a table or records as a pool of samples.
 
     Args:
@@ -183,6 +189,7 @@ def read(source: Source, stage: Stage = "sft", format: str | None = None) -> Poo
             such as a list of dicts.
         stage: what the records are: ``sft`` for conversations, ``preference`` for pairs.
         format: the format of the records, such as ``alpaca``; None to detect it.
+        reading: more of how to read them, such as ``ReadOptions(map={"user": "q"})``.
 
     Returns:
         The pool. Of exact duplicates the first one is its sample.
@@ -203,8 +210,16 @@ def read(source: Source, stage: Stage = "sft", format: str | None = None) -> Poo
         ['missing_field']
     """
     check_stage(stage)
+    options = read_options(format, reading)
     parts = parts_of(source).items()
-    return Pool(stage, {batch: _ingest(batch, part, stage, format) for batch, part in parts})
+    return Pool(stage, {batch: _ingest(batch, part, stage, options) for batch, part in parts})
+
+
+def read_options(format: str | None, reading: ReadOptions | None) -> ReadOptions:
+    """Return how to read, with the format that is given on its own."""
+    if format is not None and reading is not None:
+        raise UserError("got format and reading; give the format as reading.format")
+    return reading or ReadOptions(format=format)
 
 
 def check_stage(stage: str) -> None:
@@ -229,7 +244,7 @@ def open_inputs(
     folder: Path,
     parts: Mapping[str, Part],
     stage: Stage,
-    format_name: str | None,
+    options: ReadOptions,
     tell: Callable[[str], None],
 ) -> Iterator[InputPool]:
     """Ingest the parts as one pool; of exact duplicates the first one in their order is kept.
@@ -238,7 +253,7 @@ def open_inputs(
         folder: holds what was ingested, in a folder that goes with the block.
         parts: by batch name, in order.
         stage: ``sft`` or ``preference``.
-        format_name: name of the rows' format, None to detect it.
+        options: how to read them; a sidecar counts where they say nothing.
         tell: called with the name of each part before it is read.
 
     Raises:
@@ -249,7 +264,7 @@ def open_inputs(
         stored = [_stored_name(number) for number in range(len(parts))]
         for name, (batch, part) in zip(stored, parts.items(), strict=True):
             tell(batch)
-            write_batch(root[stage], name, _ingest(batch, part, stage, format_name))
+            write_batch(root[stage], name, _ingest(batch, part, stage, options))
         with open_selection_pool(root[stage]) as pool:
             yield _input_pool(root[stage], dict(zip(parts, stored, strict=True)), pool)
 
@@ -259,14 +274,13 @@ def _stored_name(number: int) -> str:
     return f"{number:09d}"
 
 
-def _ingest(batch: str, part: Part, stage: Stage, format_name: str | None) -> IngestResult:
+def _ingest(batch: str, part: Part, stage: Stage, options: ReadOptions) -> IngestResult:
     if isinstance(part, IngestResult):
         return part
+    options.check_stage(stage)
     if not isinstance(part, Path):
-        return ingest_rows(part, stage, batch=batch, format=format_name)
-    sidecar = _sidecar(part, stage)
-    file_format = format_name or sidecar.format
-    return ingest(part, stage, batch=batch, format=file_format, source=sidecar.source)
+        return ingest_rows(part, stage, batch=batch, options=options)
+    return ingest(part, stage, batch=batch, options=options.over(sidecar_of(part, stage)))
 
 
 def _input_pool(folder: StageFolder, stored: Mapping[str, str], pool: SelectionPool) -> InputPool:
@@ -288,12 +302,12 @@ def _input_pool(folder: StageFolder, stored: Mapping[str, str], pool: SelectionP
     return InputPool(pool, duplicates, counts, reasons, fingerprints)
 
 
-def _sidecar(path: Path, stage: Stage) -> Sidecar:
+def sidecar_of(path: Path, stage: Stage) -> ReadOptions:
     """Return what the sidecar says of an input that lies in the drop folder of a data root."""
     path = path.resolve()
     root = DataRoot(path.parent.parent.parent)
     in_drop_folder = path.parent == root[stage].raw
-    return read_sidecar(root[stage], path.name) if in_drop_folder else Sidecar()
+    return read_sidecar(root[stage], path.name) if in_drop_folder else ReadOptions()
 
 
 def _inside(batch: str, found: pl.DataFrame) -> pl.DataFrame:

@@ -5,7 +5,8 @@ import shutil
 import pytest
 
 from zip_pipeline.data_root import DataRoot
-from zip_pipeline.ingest.drops import Sidecar, is_batch_name, read_sidecar, snapshot
+from zip_pipeline.ingest.drops import is_batch_name, read_sidecar, snapshot
+from zip_pipeline.ingest.options import ReadOptions
 
 
 @pytest.mark.parametrize("name", [".a", "a.tmp", "a.part", "a.crdownload", "a.jsonl.batch.toml"])
@@ -20,9 +21,13 @@ def test_hidden_unfinished_and_sidecar_names_are_no_batches(name):
     [
         (b"format = ", r"a\.batch\.toml: no valid TOML"),
         (b"\xff", r"a\.batch\.toml: no valid TOML"),
-        (b'fromat = "alpaca"', r"a\.batch\.toml: fromat = 'alpaca' is not allowed; allowed are"),
-        (b"source = 3", r"a\.batch\.toml: source = 3 is not allowed"),
-        (b'source = ""', r"a\.batch\.toml: source = '' is not allowed"),
+        (b'fromat = "alpaca"', r"a\.batch\.toml: fromat: unknown; allowed are format, source"),
+        (b"source = 3", r"a\.batch\.toml: source: got 3; it must be a text"),
+        (b'source = ""', r"a\.batch\.toml: source: got ''"),
+        (b'map = { usr = "q" }', r"a\.batch\.toml: map: got 'usr'; allowed are user, assistant"),
+        (b'roles = { a = "boss" }', r"a\.batch\.toml: roles: got 'boss'; allowed are system, user"),
+        (b'encoding = "latin-99"', r"a\.batch\.toml: encoding: got 'latin-99'; allowed are names"),
+        (b'media = "drop"', r"a\.batch\.toml: media: got 'drop'"),
         (b'format = "csv"', r"a\.batch\.toml: format: 'csv' is no format of sft"),
     ],
 )
@@ -38,10 +43,10 @@ def test_sidecar_errors_name_the_file(tmp_path, text, message):
 def test_sidecar_is_optional(tmp_path):
     """Without a sidecar nothing is set; with one, what it says."""
     root = DataRoot(tmp_path)
-    assert read_sidecar(root["sft"], "a") == Sidecar(None, None)
+    assert read_sidecar(root["sft"], "a") == ReadOptions()
     root["sft"].raw.mkdir(parents=True)
     (root["sft"].raw / "a.batch.toml").write_bytes(b'format = "alpaca"')
-    assert read_sidecar(root["sft"], "a") == Sidecar("alpaca", None)
+    assert read_sidecar(root["sft"], "a") == ReadOptions(format="alpaca")
 
 
 def test_snapshot_tells_changes(tmp_path):

@@ -13,6 +13,7 @@ from zip_pipeline.data_root import DataRoot
 from zip_pipeline.ingest import ingest as ingest_module
 from zip_pipeline.ingest import rows
 from zip_pipeline.ingest.ingest import ingest, ingest_drop, read_batch
+from zip_pipeline.ingest.options import ReadOptions
 from zip_pipeline.ingest.readers import read_rows
 from zip_pipeline.samples import Sample, Turn, pool_schema, sample_id
 from zip_pipeline_tests.ingest.test_quarantine import LIMITS, SFT_ROWS
@@ -68,7 +69,7 @@ def test_ingest_takes_the_source_from_override_record_or_file(tmp_path):
     ]
     path = write(tmp_path / "file.jsonl", json_lines(rows))
     assert ingest(path, "sft", batch="b").samples["source"].to_list() == ["own", "set", "file"]
-    overridden = ingest(path, "sft", batch="b", source="x").samples
+    overridden = ingest(path, "sft", batch="b", options=ReadOptions(source="x")).samples
     assert overridden["source"].to_list() == ["x"] * 3
 
 
@@ -110,10 +111,10 @@ def test_ingest_reads_as_the_override_says(tmp_path):
     row = {"instruction": "i", "output": "o", "question": "q", "answer": "a"}
     path = write(tmp_path / "a.jsonl", json_lines([row]))
     assert ingest(path, "sft", batch="b").samples["format"].item() == "alpaca"
-    result = ingest(path, "sft", batch="b", format="question_answer")
+    result = ingest(path, "sft", batch="b", options=ReadOptions(format="question_answer"))
     assert result.samples["turns"].item()[0]["content"] == "q"
     with pytest.raises(ValueError, match="format: 'csv' is no format of sft; choose one of"):
-        ingest(path, "sft", batch="b", format="csv")
+        ingest(path, "sft", batch="b", options=ReadOptions(format="csv"))
 
 
 def test_ingest_survives_half_surrogates(tmp_path):

@@ -7,6 +7,7 @@ import pytest
 
 from zip_pipeline.ingest import ingest as ingest_module
 from zip_pipeline.ingest.ingest import ingest
+from zip_pipeline.ingest.options import ReadOptions
 from zip_pipeline.ingest.rows import REASONS, ReadLimits, RejectionError, printable
 from zip_pipeline_tests.pool.files import COMPRESSIONS, json_lines, parquet_table, write
 
@@ -63,7 +64,7 @@ FILES = {
 
 def reasons_of(path: Path, stage: str, **options: str) -> list[str]:
     """Return why the rows of a file went to quarantine; none may be a sample."""
-    result = ingest(path, stage, batch="b", limits=LIMITS, **options)
+    result = ingest(path, stage, batch="b", limits=LIMITS, options=ReadOptions(**options))
     assert result.num_rows_read == result.quarantine.height
     return result.quarantine["reason"].to_list()
 

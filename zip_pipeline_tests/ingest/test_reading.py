@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zip_pipeline.ingest.drops import Media
 from zip_pipeline.ingest.formats import FORMATS
 from zip_pipeline.ingest.ingest import ingest_rows
+from zip_pipeline.ingest.options import ReadOptions
 from zip_pipeline.ingest.rows import RawRow
 from zip_pipeline.pool.batches import IngestResult
 from zip_pipeline.samples import Stage
@@ -21,12 +21,10 @@ TOOL = {"type": "function", "function": {"name": "f", "description": None, "para
 TOOL_TEXT = '[{"function": {"name": "f", "parameters": {}}, "type": "function"}]'
 
 
-def taken_in(
-    records: Sequence[Any], stage: Stage = "sft", media: Media = "quarantine", **options: Any
-) -> IngestResult:
+def taken_in(records: Sequence[Any], stage: Stage = "sft", **options: Any) -> IngestResult:
     """Return what becomes of records."""
     rows = [RawRow("f", n, json.dumps(r, default=str), r) for n, r in enumerate(records, 1)]
-    return ingest_rows(rows, stage, batch="b", media=media, **options)
+    return ingest_rows(rows, stage, batch="b", options=ReadOptions(**options))
 
 
 def chat(*messages: dict[str, Any], **fields: Any) -> dict[str, Any]:
@@ -109,7 +107,7 @@ def test_no_change_of_a_record_goes_unnoticed(data: st.DataObject) -> None:
     said = [
         value
         for value in (record.get(field), changed.get(field))
-        if value not in ("", None, [], {})
+        if value not in ("", " ", None, [], {})
     ]
     if same and record.get(field) != changed.get(field) and said:
         assert {*before.unread, *after.unread} & {

@@ -13,6 +13,7 @@ import zstandard
 
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.ingest.ingest import ingest, write_batch
+from zip_pipeline.ingest.options import ReadOptions
 
 BROKEN_FILE = Path("/proc/self/mem")
 """A regular file that can be opened but not read, as one on a broken disk; Linux has it."""
@@ -80,4 +81,5 @@ def drop_sums(root: DataRoot, source: str, numbers: range) -> None:
     rows = [{"question": f"{n} + 1", "answer": str(n + 1)} for n in numbers]
     path = write(root["sft"].raw / f"{source}.jsonl", json_lines(rows))
     batch = f"{source}.jsonl"
-    write_batch(root["sft"], batch, ingest(path, "sft", batch=batch, source=source))
+    options = ReadOptions(source=source)
+    write_batch(root["sft"], batch, ingest(path, "sft", batch=batch, options=options))

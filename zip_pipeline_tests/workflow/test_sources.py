@@ -10,6 +10,7 @@ import pytest
 
 from zip_pipeline.compression.state import texts_of
 from zip_pipeline.ingest.ingest import ingest
+from zip_pipeline.ingest.options import AS_FOUND
 from zip_pipeline.pool.pool import assemble_results
 from zip_pipeline.workflow.sources import Source, name_inputs, open_inputs, read
 from zip_pipeline_tests.cli.pools import preference_records, sft_records, write_jsonl
@@ -36,7 +37,7 @@ def test_inputs_on_disk_are_the_pool_in_memory(tmp_path: Path, inputs: dict[str,
     results = {batch: ingest(path, "sft", batch=batch) for batch, path in inputs.items()}
     slow = assemble_results("sft", results)
     told: list[str] = []
-    with open_inputs(work, inputs, "sft", None, told.append) as given:
+    with open_inputs(work, inputs, "sft", AS_FOUND, told.append) as given:
         assert given.pool.rows(range(len(given.pool.index))).equals(slow.samples)
         assert list(given.pool.texts) == texts_of(slow.samples, "sft")
         assert given.duplicates.tail(len(slow.duplicates)).equals(slow.duplicates)
@@ -57,7 +58,7 @@ def test_inputs_leave_nothing_behind_when_they_cannot_be_used(tmp_path: Path):
     source = write_jsonl(tmp_path / "in.jsonl", ["{"])
     work = tmp_path / "work"
     work.mkdir()
-    opened = open_inputs(work, {"in.jsonl": source}, "sft", None, lambda _: None)
+    opened = open_inputs(work, {"in.jsonl": source}, "sft", AS_FOUND, lambda _: None)
     with pytest.raises(ValueError, match=r"no sample in in\.jsonl: 1 rows read, quarantined: 1 "):
         opened.__enter__()
     assert list(work.iterdir()) == []
