@@ -8,10 +8,10 @@ import re
 import threading
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias
 from urllib.parse import urlsplit
 
@@ -133,7 +133,7 @@ class Reply:
 class _Transient(Exception):
     """An attempt failed in a way that the next may not."""
 
-    def __init__(self, words: str, wait_seconds: float | None = None) -> None:
+    def __init__(self, words: str, wait_seconds: float = 0.0) -> None:
         super().__init__(words)
         self.wait_seconds = wait_seconds
 
@@ -171,12 +171,7 @@ class ChatClient:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._http.close()
 
     def complete(
@@ -199,35 +194,31 @@ class ChatClient:
             "temperature": temperature,
             self.endpoint.token_limit_field: max_tokens,
         }
-        last = self.endpoint.max_attempts
-        for attempt in range(1, last + 1):
-            self._wait_until_allowed()
+        for attempt in range(1, self.endpoint.max_attempts + 1):
+            with self._lock:
+                wait_seconds = self._not_before - time.monotonic()
+            if wait_seconds > 0:
+                self._sleep(wait_seconds)
             try:
                 return self._attempt(body)
             except _Transient as failure:
-                if attempt == last:
-                    raise EndpointError(
-                        f"{self.endpoint.url}: no answer in {last} attempts; the last: {failure}"
-                    ) from None
-                self._postpone(attempt, failure)
-        raise AssertionError("max_attempts is above 0")
-
-    def _wait_until_allowed(self) -> None:
-        with self._lock:
-            wait_seconds = self._not_before - time.monotonic()
-        if wait_seconds > 0:
-            self._sleep(wait_seconds)
+                last = failure
+            if attempt < self.endpoint.max_attempts:
+                self._postpone(attempt, last)
+        raise EndpointError(
+            f"{self.endpoint.url}: no answer in {attempt} attempts; the last: {last}"
+        )
 
     def _postpone(self, attempt: int, failure: _Transient) -> None:
         limit = self.endpoint.max_wait_seconds
-        asked = failure.wait_seconds or 0.0
-        if asked > limit:
+        if failure.wait_seconds > limit:
             raise EndpointError(
-                f"{self.endpoint.url}: asks to wait {asked:.0f} s, more than max_wait_seconds = "
-                f"{limit:.0f}; run again later, what is stored is not asked again"
+                f"{self.endpoint.url}: asks to wait {failure.wait_seconds:.0f} s, more than "
+                f"max_wait_seconds = {limit:.0f}; run again later, what is stored is not asked "
+                "again"
             )
         with self._lock:
-            self._not_before = max(self._not_before, time.monotonic() + asked)
+            self._not_before = max(self._not_before, time.monotonic() + failure.wait_seconds)
         wait = min(limit, self.endpoint.backoff_seconds * 2 ** (attempt - 1))
         # Spread, so that requests that failed together do not come back together.
         self._sleep(wait * random.uniform(0.5, 1.0))
@@ -264,7 +255,7 @@ class ChatClient:
         words = f"HTTP {status}: {text[:_NUM_BODY_CHARACTERS]}"
         # An account without money answers 429 for ever.
         if status in _RETRIED and "insufficient_quota" not in text:
-            return _Transient(words, _retry_after_seconds(response.headers.get("Retry-After")))
+            return _Transient(words, _wait_seconds(response.headers.get("Retry-After", "")))
         if status in _REFUSED:
             return RequestRefused(f"{self.endpoint.url}: {words}")
         remedy = _REMEDIES.get(status, "see what the endpoint says")
@@ -288,19 +279,13 @@ def _reply(body: str) -> Reply:
     return Reply(text or "", finish_reason if isinstance(finish_reason, str) else "")
 
 
-def _retry_after_seconds(header: str | None) -> float | None:
-    """Return the wait that a ``Retry-After`` header asks for: seconds, or a date."""
-    if header is None:
-        return None
-    try:
-        return max(0.0, float(header))
-    except ValueError:
-        pass
-    try:
-        moment = parsedate_to_datetime(header).timestamp()
-    except ValueError:
-        return None
-    return max(0.0, moment - time.time())
+def _wait_seconds(retry_after: str) -> float:
+    """Return the wait that a header asks for: seconds, or a date; 0 for what is neither."""
+    with suppress(ValueError):
+        return max(0.0, float(retry_after))
+    with suppress(ValueError):
+        return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
+    return 0.0
 
 
 _BEGINNING = b'{"key": "'
@@ -363,12 +348,7 @@ class ExchangeStore:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._file.close()
 
     def __len__(self) -> int:

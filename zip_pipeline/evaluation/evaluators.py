@@ -1,12 +1,18 @@
-"""What gives a trained version its Z: a registry, and what each evaluator declares."""
+"""What gives a trained version its Z: a registry, what each evaluator declares, its process."""
 
+import argparse
+import json
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
 from zip_pipeline.data_root import StageFolder
+from zip_pipeline.errors import UserError
+from zip_pipeline.evaluation.client import EndpointError
+from zip_pipeline.process import PIPES_VARIABLE, Reporter, end_with_parent, report_error, reporter
 from zip_pipeline.registry import Registry
 
 
@@ -73,3 +79,58 @@ def configured_evaluator(data_root: Path) -> Evaluator:
     others = (each for each in evaluators if each.name != evaluators.default)
     configured = (each for each in others if each.is_configured(data_root))
     return next(configured, evaluators[evaluators.default])
+
+
+def main(
+    module: str, run: Callable[[Path, Reporter], None], arguments: Sequence[str] | None = None
+) -> int:
+    """Run job files one after the other; return the exit code: 0, or 2 where one is at fault.
+
+    Args:
+        module: name of the module in this package.
+        run: what to do with a file, and where to say how it goes.
+        arguments: of the command line; this process's by default.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m zip_pipeline.evaluation.{module}")
+    parser.add_argument("--config", type=Path, nargs="+", required=True, help="a job as JSON")
+    configs = parser.parse_args(arguments).config
+    if PIPES_VARIABLE in os.environ:
+        end_with_parent()
+    try:
+        with reporter() as report:
+            for config in configs:
+                run(config, report)
+    except (UserError, EndpointError) as error:
+        return report_error(error)
+    return 0
+
+
+def read_job(path: Path, texts: Sequence[str], **optional: type) -> dict[str, Any]:
+    """Return the fields of a job file, a JSON object.
+
+    Args:
+        path: the file.
+        texts: fields that must be there, all of them texts.
+        optional: type of each field that may be.
+
+    Raises:
+        UserError: the file cannot be read, or a field is missing, unknown or of another type.
+    """
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot read the job ({error}). Give a JSON file") from error
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: a job is a JSON object; got {type(values).__name__}")
+    types = dict.fromkeys(texts, str) | optional
+    unknown = [key for key in values if key not in types]
+    missing = [key for key in texts if key not in values]
+    if unknown or missing:
+        fault = f"unknown field {unknown[0]!r}" if unknown else f"field {missing[0]!r} is missing"
+        raise UserError(f"{path}: {fault}; the fields are {', '.join(types)}. Correct the file")
+    for key, value in values.items():
+        if not isinstance(value, types[key]) or isinstance(value, bool):
+            raise UserError(
+                f"{path}: {key} is {value!r}; must be of type {types[key].__name__}. Correct it"
+            )
+    return values

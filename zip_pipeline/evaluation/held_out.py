@@ -1,9 +1,12 @@
 """Z by held-out loss; run as ``python -m zip_pipeline.evaluation.held_out --config FILE``."""
 
+import dataclasses
 import math
+import statistics
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import compress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,27 +15,13 @@ import polars as pl
 from zip_pipeline.chat_models import encode, load_model, load_tokenizer, prepare_environment
 from zip_pipeline.data_root import StageFolder
 from zip_pipeline.errors import UserError
-from zip_pipeline.evaluation.evaluators import Evaluator, TrainedVersion
-from zip_pipeline.evaluation.settings import main, read_job
+from zip_pipeline.evaluation.evaluators import Evaluator, TrainedVersion, main, read_job
 from zip_pipeline.files import fingerprint, write_json
 from zip_pipeline.process import Reporter
 from zip_pipeline.samples import STAGES, Stage, Turn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-
-@dataclass(frozen=True, kw_only=True)
-class SampleLoss:
-    """The loss of a model on one held-out sample."""
-
-    source: str
-    loss_sum: float
-    """over the target tokens, nats"""
-    num_tokens: int
-    """target tokens, 1 or more"""
-    num_bytes: int
-    """of the target text"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,13 +59,9 @@ class HeldOutLoss:
     num_skipped: int
     """samples whose prompt leaves no room for an answer"""
 
-    def as_json(self) -> dict[str, Any]:
-        """Return plain values."""
-        return asdict(self)
-
 
 def summarise(
-    samples: Sequence[SampleLoss], held_out: str, *, num_cut: int = 0, num_skipped: int = 0
+    samples: pl.DataFrame, held_out: str, *, num_cut: int = 0, num_skipped: int = 0
 ) -> HeldOutLoss:
     """Return the means by source and over sources, with their standard errors over samples.
 
@@ -85,7 +70,8 @@ def summarise(
     taken to scatter as the others do on average.
 
     Args:
-        samples: what was measured, in any order.
+        samples: ``source``, ``loss_sum`` over the target tokens in nats, ``num_tokens`` of these
+            (1 or more) and ``num_bytes`` of their text.
         held_out: hash of what it was measured on.
         num_cut: samples of which only the beginning counts.
         num_skipped: samples left out.
@@ -96,67 +82,48 @@ def summarise(
     Source: Cochran, Sampling Techniques, section 6.3 (ratio estimator).
     """
     _require_finite(samples)
-    of_source: dict[str, list[SampleLoss]] = {}
-    for sample in samples:
-        of_source.setdefault(sample.source, []).append(sample)
-    variances = _variances(of_source)
-    sources = {n: _source_loss(of_source[n], variances.get(n)) for n in sorted(of_source)}
-    count = len(sources)
+    num, num_tokens, num_bytes = pl.len(), pl.sum("num_tokens"), pl.sum("num_bytes")
+    loss = pl.sum("loss_sum") / num_tokens
+    squares = (pl.col("loss_sum") - loss * pl.col("num_tokens")).pow(2).sum()
+    sources = samples.group_by("source", maintain_order=True).agg(
+        loss=loss,
+        variance=pl.when(num > 1).then(num / (num - 1) * squares / num_tokens.pow(2)),
+        # Answers may be empty: then only the end of the turn is predicted.
+        bits_per_byte=pl.sum("loss_sum") / math.log(2) / pl.max_horizontal(num_bytes, 1),
+        num_samples=num,
+        num_tokens=num_tokens,
+        num_bytes=num_bytes,
+    )
+    of_one_sample = (pl.col("variance") * pl.col("num_samples")).mean()
+    variance = pl.col("variance").fill_null(of_one_sample)
+    sources = sources.with_columns(variance, loss_spread=variance.sqrt()).sort("source")
+    has_spread = not sources["variance"].has_nulls()
+    fields = ["source", *(field.name for field in dataclasses.fields(SourceLoss))]
     return HeldOutLoss(
-        loss=math.fsum(source.loss for source in sources.values()) / count,
-        loss_spread=math.sqrt(math.fsum(variances.values())) / count if variances else None,
-        bits_per_byte=math.fsum(source.bits_per_byte for source in sources.values()) / count,
-        sources=sources,
+        loss=statistics.fmean(sources["loss"]),
+        loss_spread=math.sqrt(sources["variance"].sum()) / sources.height if has_spread else None,
+        bits_per_byte=statistics.fmean(sources["bits_per_byte"]),
+        sources={row.pop("source"): SourceLoss(**row) for row in sources.select(fields).to_dicts()},
         held_out=held_out,
-        num_samples=len(samples),
+        num_samples=samples.height,
         num_cut=num_cut,
         num_skipped=num_skipped,
     )
 
 
-def _require_finite(samples: Sequence[SampleLoss]) -> None:
-    if not samples:
+def _require_finite(samples: pl.DataFrame) -> None:
+    if samples.is_empty():
         raise UserError("held-out loss: no sample was measured; hold out 1 or more")
-    wrong = [sample for sample in samples if not math.isfinite(sample.loss_sum)]
-    if wrong:
+    wrong = samples.filter(~pl.col("loss_sum").is_finite())["loss_sum"]
+    if len(wrong):
         raise UserError(
             f"held-out loss: {len(wrong)} of {len(samples)} samples have a loss that is not "
-            f"finite (the first {wrong[0].loss_sum}), so the model has diverged. Train again "
+            f"finite (the first {wrong[0]}), so the model has diverged. Train again "
             "with a lower learning rate"
         )
 
 
-def _variances(of_source: Mapping[str, Sequence[SampleLoss]]) -> dict[str, float]:
-    """Return the variance of each source's loss; nothing where no source has two samples."""
-    found = {n: _ratio_variance(samples) for n, samples in of_source.items() if len(samples) > 1}
-    if not found:
-        return {}
-    of_one_sample = math.fsum(v * len(of_source[n]) for n, v in found.items()) / len(found)
-    return {name: found.get(name, of_one_sample) for name in of_source}
-
-
-def _ratio_variance(samples: Sequence[SampleLoss]) -> float:
-    num_tokens = sum(sample.num_tokens for sample in samples)
-    ratio = math.fsum(sample.loss_sum for sample in samples) / num_tokens
-    squares = math.fsum((s.loss_sum - ratio * s.num_tokens) ** 2 for s in samples)
-    return len(samples) / (len(samples) - 1) * squares / num_tokens**2
-
-
-def _source_loss(samples: Sequence[SampleLoss], variance: float | None) -> SourceLoss:
-    total = math.fsum(sample.loss_sum for sample in samples)
-    num_tokens = sum(sample.num_tokens for sample in samples)
-    num_bytes = sum(sample.num_bytes for sample in samples)
-    return SourceLoss(
-        loss=total / num_tokens,
-        loss_spread=None if variance is None else math.sqrt(variance),
-        # Answers may be empty: then only the end of the turn is predicted.
-        bits_per_byte=total / math.log(2) / max(num_bytes, 1),
-        num_samples=len(samples),
-        num_tokens=num_tokens,
-        num_bytes=num_bytes,
-    )
-
-
+_COLUMNS: Mapping[Stage, Sequence[str]] = {"sft": ("turns",), "preference": ("prompt", "chosen")}
 _BATCH_TOKENS = 2048
 MAX_LENGTH = 2048
 
@@ -192,18 +159,14 @@ def held_out_loss(
             "Hold out more, raise max_length, or give the model a chat template with generation "
             "markers"
         )
-    losses = _losses(load_model(str(model), None), rows)
-    measured = [
-        SampleLoss(
-            source=row.source,
-            loss_sum=loss_sum,
-            num_tokens=sum(row.is_target),
-            num_bytes=row.num_bytes,
-        )
-        for row, loss_sum in zip(rows, losses, strict=True)
-    ]
+    measured = {
+        "source": [row.source for row in rows],
+        "loss_sum": _losses(load_model(str(model), None), rows),
+        "num_tokens": [sum(row.is_target) for row in rows],
+        "num_bytes": [row.num_bytes for row in rows],
+    }
     return summarise(
-        measured,
+        pl.DataFrame(measured),
         held_out_hash(samples, max_length),
         num_cut=sum(row.is_cut for row in rows),
         num_skipped=len(samples) - len(rows),
@@ -233,10 +196,9 @@ class _Row:
 def _rows(
     samples: pl.DataFrame, stage: Stage, tokenizer: "PreTrainedTokenizerBase", max_length: int
 ) -> list[_Row]:
-    columns = ("turns",) if stage == "sft" else ("prompt", "chosen")
     parts = [
         [[Turn(**turn) for turn in turns] for turns in samples[column].to_list()]
-        for column in columns
+        for column in _COLUMNS[stage]
     ]
     conversations = [[turn for part in row for turn in part] for row in zip(*parts, strict=True)]
     # Nothing predicts the first token.
@@ -251,18 +213,13 @@ def _rows(
         mask = encoded.assistant_mask[:max_length]
         is_target = [bool(speaks) and place >= start for place, speaks in enumerate(mask)]
         if any(is_target):
-            num_bytes = _num_bytes(tokenizer, ids, is_target)
+            said = list(compress(ids, is_target))
+            text: Any = tokenizer.decode(
+                said, skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
             is_cut = len(encoded.input_ids) > max_length
-            rows.append(_Row(str(source), ids, is_target, num_bytes, is_cut))
+            rows.append(_Row(str(source), ids, is_target, len(str(text).encode()), is_cut))
     return rows
-
-
-def _num_bytes(
-    tokenizer: "PreTrainedTokenizerBase", ids: Sequence[int], is_target: Sequence[bool]
-) -> int:
-    said = [token for token, is_said in zip(ids, is_target, strict=True) if is_said]
-    text: Any = tokenizer.decode(said, skip_special_tokens=True, clean_up_tokenization_spaces=False)
-    return len(str(text).encode())
 
 
 def _losses(model: "PreTrainedModel", rows: Sequence[_Row]) -> list[float]:
@@ -293,16 +250,14 @@ def _batches(rows: Sequence[_Row]) -> Iterator[list[int]]:
 
 def _batch_losses(network: Any, rows: Sequence[_Row], device: str) -> list[float]:  # noqa: ANN401
     import torch
+    from torch.nn.utils.rnn import pad_sequence
 
-    width = max(len(row.input_ids) for row in rows)
-
-    def padded(lists: Sequence[Sequence[int]]) -> "torch.Tensor":
-        filled = [[*values, *[0] * (width - len(values))] for values in lists]
-        return torch.tensor(filled, device=device)
+    def padded(lists: Sequence[Sequence[int]]) -> torch.Tensor:
+        return pad_sequence([torch.tensor(each) for each in lists], batch_first=True).to(device)
 
     ids = padded([row.input_ids for row in rows])
     attended = padded([[1] * len(row.input_ids) for row in rows])
-    is_target = padded([row.is_target for row in rows])[:, 1:].bool()
+    is_target = padded([row.is_target for row in rows])[:, 1:]
     # The vocabulary is most of a small model's work: only where a target follows.
     kept = is_target.any(dim=0).nonzero().squeeze(1)
     logits = network(
@@ -327,8 +282,8 @@ def evaluate(config: Path, report: Reporter) -> None:
     Raises:
         UserError: a field or file is wrong, or the model cannot be evaluated.
     """
-    paths = dict.fromkeys(("model", "samples", "stage", "output"), str)
-    job = read_job(config, paths, {"max_length": int, "fingerprint": str})
+    texts = ("model", "samples", "stage", "output")
+    job = read_job(config, texts, max_length=int, fingerprint=str)
     stage, max_length = job["stage"], job.get("max_length", MAX_LENGTH)
     if stage not in STAGES:
         raise UserError(f"{config}: stage is {stage!r}; allowed are {', '.join(STAGES)}")
@@ -337,12 +292,12 @@ def evaluate(config: Path, report: Reporter) -> None:
     samples = _read_samples(Path(job["samples"]), stage)
     report.line(f"held-out loss of {job['model']} on {len(samples):,} samples")
     found = held_out_loss(Path(job["model"]), samples, stage, max_length)
-    write_json(Path(job["output"]), found.as_json())
+    write_json(Path(job["output"]), asdict(found))
     report.line(f"{found.loss:.4f} nats per token, {found.bits_per_byte:.4f} bits per byte")
 
 
 def _read_samples(path: Path, stage: Stage) -> pl.DataFrame:
-    columns = ["sample_id", "source", *(("turns",) if stage == "sft" else ("prompt", "chosen"))]
+    columns = ["sample_id", "source", *_COLUMNS[stage]]
     try:
         return pl.read_parquet(path, columns=columns, glob=False, hive_partitioning=False)
     except (OSError, pl.exceptions.PolarsError) as error:

@@ -9,7 +9,8 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
-from zip_pipeline.errors import UserError
+from pydantic import Field
+
 from zip_pipeline.evaluation.client import (
     EndpointError,
     Exchange,
@@ -18,6 +19,7 @@ from zip_pipeline.evaluation.client import (
     RequestRefused,
     Responder,
 )
+from zip_pipeline.settings import Settings
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -60,8 +62,7 @@ _RATINGS = (re.compile(r"\[\[(\d+(?:\.\d+)?)\]\]"), re.compile(r"\[(\d+(?:\.\d+)
 _NO_TEXT = "(no answer)"
 
 
-@dataclass(frozen=True, kw_only=True)
-class JudgeSettings:
+class JudgeSettings(Settings):
     """How a judge is asked."""
 
     model: str
@@ -69,21 +70,13 @@ class JudgeSettings:
     low: float
     high: float
     """The scale: a rating outside it is malformed."""
-    repetitions: int = 3
+    repetitions: int = Field(ge=1)
     """How often each question is judged; the spread between repetitions is the judge's drift."""
-    max_re_asks: int = 2
+    max_re_asks: int = Field(default=2, ge=0)
     """How often a judgment without a rating is asked again before it is missing."""
     temperature: float = 0.0
     max_tokens: int = 2048
-    num_workers: int = 8
-
-    def __post_init__(self) -> None:
-        """Refuse an empty scale and counts below their least."""
-        if not self.low < self.high:
-            raise UserError(f"low: {self.low} is not allowed; must be below high = {self.high}")
-        for name, least in (("repetitions", 1), ("max_re_asks", 0), ("num_workers", 1)):
-            if getattr(self, name) < least:
-                raise UserError(f"{name}: {getattr(self, name)} is not allowed; least: {least}")
+    num_workers: int = Field(default=8, ge=1)
 
 
 @dataclass(frozen=True)
@@ -94,7 +87,6 @@ class Rating:
     the question (``refusal`` says why); a missing rating is left out of means, never counted 0.
     """
 
-    repetition: int
     value: float | None
     num_malformed: int
     refusal: str = ""
@@ -169,13 +161,13 @@ def rate(
         try:
             text = store.ask(judge, exchange).text
         except RequestRefused as refusal:
-            return Rating(repetition, None, num_malformed, str(refusal))
+            return Rating(None, num_malformed, str(refusal))
         value = parse_rating(text, settings.low, settings.high)
         if value is not None:
-            return Rating(repetition, value, num_malformed)
+            return Rating(value, num_malformed)
         num_malformed += 1
         conversation += _reminder(text, settings)
-    return Rating(repetition, None, num_malformed)
+    return Rating(None, num_malformed)
 
 
 def _reminder(text: str, settings: JudgeSettings) -> tuple[Message, Message]:
@@ -206,7 +198,8 @@ def rate_all(
     Raises:
         EndpointError: the endpoint failed, or refused every question; what is stored stays.
     """
-    unique = {_key(messages): messages for messages in questions}
+    keys = [repr(list(messages)) for messages in questions]
+    unique = dict(zip(keys, questions, strict=True))
     jobs = [(key, n) for n in range(settings.repetitions) for key in unique]
 
     def rate_job(job: tuple[str, int]) -> Rating:
@@ -215,13 +208,7 @@ def rate_all(
     ratings = dict(zip(jobs, ask_in_parallel(rate_job, jobs, settings.num_workers), strict=True))
     if jobs and all(rating.refusal for rating in ratings.values()):
         raise EndpointError(f"every question was refused; the first: {ratings[jobs[0]].refusal}")
-    return [
-        [ratings[_key(messages), n] for n in range(settings.repetitions)] for messages in questions
-    ]
-
-
-def _key(messages: Sequence[Message]) -> str:
-    return repr([sorted(message.items()) for message in messages])
+    return [[ratings[key, n] for n in range(settings.repetitions)] for key in keys]
 
 
 def summarise(ratings: Sequence[Sequence[Rating]]) -> RatingSummary:
@@ -234,22 +221,25 @@ def summarise(ratings: Sequence[Sequence[Rating]]) -> RatingSummary:
         EndpointError: there is no rating at all.
     """
     every = [rating for of_question in ratings for rating in of_question]
-    by_repetition: dict[int, list[float]] = {}
-    for rating in every:
-        if rating.value is not None:
-            by_repetition.setdefault(rating.repetition, []).append(rating.value)
     num_malformed = sum(rating.num_malformed for rating in every)
-    if not by_repetition:
+    means = _means(list(zip(*ratings, strict=True)))
+    if not means:
         raise EndpointError(
             f"none of {len(every)} judgments has a rating ({num_malformed} malformed answers); "
             "try another judge model or prompt"
         )
-    means = [statistics.fmean(by_repetition[n]) for n in sorted(by_repetition)]
-    num_ratings = sum(map(len, by_repetition.values()))
+    num_ratings = sum(rating.value is not None for rating in every)
+    # Over questions, each at its own mean.
+    of_questions = _means(ratings)
+    error = (
+        statistics.stdev(of_questions) / math.sqrt(len(of_questions))
+        if len(of_questions) > 1
+        else None
+    )
     return RatingSummary(
         mean=statistics.fmean(means),
         drift=statistics.stdev(means) if len(means) > 1 else None,
-        sampling_error=_sampling_error(ratings),
+        sampling_error=error,
         by_repetition=tuple(means),
         num_ratings=num_ratings,
         num_missing=len(every) - num_ratings,
@@ -258,8 +248,7 @@ def summarise(ratings: Sequence[Sequence[Rating]]) -> RatingSummary:
     )
 
 
-def _sampling_error(ratings: Sequence[Sequence[Rating]]) -> float | None:
-    """Return the standard error of the mean over questions, each at its own mean."""
-    known = [[r.value for r in of_question if r.value is not None] for of_question in ratings]
-    means = [statistics.fmean(values) for values in known if values]
-    return statistics.stdev(means) / math.sqrt(len(means)) if len(means) > 1 else None
+def _means(groups: Sequence[Sequence[Rating]]) -> list[float]:
+    """Return the mean of each group that has a rating."""
+    known = [[r.value for r in ratings if r.value is not None] for ratings in groups]
+    return [statistics.fmean(values) for values in known if values]

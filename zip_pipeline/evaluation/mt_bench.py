@@ -1,14 +1,26 @@
-"""The MT-bench protocol: a model answers two-turn questions, a judge rates each turn 1 to 10."""
+"""Z by MT-bench; run as ``python -m zip_pipeline.evaluation.mt_bench --config FILE``.
+
+A model answers questions of two turns, and a judge rates each turn from 1 to 10.
+"""
 
 import json
 import statistics
+import sys
+import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
+from zip_pipeline.chat_models import model_identity
 from zip_pipeline.errors import UserError
 from zip_pipeline.evaluation.client import (
+    ChatClient,
+    Endpoint,
     EndpointError,
     Exchange,
     ExchangeStore,
@@ -17,19 +29,62 @@ from zip_pipeline.evaluation.client import (
     RequestRefused,
     Responder,
 )
+from zip_pipeline.evaluation.evaluators import Evaluator, TrainedVersion, main, read_job
 from zip_pipeline.evaluation.judge import (
     JudgeSettings,
     Rating,
-    RatingSummary,
     ask_in_parallel,
     rate_all,
     summarise,
 )
+from zip_pipeline.evaluation.local_model import LocalModel
+from zip_pipeline.files import fingerprint, write_json
+from zip_pipeline.process import Reporter
+from zip_pipeline.settings import SETTINGS_FILE, Settings, read_settings, read_table
+
+
+class MtBenchSettings(Settings):
+    """Where the benchmark's files are, and who judges: the table ``[mt_bench]``."""
+
+    shows_texts = False
+
+    questions: Path = Field(strict=False)
+    prompts: Path = Field(strict=False)
+    judge: Endpoint
+    references: Path | None = Field(default=None, strict=False)
+    """reference answers; None where the questions have them"""
+    answers: Endpoint | None = None
+    """a server of the trained model; None: the model answers in the evaluating process"""
+    repetitions: int = Field(default=3, ge=1)
+    """how often each answer is judged"""
+
+
+def mt_bench_settings_of(data_root: Path) -> MtBenchSettings | None:
+    """Return what the table [mt_bench] says, None where there is none.
+
+    Paths in the file are relative to the data root.
+
+    Raises:
+        UserError: see :func:`.read_settings`.
+    """
+    if read_table(data_root, "mt_bench") is None:
+        return None
+    settings = read_settings(data_root, "mt_bench", MtBenchSettings)
+    given = settings.model_dump(include={"questions", "prompts", "references"}, exclude_none=True)
+    return settings.model_copy(update={name: data_root / path for name, path in given.items()})
+
 
 REFERENCE_CATEGORIES = frozenset({"math", "reasoning", "coding"})
-_PROMPTS = ("single-v1", "single-math-v1", "single-v1-multi-turn", "single-math-v1-multi-turn")
-_FIELDS = ("question", "answer", "question_1", "question_2", "answer_1", "answer_2")
 _REFERENCE_FIELDS = ("ref_answer_1", "ref_answer_2")
+_FIELDS = {
+    "single-v1": ("question", "answer"),
+    "single-math-v1": ("question", "answer", *_REFERENCE_FIELDS),
+    "single-v1-multi-turn": ("question_1", "question_2", "answer_1", "answer_2"),
+    "single-math-v1-multi-turn": (
+        *("question_1", "question_2", "answer_1", "answer_2"),
+        *_REFERENCE_FIELDS,
+    ),
+}
 
 
 @dataclass(frozen=True)
@@ -40,6 +95,11 @@ class BenchQuestion:
     category: str
     turns: tuple[str, str]
     references: tuple[str, str] | None
+
+    @property
+    def needs_references(self) -> bool:
+        """Whether the judge is shown how it is answered right."""
+        return self.category in REFERENCE_CATEGORIES
 
 
 @dataclass(frozen=True)
@@ -82,17 +142,13 @@ def load_bench(questions: Path, prompts: Path, references: Path | None = None) -
     twice = sorted({i for i in ids if ids.count(i) > 1})
     if twice:
         raise UserError(f"{questions}: question_id {', '.join(twice)} more than once")
-    without = [q.question_id for q in read if _needs_reference(q) and q.references is None]
+    without = [q.question_id for q in read if q.needs_references and q.references is None]
     if without:
         raise UserError(
             f"{questions}: no reference answer for the questions {', '.join(without)} of math, "
             "reasoning or coding; point to the file that has them"
         )
     return Bench(tuple(read), _prompts(prompts))
-
-
-def _needs_reference(question: BenchQuestion) -> bool:
-    return question.category in REFERENCE_CATEGORIES
 
 
 def _records(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
@@ -158,21 +214,18 @@ def _prompts(path: Path) -> dict[str, JudgePrompt]:
     prompts = {}
     for record, where in _records(path):
         name = record.get("name")
-        if name in _PROMPTS:
-            prompts[name] = _prompt(record, where, name)
-    missing = [name for name in _PROMPTS if name not in prompts]
+        if name in _FIELDS:
+            prompts[name] = _prompt(record, where, _FIELDS[name])
+    missing = [name for name in _FIELDS if name not in prompts]
     if missing:
         raise UserError(f"{path}: no prompt named {', '.join(missing)}; all four are needed")
     return prompts
 
 
-def _prompt(record: Mapping[str, Any], where: str, name: str) -> JudgePrompt:
+def _prompt(record: Mapping[str, Any], where: str, fields: Sequence[str]) -> JudgePrompt:
     prompt = JudgePrompt(
         _text(record, "system_prompt", where), _text(record, "prompt_template", where)
     )
-    fields: tuple[str, ...] = _FIELDS[2:] if name.endswith("multi-turn") else _FIELDS[:2]
-    if "math" in name:
-        fields += _REFERENCE_FIELDS
     try:
         prompt.template.format(**dict.fromkeys(fields, ""))
     except (LookupError, ValueError, AttributeError) as error:
@@ -183,20 +236,12 @@ def _prompt(record: Mapping[str, Any], where: str, name: str) -> JudgePrompt:
     return prompt
 
 
-TEMPERATURES = {
-    "writing": 0.7,
-    "roleplay": 0.7,
-    "stem": 0.1,
-    "humanities": 0.1,
-    "extraction": 0.0,
-    "math": 0.0,
-    "coding": 0.0,
-    "reasoning": 0.0,
-}
-"""Temperature of the answers by category; of a category that is not listed, 0.7."""
+TEMPERATURES = {"stem": 0.1, "humanities": 0.1} | dict.fromkeys(
+    ("extraction", "math", "coding", "reasoning"), 0.0
+)
+"""Temperature of the answers by category; 0.7 in writing, roleplay and any other."""
 _OTHER_TEMPERATURE = 0.7
 MAX_ANSWER_TOKENS = 1024
-LOW, HIGH = 1.0, 10.0
 
 
 @dataclass(frozen=True)
@@ -209,58 +254,33 @@ class Answer:
 
     turns: tuple[str, str]
     num_cut: int
-    num_refused: int = 0
-    refusal: str = ""
-
-
-@dataclass(frozen=True)
-class MtBenchResult:
-    """Z by MT-bench, 1 to 10, higher = better.
-
-    Attributes:
-        summary: mean over all turns, drift of the judge, error over questions' turns, counts.
-        by_category: mean rating by category; a category without any rating is left out.
-        by_turn: mean rating of first and of second turns; None without any rating.
-        num_questions: how many questions there are (the benchmark has 80).
-        num_cut_answers: answers cut off by the limit on tokens.
-        num_refused_answers: answers that the model refused, judged as empty ones.
-    """
-
-    summary: RatingSummary
-    by_category: dict[str, float]
-    by_turn: tuple[float | None, float | None]
-    num_questions: int
-    num_cut_answers: int
-    num_refused_answers: int
-
-    def as_dict(self) -> dict[str, object]:
-        """Return the result as plain values, for JSON."""
-        return asdict(self)
+    num_refused: int
+    refusal: str
 
 
 def run_mt_bench(
     bench: Bench,
+    settings: MtBenchSettings,
     *,
     model: Responder,
     model_name: str,
     judge: Responder,
-    settings: JudgeSettings,
     store: ExchangeStore,
-    num_answer_workers: int = 8,
-) -> MtBenchResult:
-    """Return how a judge rates a model's answers to all questions.
+) -> dict[str, Any]:
+    """Return how a judge rates a model's answers to all questions, as it is recorded.
 
-    The judge's drift between repetitions is as large as many published gains: read Z together
-    with ``summary.drift``.
+    ``Z`` is the mean rating over all turns, 1 to 10, higher = better; ``Z_spread`` the standard
+    deviation between the judge's repetitions, None with one: it is as large as many published
+    gains; ``Z_name`` tells results apart that are not comparable. Ratings that are missing are
+    left out of means; a category without any rating is left out of ``by_category``.
 
     Args:
-        bench: the files, from :func:`zip_pipeline.evaluation.mt_bench.load_bench`.
+        bench: the files, from :func:`load_bench`.
+        settings: of the data root.
         model: who answers.
         model_name: names the trained model and its version; stored answers are found by it.
         judge: who rates.
-        settings: how; ``low`` and ``high`` are those of :func:`mt_bench_settings`.
         store: what was asked before; a killed run goes on from it.
-        num_answer_workers: answers under way at once; 1 for a model in this process.
 
     Raises:
         EndpointError: an endpoint failed, or the model refused every question; what is stored
@@ -272,7 +292,9 @@ def run_mt_bench(
     def answer_one(question: BenchQuestion) -> Answer:
         return answer(question, model, model_name, store)
 
-    answers = ask_in_parallel(answer_one, bench.questions, num_answer_workers)
+    # A model in this process answers one question at a time.
+    num_workers = settings.answers.max_concurrency if settings.answers else 1
+    answers = ask_in_parallel(answer_one, bench.questions, num_workers)
     if all(given.num_refused == 2 for given in answers):
         raise EndpointError(f"every question was refused; the first: {answers[0].refusal}")
     prompts = [
@@ -280,14 +302,36 @@ def run_mt_bench(
         for question, given in zip(bench.questions, answers, strict=True)
         for turn in (1, 2)
     ]
-    ratings = rate_all(judge, store, prompts, settings)
-    return _result(bench.questions, answers, ratings)
+    ratings = rate_all(judge, store, prompts, _judge_settings(settings))
+    summary = summarise(ratings)
+    files = (settings.questions, settings.prompts, settings.references)
+    files_hash = fingerprint(path.read_text(encoding="utf-8-sig") for path in files if path)
+    return {
+        "Z": summary.mean,
+        "Z_spread": summary.drift,
+        "Z_name": f"MT-bench {files_hash[:8]}, judge {settings.judge.model}",
+        "model_name": model_name,
+        "sampling_error": summary.sampling_error,
+        "by_repetition": summary.by_repetition,
+        "by_category": _by_category(bench.questions, ratings),
+        "by_turn": [_mean(ratings[::2]), _mean(ratings[1::2])],
+        "num_questions": len(bench.questions),
+        "num_ratings": summary.num_ratings,
+        "num_missing": summary.num_missing,
+        "num_malformed": summary.num_malformed,
+        "num_refused": summary.num_refused,
+        "num_cut_answers": sum(given.num_cut for given in answers),
+        "num_refused_answers": sum(given.num_refused for given in answers),
+    }
 
 
-def mt_bench_settings(model: str, *, repetitions: int = 3, num_workers: int = 8) -> JudgeSettings:
-    """Return how the benchmark's judge is asked: at temperature 0, on a scale from 1 to 10."""
+def _judge_settings(settings: MtBenchSettings) -> JudgeSettings:
     return JudgeSettings(
-        model=model, low=LOW, high=HIGH, repetitions=repetitions, num_workers=num_workers
+        model=settings.judge.model,
+        low=1,
+        high=10,
+        repetitions=settings.repetitions,
+        num_workers=settings.judge.max_concurrency,
     )
 
 
@@ -300,6 +344,7 @@ def answer(
     """
     messages: tuple[Message, ...] = ()
     replies: list[Reply] = []
+    refusal = ""
     for turn in question.turns:
         messages += ({"role": "user", "content": turn},)
         exchange = Exchange(
@@ -310,39 +355,28 @@ def answer(
         )
         try:
             replies.append(store.ask(model, exchange))
-        except RequestRefused as refusal:
-            return _answer(replies, str(refusal))
+        except RequestRefused as error:
+            refusal = str(error)
+            break
         messages += ({"role": "assistant", "content": replies[-1].text},)
-    return _answer(replies)
-
-
-def _answer(replies: Sequence[Reply], refusal: str = "") -> Answer:
-    num_cut = sum(reply.finish_reason == "length" for reply in replies)
     first, second, *_ = (*(reply.text for reply in replies), "", "")
+    num_cut = sum(reply.finish_reason == "length" for reply in replies)
     return Answer((first, second), num_cut, 2 - len(replies), refusal)
 
 
 def judge_messages(
     bench: Bench, question: BenchQuestion, given: Answer, turn: int
 ) -> tuple[Message, Message]:
-    """Return what the judge is asked about the first turn, or about the second given the first.
-
-    Args:
-        bench: with the judge prompts.
-        question: the question.
-        given: the model's answers.
-        turn: 1 or 2.
-    """
-    needs_reference = question.category in REFERENCE_CATEGORIES
-    name = "single-math-v1" if needs_reference else "single-v1"
+    """Return what the judge is asked about turn 1, or about turn 2 given the first."""
+    name = "single-math-v1" if question.needs_references else "single-v1"
     fields = {"question": question.turns[0], "answer": given.turns[0]}
     if turn == 2:
         name += "-multi-turn"
         fields = {"question_1": question.turns[0], "question_2": question.turns[1]}
         fields |= {"answer_1": given.turns[0], "answer_2": given.turns[1]}
-    if needs_reference:
+    if question.needs_references:
         assert question.references is not None
-        fields |= {"ref_answer_1": question.references[0], "ref_answer_2": question.references[1]}
+        fields |= dict(zip(_REFERENCE_FIELDS, question.references, strict=True))
     prompt = bench.prompts[name]
     return (
         {"role": "system", "content": prompt.system},
@@ -350,29 +384,135 @@ def judge_messages(
     )
 
 
-def _result(
-    questions: Sequence[BenchQuestion],
-    answers: Sequence[Answer],
-    ratings: Sequence[Sequence[Rating]],
-) -> MtBenchResult:
-    categories = [question.category for question in questions for _ in (1, 2)]
-    by_category: dict[str, float] = {}
-    for category in sorted(set(categories)):
-        of_category = [r for r, c in zip(ratings, categories, strict=True) if c == category]
-        mean = _mean(of_category)
-        if mean is not None:
-            by_category[category] = mean
-    by_turn = (_mean(ratings[::2]), _mean(ratings[1::2]))
-    return MtBenchResult(
-        summarise(ratings),
-        by_category,
-        by_turn,
-        num_questions=len(questions),
-        num_cut_answers=sum(given.num_cut for given in answers),
-        num_refused_answers=sum(given.num_refused for given in answers),
-    )
+def _by_category(
+    questions: Sequence[BenchQuestion], ratings: Sequence[Sequence[Rating]]
+) -> dict[str, float]:
+    by_category: dict[str, list[Sequence[Rating]]] = {}
+    for number, question in enumerate(questions):
+        by_category.setdefault(question.category, []).extend(ratings[2 * number : 2 * number + 2])
+    means = {category: _mean(by_category[category]) for category in sorted(by_category)}
+    return {category: mean for category, mean in means.items() if mean is not None}
 
 
 def _mean(ratings: Sequence[Sequence[Rating]]) -> float | None:
     values = [r.value for of_question in ratings for r in of_question if r.value is not None]
     return statistics.fmean(values) if values else None
+
+
+STORE_FILE, RESULT_FILE = "exchanges.jsonl", "result.json"
+_LINE_SECONDS = 5.0
+
+
+class ProgressResponder:
+    """Passes questions on, and says every few seconds how many were answered."""
+
+    def __init__(self, responder: Responder, report: Reporter, what: str) -> None:
+        self._responder, self._report, self._what = responder, report, what
+        self._lock = threading.Lock()
+        self._num_answered = 0
+        self._last_line = time.monotonic()
+
+    def complete(
+        self, messages: Sequence[Message], *, temperature: float, max_tokens: int
+    ) -> Reply:
+        """Return the answer to a conversation, as the responder behind does."""
+        reply = self._responder.complete(messages, temperature=temperature, max_tokens=max_tokens)
+        with self._lock:
+            self._num_answered += 1
+            now = time.monotonic()
+            if now - self._last_line >= _LINE_SECONDS:
+                self._last_line = now
+                self._report.line(f"{self._num_answered} new {self._what}")
+        return reply
+
+
+def evaluate(config: Path, report: Reporter) -> None:
+    """Run the benchmark as a JSON file says, and write ``result.json``.
+
+    Questions and answers are kept beside it: a run that was killed goes on, and one that is
+    repeated asks nothing again.
+
+    Args:
+        config: an object with ``model`` (folder of the trained model), ``model_name`` (which
+            version it is), ``data_root`` (whose settings hold) and ``output`` (folder);
+            ``fingerprint`` may tell jobs apart whose model changed, and changes nothing.
+        report: told how it goes.
+
+    Raises:
+        UserError: a field, setting or file is wrong, or a key is not set.
+        EndpointError: an endpoint failed; what is stored stays.
+    """
+    job = read_job(config, ("model", "model_name", "data_root", "output"), fingerprint=str)
+    settings = mt_bench_settings_of(Path(job["data_root"]))
+    if settings is None:
+        raise UserError(
+            f"{Path(job['data_root']) / SETTINGS_FILE}: no table [mt_bench]. Add it with "
+            "questions, prompts and judge"
+        )
+    output = Path(job["output"])
+    bench = load_bench(settings.questions, settings.prompts, settings.references)
+    num_answers = 2 * len(bench.questions)
+    num_judgments = num_answers * settings.repetitions
+    with (
+        ChatClient(settings.judge) as judge,
+        _answering(settings, Path(job["model"]), job["model_name"]) as (model, model_name),
+        ExchangeStore(output / STORE_FILE) as store,
+    ):
+        report.line(f"{len(bench.questions)} questions; {len(store)} exchanges are stored")
+        result = run_mt_bench(
+            bench,
+            settings,
+            model=ProgressResponder(model, report, f"answers of {num_answers}"),
+            model_name=model_name,
+            judge=ProgressResponder(judge, report, f"judgments of {num_judgments} or more"),
+            store=store,
+        )
+    write_json(output / RESULT_FILE, result)
+    report.line(f"MT-bench: {result['Z']:.3f} of 10, {output / RESULT_FILE}")
+
+
+@contextmanager
+def _answering(
+    settings: MtBenchSettings, model: Path, name: str
+) -> Iterator[tuple[Responder, str]]:
+    """Yield the served model where one is set, else the model folder, and its name."""
+    served = settings.answers
+    if served is None:
+        # A version that was trained again must not be given the answers of before.
+        identity = model_identity(str(model), None, with_template=True)
+        yield LocalModel(model), f"{name}, weights {identity[:12]}" if model.is_dir() else name
+    else:
+        with ChatClient(served) as client:
+            yield client, f"{name}, served as {served.model}"
+
+
+class MtBench(Evaluator):
+    """The rating of a judge; only the latest version of a stage is asked."""
+
+    name = "mt_bench"
+    module = "zip_pipeline.evaluation.mt_bench"
+    job_file = "mt_bench/job.json"
+    result_file = f"mt_bench/{RESULT_FILE}"
+
+    def is_configured(self, data_root: Path) -> bool:
+        """Return whether there is a table ``[mt_bench]``."""
+        return mt_bench_settings_of(data_root) is not None
+
+    def job(self, version: TrainedVersion) -> dict[str, Any]:
+        """Return what :func:`evaluate` is told."""
+        data_root = version.folder.root.path
+        settings = repr(mt_bench_settings_of(data_root))
+        return {
+            "model": str(version.output / "model"),
+            "model_name": f"{version.folder.stage} version {version.number}",
+            "data_root": str(data_root),
+            "output": str(version.output / "evaluation" / "mt_bench"),
+            "fingerprint": fingerprint([version.record["fingerprint"], settings]),
+        }
+
+
+EVALUATOR = MtBench()
+
+
+if __name__ == "__main__":
+    sys.exit(main("mt_bench", evaluate))

@@ -11,8 +11,7 @@ from zip_pipeline.compression.codecs import compression_ratio_spread
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.entropy_law.table import read_versions, upsert_version, version_row
 from zip_pipeline.entropy_law.verdict import Verdict, judge
-from zip_pipeline.evaluation.quality import Quality, quality_of
-from zip_pipeline.evaluation.settings import quality_audit_settings_of
+from zip_pipeline.evaluation.quality import Quality, quality_audit_settings_of, quality_of
 from zip_pipeline.files import fingerprint
 from zip_pipeline.pool.batches import batch_metadata
 from zip_pipeline.samples import serialised_texts

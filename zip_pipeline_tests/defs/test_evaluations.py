@@ -131,7 +131,7 @@ def test_mt_bench_takes_the_place_of_the_loss(pool: Graph, fake: FakeEvaluation)
     )
     metadata_of(materialise(pool, EVALUATION), "evaluation")
     ((module, job),) = fake.jobs
-    assert (module, job["model_name"]) == ("mt_bench_job", "sft version 2")
+    assert (module, job["model_name"]) == ("mt_bench", "sft version 2")
     assert {n: (row["Z"], row["Z_name"]) for n, row in rows_of(pool).items()} == {
         2: (6.5, "MT-bench, judge j")
     }

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from zip_pipeline.chat_models import encode, load_model, load_tokenizer
+from zip_pipeline.evaluation.evaluators import main
 from zip_pipeline.evaluation.held_out import evaluate, held_out_hash, held_out_loss
-from zip_pipeline.evaluation.settings import main
 from zip_pipeline.samples import (
     PreferencePair,
     Sample,

@@ -1,6 +1,5 @@
 """Ratings from a judge that is slow, vague, wrong or gone."""
 
-import re
 import statistics
 import threading
 from collections import Counter
@@ -68,7 +67,7 @@ def test_judge_is_asked_again_when_its_rating_is_malformed(tmp_path: Path):
     """The judge sees its own words and is asked for the form; both attempts are counted."""
     respond = in_turn([says("I like it."), says(None)], says("[[9]]"))
     with JudgeServer(respond) as server:
-        assert _ratings(server, tmp_path / "a") == [[Rating(0, 9.0, 2)]]
+        assert _ratings(server, tmp_path / "a") == [[Rating(9.0, 2)]]
     second, third = (request.body["messages"] for request in server.requests[1:])
     assert [m["role"] for m in third] == ["user", "assistant", "user", "assistant", "user"]
     assert second[1]["content"] == "I like it."
@@ -85,7 +84,7 @@ def test_rating_that_stays_malformed_is_missing_and_never_zero(tmp_path: Path):
 
     with JudgeServer(respond) as server:
         ratings = _ratings(server, tmp_path / "a", 3, max_re_asks=2)
-    assert ratings == [[Rating(0, 8.0, 0)], [Rating(0, None, 3)], [Rating(0, 8.0, 0)]]
+    assert ratings == [[Rating(8.0, 0)], [Rating(None, 3)], [Rating(8.0, 0)]]
     assert len(server.requests) == 5
     summary = summarise(ratings)
     assert summary.mean == 8.0
@@ -139,8 +138,8 @@ def test_repeated_judging_gives_the_drift_of_the_judge(tmp_path: Path):
     assert summary.mean == 5.5
     assert summary.drift == 1.0
     assert summary.sampling_error == pytest.approx(statistics.stdev([5, 6]) / 2**0.5)
-    assert summarise([[Rating(0, 4.0, 0)]]).drift is None
-    assert summarise([[Rating(0, 4.0, 0)]]).sampling_error is None
+    assert summarise([[Rating(4.0, 0)]]).drift is None
+    assert summarise([[Rating(4.0, 0)]]).sampling_error is None
 
 
 def test_questions_under_way_are_bounded_and_equal_ones_asked_once(tmp_path: Path):
@@ -170,14 +169,9 @@ def test_failing_endpoint_ends_the_run_and_the_next_goes_on(tmp_path: Path):
 
 
 @pytest.mark.parametrize(
-    ("fields", "message"),
-    [
-        ({"low": 5, "high": 5}, "low: 5 is not allowed; must be below high = 5"),
-        ({"repetitions": 0}, "repetitions: 0 is not allowed; least: 1"),
-        ({"max_re_asks": -1}, "max_re_asks: -1 is not allowed; least: 0"),
-    ],
+    ("name", "value", "least"), [("repetitions", 0, 1), ("max_re_asks", -1, 0)]
 )
-def test_judge_settings_refuse_what_makes_no_sense(fields: dict[str, object], message: str):
+def test_judge_settings_refuse_what_makes_no_sense(name: str, value: int, least: int):
     """A wrong number is named with what is allowed."""
-    with pytest.raises(ValueError, match=re.escape(message)):
-        _settings(**fields)
+    with pytest.raises(ValueError, match=f"{name}: got {value}; .* {least} and up"):
+        _settings(**{name: value})

@@ -3,16 +3,12 @@
 import json
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from zip_pipeline.evaluation.client import ChatClient, Endpoint, EndpointError, ExchangeStore
-from zip_pipeline.evaluation.mt_bench import (
-    MtBenchResult,
-    load_bench,
-    mt_bench_settings,
-    run_mt_bench,
-)
+from zip_pipeline.evaluation.mt_bench import MtBenchSettings, load_bench, run_mt_bench
 from zip_pipeline_tests.evaluation.judge_server import (
     Behaviour,
     JudgeServer,
@@ -74,18 +70,22 @@ def _run(
     repetitions: int = 2,
     name: str = "v1",
     num_workers: int = 8,
-) -> MtBenchResult:
+) -> dict[str, Any]:
+    served = Endpoint(url=model.url, model="served")
+    asked = Endpoint(url=judge.url, model="judge", max_concurrency=num_workers)
+    paths = write_bench(folder)
+    settings = MtBenchSettings(judge=asked, answers=served, repetitions=repetitions, **paths)
     with (
-        ChatClient(Endpoint(url=model.url, model="served")) as answering,
-        ChatClient(Endpoint(url=judge.url, model="judge")) as judging,
+        ChatClient(served) as answering,
+        ChatClient(asked) as judging,
         ExchangeStore(folder / "mt_bench.jsonl") as store,
     ):
         return run_mt_bench(
-            load_bench(**write_bench(folder)),
+            load_bench(**paths),
+            settings,
             model=answering,
             model_name=name,
             judge=judging,
-            settings=mt_bench_settings("judge", repetitions=repetitions, num_workers=num_workers),
             store=store,
         )
 
@@ -143,15 +143,14 @@ def test_mt_bench_averages_turns_and_leaves_missing_ratings_out(tmp_path: Path):
     """Z is the mean over rated turns: 8, 6, 2, 8, 6 make 6.0; the unrated one is counted."""
     with JudgeServer(_answers) as model, JudgeServer(_judges) as judge:
         result = _run(model, judge, tmp_path)
-    assert result.summary.mean == 6.0
-    assert result.summary.by_repetition == (6.0, 6.0)
-    assert result.summary.drift == 0.0
-    assert (result.summary.num_ratings, result.summary.num_missing) == (10, 2)
-    assert result.summary.num_malformed == 6
-    assert result.by_category == {"math": 2.0, "stem": 7.0, "writing": 7.0}
-    assert result.by_turn == (6.0, 6.0)
-    assert (result.num_questions, result.num_cut_answers) == (3, 1)
-    assert json.loads(json.dumps(result.as_dict()))["summary"]["mean"] == 6.0
+    assert result["Z"] == 6.0
+    assert result["by_repetition"] == (6.0, 6.0)
+    assert result["Z_spread"] == 0.0
+    assert (result["num_ratings"], result["num_missing"]) == (10, 2)
+    assert result["num_malformed"] == 6
+    assert result["by_category"] == {"math": 2.0, "stem": 7.0, "writing": 7.0}
+    assert result["by_turn"] == [6.0, 6.0]
+    assert (result["num_questions"], result["num_cut_answers"]) == (3, 1)
 
 
 def test_mt_bench_asks_nothing_twice(tmp_path: Path):
@@ -178,8 +177,8 @@ def test_mt_bench_judges_a_refused_answer_as_an_empty_one(tmp_path: Path):
 
     with JudgeServer(refuses) as model, JudgeServer(_judges) as judge:
         result = _run(model, judge, tmp_path, repetitions=1)
-    assert result.num_refused_answers == 3
-    assert result.num_cut_answers == 0
+    assert result["num_refused_answers"] == 3
+    assert result["num_cut_answers"] == 0
     assert sorted(r.question for r in model.requests) == [
         "1 + 1?",
         "Plus 3?",
@@ -213,9 +212,9 @@ def test_mt_bench_reports_the_drift_between_repetitions(tmp_path: Path):
 
     with JudgeServer(_answers) as model, JudgeServer(wavering) as judge:
         result = _run(model, judge, tmp_path, num_workers=1)
-    assert sorted(result.summary.by_repetition) == [7.0, 8.0]
-    assert result.summary.mean == 7.5
-    assert result.summary.drift == pytest.approx(0.5**0.5)
+    assert sorted(result["by_repetition"]) == [7.0, 8.0]
+    assert result["Z"] == 7.5
+    assert result["Z_spread"] == pytest.approx(0.5**0.5)
 
 
 def test_mt_bench_of_one_unrated_category_leaves_it_out(tmp_path: Path):
@@ -227,8 +226,8 @@ def test_mt_bench_of_one_unrated_category_leaves_it_out(tmp_path: Path):
 
     with JudgeServer(_answers) as model, JudgeServer(only_writing) as judge:
         result = _run(model, judge, tmp_path, repetitions=1)
-    assert result.by_category == {"writing": 4.0}
-    assert result.summary.num_missing == 4
+    assert result["by_category"] == {"writing": 4.0}
+    assert result["num_missing"] == 4
 
 
 _QUESTION = QUESTIONS[0]

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from zip_pipeline.evaluation import mt_bench_job
+from zip_pipeline.evaluation import mt_bench
 from zip_pipeline.evaluation.client import Reply
-from zip_pipeline.evaluation.settings import main
+from zip_pipeline.evaluation.evaluators import main
 from zip_pipeline.process import PlainReporter
 from zip_pipeline_tests.evaluation.judge_server import (
     Behaviour,
@@ -56,7 +56,7 @@ def _changed(job: Path, **values: str) -> Path:
 
 
 def _run(job: Path) -> int:
-    return main("mt_bench_job", mt_bench_job.evaluate, ["--config", str(job)])
+    return main("mt_bench", mt_bench.evaluate, ["--config", str(job)])
 
 
 def _result(folder: Path) -> dict[str, Any]:
@@ -240,7 +240,7 @@ def test_killed_run_goes_on(tmp_path: Path):
     slow = says("[[6]]", delay_seconds=0.05)
     with JudgeServer(lambda *_: slow) as judge, JudgeServer(_answers) as answers:
         job = _job(tmp_path, judge, answers, repetitions=4)
-        command = [sys.executable, "-m", "zip_pipeline.evaluation.mt_bench_job", "--config"]
+        command = [sys.executable, "-m", "zip_pipeline.evaluation.mt_bench", "--config"]
         run = subprocess.Popen([*command, str(job)], stdout=subprocess.DEVNULL)
         deadline = time.monotonic() + 60
         while len(judge.requests) < 9 and time.monotonic() < deadline:
@@ -269,8 +269,8 @@ def test_progress_is_said_every_few_seconds(
             return Reply("yes", "stop")
 
     now = 0.0
-    monkeypatch.setattr(mt_bench_job.time, "monotonic", lambda: now)
-    said = mt_bench_job.ProgressResponder(Echo(), PlainReporter(), "answers of 160")
+    monkeypatch.setattr(mt_bench.time, "monotonic", lambda: now)
+    said = mt_bench.ProgressResponder(Echo(), PlainReporter(), "answers of 160")
     for second in range(12):
         now = float(second)
         said.complete([], temperature=0, max_tokens=1)

@@ -6,8 +6,7 @@ import polars as pl
 import pytest
 
 from zip_pipeline.evaluation.client import Endpoint, EndpointError
-from zip_pipeline.evaluation.quality import quality_of
-from zip_pipeline.evaluation.settings import QualityAuditSettings
+from zip_pipeline.evaluation.quality import QualityAuditSettings, quality_of
 from zip_pipeline.samples import Sample, Turn, frame_of, sample_columns, sample_id
 from zip_pipeline_tests.evaluation.judge_server import (
     Behaviour,

@@ -10,12 +10,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zip_pipeline.evaluation.client import ChatClient, Endpoint, ExchangeStore
+from zip_pipeline.evaluation.client import Endpoint
 from zip_pipeline.evaluation.quality import (
     Quality,
+    QualityAuditSettings,
     audit_quality,
     audit_sample,
-    audit_settings,
     filter_pass_rate,
 )
 from zip_pipeline.samples import (
@@ -53,10 +53,8 @@ def _rated_by_number(received: Received, _: int) -> Behaviour:
 def _audit(
     server: JudgeServer, path: Path, subset: pl.DataFrame, stage: Stage = "sft", **options: int
 ) -> Quality:
-    settings = audit_settings("judge", repetitions=options.pop("repetitions", 1))
-    endpoint = Endpoint(url=server.url, model="judge")
-    with ChatClient(endpoint) as client, ExchangeStore(path) as store:
-        return audit_quality(subset, stage, judge=client, settings=settings, store=store, **options)
+    endpoint = Endpoint(url=server.url, model="judge", max_concurrency=options.pop("at_once", 8))
+    return audit_quality(subset, stage, QualityAuditSettings(judge=endpoint, **options), path)
 
 
 def test_audit_is_the_mean_of_the_judges_ratings(tmp_path: Path):
@@ -108,14 +106,9 @@ def test_audit_cuts_the_middle_of_a_long_conversation(tmp_path: Path):
 def test_audit_joins_the_drift_of_a_repeated_judge(tmp_path: Path):
     """With repetitions the spread is the root of squared standard error and squared drift."""
     replies = [says(f"[[{r}]]") for r in (2, 4, 3, 5)]
-    settings = audit_settings("judge", repetitions=2, num_workers=1)
     subset = _subset(_sample("one"), _sample("two"))
-    with (
-        JudgeServer(in_turn(replies, says("[[0]]"))) as server,
-        ChatClient(Endpoint(url=server.url, model="judge")) as client,
-        ExchangeStore(tmp_path / "a") as store,
-    ):
-        quality = audit_quality(subset, "sft", judge=client, settings=settings, store=store)
+    with JudgeServer(in_turn(replies, says("[[0]]"))) as server:
+        quality = _audit(server, tmp_path / "a", subset, repetitions=2, at_once=1)
     assert quality.Q == 3.5
     # Samples 2.5 and 4.5: standard error 1; repetitions 3 and 4: drift 0.5 ** 0.5.
     assert quality.Q_spread == pytest.approx(1.5**0.5)

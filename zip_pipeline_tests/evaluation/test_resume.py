@@ -63,7 +63,7 @@ def test_killed_run_goes_on_and_asks_nothing_stored_again(tmp_path: Path):
             ratings = rate_all(client, store, questions, settings)
         assert not _keys(server.requests[before:]) & stored
         assert len(server.requests) - before == 40 - len(stored)
-    assert [r[0] for r in ratings] == [Rating(0, 7.0, 1)] * 20
+    assert [r[0] for r in ratings] == [Rating(7.0, 1)] * 20
 
 
 def _keys(requests: list[Received]) -> set[str]:

@@ -6,12 +6,8 @@ from pathlib import Path
 import pytest
 
 from zip_pipeline.evaluation.client import Endpoint
-from zip_pipeline.evaluation.settings import (
-    MtBenchSettings,
-    QualityAuditSettings,
-    mt_bench_settings_of,
-    quality_audit_settings_of,
-)
+from zip_pipeline.evaluation.mt_bench import MtBenchSettings, mt_bench_settings_of
+from zip_pipeline.evaluation.quality import QualityAuditSettings, quality_audit_settings_of
 
 BOTH = """
 [training]

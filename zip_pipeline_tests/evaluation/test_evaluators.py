@@ -7,13 +7,13 @@ import pytest
 
 from zip_pipeline.errors import UserError
 from zip_pipeline.evaluation.client import EndpointError
-from zip_pipeline.evaluation.settings import main, read_job
+from zip_pipeline.evaluation.evaluators import main, read_job
 from zip_pipeline.process import Reporter
 
 
 def _read(path: Path, job: object) -> dict[str, object]:
     path.write_text(json.dumps(job))
-    return read_job(path, {"model": str}, {"max_length": int})
+    return read_job(path, ["model"], max_length=int)
 
 
 def test_job_is_its_fields(tmp_path: Path):
@@ -42,10 +42,10 @@ def test_wrong_job_is_named(tmp_path: Path, job: object, message: str):
 def test_unreadable_job_is_named(tmp_path: Path):
     """A file that is missing or no JSON is said with its path."""
     with pytest.raises(ValueError, match=r"none\.json: cannot read the job"):
-        read_job(tmp_path / "none.json", {})
+        read_job(tmp_path / "none.json", [])
     (tmp_path / "text.json").write_text("{")
     with pytest.raises(ValueError, match=r"text\.json: cannot read the job"):
-        read_job(tmp_path / "text.json", {})
+        read_job(tmp_path / "text.json", [])
 
 
 @pytest.mark.parametrize("error", [UserError("wrong key"), EndpointError("wrong key")])
