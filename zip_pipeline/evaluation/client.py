@@ -177,12 +177,7 @@ class ChatClient:
     def complete(
         self, messages: Sequence[Message], *, temperature: float, max_tokens: int
     ) -> Reply:
-        """Return the endpoint's answer to a conversation.
-
-        Args:
-            messages: ``role`` and ``content`` of each turn.
-            temperature: of the sampling; 0 for the likeliest answer.
-            max_tokens: most tokens of the answer.
+        """Return the endpoint's answer to a conversation; see :class:`Responder`.
 
         Raises:
             RequestRefused: the endpoint takes this request as wrong; others may do.
@@ -297,7 +292,13 @@ class Responder(Protocol):
     def complete(
         self, messages: Sequence[Message], *, temperature: float, max_tokens: int
     ) -> Reply:
-        """Return the answer to a conversation."""
+        """Return the answer to a conversation.
+
+        Args:
+            messages: ``role`` and ``content`` of each turn.
+            temperature: of the sampling; 0 for the likeliest answer.
+            max_tokens: most tokens of the answer.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)

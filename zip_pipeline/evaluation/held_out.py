@@ -81,7 +81,15 @@ def summarise(
 
     Source: Cochran, Sampling Techniques, section 6.3 (ratio estimator).
     """
-    _require_finite(samples)
+    if samples.is_empty():
+        raise UserError("held-out loss: no sample was measured; hold out 1 or more")
+    wrong = samples.filter(~pl.col("loss_sum").is_finite())["loss_sum"]
+    if len(wrong):
+        raise UserError(
+            f"held-out loss: {len(wrong)} of {len(samples)} samples have a loss that is not "
+            f"finite (the first {wrong[0]}), so the model has diverged. Train again "
+            "with a lower learning rate"
+        )
     num, num_tokens, num_bytes = pl.len(), pl.sum("num_tokens"), pl.sum("num_bytes")
     loss = pl.sum("loss_sum") / num_tokens
     squares = (pl.col("loss_sum") - loss * pl.col("num_tokens")).pow(2).sum()
@@ -111,18 +119,6 @@ def summarise(
     )
 
 
-def _require_finite(samples: pl.DataFrame) -> None:
-    if samples.is_empty():
-        raise UserError("held-out loss: no sample was measured; hold out 1 or more")
-    wrong = samples.filter(~pl.col("loss_sum").is_finite())["loss_sum"]
-    if len(wrong):
-        raise UserError(
-            f"held-out loss: {len(wrong)} of {len(samples)} samples have a loss that is not "
-            f"finite (the first {wrong[0]}), so the model has diverged. Train again "
-            "with a lower learning rate"
-        )
-
-
 _COLUMNS: Mapping[Stage, Sequence[str]] = {"sft": ("turns",), "preference": ("prompt", "chosen")}
 _BATCH_TOKENS = 2048
 MAX_LENGTH = 2048
@@ -140,7 +136,7 @@ def held_out_loss(
         model: a folder with safetensors, and a tokenizer whose chat template has generation
             markers.
         samples: held-out rows of a pool table.
-        stage: the stage of the samples.
+        stage: of the samples.
         max_length: tokens at which a conversation is cut; its later text does not count.
 
     Raises:
@@ -219,32 +215,27 @@ def _rows(
             )
             is_cut = len(encoded.input_ids) > max_length
             rows.append(_Row(str(source), ids, is_target, len(str(text).encode()), is_cut))
-    return rows
+    # Rows of similar length are computed together.
+    return sorted(rows, key=lambda row: len(row.input_ids))
 
 
 def _losses(model: "PreTrainedModel", rows: Sequence[_Row]) -> list[float]:
-    """Return the loss sum of each row; rows of similar length are computed together."""
+    """Return the loss sum of each row; rows go through the model several at a time."""
     import torch
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     network: Any = model.to(device).eval()  # type: ignore[arg-type]
-    sums = [0.0] * len(rows)
     with torch.inference_mode():
-        for places in _batches(rows):
-            found = _batch_losses(network, [rows[place] for place in places], device)
-            for place, value in zip(places, found, strict=True):
-                sums[place] = value
-    return sums
+        return [loss for batch in _batches(rows) for loss in _batch_losses(network, batch, device)]
 
 
-def _batches(rows: Sequence[_Row]) -> Iterator[list[int]]:
-    """Yield the places of rows that go through the model together, shortest rows first."""
-    batch: list[int] = []
-    for place in sorted(range(len(rows)), key=lambda place: len(rows[place].input_ids)):
-        if batch and (len(batch) + 1) * len(rows[place].input_ids) > _BATCH_TOKENS:
+def _batches(rows: Sequence[_Row]) -> Iterator[list[_Row]]:
+    batch: list[_Row] = []
+    for row in rows:
+        if batch and (len(batch) + 1) * len(row.input_ids) > _BATCH_TOKENS:
             yield batch
             batch = []
-        batch.append(place)
+        batch.append(row)
     yield batch
 
 

@@ -94,27 +94,21 @@ class Rating:
 
 @dataclass(frozen=True)
 class RatingSummary:
-    """Means over questions, with what is uncertain about them.
-
-    Attributes:
-        mean: mean of the repetitions' means.
-        drift: standard deviation between the repetitions' means; None with one repetition.
-        sampling_error: standard error of the mean over questions; None below two questions.
-        by_repetition: mean of each repetition.
-        num_ratings: ratings there are.
-        num_missing: ratings that are missing, refused ones among them.
-        num_refused: questions that the judge's endpoint refused, over all repetitions.
-        num_malformed: judgments without a rating, most of which a re-ask repaired.
-    """
+    """Means over questions, with what is uncertain about them."""
 
     mean: float
+    """of the repetitions' means"""
     drift: float | None
+    """standard deviation between the repetitions' means; None with one repetition"""
     sampling_error: float | None
+    """standard error of the mean over questions; None below two questions"""
     by_repetition: tuple[float, ...]
     num_ratings: int
     num_missing: int
+    """refused ones among them"""
     num_refused: int
     num_malformed: int
+    """judgments without a rating, most of which a re-ask repaired"""
 
 
 def parse_rating(text: str, low: float, high: float) -> float | None:
@@ -187,13 +181,9 @@ def rate_all(
     questions: Sequence[Sequence[Message]],
     settings: JudgeSettings,
 ) -> list[list[Rating]]:
-    """Return the ratings of each question, one per repetition.
+    """Return the ratings of each question (a conversation), one per repetition.
 
-    Args:
-        judge: who is asked.
-        store: what was answered before, and where answers go.
-        questions: the judge's conversation for each question; equal ones are asked once.
-        settings: how to ask.
+    Equal questions are asked once.
 
     Raises:
         EndpointError: the endpoint failed, or refused every question; what is stored stays.
@@ -212,10 +202,7 @@ def rate_all(
 
 
 def summarise(ratings: Sequence[Sequence[Rating]]) -> RatingSummary:
-    """Return means and spreads of the ratings of all questions.
-
-    Args:
-        ratings: for each question one rating per repetition, as :func:`rate_all` returns them.
+    """Return means and spreads of what :func:`rate_all` returned.
 
     Raises:
         EndpointError: there is no rating at all.

@@ -14,7 +14,7 @@ from zip_pipeline.files import fingerprint
 from zip_pipeline.samples import Turn
 
 if TYPE_CHECKING:
-    from transformers import GenerationConfig, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 
 class LocalModel:
@@ -39,26 +39,24 @@ class LocalModel:
     def complete(
         self, messages: Sequence[Message], *, temperature: float, max_tokens: int
     ) -> Reply:
-        """Return the model's answer to a conversation.
-
-        Args:
-            messages: ``role`` and ``content`` of each turn.
-            temperature: of the sampling; 0 for the likeliest answer.
-            max_tokens: most tokens of the answer; fewer where the model's context ends.
+        """Return the model's answer to a conversation; see :class:`.Responder`.
 
         Raises:
             UserError: the model cannot be loaded.
             RequestRefused: the conversation leaves no room for an answer.
         """
+        turns = [Turn(message["role"], message["content"]) for message in messages]
         with self._lock:
-            ids = self._prompt(messages)
-            room = self._num_positions - len(ids)
+            ids = encode(self._tokenizer, [turns], open_answer=True)[0].input_ids
+            num_positions = int(self._network.config.max_position_embeddings)
+            room = num_positions - len(ids)
             if room < 1:
                 raise RequestRefused(
                     f"{self._folder}: a conversation of {len(ids)} tokens leaves no room for an "
-                    f"answer in a context of {self._num_positions}"
+                    f"answer in a context of {num_positions}"
                 )
-            seed = _seed(messages, temperature, max_tokens)
+            asked = json.dumps([sorted(message.items()) for message in messages])
+            seed = int(fingerprint([asked, repr(temperature), str(max_tokens)])[:15], 16)
             said = self._generated(ids, temperature, min(max_tokens, room), seed)
         is_ended = bool(said) and said[-1] in self._end_tokens
         text: Any = self._tokenizer.decode(
@@ -87,24 +85,25 @@ class LocalModel:
         return model.to("cuda" if on_gpu else "cpu").eval()
 
     @cached_property
-    def _num_positions(self) -> int:
-        return int(self._network.config.max_position_embeddings)
-
-    @cached_property
     def _end_tokens(self) -> list[int]:
         own = self._network.generation_config.eos_token_id
         known = [*(own if isinstance(own, list) else [own]), self._tokenizer.eos_token_id]
         return sorted({int(token) for token in known if token is not None})
 
-    def _prompt(self, messages: Sequence[Message]) -> list[int]:
-        turns = [Turn(message["role"], message["content"]) for message in messages]
-        return encode(self._tokenizer, [turns], open_answer=True)[0].input_ids
-
     def _generated(
         self, ids: Sequence[int], temperature: float, max_tokens: int, seed: int
     ) -> list[int]:
         import torch
+        from transformers import GenerationConfig
 
+        # 0 leaves the whole vocabulary in; by default 50 tokens are.
+        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0}
+        settings = GenerationConfig(  # type: ignore[no-untyped-call]
+            **(sampling if temperature > 0 else {"do_sample": False}),
+            max_new_tokens=max_tokens,
+            eos_token_id=self._end_tokens,
+            pad_token_id=next(iter(self._end_tokens), 0),
+        )
         prompt = torch.tensor([ids], device=self._network.device)
         devices = [prompt.device] if prompt.device.type == "cuda" else []
         with torch.inference_mode(), torch.random.fork_rng(devices):
@@ -112,23 +111,6 @@ class LocalModel:
             output = self._network.generate(
                 input_ids=prompt,
                 attention_mask=torch.ones_like(prompt),
-                generation_config=self._generation(temperature, max_tokens),
+                generation_config=settings,
             )
         return list(output[0, len(ids) :].tolist())
-
-    def _generation(self, temperature: float, max_tokens: int) -> "GenerationConfig":
-        from transformers import GenerationConfig
-
-        # 0 leaves the whole vocabulary in; by default 50 tokens are.
-        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0}
-        return GenerationConfig(  # type: ignore[no-untyped-call]
-            **(sampling if temperature > 0 else {"do_sample": False}),
-            max_new_tokens=max_tokens,
-            eos_token_id=self._end_tokens,
-            pad_token_id=next(iter(self._end_tokens), 0),
-        )
-
-
-def _seed(messages: Sequence[Message], temperature: float, max_tokens: int) -> int:
-    turns = json.dumps([sorted(message.items()) for message in messages])
-    return int(fingerprint([turns, repr(temperature), str(max_tokens)])[:15], 16)

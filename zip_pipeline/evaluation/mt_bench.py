@@ -119,14 +119,14 @@ class Bench:
 
 
 def load_bench(questions: Path, prompts: Path, references: Path | None = None) -> Bench:
-    """Read the files of the benchmark.
+    """Read the files of the benchmark, all of them JSONL.
 
     Args:
-        questions: JSONL with ``question_id``, ``category``, ``turns`` (two) and, where the
-            references are here, ``reference`` (two).
-        prompts: JSONL with ``name``, ``system_prompt`` and ``prompt_template``; the four
-            ``single-...`` prompts of the benchmark are read.
-        references: JSONL with ``question_id`` and ``choices[0].turns``, or None.
+        questions: ``question_id``, ``category``, ``turns`` (two) and, where the references are
+            here, ``reference`` (two).
+        prompts: ``name``, ``system_prompt`` and ``prompt_template``; the four ``single-...``
+            prompts of the benchmark are read.
+        references: ``question_id`` and ``choices[0].turns``.
 
     Raises:
         UserError: a file does not exist, a line is not such a record, a prompt is missing, or
@@ -275,7 +275,7 @@ def run_mt_bench(
     left out of means; a category without any rating is left out of ``by_category``.
 
     Args:
-        bench: the files, from :func:`load_bench`.
+        bench: from :func:`load_bench`.
         settings: of the data root.
         model: who answers.
         model_name: names the trained model and its version; stored answers are found by it.

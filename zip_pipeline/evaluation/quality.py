@@ -82,10 +82,7 @@ def audit_sample(subset: pl.DataFrame, num_samples: int, seed: int) -> pl.DataFr
     largely the same samples for two versions that overlap, so that their Q differs by what
     changed, and judgments of before are found in the store.
 
-    Args:
-        subset: samples of a version, with ``sample_id``.
-        num_samples: how many; all where there are fewer.
-        seed: draws another sample.
+    All of them where there are fewer than ``num_samples``.
 
     Raises:
         UserError: the subset is empty or ``num_samples`` is below 1.
@@ -108,11 +105,7 @@ def audit_quality(
     Of a preference pair the chosen answer is judged. The spread joins the standard error over
     samples with the judge's drift, where it is asked repeatedly.
 
-    Args:
-        subset: samples of a version.
-        stage: ``sft`` or ``preference``.
-        settings: who judges what.
-        store_folder: where judgments are kept; one folder for all versions saves most questions.
+    Judgments are kept in ``store_folder``; one folder for all versions saves most questions.
 
     Raises:
         UserError: the subset is empty, or the judge's key is not set.
@@ -167,7 +160,7 @@ def _messages(conversation: str) -> tuple[Message, Message]:
     )
 
 
-def filter_pass_rate(num_rows: Sequence[int], num_passed: Sequence[int]) -> Quality:
+def filter_pass_rate(batches: Sequence[tuple[int, int]]) -> Quality:
     """Return the share of rows that pass the filters: Q where no judge is set, 0 to 1.
 
     A duplicate passes: redundancy is what R measures, and must not look like a change of Q.
@@ -175,28 +168,29 @@ def filter_pass_rate(num_rows: Sequence[int], num_passed: Sequence[int]) -> Qual
     batches; it is at least that of independent rows.
 
     Args:
-        num_rows: rows read, by batch.
-        num_passed: rows that were not rejected, by batch, in the same order.
+        batches: of each batch the rows read, and the rows that were not rejected.
 
     Raises:
         UserError: nothing was read, or more rows passed than were read.
 
     Source: Cochran, Sampling Techniques, section 6.3 (ratio estimator).
     """
-    pairs = list(zip(num_rows, num_passed, strict=True))
-    total = sum(num_rows)
-    if total == 0 or any(not 0 <= passed <= rows for rows, passed in pairs):
+    total = sum(rows for rows, _ in batches)
+    total_passed = sum(passed for _, passed in batches)
+    if total == 0 or any(not 0 <= passed <= rows for rows, passed in batches):
         raise UserError(
-            f"no pass rate from rows {list(num_rows)} and passed rows {list(num_passed)}; "
-            "something must be read, and no more may pass than was read"
+            f"no pass rate from rows {[rows for rows, _ in batches]} and passed rows "
+            f"{[passed for _, passed in batches]}; something must be read, and no more may pass "
+            "than was read"
         )
-    share = sum(num_passed) / total
+    share = total_passed / total
     # One row more on each side, so that a pool without a rejected row is not taken as exact.
-    smoothed = (sum(num_passed) + 1) / (total + 2)
+    smoothed = (total_passed + 1) / (total + 2)
     variance = smoothed * (1 - smoothed) / total
-    if len(pairs) > 1:
-        squares = math.fsum((passed - share * rows) ** 2 for rows, passed in pairs)
-        variance = max(variance, len(pairs) / (len(pairs) - 1) * squares / total**2)
+    num = len(batches)
+    if num > 1:
+        squares = math.fsum((passed - share * rows) ** 2 for rows, passed in batches)
+        variance = max(variance, num / (num - 1) * squares / total**2)
     return Quality(share, math.sqrt(variance), "filter pass rate", total)
 
 
@@ -213,7 +207,7 @@ def quality_of(
 
     Args:
         subset: samples of the version.
-        stage: ``sft`` or ``preference``.
+        stage: of the samples.
         settings: who judges, from :func:`quality_audit_settings_of`; None for the filters.
         store_folder: see :func:`audit_quality`.
         counts: ``num_rows_read`` and ``num_quarantined`` of each batch of the pool.
@@ -224,7 +218,5 @@ def quality_of(
     """
     if settings is not None:
         return audit_quality(subset, stage, settings, store_folder)
-    num_rows = [int(count["num_rows_read"]) for count in counts]
-    num_rejected = [int(count["num_quarantined"]) for count in counts]
-    passed = [rows - bad for rows, bad in zip(num_rows, num_rejected, strict=True)]
-    return filter_pass_rate(num_rows, passed)
+    batches = [(int(count["num_rows_read"]), int(count["num_quarantined"])) for count in counts]
+    return filter_pass_rate([(rows, rows - rejected) for rows, rejected in batches])

@@ -153,18 +153,18 @@ def test_audit_needs_something_to_judge(num_rows: int, num_samples: int):
 
 def test_pass_rate_is_the_share_of_rows_that_pass():
     """Q is passed rows over rows read; with one batch its spread is that of independent rows."""
-    quality = filter_pass_rate([200], [190])
+    quality = filter_pass_rate([(200, 190)])
     assert quality.Q == 0.95
     assert quality.Q_name == "filter pass rate"
     assert quality.num_samples == 200
     smoothed = 191 / 202
     assert quality.Q_spread == pytest.approx(math.sqrt(smoothed * (1 - smoothed) / 200))
-    assert filter_pass_rate([200], [200]).Q_spread == pytest.approx(0.00496, abs=1e-5)
+    assert filter_pass_rate([(200, 200)]).Q_spread == pytest.approx(0.00496, abs=1e-5)
 
 
 def test_pass_rate_of_uneven_batches_has_the_spread_of_the_batches():
     """Batches that differ more than chance allows make the rate that much less certain."""
-    quality = filter_pass_rate([1000, 1000, 1000], [1000, 1000, 700])
+    quality = filter_pass_rate([(1000, 1000), (1000, 1000), (1000, 700)])
     assert abs(quality.Q - 0.9) < 1e-12
     # Residuals 100, 100, -200 over 3000 rows: sqrt(3 / 2 * 60000) / 3000.
     assert quality.Q_spread == pytest.approx(0.1)
@@ -173,17 +173,16 @@ def test_pass_rate_of_uneven_batches_has_the_spread_of_the_batches():
 @given(st.lists(st.tuples(st.integers(0, 50), st.integers(0, 50)), min_size=1, max_size=6))
 def test_pass_rate_has_a_spread_whatever_the_batches(batches: list[tuple[int, int]]):
     """The rate is from 0 to 1 and its spread above 0, empty batches included."""
-    rows = [passed + rejected for passed, rejected in batches]
-    if sum(rows) == 0:
+    if not any(passed or rejected for passed, rejected in batches):
         return
-    quality = filter_pass_rate(rows, [passed for passed, _ in batches])
+    quality = filter_pass_rate([(passed + rejected, passed) for passed, rejected in batches])
     assert 0 <= quality.Q <= 1
     assert quality.Q_spread is not None
     assert 0 < quality.Q_spread < 1
 
 
-@pytest.mark.parametrize(("rows", "passed"), [([], []), ([0], [0]), ([5], [6]), ([5], [-1])])
-def test_pass_rate_needs_rows(rows: list[int], passed: list[int]):
+@pytest.mark.parametrize("batches", [[], [(0, 0)], [(5, 6)], [(5, -1)]])
+def test_pass_rate_needs_rows(batches: list[tuple[int, int]]):
     """Nothing read, or more passed than read, is an error."""
     with pytest.raises(ValueError, match="no pass rate from rows"):
-        filter_pass_rate(rows, passed)
+        filter_pass_rate(batches)
