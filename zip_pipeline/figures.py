@@ -4,7 +4,10 @@ import io
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+BLUE, RED, GREY = "#1f6fb2", "#c0392b", "#a9afb9"
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -15,6 +18,23 @@ def new_figure(width: float, height: float) -> "Figure":
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
+
+
+def literal(text: str) -> str:
+    """Return the text with ``$`` made literal: matplotlib would read formulas between two."""
+    return text.replace("$", r"\$")
+
+
+def say_nothing(axes: "Axes", text: str) -> None:
+    """Write why there is nothing to draw."""
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color="#666666")
+    axes.set_yticks([])
+
+
+def clean(axes: "Axes") -> None:
+    """Take away the frame's upper and right side, and make the numbers small."""
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(which="both", labelsize=8)
 
 
 def png(figure: "Figure") -> bytes:

@@ -1,19 +1,16 @@
 """The law's pictures, as PNG bytes: quality over redundancy, and all measures over versions."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from zip_pipeline.entropy_law.fit import Relation
 from zip_pipeline.entropy_law.table import is_blocked
-from zip_pipeline.figures import new_figure, png
+from zip_pipeline.figures import BLUE, GREY, RED, clean, literal, new_figure, png, say_nothing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_TRAINED = "#1f6fb2"
-_BLOCKED = "#c0392b"
-_FAINT = "#a9afb9"
 _NAMES = {
     "R": "R, raw / compressed bytes",
     "L": "L, probe loss, nats per token",
@@ -27,40 +24,26 @@ def relation_figure(relation: Relation, title: str) -> bytes:
 
     Blocked versions are red crosses; where they have no y (they were not trained) a dashed line
     stands at their x. Bars are one spread.
-
-    Args:
-        relation: from :func:`zip_pipeline.entropy_law.fit.relations`.
-        title: printed above the picture.
     """
     figure = new_figure(6.4, 4.6)
     axes = figure.subplots()
     if relation.curve is not None:
         curve = relation.curve
-        axes.fill_between(curve.grid, curve.low, curve.high, color=_FAINT, alpha=0.35, linewidth=0)
+        axes.fill_between(curve.grid, curve.low, curve.high, color=GREY, alpha=0.35, linewidth=0)
         label = f"{curve.shape}, R² {curve.r_squared:.2f}, with its 95% interval"
-        axes.plot(curve.grid, curve.mean, color=_FAINT, linewidth=1.6, label=label)
+        axes.plot(curve.grid, curve.mean, color=GREY, linewidth=1.6, label=label)
     _scatter(axes, relation.points, relation.x, relation.y)
     blocked = relation.without_y.filter(is_blocked())
     for number, x in blocked.select("version", relation.x).iter_rows():
-        axes.axvline(x, color=_BLOCKED, linestyle="--", linewidth=1)
-        axes.annotate(
-            f"v{number} blocked, not trained",
-            (x, 0.98),
-            xycoords=axes.get_xaxis_transform(),
-            xytext=(-3, 0),
-            textcoords="offset points",
-            rotation=90,
-            ha="right",
-            va="top",
-            fontsize=8,
-            color=_BLOCKED,
-        )
+        axes.axvline(x, color=RED, linestyle="--", linewidth=1)
+        words = f"v{number} blocked, not trained"
+        _write(axes, words, x, 0.98, xytext=(-3, 0), rotation=90, ha="right", va="top", color=RED)
     if relation.points.is_empty():
-        _say_nothing(axes, f"no version with {relation.x} and {relation.y} yet")
+        say_nothing(axes, f"no version with {relation.x} and {relation.y} yet")
     _finish(axes, _label(relation.x, relation.points), _label(relation.y, relation.points))
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, fontsize=8, loc="best")
-    figure.suptitle(_literal(title), fontsize=12, fontweight="bold")
+    figure.suptitle(literal(title), fontsize=12, fontweight="bold")
     axes.set_title(relation.note, fontsize=9, color="#444444")
     return png(figure)
 
@@ -71,11 +54,6 @@ def versions_figure(table: pl.DataFrame, stage: str, title: str) -> bytes:
     A line joins the versions of one series that were not blocked (of Z: also measured alike); a
     dotted line marks where the probe's settings or the budget changed, so that R and L on its two
     sides cannot be compared.
-
-    Args:
-        table: the table of versions.
-        stage: ``sft`` or ``preference``.
-        title: printed above the panels.
     """
     from matplotlib.ticker import MaxNLocator
 
@@ -87,9 +65,10 @@ def versions_figure(table: pl.DataFrame, stage: str, title: str) -> bytes:
         _draw_lines(axes, known, name)
         _scatter(axes, known, "version", name, labelled=False)
         if known.is_empty():
-            _say_nothing(axes, f"{name} was not measured yet")
+            say_nothing(axes, f"{name} was not measured yet")
         if name == "Z":
-            _mark_untrained(axes, rows.filter(is_blocked() & pl.col("Z").is_null()))
+            for number in rows.filter(is_blocked() & pl.col("Z").is_null())["version"]:
+                _write(axes, "not trained", number, 0.04, xytext=(0, 0), ha="center", color=RED)
         _draw_borders(axes, rows, written=name == "R")
         _finish(axes, "", _label(name, known).replace(", ", "\n"))
         axes.margins(y=0.2)
@@ -98,16 +77,16 @@ def versions_figure(table: pl.DataFrame, stage: str, title: str) -> bytes:
         panels[-1].set_xlim(rows["version"][0] - 0.5, rows["version"][-1] + 0.5)
         panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, nbins=20))
     panels[0].legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
-    figure.suptitle(_literal(title), fontsize=12, fontweight="bold", x=0.02, ha="left")
+    figure.suptitle(literal(title), fontsize=12, fontweight="bold", x=0.02, ha="left")
     return png(figure)
 
 
 def _scatter(axes: "Axes", rows: pl.DataFrame, x: str, y: str, *, labelled: bool = True) -> None:
     overridden = pl.col("verdict").eq("risk").fill_null(False) & ~is_blocked()
     groups = (
-        ("not blocked", rows.filter(~is_blocked() & ~overridden), "o", _TRAINED, _TRAINED),
-        ("risk, let through", rows.filter(overridden), "o", "white", _BLOCKED),
-        ("risk, blocked", rows.filter(is_blocked()), "X", _BLOCKED, _BLOCKED),
+        ("not blocked", rows.filter(~is_blocked() & ~overridden), "o", BLUE, BLUE),
+        ("risk, let through", rows.filter(overridden), "o", "white", RED),
+        ("risk, blocked", rows.filter(is_blocked()), "X", RED, RED),
     )
     for label, group, marker, face, edge in groups:
         axes.errorbar(
@@ -157,19 +136,15 @@ def _draw_lines(axes: "Axes", rows: pl.DataFrame, name: str) -> None:
     kept = rows.filter(~is_blocked())
     alike = ["series", "Z_name"] if name == "Z" else ["series"]
     for _, group in kept.group_by(alike, maintain_order=True):
-        axes.plot(group["version"].to_list(), group[name].to_list(), color=_FAINT, linewidth=1.2)
+        axes.plot(group["version"].to_list(), group[name].to_list(), color=GREY, linewidth=1.2)
 
 
-def _mark_untrained(axes: "Axes", rows: pl.DataFrame) -> None:
-    for number in rows["version"]:
-        axes.annotate(
-            "not trained",
-            (number, 0.04),
-            xycoords=axes.get_xaxis_transform(),
-            ha="center",
-            fontsize=8,
-            color=_BLOCKED,
-        )
+def _write(axes: "Axes", words: str, x: float, height: float, **style: Any) -> None:  # noqa: ANN401
+    """Write words at x, at a share of the panel's height."""
+    place = axes.get_xaxis_transform()
+    axes.annotate(
+        words, (x, height), xycoords=place, textcoords="offset points", fontsize=8, **style
+    )
 
 
 def _draw_borders(axes: "Axes", rows: pl.DataFrame, *, written: bool) -> None:
@@ -180,39 +155,20 @@ def _draw_borders(axes: "Axes", rows: pl.DataFrame, *, written: bool) -> None:
         border = (versions[place] + versions[place - 1]) / 2
         axes.axvline(border, color="#666666", linestyle=":", linewidth=1)
         if written:
-            axes.annotate(
-                "other probe settings",
-                (border, 0.95),
-                xycoords=axes.get_xaxis_transform(),
-                xytext=(3, 0),
-                textcoords="offset points",
-                va="top",
-                fontsize=8,
-                color="#666666",
-            )
+            words = "other probe settings"
+            _write(axes, words, border, 0.95, xytext=(3, 0), va="top", color="#666666")
 
 
 def _label(name: str, rows: pl.DataFrame) -> str:
     measured = rows["Z_name"].drop_nulls().unique(maintain_order=True).to_list()
     if name == "Z" and measured:
         how = measured[0] if len(measured) == 1 else f"measured in {len(measured)} ways"
-        return _literal(f"Z, {how}")
+        return literal(f"Z, {how}")
     return _NAMES[name]
-
-
-def _literal(text: str) -> str:
-    """Return the text with ``$`` made literal: matplotlib would read formulas between two."""
-    return text.replace("$", r"\$")
-
-
-def _say_nothing(axes: "Axes", text: str) -> None:
-    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color="#666666")
-    axes.set_yticks([])
 
 
 def _finish(axes: "Axes", x_label: str, y_label: str) -> None:
     axes.set_xlabel(x_label, fontsize=9)
     axes.set_ylabel(y_label, fontsize=9)
     axes.margins(0.12)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=8)
+    clean(axes)

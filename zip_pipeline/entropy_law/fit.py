@@ -3,13 +3,13 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from zip_pipeline.entropy_law.verdict import VerdictRule, same_quality
+from zip_pipeline.entropy_law.verdict import is_named, same_quality
 
 Floats: TypeAlias = NDArray[np.float64]
 Interval: TypeAlias = tuple[float, float]
@@ -18,15 +18,12 @@ NUM_GRID_POINTS = 101
 
 @dataclass(frozen=True)
 class Curve:
-    """A line or quadratic through points, with pointwise 95% intervals of the mean.
+    """A line or quadratic through points, with pointwise 95% intervals of its mean.
 
-    ``coefficients``: constant first, with their 95% ``intervals`` in the same order. ``grid``,
-    ``mean``, ``low`` and ``high`` draw it from the least to the largest x.
+    ``grid``, ``mean``, ``low`` and ``high`` draw it from the least to the largest x.
     """
 
     shape: Literal["line", "quadratic"]
-    coefficients: tuple[float, ...]
-    intervals: tuple[Interval, ...]
     r_squared: float
     grid: Floats
     mean: Floats
@@ -48,69 +45,50 @@ def fit_curve(xs: Floats, ys: Floats) -> Curve:
     Source: Hurvich and Tsai (1989) for AICc.
     """
     assert len(xs) == len(ys) > 3
-    shapes = [1, 2] if len(np.unique(xs)) > 2 else [1]
-    return _fit(xs, ys, min(shapes, key=lambda degree: _aicc(xs, ys, degree)))
+    possible = [1, 2] if len(np.unique(xs)) > 2 else [1]
+    return _fit(xs, ys, min(possible, key=lambda degree: _aicc(xs, ys, degree)))
 
 
-def _scaled(xs: Floats, degree: int) -> Floats:
-    """Return powers of the centred and scaled abscissae: raw powers would lose digits."""
-    scaled = (xs - xs.mean()) / np.ptp(xs)
-    return np.vander(scaled, degree + 1, increasing=True)
+def _powers(points: Floats, xs: Floats, degree: int) -> Floats:
+    """Return powers of points, centred and scaled as xs are: raw powers would lose digits."""
+    return np.vander((points - xs.mean()) / np.ptp(xs), degree + 1, increasing=True)
 
 
-def _unscaling(xs: Floats, degree: int) -> Floats:
-    """Return the matrix that turns coefficients of scaled powers into those of powers of x."""
-    centre, width = float(xs.mean()), float(np.ptp(xs))
-    size = range(degree + 1)
-    entries = [
-        [math.comb(k, j) * (-centre) ** (k - j) / width**k if k >= j else 0.0 for k in size]
-        for j in size
-    ]
-    return np.array(entries)
-
-
-def _residual_squares(xs: Floats, ys: Floats, degree: int) -> float:
-    design = _scaled(xs, degree)
-    residuals = ys - design @ np.linalg.lstsq(design, ys, rcond=None)[0]
-    # A perfect fit has no finite logarithm: rounding is the least error there is.
-    least = len(ys) * (1e-12 * max(1e-300, float(np.abs(ys).max()))) ** 2
-    return max(float((residuals**2).sum()), least)
+def _solution(xs: Floats, ys: Floats, degree: int) -> tuple[NDArray[np.floating[Any]], float]:
+    """Return the coefficients of :func:`_powers` and the sum of squared residuals."""
+    design = _powers(xs, xs, degree)
+    solution = np.linalg.lstsq(design, ys, rcond=None)[0]
+    return solution, float(((ys - design @ solution) ** 2).sum())
 
 
 def _aicc(xs: Floats, ys: Floats, degree: int) -> float:
     num, k = len(xs), degree + 2
     if num - k - 1 <= 0:
         return math.inf
-    squares = _residual_squares(xs, ys, degree)
+    # A perfect fit has no finite logarithm: rounding is the least error there is.
+    least = num * (1e-12 * max(1e-300, float(np.abs(ys).max()))) ** 2
+    squares = max(_solution(xs, ys, degree)[1], least)
     return num * math.log(squares / num) + 2 * k + 2 * k * (k + 1) / (num - k - 1)
 
 
 def _fit(xs: Floats, ys: Floats, degree: int) -> Curve:
     from scipy.special import stdtrit
 
-    design = _scaled(xs, degree)
-    solution = np.linalg.lstsq(design, ys, rcond=None)[0]
+    solution, squares = _solution(xs, ys, degree)
     degrees = len(xs) - degree - 1
-    squares = float(((ys - design @ solution) ** 2).sum())
+    design = _powers(xs, xs, degree)
     covariance = squares / degrees * np.linalg.inv(design.T @ design)
-    quantile = float(stdtrit(degrees, 0.975))
-    unscaling = _unscaling(xs, degree)
-    coefficients = unscaling @ solution
-    errors = quantile * np.sqrt(np.diag(unscaling @ covariance @ unscaling.T))
     grid = np.linspace(xs.min(), xs.max(), NUM_GRID_POINTS)
-    rows = np.vander((grid - xs.mean()) / np.ptp(xs), degree + 1, increasing=True)
-    band = quantile * np.sqrt(np.einsum("ij,jk,ik->i", rows, covariance, rows))
+    rows = _powers(grid, xs, degree)
+    mean = rows @ solution
+    band = stdtrit(degrees, 0.975) * np.sqrt(np.einsum("ij,jk,ik->i", rows, covariance, rows))
     return Curve(
         shape="line" if degree == 1 else "quadratic",
-        coefficients=tuple(map(float, coefficients)),
-        intervals=tuple(
-            (float(c - e), float(c + e)) for c, e in zip(coefficients, errors, strict=True)
-        ),
         r_squared=1 - squares / float(((ys - ys.mean()) ** 2).sum()),
         grid=grid,
-        mean=rows @ solution,
-        low=rows @ solution - band,
-        high=rows @ solution + band,
+        mean=mean,
+        low=mean - band,
+        high=mean + band,
     )
 
 
@@ -118,7 +96,6 @@ MIN_POINTS = 5
 """The fewest points at which a rank correlation can be significant at 5% (2 of 120 orders)."""
 NUM_RESAMPLES = 2000
 NUM_PERMUTATIONS = 10_000
-PAIRS = (("R", "Z"), ("L", "Z"), ("L", "R"))
 
 
 @dataclass(frozen=True)
@@ -139,18 +116,11 @@ class Relation:
     note: str
 
 
-def comparable_points(
-    table: pl.DataFrame, stage: str, rule: VerdictRule | None = None
-) -> pl.DataFrame:
+def comparable_points(table: pl.DataFrame, stage: str) -> pl.DataFrame:
     """Return the measured versions of a stage that one relation may be drawn through.
 
     They share the series of the stage's latest version, and their Q does not differ from its
     beyond its spread. Blocked versions are among them: they were measured, though not trained.
-
-    Args:
-        table: the table of versions.
-        stage: ``sft`` or ``preference``.
-        rule: the rule that says when Q changed; the default rule if None.
     """
     rows = table.filter(
         (pl.col("stage") == stage) & pl.all_horizontal(pl.col("R", "L").is_not_null())
@@ -158,27 +128,21 @@ def comparable_points(
     if rows.is_empty():
         return rows
     latest = rows.row(-1, named=True)
-    rows = rows.filter(pl.col("series").eq_missing(pl.lit(latest["series"], pl.String)))
-    return same_quality(latest, rows, rule or VerdictRule())
+    return same_quality(latest, rows.filter(is_named("series", latest["series"])))
 
 
-def relations(table: pl.DataFrame, stage: str, seed: int = 0) -> list[Relation]:
+def relations(table: pl.DataFrame, stage: str) -> list[Relation]:
     """Return Z over R, Z over L and R over L of a stage's comparable versions.
 
     Z counts where it was measured in the same way as for the latest version that has one.
 
-    Args:
-        table: the table of versions.
-        stage: ``sft`` or ``preference``.
-        seed: of the bootstrap.
-
     Source: Entropy Law (arXiv 2407.06645), figures of Z over R and of R over L.
     """
     points = comparable_points(table, stage)
-    names = points.filter(pl.col("Z").is_not_null())["Z_name"].to_list()
-    is_same = pl.col("Z_name").eq_missing(pl.lit(names[-1] if names else None, pl.String))
+    names = points.filter(pl.col("Z").is_not_null())["Z_name"]
+    is_same = is_named("Z_name", names[-1] if len(names) else None)
     points = points.with_columns(Z=pl.when(is_same).then(pl.col("Z")))
-    return [relation(points, x, y, seed=seed) for x, y in PAIRS]
+    return [relation(points, x, y) for x, y in (("R", "Z"), ("L", "Z"), ("L", "R"))]
 
 
 def relation(points: pl.DataFrame, x: str, y: str, *, seed: int = 0) -> Relation:
@@ -222,25 +186,20 @@ def relation(points: pl.DataFrame, x: str, y: str, *, seed: int = 0) -> Relation
 
 def relations_table(found: Sequence[Relation]) -> pl.DataFrame:
     """Return one row per relation: what a person reads in place of the figure."""
-    rows = [
-        {
-            "relation": f"{r.y} over {r.x}",
-            "num_points": r.points.height,
-            "spearman": r.spearman,
-            "spearman_low": r.interval[0] if r.interval else None,
-            "spearman_high": r.interval[1] if r.interval else None,
-            "p_value": r.p_value,
-            "shape": r.curve.shape if r.curve else None,
-            "r_squared": r.curve.r_squared if r.curve else None,
-            "note": r.note,
-        }
-        for r in found
-    ]
-    columns = {"relation": pl.String, "num_points": pl.Int64, "spearman": pl.Float64}
-    columns |= {"spearman_low": pl.Float64, "spearman_high": pl.Float64, "p_value": pl.Float64}
-    return pl.DataFrame(
-        rows, schema=columns | {"shape": pl.String, "r_squared": pl.Float64, "note": pl.String}
-    )
+    columns = {
+        "relation": pl.String,
+        "num_points": pl.Int64,
+        **dict.fromkeys(("spearman", "spearman_low", "spearman_high", "p_value"), pl.Float64),
+        "shape": pl.String,
+        "r_squared": pl.Float64,
+        "note": pl.String,
+    }
+    rows = []
+    for r in found:
+        curve = (r.curve.shape, r.curve.r_squared) if r.curve else (None, None)
+        correlation = (r.spearman, *(r.interval or (None, None)), r.p_value)
+        rows.append((f"{r.y} over {r.x}", r.points.height, *correlation, *curve, r.note))
+    return pl.DataFrame(rows, schema=columns, orient="row")
 
 
 def _spearman(xs: Floats, ys: Floats) -> Floats:

@@ -72,8 +72,7 @@ def read_versions(root: DataRoot) -> pl.DataFrame:
         return pl.DataFrame(schema=SCHEMA)
     table = pl.read_parquet(path, glob=False, hive_partitioning=False)
     _check_schema(path, table.schema)
-    missing = [pl.lit(None, dtype).alias(c) for c, dtype in SCHEMA.items() if c not in table.schema]
-    return table.with_columns(missing).select(list(SCHEMA)).sort(KEY)
+    return pl.concat([pl.DataFrame(schema=SCHEMA), table], how="diagonal").sort(KEY)
 
 
 def _check_schema(path: Path, schema: pl.Schema) -> None:
@@ -93,13 +92,9 @@ def _check_schema(path: Path, schema: pl.Schema) -> None:
 def upsert_version(root: DataRoot, row: Mapping[str, object]) -> pl.DataFrame:
     """Record what is known of one version, and return the whole table.
 
-    Columns that ``row`` names are set, also to None; the others keep what they hold, so that Z
-    can be added when the model is trained. Writers at once wait for each other and no row is
-    lost; readers see the table before or after.
-
-    Args:
-        root: the data root.
-        row: values by column of :data:`SCHEMA`; ``stage`` and ``version`` are required.
+    Columns of :data:`SCHEMA` that ``row`` names are set, also to None; the others keep what they
+    hold, so that Z can be added when the model is trained. ``stage`` and ``version`` are required.
+    Writers at once wait for each other and no row is lost; readers see the table before or after.
 
     Raises:
         UserError: a column is unknown or its value is of the wrong type or out of range, or
@@ -118,7 +113,7 @@ def upsert_version(root: DataRoot, row: Mapping[str, object]) -> pl.DataFrame:
 
 
 def _checked(row: Mapping[str, object]) -> dict[str, Any]:
-    """Return the row with values of the table's types, or say what is wrong with it."""
+    """Return the row with values of the table's types."""
     unknown = sorted(set(row) - set(SCHEMA))
     if unknown:
         raise UserError(f"unknown columns {unknown}; the table of versions has {list(SCHEMA)}")
@@ -187,20 +182,13 @@ def has_verdict(table: pl.DataFrame, stage: str, version: int) -> bool:
 
 
 def training_refusal(table: pl.DataFrame, stage: str, version: int) -> str | None:
-    """Return why a version must not be trained, None where it may.
-
-    Args:
-        table: the table of versions.
-        stage: ``sft`` or ``preference``.
-        version: its number.
-    """
+    """Return why a version must not be trained, None where it may."""
     if not has_verdict(table, stage, version):
         return f"{stage} version {version} has no verdict yet; materialise {stage}/loss_probe first"
-    row = table.filter((pl.col("stage") == stage) & (pl.col("version") == version))
-    if not row.select(is_blocked()).item():
+    row = version_row(table.filter(is_blocked()), stage, version)
+    if row is None:
         return None
-    reason = row["reason"][0] or "no reason was recorded"
     return (
-        f"{stage} version {version} is blocked: {reason} To train it nevertheless, give a reason "
-        "under `override` in the launchpad"
+        f"{stage} version {version} is blocked: {row['reason'] or 'no reason was recorded'} To "
+        "train it nevertheless, give a reason under `override` in the launchpad"
     )
