@@ -5,14 +5,12 @@ from typing import TYPE_CHECKING
 
 import polars as pl
 
-from zip_pipeline.figures import new_figure, png
+from zip_pipeline.figures import BLUE, GREY, clean, literal, new_figure, png, say_nothing
 from zip_pipeline.report.fates import pool_rows, top_sources
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-_POOL_COLOUR = "#a9afb9"
-_SUBSET_COLOUR = "#1f6fb2"
 _NUM_SOURCES = 12
 _NUM_BINS = 50
 _LOWEST_EDGE = 0.1
@@ -27,13 +25,6 @@ def selection_figure(ledger: pl.DataFrame, title: str) -> bytes:
     Left: the distribution of each sample's own compression ratio over pool and subset (higher =
     more redundant; what samples share with one another does not show here). Right: the share of
     samples by source, for the 12 sources with most picks.
-
-    Args:
-        ledger: ledger of one selection.
-        title: printed above both panels.
-
-    Returns:
-        The bytes of a PNG picture.
     """
     figure = new_figure(10, 4.2)
     left, right = figure.subplots(1, 2)
@@ -42,12 +33,6 @@ def selection_figure(ledger: pl.DataFrame, title: str) -> bytes:
     _draw_sources(right, pool)
     figure.suptitle(title, fontsize=12, fontweight="bold")
     return png(figure)
-
-
-def _say_nothing(axes: "Axes", text: str) -> None:
-    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color="#666666")
-    axes.set_xticks([])
-    axes.set_yticks([])
 
 
 def _edges(ratios: pl.Series) -> list[float]:
@@ -69,15 +54,13 @@ def _draw_ratios(axes: "Axes", pool: pl.DataFrame) -> None:
     axes.set_title("Compression ratio of each sample alone", fontsize=10)
     known = pool.filter(pl.col("initial_pi").is_finite())
     if known.is_empty():
-        _say_nothing(axes, "no ratio was measured")
+        say_nothing(axes, "no ratio was measured")
+        axes.set_xticks([])
         return
     edges = _edges(known["initial_pi"])
-    groups = [
-        ("pool", known, _POOL_COLOUR),
-        ("subset", known.filter(pl.col("fate") == "picked"), _SUBSET_COLOUR),
-    ]
-    for name, rows, colour in groups:
-        _draw_distribution(axes, name, rows["initial_pi"], edges, colour)
+    picked = known.filter(pl.col("fate") == "picked")
+    _draw_distribution(axes, "pool", known["initial_pi"], edges, GREY)
+    _draw_distribution(axes, "subset", picked["initial_pi"], edges, BLUE)
     scale = ""
     if edges[-1] > _WIDE * edges[0]:
         scale = ", log scale"
@@ -88,7 +71,7 @@ def _draw_ratios(axes: "Axes", pool: pl.DataFrame) -> None:
     axes.set_ylabel("share of samples per bin, %", fontsize=9)
     axes.margins(x=0)
     axes.legend(frameon=False, fontsize=9)
-    _clean(axes)
+    clean(axes)
 
 
 def _minor_label(value: float, _: float) -> str:
@@ -117,26 +100,25 @@ def _draw_distribution(
 
 
 def _short(name: str) -> str:
-    if len(name) <= _NUM_NAME_CHARACTERS:
-        return name
     half = _NUM_NAME_CHARACTERS // 2 - 1
-    return f"{name[:half]}…{name[-half:]}"
+    return name if len(name) <= _NUM_NAME_CHARACTERS else f"{name[:half]}…{name[-half:]}"
 
 
 def _draw_sources(axes: "Axes", pool: pl.DataFrame) -> None:
     axes.set_title("Share of samples by source", fontsize=10)
     if pool.is_empty():
-        _say_nothing(axes, "the pool is empty")
+        say_nothing(axes, "the pool is empty")
+        axes.set_xticks([])
         return
     table = top_sources(pool, _NUM_SOURCES).reverse()
     rows = list(range(table.height))
     for column, label, colour, offset in (
-        ("pool_share", "pool", _POOL_COLOUR, -0.2),
-        ("subset_share", "subset", _SUBSET_COLOUR, 0.2),
+        ("pool_share", "pool", GREY, -0.2),
+        ("subset_share", "subset", BLUE, 0.2),
     ):
         shares = (table[column] * 100).to_list()
         axes.barh([r + offset for r in rows], shares, height=0.38, color=colour, label=label)
-    axes.set_yticks(rows, [_escape(_short(name)) for name in table["source"].to_list()], fontsize=8)
+    axes.set_yticks(rows, [literal(_short(name)) for name in table["source"]], fontsize=8)
     axes.set_xlabel("share of samples, %", fontsize=9)
     # Room at the right, so that the legend covers no bar.
     axes.set_xlim(0, 1.25 * axes.get_xlim()[1])
@@ -144,40 +126,25 @@ def _draw_sources(axes: "Axes", pool: pl.DataFrame) -> None:
     if num_left_out:
         axes.set_title(f"Share of samples by source ({num_left_out} more not shown)", fontsize=10)
     axes.legend(frameon=False, fontsize=9, loc="lower right")
-    _clean(axes)
+    clean(axes)
 
 
-def _escape(name: str) -> str:
-    """Return the name with ``$`` made literal: matplotlib would read formulas between two."""
-    return name.replace("$", r"\$")
-
-
-def _clean(axes: "Axes") -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(which="both", labelsize=8)
-
-
-_COLOUR = "#1f6fb2"
 _MARKED_POINTS = 60
 
 
 def loss_figure(losses: Sequence[float], title: str, *, is_kto: bool = False) -> bytes:
-    """Return a PNG of the training loss of each optimizer step.
+    """Return a PNG of the training loss of each optimizer step, in nats per token.
 
-    Args:
-        losses: by step, from the first.
-        title: printed above the curve.
-        is_kto: the loss is KTO's, which has no unit; else it is in nats per token.
+    KTO's loss has no unit.
     """
     figure = new_figure(6.4, 3.4)
     axes = figure.subplots()
     steps = range(1, len(losses) + 1)
     marker = "o" if len(losses) <= _MARKED_POINTS else ""
-    axes.plot(steps, losses, color=_COLOUR, linewidth=1.4, marker=marker, markersize=3)
+    axes.plot(steps, losses, color=BLUE, linewidth=1.4, marker=marker, markersize=3)
     axes.set_xlabel("optimizer step", fontsize=9)
     axes.set_ylabel("KTO loss" if is_kto else "loss, nats per token", fontsize=9)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=8)
+    clean(axes)
     axes.locator_params(axis="x", integer=True)
     figure.suptitle(title, fontsize=12, fontweight="bold")
     return png(figure)
