@@ -18,7 +18,7 @@ from zip_pipeline.cli.console import (
     styled,
     words_of_bytes,
 )
-from zip_pipeline.report.diff import VersionDiff, diff_versions
+from zip_pipeline.report.fates import VersionDiff, diff_versions
 from zip_pipeline.report.trace import Trace, trace_in_ledger, trace_sample
 from zip_pipeline.samples import STAGES
 from zip_pipeline.terminal_text import shown_in_cell

@@ -1,13 +1,17 @@
-"""A ledger row in words: why a sample is in or out of a selection."""
+"""What ledgers say: why a sample is in or out, the sources, what changed between two versions."""
 
+from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
 
 import polars as pl
 
+from zip_pipeline.data_root import VersionStore
 from zip_pipeline.errors import UserError
 from zip_pipeline.selection.strategies import strategies
 
-Row = Mapping[str, object]
+Row = Mapping[str, Any]
 # In place of a fate where a selection's pool does not hold the sample.
 NOT_IN_POOL = "not_in_pool"
 
@@ -27,8 +31,8 @@ def explain_fate(row: Row, config: Mapping[str, object]) -> str:
         UserError: a fate that this version does not know.
     """
     fate = str(row["fate"])
-    if fate not in _SENTENCES:
-        known = ", ".join(sorted(_SENTENCES))
+    if fate not in _SENTENCES and fate not in _TOLD_BY:
+        known = ", ".join(sorted([*_SENTENCES, *_TOLD_BY]))
         raise UserError(
             f"ledger of sample {row['sample_id']}: got fate {fate!r}; known are {known}; "
             "read it with the version of zip_pipeline that its manifest names"
@@ -38,49 +42,28 @@ def explain_fate(row: Row, config: Mapping[str, object]) -> str:
     words = strategies[str(name)].words if name in strategies.names() else {}
     if fate in words:
         return words[fate].format(**{**config, **row})
-    return _shard(row, config) + _SENTENCES[fate](row, config)
+    if fate in _TOLD_BY:
+        return _TOLD_BY[fate](row, config)
+    pi = row.get("pi")
+    ratio = f"{pi:.3f}" if isinstance(pi, int | float) else "unknown"
+    facts: Row = defaultdict(lambda: None, {**config, **row, "ratio": ratio})
+    # Of what no shard picked the rounds are those of its shard.
+    is_of_shard = row.get("shard") is not None and fate in ("candidate", "never_reached")
+    shard = "in shard {shard} (from 0) of {num_shards}: " if is_of_shard else ""
+    return (shard + _SENTENCES[fate]).format_map(facts)
 
 
-def _shard(row: Row, config: Row) -> str:
-    """Return whose rounds a sentence is about: of what no shard picked, those of its shard."""
-    if row.get("shard") is None or row["fate"] not in ("candidate", "never_reached"):
-        return ""
-    return f"in shard {row['shard']} (from 0) of {config.get('num_shards')}: "
-
-
-def _ratio(row: Row) -> str:
-    pi = row["pi"]
-    return f"{pi:.3f}" if isinstance(pi, int | float) else "unknown"
-
-
-def _picked(row: Row, config: Row) -> str:
-    return (
-        f"picked as number {row['rank']}, in round {row['round']}: the least redundant left on the "
-        f"shortlist (last known ratio {_ratio(row)})"
-    )
-
-
-def _shortlisted(row: Row, config: Row) -> str:
-    return (
-        f"left on the shortlist (the {config.get('k2')} least redundant candidates), last in "
-        f"round {row['round']}, with ratio {_ratio(row)}: the round's picks were less redundant "
-        "with each other"
-    )
-
-
-def _candidate(row: Row, config: Row) -> str:
-    return (
-        f"left among the candidates (the {config.get('k1')} lowest known ratios), last in round "
-        f"{row['round']}: its ratio {_ratio(row)}, measured with what was selected, was too high "
-        f"for the shortlist of {config.get('k2')}"
-    )
-
-
-def _never_reached(row: Row, config: Row) -> str:
-    return (
-        f"never looked at: its ratio alone, {_ratio(row)}, was not among the "
-        f"{config.get('k1')} lowest before the budget was used"
-    )
+_SENTENCES = {
+    "picked": "picked as number {rank}, in round {round}: the least redundant left on the "
+    "shortlist (last known ratio {ratio})",
+    "shortlisted": "left on the shortlist (the {k2} least redundant candidates), last in round "
+    "{round}, with ratio {ratio}: the round's picks were less redundant with each other",
+    "candidate": "left among the candidates (the {k1} lowest known ratios), last in round {round}: "
+    "its ratio {ratio}, measured with what was selected, was too high for the shortlist of {k2}",
+    "never_reached": "never looked at: its ratio alone, {ratio}, was not among the {k1} lowest "
+    "before the budget was used",
+    "held_out": "kept for evaluation, so no version may pick it",
+}
 
 
 def _over_budget(row: Row, config: Row) -> str:
@@ -105,20 +88,7 @@ def _duplicate(row: Row, _config: Row) -> str:
     return f"an exact copy of {place}{inside}, which took part in its place"
 
 
-def _held_out(_row: Row, _config: Row) -> str:
-    return "kept for evaluation, so no version may pick it"
-
-
-_SENTENCES = {
-    "picked": _picked,
-    "shortlisted": _shortlisted,
-    "candidate": _candidate,
-    "never_reached": _never_reached,
-    "over_budget": _over_budget,
-    "quota": _quota,
-    "duplicate": _duplicate,
-    "held_out": _held_out,
-}
+_TOLD_BY = {"over_budget": _over_budget, "quota": _quota, "duplicate": _duplicate}
 
 
 def pool_rows(ledger: pl.DataFrame) -> pl.DataFrame:
@@ -127,11 +97,7 @@ def pool_rows(ledger: pl.DataFrame) -> pl.DataFrame:
 
 
 def top_sources(ledger: pl.DataFrame, limit: int = 10) -> pl.DataFrame:
-    """Return the sources with most picks, beside their share of the pool.
-
-    Args:
-        ledger: ledger of one selection.
-        limit: at most so many sources.
+    """Return at most ``limit`` sources with most picks, beside their share of the pool.
 
     Returns:
         source, num_pool, num_picked, picked_bytes, pool_share, subset_share (both shares of
@@ -165,3 +131,110 @@ def num_by_fate(ledger: pl.DataFrame) -> dict[str, int]:
     """Return how many ledger rows met each fate, most frequent first, then by name."""
     counts = ledger.group_by("fate").agg(num=pl.len()).sort("num", "fate", descending=[True, False])
     return dict(counts.iter_rows())
+
+
+@dataclass(frozen=True)
+class VersionDiff:
+    """Samples and sources in, out and stayed between two versions.
+
+    ``samples``: one row per sample picked in either version (sample_id, source, batch,
+    source_file, source_row, num_bytes, change, source_before, fate_before, fate_after);
+    ``change`` is ``in``, ``out`` or ``stayed``, a fate ``not_in_pool`` where that version's
+    pool lacks the sample.
+    ``sources``: one row per source (source, change, num_before, num_after, num_in, num_out,
+    num_stayed), most moved first. ``batches``: one row per input batch that was added,
+    removed or changed (batch, change).
+    """
+
+    before: dict[str, object]
+    after: dict[str, object]
+    samples: pl.DataFrame
+    sources: pl.DataFrame
+    batches: pl.DataFrame
+
+    def num(self, change: str) -> int:
+        """Return how many samples are ``in``, ``out`` or ``stayed``."""
+        return self.samples.filter(pl.col("change") == change).height
+
+    def num_bytes(self, change: str) -> int:
+        """Return the bytes of the samples that are ``in``, ``out`` or ``stayed``."""
+        return int(self.samples.filter(pl.col("change") == change)["num_bytes"].sum())
+
+
+def diff_versions(store: VersionStore, before: int, after: int) -> VersionDiff:
+    """Compare two versions of one stage, given by their numbers.
+
+    A sample is the same sample when its content is, wherever it lies.
+
+    Raises:
+        UserError: there is no such version.
+    """
+    manifests = store.manifest(before), store.manifest(after)
+    samples = _samples(_ledger(store, before), _ledger(store, after))
+    return VersionDiff(*manifests, samples, _sources(samples), _batches(*manifests))
+
+
+def _ledger(store: VersionStore, number: int) -> pl.DataFrame:
+    ledger = pl.read_parquet(store.path(number) / "ledger.parquet")
+    samples = ledger.filter(pl.col("fate") != "duplicate")
+    picked_first = samples.sort(pl.col("fate") != "picked", maintain_order=True)
+    # Only a pool that was taken as it comes can hold a sample twice.
+    return picked_first.unique("sample_id", keep="first", maintain_order=True)
+
+
+def _samples(before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
+    carried = ["source", "batch", "source_file", "source_row", "num_bytes"]
+    columns = ["sample_id", *carried, "fate"]
+    both = after.select(columns).join(
+        before.select(columns), on="sample_id", how="full", coalesce=True, suffix="_before"
+    )
+    picked_before = pl.col("fate_before").eq_missing(pl.lit("picked"))
+    picked_after = pl.col("fate").eq_missing(pl.lit("picked"))
+    return (
+        both.filter(picked_before | picked_after)
+        .select(
+            "sample_id",
+            *(pl.coalesce(name, f"{name}_before").alias(name) for name in carried),
+            change=_change(picked_before, picked_after),
+            source_before=pl.coalesce("source_before", "source"),
+            fate_before=pl.col("fate_before").fill_null(NOT_IN_POOL),
+            fate_after=pl.col("fate").fill_null(NOT_IN_POOL),
+        )
+        .sort("change", "source", "sample_id")
+    )
+
+
+def _change(is_before: pl.Expr, is_after: pl.Expr) -> pl.Expr:
+    """Return the expression of what became of something that is before, after or both."""
+    stayed_or_in = pl.when(is_before).then(pl.lit("stayed")).otherwise(pl.lit("in"))
+    return pl.when(is_after).then(stayed_or_in).otherwise(pl.lit("out"))
+
+
+def _sources(samples: pl.DataFrame) -> pl.DataFrame:
+    # A sample whose source has another name now has left the one and come to the other.
+    before = samples.filter(pl.col("change") != "in").select(source="source_before")
+    after = samples.filter(pl.col("change") != "out").select("source")
+    same = samples.filter(pl.col("change") == "stayed", pl.col("source") == pl.col("source_before"))
+    table = pl.concat([before, after]).unique()
+    for name, rows in (("before", before), ("after", after), ("stayed", same.select("source"))):
+        counted = rows.group_by("source").agg(pl.len().cast(pl.Int64).alias(f"num_{name}"))
+        table = table.join(counted, on="source", how="left")
+    table = table.fill_null(0).with_columns(
+        num_in=pl.col("num_after") - pl.col("num_stayed"),
+        num_out=pl.col("num_before") - pl.col("num_stayed"),
+    )
+    numbers = ("num_before", "num_after", "num_in", "num_out", "num_stayed")
+    change = _change(pl.col("num_before") > 0, pl.col("num_after") > 0)
+    return table.select("source", change.alias("change"), *numbers).sort(
+        pl.col("num_in") + pl.col("num_out"), "source", descending=[True, False]
+    )
+
+
+def _batches(*manifests: Mapping[str, Any]) -> pl.DataFrame:
+    before, after = (manifest.get("inputs", {}) for manifest in manifests)
+    rows = [
+        (batch, "added" if batch not in before else "removed" if batch not in after else "changed")
+        for batch in sorted(before.keys() | after.keys())
+        if before.get(batch) != after.get(batch)
+    ]
+    return pl.DataFrame(rows, schema={"batch": pl.String, "change": pl.String}, orient="row")

@@ -68,22 +68,13 @@ def ledgers(folder: StageFolder) -> list[pl.LazyFrame]:
 
 def ids_with(tables: Sequence[pl.LazyFrame], prefix: str) -> set[str]:
     """Return the sample ids in tables that start with ``prefix``."""
-    names: set[str] = set()
-    for table in tables:
-        matches = table.filter(pl.col("sample_id").str.starts_with(prefix))
-        names.update(matches.select("sample_id").collect()["sample_id"].to_list())
-    return names
+    matches = (table.filter(pl.col("sample_id").str.starts_with(prefix)) for table in tables)
+    return {id_ for table in matches for id_ in table.select("sample_id").collect()["sample_id"]}
 
 
-def rows_of(table: pl.LazyFrame, sample_id: str) -> pl.DataFrame:
-    """Return the rows of a sample in a table."""
-    return table.filter(pl.col("sample_id") == sample_id).collect()
-
-
-def copies_in(folder: StageFolder, batch: str, sample_id: str) -> pl.DataFrame:
-    """Return the rows that repeat a sample inside its batch."""
-    path = folder.duplicates(batch)
-    return rows_of(scan_table(path), sample_id) if path.exists() else pl.DataFrame()
+def _rows(tables: Sequence[pl.LazyFrame], sample_id: str) -> list[pl.DataFrame]:
+    """Return the rows of a sample in each table."""
+    return [table.filter(pl.col("sample_id") == sample_id).collect() for table in tables]
 
 
 _ANSWERS = ("chosen", "rejected")
@@ -122,15 +113,12 @@ class Trace:
 
 
 def trace_sample(root: DataRoot, sample_id: str, stages: Sequence[Stage] = STAGES) -> Trace:
-    """Find a sample in pool and versions.
+    """Find a sample in pool and versions, ascending.
 
     Args:
         root: the data root.
         sample_id: 32 hexadecimal digits, or a prefix of at least 6 that names one sample.
         stages: where to look.
-
-    Returns:
-        Its trace, versions ascending.
 
     Raises:
         UserError: an id that is too short, unknown, or the prefix of several samples.
@@ -140,26 +128,26 @@ def trace_sample(root: DataRoot, sample_id: str, stages: Sequence[Stage] = STAGE
     found = _find(root, stages, prefix, _samples) or _find(root, stages, prefix, ledgers)
     stage = next(iter(found), stages[0])
     full_id = only_one(set().union(*found.values()), sample_id, f"{root.path}: ")
-    ledger_rows = _ledger_rows(root[stage], full_id)
-    origins = _with_held_out(root[stage], full_id, [*_origins(root[stage], full_id)])
+    folder, versions = root[stage], root[stage].versions
+    pool, held_out = _rows(pool_tables(folder), full_id), _rows(held_out_tables(folder), full_id)
+    ledger_rows = dict(zip(versions.numbers(), _rows(ledgers(folder), full_id), strict=True))
+    origins = _with_held_out([*_origins(folder, full_id, pool)], held_out)
     origins = origins or _recorded_origins(ledger_rows)
-    store = root[stage].versions
+    text = next((_text(stage, rows.head(1)) for rows in pool + held_out if rows.height), None)
     fates = [
-        fate_of(f"version {number}", rows, store.manifest(number))
+        fate_of(f"version {number}", rows, versions.manifest(number))
         for number, rows in ledger_rows.items()
     ]
-    return Trace(full_id, stage, _text(root[stage], full_id), tuple(origins), tuple(fates))
+    return Trace(full_id, stage, text, tuple(origins), tuple(fates))
 
 
 def trace_in_ledger(ledger_file: Path, sample_id: str) -> Trace:
-    """Find a sample in one ledger file; the manifest beside it explains the configuration.
+    """Find a sample in one ledger file; its text is not there.
 
     Args:
-        ledger_file: ``STEM.ledger.parquet``, with ``STEM.manifest.json`` beside it.
+        ledger_file: ``STEM.ledger.parquet``; ``STEM.manifest.json`` beside it explains the
+            configuration.
         sample_id: as in :func:`trace_sample`.
-
-    Returns:
-        Its trace, without the text.
 
     Raises:
         UserError: no such file, not a ledger, or an id that does not name one sample.
@@ -167,9 +155,9 @@ def trace_in_ledger(ledger_file: Path, sample_id: str) -> Trace:
     prefix = checked_prefix(sample_id)
     _check_ledger(ledger_file)
     manifest = _manifest_beside(ledger_file)
-    names = ids_with([scan_table(ledger_file)], prefix)
-    rows = scan_table(ledger_file).filter(pl.col("sample_id").is_in(names)).collect()
-    full_id = only_one(names, sample_id, f"{ledger_file}: ")
+    ledger = scan_table(ledger_file)
+    full_id = only_one(ids_with([ledger], prefix), sample_id, f"{ledger_file}: ")
+    (rows,) = _rows([ledger], full_id)
     origins = tuple(_origin(row, _copy_note(row)) for row in rows.iter_rows(named=True))
     fate = fate_of(ledger_file.name, rows, manifest)
     return Trace(full_id, str(manifest.get("stage", "")), None, origins, (fate,))
@@ -203,15 +191,7 @@ def _find(
     return {stage: names for stage, names in found.items() if names}
 
 
-def _text(folder: StageFolder, sample_id: str) -> str | None:
-    for table in _samples(folder):
-        rows = rows_of(table, sample_id)
-        if rows.height:
-            return _readable(folder.stage, rows.head(1))
-    return None
-
-
-def _readable(stage: Stage, row: pl.DataFrame) -> str:
+def _text(stage: Stage, row: pl.DataFrame) -> str:
     """Return the text of a sample; a pair's two answers are told apart."""
     if stage == "sft":
         return str(serialised_texts(row, stage).item())
@@ -222,47 +202,38 @@ def _readable(stage: Stage, row: pl.DataFrame) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _origins(folder: StageFolder, sample_id: str) -> Iterator[Origin]:
-    found = [rows_of(table, sample_id) for table in pool_tables(folder)]
-    rows = [row for table in found for row in table.iter_rows(named=True)]
+def _origins(
+    folder: StageFolder, sample_id: str, tables: Sequence[pl.DataFrame]
+) -> Iterator[Origin]:
+    rows = [row for table in tables for row in table.iter_rows(named=True)]
     first_batch: str | None = None
     for row in sorted(rows, key=itemgetter("batch")):
         note = f"exact copy; batch {first_batch} stands for it" if first_batch else ""
         first_batch = first_batch or row["batch"]
         yield _origin(row, note)
-        yield from _copies(copies_in(folder, row["batch"], sample_id), row)
+        copies = folder.duplicates(row["batch"])
+        for table in _rows([scan_table(copies)] if copies.exists() else [], sample_id):
+            for copy in table.iter_rows(named=True):
+                first = f"exact copy of {copy['first_source_file']}, row {copy['first_source_row']}"
+                place = (copy["source_file"], copy["source_row"])
+                yield Origin(row["batch"], row["source"], *place, first)
 
 
-def _with_held_out(folder: StageFolder, sample_id: str, origins: list[Origin]) -> list[Origin]:
-    rows = [rows_of(table, sample_id) for table in held_out_tables(folder)]
-    if origins and any(table.height for table in rows):
+def _with_held_out(origins: list[Origin], held_out: Sequence[pl.DataFrame]) -> list[Origin]:
+    rows = [row for table in held_out for row in table.iter_rows(named=True)]
+    if origins and rows:
         return [replace(origins[0], note="kept for evaluation"), *origins[1:]]
-    note = "kept for evaluation; no batch holds it"
-    return origins or [_origin(row, note) for table in rows for row in table.iter_rows(named=True)]
+    return origins or [_origin(row, "kept for evaluation; no batch holds it") for row in rows]
 
 
 def _origin(row: Mapping[str, Any], note: str) -> Origin:
     return Origin(row["batch"], row["source"], row["source_file"], row["source_row"], note)
 
 
-def _copies(rows: pl.DataFrame, sample: Mapping[str, Any]) -> Iterator[Origin]:
-    for row in rows.iter_rows(named=True):
-        first = f"exact copy of {row['first_source_file']}, row {row['first_source_row']}"
-        place = (row["source_file"], row["source_row"])
-        yield Origin(sample["batch"], sample["source"], *place, first)
-
-
 def _copy_note(row: Mapping[str, object]) -> str:
     if row["fate"] != "duplicate":
         return ""
     return f"exact copy of {row['duplicate_of_file']}, row {row['duplicate_of_row']}"
-
-
-def _ledger_rows(folder: StageFolder, sample_id: str) -> dict[int, pl.DataFrame]:
-    """Return what the ledger of each version says of a sample."""
-    store = folder.versions
-    tables = zip(store.numbers(), ledgers(folder), strict=True)
-    return {number: rows_of(table, sample_id) for number, table in tables}
 
 
 def _recorded_origins(ledger_rows: Mapping[int, pl.DataFrame]) -> list[Origin]:
@@ -277,8 +248,7 @@ def fate_of(selection: str, rows: pl.DataFrame, manifest: Mapping[str, object]) 
     """Return what became of a sample in a selection, given what its ledger says of it."""
     created_at = str(manifest.get("created_at", ""))
     if rows.is_empty():
-        why = "no batch of that version's pool held it"
-        return Fate(selection, created_at, NOT_IN_POOL, why)
+        return Fate(selection, created_at, NOT_IN_POOL, "no batch of that version's pool held it")
     config = manifest.get("config", {})
     assert isinstance(config, dict), config
     # A copy's row only points to the sample that took part in its place.

@@ -6,7 +6,7 @@ import polars as pl
 import pytest
 
 from zip_pipeline.data_root import DataRoot
-from zip_pipeline.report.diff import diff_versions
+from zip_pipeline.report.fates import diff_versions
 from zip_pipeline_tests.report.data_roots import ledger_of, small_root, write_version
 
 
