@@ -1,5 +1,5 @@
 """``python -m zip_pipeline.cli`` is ``zip-pipeline``."""
 
-from zip_pipeline.cli.app import main
+from zip_pipeline.cli import main
 
 main()
