@@ -8,7 +8,7 @@ import subprocess
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Annotated, Any, Literal, TextIO
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -78,7 +78,9 @@ def _pass_on(process: "subprocess.Popen[bytes]") -> None:
     with selectors.DefaultSelector() as pipes:
         for pipe, stream in ((process.stdout, sys.stdout), (process.stderr, sys.stderr)):
             assert pipe is not None
-            pipes.register(pipe, selectors.EVENT_READ, _Copier(pipe, stream))
+            # Bytes that are no UTF-8 are half surrogate pairs in the text.
+            decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
+            pipes.register(pipe, selectors.EVENT_READ, (stream, decoder))
         # A process that outlives the graph may hold a pipe open.
         while pipes.get_map():
             has_ended = process.poll() is not None
@@ -86,24 +88,12 @@ def _pass_on(process: "subprocess.Popen[bytes]") -> None:
             if has_ended and not ready:
                 break
             for key, _ in ready:
-                if not key.data.copy():
+                chunk = os.read(key.fd, _CHUNK_BYTES)
+                stream, decoder = key.data
+                stream.write(decoder.decode(chunk, final=not chunk))
+                stream.flush()
+                if not chunk:
                     pipes.unregister(key.fileobj)
-
-
-class _Copier:
-    """Copies a pipe of UTF-8 to a stream; bytes that are not are half surrogate pairs there."""
-
-    def __init__(self, pipe: IO[bytes], stream: TextIO) -> None:
-        self._descriptor = pipe.fileno()
-        self._stream = stream
-        self._decoder = codecs.getincrementaldecoder("utf-8")("surrogateescape")
-
-    def copy(self) -> bool:
-        """Copy what has come; return whether more can come."""
-        chunk = os.read(self._descriptor, _CHUNK_BYTES)
-        self._stream.write(self._decoder.decode(chunk, final=not chunk))
-        self._stream.flush()
-        return bool(chunk)
 
 
 Until = Annotated[
@@ -122,7 +112,13 @@ def run(data_root: DataRootOption = DEFAULT_DATA_ROOT, until: Until = "law") -> 
     Only what changed is computed again. Exit code 3: the law keeps a version from being trained.
     """
     root = existing_root(data_root)
-    _require_drops(root)
+    folders = [root[stage].raw for stage in STAGES]
+    entries = [entry for folder in folders if folder.is_dir() for entry in folder.iterdir()]
+    if not any(is_batch_name(entry.name) for entry in entries):
+        raise UserError(
+            f"nothing to do: no drop in {' and '.join(map(str, folders))}; put files there, or "
+            f"make some with: zip-pipeline sample-data {root.path}"
+        )
     versions_before = {stage: root[stage].versions.latest() for stage in STAGES}
     exit_code = run_graph(data_root, until)
     if exit_code in (0, BLOCKED) or any(root[stage].batches() for stage in STAGES):
@@ -131,17 +127,6 @@ def run(data_root: DataRootOption = DEFAULT_DATA_ROOT, until: Until = "law") -> 
         print_error(f"the graph ended with exit code {exit_code}; its messages stand above")
     if exit_code:
         raise typer.Exit(exit_code)
-
-
-def _require_drops(root: DataRoot) -> None:
-    folders = [root[stage].raw for stage in STAGES if root[stage].raw.is_dir()]
-    if any(is_batch_name(entry.name) for folder in folders for entry in folder.iterdir()):
-        return
-    places = " and ".join(str(root[stage].raw) for stage in STAGES)
-    raise UserError(
-        f"nothing to do: no drop in {places}; put files there, or make some with: "
-        f"zip-pipeline sample-data {root.path}"
-    )
 
 
 DIARY = "demo.json"
@@ -165,7 +150,7 @@ _NEWS = {
     "x4": "a quiz comes in",
     "x5": "a broken re-export replaces worksheets and assistant logs",
 }
-DemoSeed = Annotated[int, typer.Option(metavar="N", help="DemoSeed of the sample pool.")]
+DemoSeed = Annotated[int, typer.Option(metavar="N", help="Seed of the sample pool.")]
 DemoUntil = Annotated[Step, typer.Option(help="Last step of every night; see `zip-pipeline run`.")]
 
 

@@ -9,13 +9,14 @@ from rich.padding import Padding
 from rich.text import Text
 
 from zip_pipeline.cli.console import (
+    DEFAULT_DATA_ROOT,
     new_facts,
     new_table,
     styled,
     words_of_bytes,
     words_of_seconds,
 )
-from zip_pipeline.data_root import DataRoot, StageFolder
+from zip_pipeline.data_root import DataRoot
 from zip_pipeline.entropy_law.fit import relations
 from zip_pipeline.entropy_law.table import figures_folder, is_blocked, read_versions
 from zip_pipeline.files import scan_table
@@ -33,19 +34,18 @@ def show_selection(console: Console, manifest: Mapping[str, Any], ledger: pl.Dat
     if reasons := manifest.get("quarantine_reasons"):
         facts.add_row("Quarantined", words_of_counts(reasons))
     facts.add_row("Picked", _picked(manifest))
-    facts.add_row("Budget", _budget(manifest))
+    budget, unused = manifest["budget"], manifest["unused_budget"]
+    facts.add_row("Budget", f"{budget['value']:,} {budget['unit']}, {unused:,} unused")
     if quotas := manifest.get("quotas"):
-        facts.add_row("Quotas", words_of_quotas(quotas, manifest["budget"]["unit"]))
-    facts.add_row("Left", words_of_counts(_left(ledger)))
+        facts.add_row("Quotas", words_of_quotas(quotas, budget["unit"]))
+    left = ledger.filter(~pl.col("fate").is_in(["picked", "duplicate", "held_out"]))
+    facts.add_row("Left", words_of_counts(num_by_fate(left)))
     facts.add_row("R of pool", _ratios(manifest["pool_compression_ratio"]))
     facts.add_row("R of subset", _ratios(manifest["compression_ratio"]))
-    facts.add_row("Time", _times(manifest["seconds"]))
+    seconds = manifest["seconds"]
+    parts = ", ".join(f"{stage} {words_of_seconds(value)}" for stage, value in seconds.items())
+    facts.add_row("Time", f"{words_of_seconds(sum(seconds.values()))} ({parts})")
     console.print(facts)
-    show_sources(console, ledger)
-
-
-def show_sources(console: Console, ledger: pl.DataFrame) -> None:
-    """Print the sources with most picks beside their share of the pool."""
     table = new_table("top sources", "in pool", "picked", "share of pool", "share of subset")
     for row in top_sources(ledger).iter_rows(named=True):
         table.add_row(
@@ -79,9 +79,8 @@ def words_of_quotas(quotas: Mapping[str, Mapping[str, int]], unit: str) -> Text:
     lines = []
     for source, quota in quotas.items():
         used, least = quota["used"], quota["minimum"]
-        unmet = f"minimum {least:,} not reached" if used < least else ""
-        unused = "nothing picked: is that its name?" if not used else ""
-        warning = unmet or unused
+        unused = "" if used else "nothing picked: is that its name?"
+        warning = f"minimum {least:,} not reached" if used < least else unused
         words = f"{source} {used:,} of at most {quota['maximum']:,} {unit}"
         lines.append(styled(words, ", " if warning else "", (warning, "yellow")))
     return Text("\n").join(lines)
@@ -111,24 +110,8 @@ def _picked(manifest: Mapping[str, Any]) -> Text:
     )
 
 
-def _budget(manifest: Mapping[str, Any]) -> str:
-    budget = manifest["budget"]
-    return f"{budget['value']:,} {budget['unit']}, {manifest['unused_budget']:,} unused"
-
-
-def _left(ledger: pl.DataFrame) -> dict[str, int]:
-    fates = num_by_fate(ledger)
-    not_left = ("picked", "duplicate", "held_out")
-    return {name: num for name, num in fates.items() if name not in not_left}
-
-
 def _ratios(ratios: Mapping[str, float]) -> str:
     return ", ".join(f"{codec} {value:.2f}" for codec, value in ratios.items())
-
-
-def _times(seconds: Mapping[str, float]) -> str:
-    parts = ", ".join(f"{stage} {words_of_seconds(value)}" for stage, value in seconds.items())
-    return f"{words_of_seconds(sum(seconds.values()))} ({parts})"
 
 
 _NUM_VERSIONS = 10
@@ -141,12 +124,7 @@ The law: Z falls as R and L rise. A version of which both rise is a risk, and is
 
 
 def show_law(console: Console, root: DataRoot) -> None:
-    """Print R, L, Z and the verdict of the latest versions, and where the figures lie.
-
-    Args:
-        console: where to print.
-        root: the data root.
-    """
+    """Print R, L, Z and the verdict of the latest versions, and where the figures lie."""
     table = read_versions(root).with_columns(blocked=is_blocked())
     if table.is_empty():
         return
@@ -156,7 +134,9 @@ def show_law(console: Console, root: DataRoot) -> None:
         rows = table.filter(pl.col("stage") == stage)
         if not rows.is_empty():
             _show_versions(console, stage, rows.tail(_NUM_VERSIONS))
-            _show_relations(console, stage, table.drop("blocked"))
+            for relation in relations(table.drop("blocked"), stage):
+                console.print(f"  {relation.y} over {relation.x}: {relation.note}")
+            console.print()
     figures = sorted(figures_folder(root).glob("*.png"))
     if figures:
         names = ", ".join(path.name for path in figures)
@@ -164,7 +144,7 @@ def show_law(console: Console, root: DataRoot) -> None:
 
 
 def _show_versions(console: Console, stage: str, rows: pl.DataFrame) -> None:
-    table = new_table(f"{stage} version", "strategy", "tokens", "R", "L", "Z", "verdict", left=1)
+    table = new_table(f"{stage} version", "strategy", "tokens", "R", "L", "Z", "verdict")
     for row in rows.iter_rows(named=True):
         table.add_row(
             str(row["version"]),
@@ -197,12 +177,6 @@ def _verdict_words(row: dict[str, Any]) -> Text:
     return styled(f"{words}, overridden" if row["override"] else words)
 
 
-def _show_relations(console: Console, stage: str, table: pl.DataFrame) -> None:
-    for relation in relations(table, stage):
-        console.print(f"  {relation.y} over {relation.x}: {relation.note}")
-    console.print()
-
-
 _NUM_BATCHES = 20
 _COUNTS = ("num_rows_read", "num_samples", "num_quarantined", "num_duplicates")
 
@@ -212,10 +186,7 @@ def show_data_root(
 ) -> None:
     """Print batches, quarantine and the latest version of each stage, and what to do next.
 
-    Args:
-        console: where to print.
-        root: the data root.
-        versions_before: latest version of each stage before the run.
+    ``versions_before`` are the latest versions before the run.
     """
     for stage in STAGES:
         console.rule(styled((stage, "bold")), align="left")
@@ -242,16 +213,12 @@ def _show_batches(console: Console, root: DataRoot, stage: Stage) -> None:
     table.add_section()
     table.add_row(f"{len(counts)} batches", *(f"{total:,}" for total in totals), style="bold")
     console.print(table)
-    if reasons := _quarantine_reasons(root[stage]):
-        folder = root.path / "quarantine" / stage
-        words = f"Quarantined: {words_of_counts(reasons)}; rows in {folder}"
-        console.print(f"{words}\n", soft_wrap=True)
-
-
-def _quarantine_reasons(folder: StageFolder) -> dict[str, int]:
-    tables = [scan_table(folder.quarantine(batch)) for batch in whole_batches(folder)]
+    tables = [scan_table(root[stage].quarantine(batch)) for batch in counts]
     reasons = pl.concat([table.select("reason").collect() for table in tables])["reason"]
-    return dict(reasons.value_counts(sort=True).iter_rows())
+    if len(reasons):
+        words = words_of_counts(dict(reasons.value_counts(sort=True).iter_rows()))
+        folder = root.path / "quarantine" / stage
+        console.print(f"Quarantined: {words}; rows in {folder}\n", soft_wrap=True)
 
 
 def _show_version(console: Console, root: DataRoot, stage: Stage, before: int | None) -> None:
@@ -261,22 +228,23 @@ def _show_version(console: Console, root: DataRoot, stage: Stage, before: int | 
         console.print("No version was selected yet.\n")
         return
     news = "unchanged" if number == before else "new"
-    manifest: dict[str, Any] = store.manifest(number)
     console.print(styled((f"Version {number}", "bold"), f" ({news}), in {store.path(number)}"))
     ledger = pl.read_parquet(store.path(number) / "ledger.parquet")
-    show_selection(console, manifest, ledger)
+    show_selection(console, store.manifest(number), ledger)
 
 
 def _show_next_steps(console: Console, root: DataRoot) -> None:
-    option = "" if str(root.path) == "data" else f" --data-root {root.path}"
-    ui = "make ui" if str(root.path) == "data" else f"make ui DATA={root.path}"
+    is_default = root.path == DEFAULT_DATA_ROOT
+    option = "" if is_default else f" --data-root {root.path}"
+    ui = "make ui" if is_default else f"make ui DATA={root.path}"
     steps = [(ui, "the graph, all versions and their figures in the browser")]
     for stage in STAGES:
         store = root[stage].versions
         numbers = store.numbers()
         if not numbers:
             continue
-        if sample_id := _first_pick(root[stage], numbers[-1]):
+        ledger = scan_table(store.path(numbers[-1]) / "ledger.parquet")
+        for sample_id in ledger.filter(pl.col("rank") == 1).collect()["sample_id"]:
             steps.append((f"zip-pipeline trace {sample_id}{option}", f"why this {stage} sample"))
         if len(numbers) > 1:
             pair = f"{numbers[-2]} {numbers[-1]}"
@@ -285,9 +253,3 @@ def _show_next_steps(console: Console, root: DataRoot) -> None:
     console.rule(styled(("Next", "bold")), align="left")
     for command, meaning in steps:
         console.print(Padding(styled((command, "cyan"), f"  {meaning}"), (0, 0, 0, 2)))
-
-
-def _first_pick(folder: StageFolder, number: int) -> str | None:
-    ledger = pl.scan_parquet(folder.versions.path(number) / "ledger.parquet")
-    picks = ledger.filter(pl.col("rank") == 1).select("sample_id").collect()["sample_id"]
-    return str(picks[0]) if len(picks) else None
