@@ -2,8 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
+import polars as pl
 import typer
 from rich.console import Console
 from rich.text import Text
@@ -18,9 +19,10 @@ from zip_pipeline.cli.console import (
     styled,
     words_of_bytes,
 )
+from zip_pipeline.cli.summary import words_of_counts
 from zip_pipeline.report.fates import VersionDiff, diff_versions
 from zip_pipeline.report.trace import Trace, trace_in_ledger, trace_sample
-from zip_pipeline.samples import STAGES
+from zip_pipeline.samples import STAGES, Stage
 from zip_pipeline.terminal_text import shown_in_cell
 
 _NUM_TEXT_CHARACTERS = 400
@@ -35,11 +37,8 @@ SampleId = Annotated[
         "the column sample_id.",
     ),
 ]
-AnyStage = Annotated[
-    Literal["sft", "preference"] | None,
-    typer.Option(help="Where to look.", show_default="both"),
-]
-OneStage = Annotated[Literal["sft", "preference"], typer.Option(help="Whose versions.")]
+AnyStage = Annotated[Stage | None, typer.Option(help="Where to look.", show_default="both")]
+OneStage = Annotated[Stage, typer.Option(help="Whose versions.")]
 SelectLedger = Annotated[
     Path | None,
     typer.Option(
@@ -114,39 +113,30 @@ def diff(
     """Compare two versions: samples and sources in, out and stayed."""
     difference = diff_versions(existing_root(data_root)[stage].versions, before, after)
     if listed is not None:
-        _list_samples(difference, listed)
+        for row in difference.samples.filter(change=listed).iter_rows(named=True):
+            place = f"{row['source_file']}:{row['source_row']}"
+            fields = (row["sample_id"], row["source"], place, row["fate_before"], row["fate_after"])
+            print("\t".join(shown_in_cell(field) for field in fields))
         return
     console = output()
     console.print(f"{stage}: version {before} → version {after}\n", style="bold")
-    _show_totals(console, difference)
+    facts = new_facts()
+    for change in ("in", "out", "stayed"):
+        samples = difference.samples.filter(change=change)
+        size = f", {words_of_bytes(int(samples['num_bytes'].sum()))}{_reasons(samples, change)}"
+        facts.add_row(change, styled((f"{samples.height:,} samples", _colour(change)), size))
+    console.print(facts)
     _show_settings(console, difference)
     _show_sources(console, difference)
 
 
-def _list_samples(difference: VersionDiff, change: str) -> None:
-    for row in difference.samples.filter(change=change).iter_rows(named=True):
-        place = f"{row['source_file']}:{row['source_row']}"
-        fields = (row["sample_id"], row["source"], place, row["fate_before"], row["fate_after"])
-        print("\t".join(shown_in_cell(field) for field in fields))
-
-
-def _show_totals(console: Console, difference: VersionDiff) -> None:
-    facts = new_facts()
-    for change in ("in", "out", "stayed"):
-        num, num_bytes = difference.num(change), difference.num_bytes(change)
-        size = f", {words_of_bytes(num_bytes)}{_reasons(difference, change)}"
-        facts.add_row(change, styled((f"{num:,} samples", _colour(change)), size))
-    console.print(facts)
-
-
-def _reasons(difference: VersionDiff, change: str) -> str:
+def _reasons(samples: pl.DataFrame, change: str) -> str:
     """Return what the samples in or out were in the other version."""
-    if change == "stayed":
+    if change == "stayed" or samples.is_empty():
         return ""
-    other = "fate_before" if change == "in" else "fate_after"
-    fates = difference.samples.filter(change=change)[other].value_counts(sort=True)
-    words = ", ".join(f"{num:,} {fate.replace('_', ' ')}" for fate, num in fates.iter_rows())
-    return f" ({'before' if change == 'in' else 'now'}: {words})" if words else ""
+    when, other = ("before", "fate_before") if change == "in" else ("now", "fate_after")
+    fates = dict(samples[other].value_counts(sort=True).iter_rows())
+    return f" ({when}: {words_of_counts(fates)})"
 
 
 def _show_settings(console: Console, difference: VersionDiff) -> None:
@@ -156,10 +146,9 @@ def _show_settings(console: Console, difference: VersionDiff) -> None:
         for name, old in settings[0].items()
         if old != settings[1].get(name)
     ]
-    batches = difference.batches.iter_rows()
     rows += [
         (f"batch {name}", "", styled((change, _COLOURS.get(change, "yellow"))))
-        for name, change in batches
+        for name, change in difference.batches.iter_rows()
     ]
     if not rows:
         console.print("\nSame configuration, same input batches.")
@@ -170,17 +159,14 @@ def _show_settings(console: Console, difference: VersionDiff) -> None:
     console.print(table)
 
 
-def _settings(manifest: Mapping[str, object]) -> dict[str, str]:
+def _settings(manifest: Mapping[str, Any]) -> dict[str, str]:
     """Return what can differ between two versions, flat and in words."""
-    flat: dict[str, str] = {}
-    for group, prefix in (("config", ""), ("compression_ratio", "R of subset, ")):
-        values = manifest.get(group)
-        assert isinstance(values, Mapping), group
-        for name, value in values.items():
-            is_ratio = group == "compression_ratio"
-            flat[prefix + name] = f"{value:.3f}" if is_ratio else str(value)
-    flat["samples in the pool"] = f"{manifest['num_samples']:,}"
-    return flat
+    ratios = manifest["compression_ratio"].items()
+    return {
+        **{name: str(value) for name, value in manifest["config"].items()},
+        **{f"R of subset, {codec}": f"{ratio:.3f}" for codec, ratio in ratios},
+        "samples in the pool": f"{manifest['num_samples']:,}",
+    }
 
 
 def _show_sources(console: Console, difference: VersionDiff) -> None:

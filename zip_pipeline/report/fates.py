@@ -146,19 +146,11 @@ class VersionDiff:
     removed or changed (batch, change).
     """
 
-    before: dict[str, object]
-    after: dict[str, object]
+    before: dict[str, Any]
+    after: dict[str, Any]
     samples: pl.DataFrame
     sources: pl.DataFrame
     batches: pl.DataFrame
-
-    def num(self, change: str) -> int:
-        """Return how many samples are ``in``, ``out`` or ``stayed``."""
-        return self.samples.filter(pl.col("change") == change).height
-
-    def num_bytes(self, change: str) -> int:
-        """Return the bytes of the samples that are ``in``, ``out`` or ``stayed``."""
-        return int(self.samples.filter(pl.col("change") == change)["num_bytes"].sum())
 
 
 def diff_versions(store: VersionStore, before: int, after: int) -> VersionDiff:

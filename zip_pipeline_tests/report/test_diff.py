@@ -19,8 +19,7 @@ def test_diff_tells_samples_in_out_and_stayed(tmp_path: Path):
         ("out", "a", "picked", "shortlisted"),
         ("stayed", "a", "picked", "picked"),
     ]
-    assert [difference.num(change) for change in ("in", "out", "stayed")] == [1, 1, 1]
-    assert difference.num_bytes("in") == 100
+    assert difference.samples["num_bytes"][0] == 100
 
 
 def test_diff_tells_sources_and_batches(tmp_path: Path):
@@ -74,7 +73,7 @@ def test_diff_counts_each_version_by_the_sources_that_it_had(tmp_path: Path):
         rows = [{"sample_id": "aa", "source": source, "fate": "picked", "rank": 1}]
         write_version(root, ledger_of(rows))
     difference = diff_versions(root["sft"].versions, 1, 2)
-    assert difference.num("stayed") == 1
+    assert difference.samples["change"].to_list().count("stayed") == 1
     assert sorted(difference.sources.rows()) == [
         ("new", "in", 0, 1, 1, 0, 0),
         ("old", "out", 1, 0, 0, 1, 0),
