@@ -32,8 +32,6 @@ from zip_pipeline.errors import EXTRAS, UserError, not_installed
 from zip_pipeline.selection.run import Progress as RoundReport
 from zip_pipeline.terminal_text import show_control_characters, shown
 
-_WIDTH_WITHOUT_TERMINAL = 120
-
 
 class ReadableConsole(Console):
     """A console on which data is data: no control characters, no markup and no emoji codes.
@@ -139,9 +137,8 @@ def errors() -> Console:
 
 def _console(stream: TextIO) -> Console:
     # Without a terminal rich assumes 80 columns, too few for file names in logs and pipes.
-    known = stream.isatty() or "COLUMNS" in os.environ
-    width = None if known else _WIDTH_WITHOUT_TERMINAL
-    return ReadableConsole(stream, width)
+    is_known = stream.isatty() or "COLUMNS" in os.environ
+    return ReadableConsole(stream, None if is_known else 120)
 
 
 def styled(*parts: str | tuple[str, str]) -> Text:
@@ -154,17 +151,13 @@ def styled(*parts: str | tuple[str, str]) -> Text:
     return text
 
 
-def new_table(*headers: str, title: str | None = None, left: int = 1) -> Table:
+def new_table(*headers: str, left: int = 1) -> Table:
     """Return an empty table whose first ``left`` columns hold text and the others numbers."""
-    table = Table(title=title, box=SIMPLE_HEAD, title_justify="left", title_style="bold")
-    for position, header in enumerate(headers):
-        is_text = position < left
-        table.add_column(
-            header,
-            justify="left" if is_text else "right",
-            overflow="fold" if is_text else "ellipsis",
-            no_wrap=not is_text,
-        )
+    table = Table(box=SIMPLE_HEAD)
+    for header in headers[:left]:
+        table.add_column(header, overflow="fold")
+    for header in headers[left:]:
+        table.add_column(header, justify="right", no_wrap=True)
     return table
 
 
@@ -232,7 +225,7 @@ def existing_root(folder: Path) -> DataRoot:
 
 
 # A selection that will take at least so long says so before it starts.
-LONG_SECONDS = 10.0
+_LONG_SECONDS = 10.0
 
 
 class _Done(ProgressColumn):
@@ -269,7 +262,7 @@ class StageProgress:
         A long selection says at first how long it will take, also where nobody sees the bar.
         """
         assert self._task is not None, "rounds belong to a stage"
-        if report.is_estimate and (report.remaining_seconds or 0) >= LONG_SECONDS:
+        if report.is_estimate and (report.remaining_seconds or 0) >= _LONG_SECONDS:
             self._bars.console.print(report.words())
         if self._phase != report.phase:
             # What an earlier run had picked already must not count into the rate.
@@ -285,19 +278,16 @@ class StageProgress:
 def stage_progress() -> Iterator[StageProgress]:
     """Show progress on standard error where that is a terminal."""
     console = errors()
-    columns = (
+    with Progress(
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=30),
         _Done(),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
-    )
-    # What others print meanwhile goes where it always goes: rich would obey its control codes.
-    with Progress(
-        *columns,
         console=console,
         transient=True,
+        # What others print meanwhile goes where it always goes: rich would obey its control codes.
         redirect_stdout=False,
         redirect_stderr=False,
         disable=not console.is_terminal,

@@ -57,7 +57,6 @@ def _share(text: str) -> float | None:
     return float(text.removesuffix("%")) / 100 if text.endswith("%") else float(text)
 
 
-_MEASURE = "Measuring"
 _RUNNING = "Running"
 
 Inputs = Annotated[
@@ -114,7 +113,7 @@ Tokenizer = Annotated[
     typer.Option(
         metavar="NAME",
         help="Counts tokens: tiny (ships with the package), a tokenizer.json, or a hub id.",
-        rich_help_panel=_MEASURE,
+        rich_help_panel="Measuring",
     ),
 ]
 Workers = Annotated[
@@ -139,12 +138,12 @@ Resume = Annotated[
 
 _PAIRS = {"map": "--map", "roles": "--role"}
 _EXAMPLES = {"--map": "--map user=question", "--role": "--role agent=assistant"}
-_FLAGS = {"num_shards": "--shards", "quotas": "--quota"}
 
 
 def _flag(name: str) -> str:
     """Return how a field of the configuration is called on the command line."""
-    return _FLAGS.get(name, "--" + name.replace("_", "-"))
+    names = {"num_shards": "--shards", "quotas": "--quota"}
+    return names.get(name, "--" + name.replace("_", "-"))
 
 
 def _option(name: str, field: FieldInfo) -> inspect.Parameter:
