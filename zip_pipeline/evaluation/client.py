@@ -7,12 +7,12 @@ import random
 import re
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias
 from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
@@ -130,6 +130,34 @@ class Reply:
     finish_reason: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Exchange:
+    """One question, with all that its answer depends on.
+
+    ``model`` names who is asked (for a trained model: with its version, so that two versions
+    never share an answer); ``repetition`` tells repeated askings of the same apart.
+    """
+
+    model: str
+    messages: tuple[Message, ...]
+    """``role`` and ``content`` of each turn"""
+    temperature: float
+    """of the sampling; 0 for the likeliest answer"""
+    max_tokens: int
+    """most tokens of the answer"""
+    repetition: int = 0
+
+    def key(self) -> str:
+        """Return the content hash under which the answer is stored."""
+        turns = json.dumps([sorted(message.items()) for message in self.messages])
+        settings = f"{self.temperature!r} {self.max_tokens} {self.repetition}"
+        return fingerprint([self.model, settings, turns])
+
+
+# Whatever answers: a client, or a model in this process.
+Responder: TypeAlias = Callable[[Exchange], Reply]
+
+
 class _Transient(Exception):
     """An attempt failed in a way that the next may not."""
 
@@ -174,10 +202,8 @@ class ChatClient:
     def __exit__(self, *_: object) -> None:
         self._http.close()
 
-    def complete(
-        self, messages: Sequence[Message], *, temperature: float, max_tokens: int
-    ) -> Reply:
-        """Return the endpoint's answer to a conversation; see :class:`Responder`.
+    def complete(self, exchange: Exchange) -> Reply:
+        """Return the endpoint's answer.
 
         Raises:
             RequestRefused: the endpoint takes this request as wrong; others may do.
@@ -185,9 +211,9 @@ class ChatClient:
         """
         body = {
             "model": self.endpoint.model,
-            "messages": list(messages),
-            "temperature": temperature,
-            self.endpoint.token_limit_field: max_tokens,
+            "messages": exchange.messages,
+            "temperature": exchange.temperature,
+            self.endpoint.token_limit_field: exchange.max_tokens,
         }
         for attempt in range(1, self.endpoint.max_attempts + 1):
             with self._lock:
@@ -286,42 +312,6 @@ def _wait_seconds(retry_after: str) -> float:
 _BEGINNING = b'{"key": "'
 
 
-class Responder(Protocol):
-    """Whatever answers a conversation: :class:`ChatClient`, or a model in this process."""
-
-    def complete(
-        self, messages: Sequence[Message], *, temperature: float, max_tokens: int
-    ) -> Reply:
-        """Return the answer to a conversation.
-
-        Args:
-            messages: ``role`` and ``content`` of each turn.
-            temperature: of the sampling; 0 for the likeliest answer.
-            max_tokens: most tokens of the answer.
-        """
-
-
-@dataclass(frozen=True, kw_only=True)
-class Exchange:
-    """One question, with all that its answer depends on.
-
-    ``model`` names who is asked (for a trained model: with its version, so that two versions
-    never share an answer); ``repetition`` tells repeated askings of the same apart.
-    """
-
-    model: str
-    messages: tuple[Message, ...]
-    temperature: float
-    max_tokens: int
-    repetition: int = 0
-
-    def key(self) -> str:
-        """Return the content hash under which the answer is stored."""
-        turns = json.dumps([sorted(message.items()) for message in self.messages])
-        settings = f"{self.temperature!r} {self.max_tokens} {self.repetition}"
-        return fingerprint([self.model, settings, turns])
-
-
 class ExchangeStore:
     """Answers by content hash in a JSONL file, one line per answer; use it in a ``with`` block.
 
@@ -398,9 +388,7 @@ class ExchangeStore:
             known = self._replies.get(key)
         if known is not None:
             return known
-        reply = responder.complete(
-            exchange.messages, temperature=exchange.temperature, max_tokens=exchange.max_tokens
-        )
+        reply = responder(exchange)
         self._write(key, exchange, reply)
         return reply
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from zip_pipeline.chat_models import encode, load_model, load_tokenizer, prepare_environment
 from zip_pipeline.errors import UserError
-from zip_pipeline.evaluation.client import Message, Reply, RequestRefused
+from zip_pipeline.evaluation.client import Exchange, Reply, RequestRefused
 from zip_pipeline.files import fingerprint
 from zip_pipeline.samples import Turn
 
@@ -36,16 +36,14 @@ class LocalModel:
         self._folder = folder
         self._lock = threading.Lock()
 
-    def complete(
-        self, messages: Sequence[Message], *, temperature: float, max_tokens: int
-    ) -> Reply:
-        """Return the model's answer to a conversation; see :class:`.Responder`.
+    def complete(self, exchange: Exchange) -> Reply:
+        """Return the model's answer.
 
         Raises:
             UserError: the model cannot be loaded.
             RequestRefused: the conversation leaves no room for an answer.
         """
-        turns = [Turn(message["role"], message["content"]) for message in messages]
+        turns = [Turn(message["role"], message["content"]) for message in exchange.messages]
         with self._lock:
             ids = encode(self._tokenizer, [turns], open_answer=True)[0].input_ids
             num_positions = int(self._network.config.max_position_embeddings)
@@ -55,9 +53,7 @@ class LocalModel:
                     f"{self._folder}: a conversation of {len(ids)} tokens leaves no room for an "
                     f"answer in a context of {num_positions}"
                 )
-            asked = json.dumps([sorted(message.items()) for message in messages])
-            seed = int(fingerprint([asked, repr(temperature), str(max_tokens)])[:15], 16)
-            said = self._generated(ids, temperature, min(max_tokens, room), seed)
+            said = self._generated(ids, exchange, min(exchange.max_tokens, room))
         is_ended = bool(said) and said[-1] in self._end_tokens
         text: Any = self._tokenizer.decode(
             said, skip_special_tokens=True, clean_up_tokenization_spaces=False
@@ -90,12 +86,13 @@ class LocalModel:
         known = [*(own if isinstance(own, list) else [own]), self._tokenizer.eos_token_id]
         return sorted({int(token) for token in known if token is not None})
 
-    def _generated(
-        self, ids: Sequence[int], temperature: float, max_tokens: int, seed: int
-    ) -> list[int]:
+    def _generated(self, ids: Sequence[int], exchange: Exchange, max_tokens: int) -> list[int]:
         import torch
         from transformers import GenerationConfig
 
+        asked = json.dumps([sorted(message.items()) for message in exchange.messages])
+        temperature = exchange.temperature
+        seed = int(fingerprint([asked, repr(temperature), str(exchange.max_tokens)])[:15], 16)
         # 0 leaves the whole vocabulary in; by default 50 tokens are.
         sampling = {"do_sample": True, "temperature": temperature, "top_k": 0}
         settings = GenerationConfig(  # type: ignore[no-untyped-call]

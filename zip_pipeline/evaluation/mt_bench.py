@@ -403,27 +403,23 @@ STORE_FILE, RESULT_FILE = "exchanges.jsonl", "result.json"
 _LINE_SECONDS = 5.0
 
 
-class ProgressResponder:
-    """Passes questions on, and says every few seconds how many were answered."""
+def counted(responder: Responder, report: Reporter, what: str) -> Responder:
+    """Return what answers like ``responder``, and says every few seconds how often it did."""
+    lock = threading.Lock()
+    num_answered, last_line = 0, time.monotonic()
 
-    def __init__(self, responder: Responder, report: Reporter, what: str) -> None:
-        self._responder, self._report, self._what = responder, report, what
-        self._lock = threading.Lock()
-        self._num_answered = 0
-        self._last_line = time.monotonic()
-
-    def complete(
-        self, messages: Sequence[Message], *, temperature: float, max_tokens: int
-    ) -> Reply:
-        """Return the answer to a conversation, as the responder behind does."""
-        reply = self._responder.complete(messages, temperature=temperature, max_tokens=max_tokens)
-        with self._lock:
-            self._num_answered += 1
+    def complete(exchange: Exchange) -> Reply:
+        nonlocal num_answered, last_line
+        reply = responder(exchange)
+        with lock:
+            num_answered += 1
             now = time.monotonic()
-            if now - self._last_line >= _LINE_SECONDS:
-                self._last_line = now
-                self._report.line(f"{self._num_answered} new {self._what}")
+            if now - last_line >= _LINE_SECONDS:
+                last_line = now
+                report.line(f"{num_answered} new {what}")
         return reply
+
+    return complete
 
 
 def evaluate(config: Path, report: Reporter) -> None:
@@ -462,9 +458,9 @@ def evaluate(config: Path, report: Reporter) -> None:
         result = run_mt_bench(
             bench,
             settings,
-            model=ProgressResponder(model, report, f"answers of {num_answers}"),
+            model=counted(model, report, f"answers of {num_answers}"),
             model_name=model_name,
-            judge=ProgressResponder(judge, report, f"judgments of {num_judgments} or more"),
+            judge=counted(judge.complete, report, f"judgments of {num_judgments} or more"),
             store=store,
         )
     write_json(output / RESULT_FILE, result)
@@ -480,10 +476,13 @@ def _answering(
     if served is None:
         # A version that was trained again must not be given the answers of before.
         identity = model_identity(str(model), None, with_template=True)
-        yield LocalModel(model), f"{name}, weights {identity[:12]}" if model.is_dir() else name
+        yield (
+            LocalModel(model).complete,
+            f"{name}, weights {identity[:12]}" if model.is_dir() else name,
+        )
     else:
         with ChatClient(served) as client:
-            yield client, f"{name}, served as {served.model}"
+            yield client.complete, f"{name}, served as {served.model}"
 
 
 class MtBench(Evaluator):

@@ -126,7 +126,8 @@ def audit_quality(
         num_workers=judge.max_concurrency,
     )
     with ChatClient(judge) as client, ExchangeStore(store_folder / STORE_FILE) as store:
-        summary = summarise(rate_all(client, store, [_messages(text) for text in texts], asked))
+        prompts = [_messages(text) for text in texts]
+        summary = summarise(rate_all(client.complete, store, prompts, asked))
     spread = summary.sampling_error
     if spread is not None and summary.drift is not None:
         spread = math.hypot(spread, summary.drift)

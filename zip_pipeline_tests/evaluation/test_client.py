@@ -13,6 +13,7 @@ from zip_pipeline.evaluation.client import (
     ChatClient,
     Endpoint,
     EndpointError,
+    Exchange,
     Reply,
     RequestRefused,
 )
@@ -26,7 +27,8 @@ from zip_pipeline_tests.evaluation.judge_server import (
     says,
 )
 
-QUESTION = [{"role": "user", "content": "How are you?"}]
+QUESTION = {"role": "user", "content": "How are you?"}
+ASKED = Exchange(model="any", messages=(QUESTION,), temperature=0.5, max_tokens=7)
 KEY = "sk-very-secret-123"
 
 
@@ -44,7 +46,7 @@ class Waits:
 def _ask(server: JudgeServer, waits: Callable[[float], None], **options: object) -> Reply:
     endpoint = Endpoint(url=server.url, model="judge", **options)  # type: ignore[arg-type]
     with ChatClient(endpoint, sleep=waits) as client:
-        return client.complete(QUESTION, temperature=0.5, max_tokens=7)
+        return client.complete(ASKED)
 
 
 def test_client_speaks_the_protocol():
@@ -56,7 +58,7 @@ def test_client_speaks_the_protocol():
     assert first.path == "/v1/chat/completions"
     assert first.body == {
         "model": "judge",
-        "messages": QUESTION,
+        "messages": [QUESTION],
         "temperature": 0.5,
         "max_tokens": 7,
     }
@@ -180,7 +182,7 @@ def test_client_says_when_nothing_listens():
         ChatClient(endpoint, sleep=Waits()) as client,
         pytest.raises(EndpointError, match=words),
     ):
-        client.complete(QUESTION, temperature=0, max_tokens=1)
+        client.complete(ASKED)
 
 
 def test_key_comes_from_the_environment_and_is_never_shown(monkeypatch: pytest.MonkeyPatch):
@@ -190,9 +192,9 @@ def test_key_comes_from_the_environment_and_is_never_shown(monkeypatch: pytest.M
     with JudgeServer(in_turn([says("yes")], echo)) as server:
         endpoint = Endpoint(url=server.url, model="judge", key_variable="ZIP_TEST_KEY")
         with ChatClient(endpoint, sleep=Waits()) as client:
-            assert client.complete(QUESTION, temperature=0, max_tokens=1).text == "yes"
+            assert client.complete(ASKED).text == "yes"
             with pytest.raises(EndpointError) as caught:
-                client.complete(QUESTION, temperature=0, max_tokens=1)
+                client.complete(ASKED)
             for shown in (str(caught.value), repr(client), repr(endpoint)):
                 assert KEY not in shown
             assert "Incorrect API key provided: ***" in str(caught.value)

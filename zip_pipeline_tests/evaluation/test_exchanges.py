@@ -1,12 +1,11 @@
 """Stored questions and answers."""
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from zip_pipeline.evaluation.client import EndpointError, Exchange, ExchangeStore, Message, Reply
+from zip_pipeline.evaluation.client import EndpointError, Exchange, ExchangeStore, Reply
 
 
 class Echo:
@@ -16,14 +15,12 @@ class Echo:
         self.count = 0
         self.fails = False
 
-    def complete(
-        self, messages: Sequence[Message], *, temperature: float, max_tokens: int
-    ) -> Reply:
+    def __call__(self, exchange: Exchange) -> Reply:
         """Count and answer."""
         self.count += 1
         if self.fails:
             raise EndpointError("down")
-        return Reply(f"{messages[-1]['content']} {self.count}\r\u2028\n", "stop")
+        return Reply(f"{exchange.messages[-1]['content']} {self.count}\r\u2028\n", "stop")
 
 
 def _exchange(text: str = "hello", **fields: object) -> Exchange:

@@ -37,7 +37,7 @@ def _questions(num: int) -> list[list[dict[str, str]]]:
 def _ratings(server: JudgeServer, path: Path, num: int = 1, **fields: object) -> list[list[Rating]]:
     endpoint = Endpoint(url=server.url, model="judge", max_attempts=2)
     with ChatClient(endpoint, sleep=lambda _: None) as client, ExchangeStore(path) as store:
-        return rate_all(client, store, _questions(num), _settings(**fields))
+        return rate_all(client.complete, store, _questions(num), _settings(**fields))
 
 
 @pytest.mark.parametrize(
@@ -147,7 +147,7 @@ def test_questions_under_way_are_bounded_and_equal_ones_asked_once(tmp_path: Pat
     with JudgeServer(in_turn([], says("[[5]]", delay_seconds=0.03))) as server:
         endpoint = Endpoint(url=server.url, model="judge", max_concurrency=3)
         with ChatClient(endpoint) as client, ExchangeStore(tmp_path / "a") as store:
-            ratings = rate_all(client, store, _questions(12) * 2, _settings(num_workers=6))
+            ratings = rate_all(client.complete, store, _questions(12) * 2, _settings(num_workers=6))
     assert len(ratings) == 24
     assert len(server.requests) == 12
     assert 2 <= server.max_at_once <= 3

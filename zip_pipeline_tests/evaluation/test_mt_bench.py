@@ -83,9 +83,9 @@ def _run(
         return run_mt_bench(
             load_bench(**paths),
             settings,
-            model=answering,
+            model=answering.complete,
             model_name=name,
-            judge=judging,
+            judge=judging.complete,
             store=store,
         )
 

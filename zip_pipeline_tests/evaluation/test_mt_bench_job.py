@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from zip_pipeline.evaluation import mt_bench
-from zip_pipeline.evaluation.client import Reply
+from zip_pipeline.evaluation.client import Exchange, Reply
 from zip_pipeline.evaluation.evaluators import main
 from zip_pipeline.process import PlainReporter
 from zip_pipeline_tests.evaluation.judge_server import (
@@ -264,16 +264,13 @@ def test_progress_is_said_every_few_seconds(
 ):
     """Lines count the new answers, and are no more than one per interval."""
 
-    class Echo:
-        def complete(self, messages: object, *, temperature: float, max_tokens: int) -> Reply:
-            return Reply("yes", "stop")
-
     now = 0.0
     monkeypatch.setattr(mt_bench.time, "monotonic", lambda: now)
-    said = mt_bench.ProgressResponder(Echo(), PlainReporter(), "answers of 160")
+    asked = Exchange(model="any", messages=(), temperature=0, max_tokens=1)
+    answer = mt_bench.counted(lambda _: Reply("yes", "stop"), PlainReporter(), "answers of 160")
     for second in range(12):
         now = float(second)
-        said.complete([], temperature=0, max_tokens=1)
+        answer(asked)
     assert capsys.readouterr().out == "6 new answers of 160\n11 new answers of 160\n"
 
 

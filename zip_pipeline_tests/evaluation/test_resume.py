@@ -24,7 +24,7 @@ _RUN = """
     settings = JudgeSettings(model="judge", low=1, high=10, repetitions=1, num_workers=3)
     endpoint = Endpoint(url=sys.argv[1], model="judge")
     with ChatClient(endpoint) as client, ExchangeStore(Path(sys.argv[2])) as store:
-        rate_all(client, store, questions, settings)
+        rate_all(client.complete, store, questions, settings)
 """
 
 
@@ -60,7 +60,7 @@ def test_killed_run_goes_on_and_asks_nothing_stored_again(tmp_path: Path):
         questions = [[{"role": "user", "content": f"question {i}"}] for i in range(20)]
         endpoint = Endpoint(url=server.url, model="judge")
         with ChatClient(endpoint) as client, ExchangeStore(path) as store:
-            ratings = rate_all(client, store, questions, settings)
+            ratings = rate_all(client.complete, store, questions, settings)
         assert not _keys(server.requests[before:]) & stored
         assert len(server.requests) - before == 40 - len(stored)
     assert [r[0] for r in ratings] == [Rating(7.0, 1)] * 20
