@@ -244,7 +244,7 @@ def _show_next_steps(console: Console, root: DataRoot) -> None:
         if not numbers:
             continue
         ledger = scan_table(store.path(numbers[-1]) / "ledger.parquet")
-        for sample_id in ledger.filter(pl.col("rank") == 1).collect()["sample_id"]:
+        for sample_id in ledger.filter(pl.col("rank") == 1).head(1).collect()["sample_id"]:
             steps.append((f"zip-pipeline trace {sample_id}{option}", f"why this {stage} sample"))
         if len(numbers) > 1:
             pair = f"{numbers[-2]} {numbers[-1]}"

@@ -12,6 +12,7 @@ from typing import TypeVar, cast
 from pydantic import Field
 
 from zip_pipeline.evaluation.client import (
+    Endpoint,
     EndpointError,
     Exchange,
     ExchangeStore,
@@ -65,8 +66,8 @@ _NO_TEXT = "(no answer)"
 class JudgeSettings(Settings):
     """How a judge is asked."""
 
-    model: str
-    """Its name, part of what makes a stored judgment the same."""
+    judge: Endpoint
+    """Its model is part of what makes a stored judgment the same."""
     low: float
     high: float
     """The scale: a rating outside it is malformed."""
@@ -76,7 +77,6 @@ class JudgeSettings(Settings):
     """How often a judgment without a rating is asked again before it is missing."""
     temperature: float = 0.0
     max_tokens: int = 2048
-    num_workers: int = Field(default=8, ge=1)
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def rate(
     num_malformed = 0
     for _ in range(1 + settings.max_re_asks):
         exchange = Exchange(
-            model=settings.model,
+            model=settings.judge.model,
             messages=conversation,
             temperature=settings.temperature,
             max_tokens=settings.max_tokens,
@@ -195,7 +195,8 @@ def rate_all(
     def rate_job(job: tuple[str, int]) -> Rating:
         return rate(judge, store, unique[job[0]], job[1], settings)
 
-    ratings = dict(zip(jobs, ask_in_parallel(rate_job, jobs, settings.num_workers), strict=True))
+    found = ask_in_parallel(rate_job, jobs, settings.judge.max_concurrency)
+    ratings = dict(zip(jobs, found, strict=True))
     if jobs and all(rating.refusal for rating in ratings.values()):
         raise EndpointError(f"every question was refused; the first: {ratings[jobs[0]].refusal}")
     return [[ratings[key, n] for n in range(settings.repetitions)] for key in keys]

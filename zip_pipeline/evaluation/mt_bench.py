@@ -302,7 +302,8 @@ def run_mt_bench(
         for question, given in zip(bench.questions, answers, strict=True)
         for turn in (1, 2)
     ]
-    ratings = rate_all(judge, store, prompts, _judge_settings(settings))
+    asked = JudgeSettings(judge=settings.judge, low=1, high=10, repetitions=settings.repetitions)
+    ratings = rate_all(judge, store, prompts, asked)
     summary = summarise(ratings)
     files = (settings.questions, settings.prompts, settings.references)
     files_hash = fingerprint(path.read_text(encoding="utf-8-sig") for path in files if path)
@@ -323,16 +324,6 @@ def run_mt_bench(
         "num_cut_answers": sum(given.num_cut for given in answers),
         "num_refused_answers": sum(given.num_refused for given in answers),
     }
-
-
-def _judge_settings(settings: MtBenchSettings) -> JudgeSettings:
-    return JudgeSettings(
-        model=settings.judge.model,
-        low=1,
-        high=10,
-        repetitions=settings.repetitions,
-        num_workers=settings.judge.max_concurrency,
-    )
 
 
 def answer(

@@ -118,12 +118,7 @@ def audit_quality(
     texts = [_conversation(row, stage) for row in rows]
     judge = settings.judge
     asked = JudgeSettings(
-        model=judge.model,
-        low=0,
-        high=5,
-        repetitions=settings.repetitions,
-        max_tokens=512,
-        num_workers=judge.max_concurrency,
+        judge=judge, low=0, high=5, repetitions=settings.repetitions, max_tokens=512
     )
     with ChatClient(judge) as client, ExchangeStore(store_folder / STORE_FILE) as store:
         prompts = [_messages(text) for text in texts]

@@ -26,7 +26,8 @@ from zip_pipeline_tests.evaluation.judge_server import (
 
 
 def _settings(**fields: object) -> JudgeSettings:
-    given: dict[str, object] = {"model": "judge", "low": 1, "high": 10, "repetitions": 1} | fields
+    judge = Endpoint(url="http://localhost/v1", model="judge")
+    given: dict[str, object] = {"judge": judge, "low": 1, "high": 10, "repetitions": 1} | fields
     return JudgeSettings(**given)  # type: ignore[arg-type]
 
 
@@ -34,10 +35,14 @@ def _questions(num: int) -> list[list[dict[str, str]]]:
     return [[{"role": "user", "content": f"question {i}"}] for i in range(num)]
 
 
-def _ratings(server: JudgeServer, path: Path, num: int = 1, **fields: object) -> list[list[Rating]]:
-    endpoint = Endpoint(url=server.url, model="judge", max_attempts=2)
+def _ratings(
+    server: JudgeServer, path: Path, num: int = 1, *, at_once: int = 8, **fields: object
+) -> list[list[Rating]]:
+    endpoint = Endpoint(url=server.url, model="judge", max_attempts=2, max_concurrency=at_once)
     with ChatClient(endpoint, sleep=lambda _: None) as client, ExchangeStore(path) as store:
-        return rate_all(client.complete, store, _questions(num), _settings(**fields))
+        return rate_all(
+            client.complete, store, _questions(num), _settings(judge=endpoint, **fields)
+        )
 
 
 @pytest.mark.parametrize(
@@ -131,7 +136,7 @@ def test_repeated_judging_gives_the_drift_of_the_judge(tmp_path: Path):
             return says(f"[[{3 + asked[received.question] + int(received.question[-1])}]]")
 
     with JudgeServer(respond) as server:
-        ratings = _ratings(server, tmp_path / "a", 2, repetitions=3, num_workers=1)
+        ratings = _ratings(server, tmp_path / "a", 2, repetitions=3, at_once=1)
     assert [[r.value for r in of_question] for of_question in ratings] == [[4, 5, 6], [5, 6, 7]]
     summary = summarise(ratings)
     assert summary.by_repetition == (4.5, 5.5, 6.5)
@@ -143,11 +148,12 @@ def test_repeated_judging_gives_the_drift_of_the_judge(tmp_path: Path):
 
 
 def test_questions_under_way_are_bounded_and_equal_ones_asked_once(tmp_path: Path):
-    """No more requests are under way than workers, nor than the endpoint allows."""
+    """No more requests are under way than the endpoint allows."""
     with JudgeServer(in_turn([], says("[[5]]", delay_seconds=0.03))) as server:
         endpoint = Endpoint(url=server.url, model="judge", max_concurrency=3)
         with ChatClient(endpoint) as client, ExchangeStore(tmp_path / "a") as store:
-            ratings = rate_all(client.complete, store, _questions(12) * 2, _settings(num_workers=6))
+            questions = _questions(12) * 2
+            ratings = rate_all(client.complete, store, questions, _settings(judge=endpoint))
     assert len(ratings) == 24
     assert len(server.requests) == 12
     assert 2 <= server.max_at_once <= 3
@@ -158,7 +164,7 @@ def test_failing_endpoint_ends_the_run_and_the_next_goes_on(tmp_path: Path):
     path = tmp_path / "a"
     with JudgeServer(in_turn([says("[[5]]")] * 4, fails(500))) as server:
         with pytest.raises(EndpointError, match="no answer in 2 attempts"):
-            _ratings(server, path, 20, num_workers=1)
+            _ratings(server, path, 20, at_once=1)
         assert len(server.requests) == 6
     with JudgeServer(in_turn([], says("[[6]]"))) as server:
         ratings = _ratings(server, path, 20)

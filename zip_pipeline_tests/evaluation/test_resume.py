@@ -21,8 +21,8 @@ _RUN = """
     from zip_pipeline.evaluation.judge import JudgeSettings, rate_all
 
     questions = [[{"role": "user", "content": f"question {i}"}] for i in range(20)]
-    settings = JudgeSettings(model="judge", low=1, high=10, repetitions=1, num_workers=3)
-    endpoint = Endpoint(url=sys.argv[1], model="judge")
+    endpoint = Endpoint(url=sys.argv[1], model="judge", max_concurrency=3)
+    settings = JudgeSettings(judge=endpoint, low=1, high=10, repetitions=1)
     with ChatClient(endpoint) as client, ExchangeStore(Path(sys.argv[2])) as store:
         rate_all(client.complete, store, questions, settings)
 """
@@ -56,9 +56,9 @@ def test_killed_run_goes_on_and_asks_nothing_stored_again(tmp_path: Path):
             assert len(lines) >= len(stored) + 6
             stored = {json.loads(line)["key"] for line in lines}
         before = len(server.requests)
-        settings = JudgeSettings(model="judge", low=1, high=10, repetitions=1)
         questions = [[{"role": "user", "content": f"question {i}"}] for i in range(20)]
         endpoint = Endpoint(url=server.url, model="judge")
+        settings = JudgeSettings(judge=endpoint, low=1, high=10, repetitions=1)
         with ChatClient(endpoint) as client, ExchangeStore(path) as store:
             ratings = rate_all(client.complete, store, questions, settings)
         assert not _keys(server.requests[before:]) & stored
