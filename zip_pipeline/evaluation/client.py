@@ -8,7 +8,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -166,7 +166,7 @@ class _Transient(Exception):
         self.wait_seconds = wait_seconds
 
 
-class ChatClient:
+class ChatClient(AbstractContextManager["ChatClient"]):
     """A client that many threads share; use it in a ``with`` block.
 
     Rate limits (429), server errors, timeouts, lost connections and answers that are no chat
@@ -195,9 +195,6 @@ class ChatClient:
             ),
             limits=httpx.Limits(max_connections=endpoint.max_concurrency),
         )
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._http.close()
@@ -312,7 +309,7 @@ def _wait_seconds(retry_after: str) -> float:
 _BEGINNING = b'{"key": "'
 
 
-class ExchangeStore:
+class ExchangeStore(AbstractContextManager["ExchangeStore"]):
     """Answers by content hash in a JSONL file, one line per answer; use it in a ``with`` block.
 
     Each answer is on disk before the next step uses it, so a run that is killed at any moment
@@ -335,9 +332,6 @@ class ExchangeStore:
         except BaseException:
             self._file.close()
             raise
-
-    def __enter__(self) -> Self:
-        return self
 
     def __exit__(self, *_: object) -> None:
         self._file.close()
@@ -384,8 +378,7 @@ class ExchangeStore:
             EndpointError: the endpoint failed; nothing is stored.
         """
         key = exchange.key()
-        with self._lock:
-            known = self._replies.get(key)
+        known = self._replies.get(key)
         if known is not None:
             return known
         reply = responder(exchange)
