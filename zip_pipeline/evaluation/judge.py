@@ -52,14 +52,12 @@ def ask_in_parallel(
         except BaseException:  # the run is cancelled: begin nothing more
             failed.set()
             raise
-    errors = [error for future in futures if (error := future.exception())]
-    if errors:
-        raise errors[0]
     return [cast(Result, future.result()) for future in futures]
 
 
 # The judge is asked for [[rating]]; one pair of brackets is what it sometimes makes of that.
-_RATINGS = (re.compile(r"\[\[(\d+(?:\.\d+)?)\]\]"), re.compile(r"\[(\d+(?:\.\d+)?)\]"))
+_RATING = re.compile(r"\[\[(\d+(?:\.\d+)?)\]\]")
+_RATING_IN_ONE_PAIR = re.compile(r"\[(\d+(?:\.\d+)?)\]")
 _NO_TEXT = "(no answer)"
 
 
@@ -118,12 +116,9 @@ def parse_rating(text: str, low: float, high: float) -> float | None:
 
     Source: MT-bench (arXiv 2306.05685), its published judge.
     """
-    for pattern in _RATINGS:
-        match = pattern.search(text)
-        if match:
-            rating = float(match.group(1))
-            return rating if low <= rating <= high else None
-    return None
+    match = _RATING.search(text) or _RATING_IN_ONE_PAIR.search(text)
+    rating = float(match[1]) if match else math.nan
+    return rating if low <= rating <= high else None
 
 
 def rate(
