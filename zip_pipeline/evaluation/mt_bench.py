@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -288,10 +289,7 @@ def run_mt_bench(
 
     Source: MT-bench (arXiv 2306.05685), single-answer grading.
     """
-
-    def answer_one(question: BenchQuestion) -> Answer:
-        return answer(question, model, model_name, store)
-
+    answer_one = partial(answer, model=model, model_name=model_name, store=store)
     # A model in this process answers one question at a time.
     num_workers = settings.answers.max_concurrency if settings.answers else 1
     answers = ask_in_parallel(answer_one, bench.questions, num_workers)
@@ -327,7 +325,7 @@ def run_mt_bench(
 
 
 def answer(
-    question: BenchQuestion, model: Responder, model_name: str, store: ExchangeStore
+    question: BenchQuestion, *, model: Responder, model_name: str, store: ExchangeStore
 ) -> Answer:
     """Return a model's answers to the two turns, the second given the first.
 
