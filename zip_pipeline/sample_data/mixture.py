@@ -5,10 +5,19 @@ from dataclasses import replace
 from itertools import islice
 from random import Random
 
-from zip_pipeline.sample_data.families import FAMILIES
-from zip_pipeline.sample_data.task import Task, for_pretraining
+from zip_pipeline.sample_data.dialogues import follow_ups, tool_use
+from zip_pipeline.sample_data.numbers import arithmetic, dates, units
+from zip_pipeline.sample_data.structured import functions, lists, tables
+from zip_pipeline.sample_data.task import Maker, Task, for_pretraining
+from zip_pipeline.sample_data.words import knowledge, rewriting, strings
 from zip_pipeline.samples import Sample, Turn, contents
 
+# The order is part of what a seed gives.
+_FAMILIES = (
+    *(arithmetic, dates, units, strings, lists, functions),
+    *(knowledge, tables, rewriting, follow_ups, tool_use),
+)
+FAMILIES: Mapping[str, Sequence[Maker]] = {family.name: family.makers for family in _FAMILIES}
 _OPENERS = ("Hi! ", "Hello, ", "Please help: ", "Quick question: ", "One more: ", "For my class: ")
 _CLOSERS = (" Thanks!", " Thank you.", " Explain briefly.", " Please.", " It is urgent.")
 _SYSTEMS = (

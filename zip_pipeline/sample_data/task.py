@@ -2,9 +2,10 @@
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import cycle
 from random import Random
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from zip_pipeline.samples import Sample, Turn, sample_id
 
@@ -41,49 +42,61 @@ class Task:
         return Sample((*self.prompt_turns(), Turn("assistant", self.answer)))
 
 
+class Drawn(NamedTuple):
+    """What the wordings of a task are filled with."""
+
+    facts: Facts
+    wrong: Facts
+    """the facts that a careless answerer gets wrong, with their wrong values"""
+    context: str = ""
+    before: tuple[Turn, ...] = ()
+    """turns in front of the first question"""
+    after: tuple[Turn, ...] = ()
+    """turns between the last question and the answer"""
+
+
 Maker: TypeAlias = Callable[[Random], Task]
+_Draw: TypeAlias = Callable[[Random], Drawn]
 
 
-def phrase(rng: Random, wordings: Sequence[str], facts: Facts) -> str:
-    """Return one of the wordings, filled in."""
-    return rng.choice(wordings).format(**facts)
+@dataclass(frozen=True)
+class Family:
+    """Tasks of related kinds, in the order in which they are declared."""
 
+    name: str
+    makers: list[Maker] = field(default_factory=list)
 
-def make_task(
-    rng: Random,
-    name: str,
-    questions: Sequence[str],
-    answers: Sequence[str],
-    facts: Facts,
-    wrong: Facts,
-    *,
-    context: str = "",
-    curt: str = "{result}",
-) -> Task:
-    """Return a one-question task.
+    def kind(self, *script: str, curt: str = "{result}") -> Callable[[_Draw], _Draw]:
+        """Declare a kind of tasks, named like the function that draws its facts.
 
-    Args:
-        rng: draws the wordings.
-        name: ``family/kind``.
-        questions: wordings of the question, with ``{fact}`` placeholders.
-        answers: wordings of the answer.
-        facts: the values of the placeholders, ``result`` among them.
-        wrong: the facts that a careless answerer gets wrong, with their wrong values.
-        context: text that the question is about.
-        curt: wording of the bare answer.
-    """
-    family, kind = name.split("/")
-    answer = rng.choice(answers)
-    return Task(
-        family=family,
-        kind=kind,
-        prompt=(Turn("user", phrase(rng, questions, facts)),),
-        answer=answer.format(**facts),
-        wrong=answer.format(**{**facts, **wrong}),
-        curt=curt.format(**facts),
-        facts=facts,
-        context=context,
-    )
+        Args:
+            script: wordings of each turn with ``{fact}`` placeholders, separated by ``|``; user
+                and assistant alternate, and the last turn is the answer.
+            curt: wording of the bare answer.
+        """
+
+        def declare(draw: _Draw) -> _Draw:
+            kind = draw.__name__.removeprefix("_")
+            self.makers.append(lambda rng: self._task(rng, kind, script, curt, draw(rng)))
+            return draw
+
+        return declare
+
+    def _task(self, rng: Random, kind: str, script: Sequence[str], curt: str, drawn: Drawn) -> Task:
+        *earlier, answer = (wordings.split("|") for wordings in script)
+        facts, chosen = drawn.facts, rng.choice(answer)
+        asked = (rng.choice(wordings).format(**facts) for wordings in earlier)
+        turns = map(Turn, cycle(("user", "assistant")), asked)
+        return Task(
+            family=self.name,
+            kind=kind,
+            prompt=(*drawn.before, *turns, *drawn.after),
+            answer=chosen.format(**facts),
+            wrong=chosen.format(**{**facts, **drawn.wrong}),
+            curt=curt.format(**facts),
+            facts=facts,
+            context=drawn.context,
+        )
 
 
 def for_pretraining(sample: Sample) -> bool:
@@ -147,24 +160,17 @@ EVENTS = (
     "site visit|parents' evening|interview|rehearsal"
 ).split("|")
 # Base form, third person, past, past participle of verbs that take an object.
-VERBS = (
-    ("carry", "carries", "carried", "carried"),
-    ("write", "writes", "wrote", "written"),
-    ("repair", "repairs", "repaired", "repaired"),
-    ("bring", "brings", "brought", "brought"),
-    ("check", "checks", "checked", "checked"),
-    ("choose", "chooses", "chose", "chosen"),
-    ("clean", "cleans", "cleaned", "cleaned"),
-    ("draw", "draws", "drew", "drawn"),
-    ("find", "finds", "found", "found"),
-    ("hide", "hides", "hid", "hidden"),
-    ("order", "orders", "ordered", "ordered"),
-    ("pack", "packs", "packed", "packed"),
-    ("paint", "paints", "painted", "painted"),
-    ("sell", "sells", "sold", "sold"),
-    ("send", "sends", "sent", "sent"),
-    ("take", "takes", "took", "taken"),
-)
+VERBS = [
+    tuple(forms.split())
+    for forms in (
+        "carry carries carried carried|write writes wrote written|repair repairs repaired repaired|"
+        "bring brings brought brought|check checks checked checked|choose chooses chose chosen|"
+        "clean cleans cleaned cleaned|draw draws drew drawn|find finds found found|"
+        "hide hides hid hidden|order orders ordered ordered|pack packs packed packed|"
+        "paint paints painted painted|sell sells sold sold|send sends sent sent|"
+        "take takes took taken"
+    ).split("|")
+]
 OBJECTS = (
     "report letter parcel bicycle ticket window invoice poster machine basket photograph cupboard "
     "suitcase contract painting radio"

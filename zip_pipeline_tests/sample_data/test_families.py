@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from zip_pipeline.sample_data.families import FAMILIES
-from zip_pipeline.sample_data.families.functions import run_code
-from zip_pipeline.sample_data.families.knowledge import COUNTRIES, ELEMENTS
+from zip_pipeline.sample_data.mixture import FAMILIES
+from zip_pipeline.sample_data.structured import run_code
 from zip_pipeline.sample_data.task import VERBS, Maker, Task
+from zip_pipeline.sample_data.words import COUNTRIES, ELEMENTS
 
 MAKERS = [(name, make) for name, makers in FAMILIES.items() for make in makers]
 IDS = [f"{name}-{number}" for number, (name, _) in enumerate(MAKERS)]
