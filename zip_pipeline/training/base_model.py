@@ -1,6 +1,8 @@
-"""Pre-trains the ``tiny`` base model that ships with the package; run as ``python -m``.
+"""Makes the base model ``tiny`` and its tokenizer, as they ship; run as ``python -m``.
 
 python -m zip_pipeline.training.base_model [FOLDER]
+
+With a folder, it holds a model like the shipped one, with the shipped tokenizer.
 """
 
 import math
@@ -11,8 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zip_pipeline.chat_models import encode, prepare_environment
-from zip_pipeline.compression.tokens import TINY_MODEL
-from zip_pipeline.files import write_json
+from zip_pipeline.compression.tokens import SHIPPED_TOKENIZERS, TINY_MODEL
+from zip_pipeline.files import write_atomically, write_json
+from zip_pipeline.sample_data import pretraining_samples, pretraining_text
 from zip_pipeline.samples import Sample
 from zip_pipeline.training.templates import templated_tokenizer
 
@@ -20,6 +23,11 @@ if TYPE_CHECKING:
     import torch
     from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
+SPECIAL_TOKENS = (
+    *("<|pad|>", "<|bos|>", "<|eos|>"),
+    *("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|end|>"),
+)
+_VOCABULARY = 4096
 _BLOCK_TOKENS = 256
 _OTHER_TOKENS_SHARE = 0.25
 _HELD_OUT_BLOCKS = 64
@@ -38,6 +46,29 @@ class BaseModelSettings:
     blocks_per_step: int = 4
     learning_rate: float = 4e-3
     seed: int = 0
+
+
+def train_tokenizer() -> str:
+    """Return the tokenizer as JSON text: byte-level BPE, digits one by one, 4,096 tokens.
+
+    It is trained on the pre-training text of seed 0 and on nothing else; every byte has a
+    token, so that any text survives encoding and decoding.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(False)]
+    )
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=_VOCABULARY,
+        special_tokens=list(SPECIAL_TOKENS),
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(pretraining_text(seed=0, num_samples=20_000), trainer)
+    return str(tokenizer.to_str(pretty=False)) + "\n"
 
 
 def make_base_model(folder: Path, settings: BaseModelSettings | None = None) -> None:
@@ -175,17 +206,19 @@ def _blocks(
 
 
 def _batches(seed: int, size: int = 1000) -> Iterator[list[Sample]]:
-    from zip_pipeline.sample_data import pretraining_samples
-
     samples = pretraining_samples(seed, 1_000_000)
     while True:
         yield [next(samples) for _ in range(size)]
 
 
 def main(arguments: list[str]) -> None:
-    """Pre-train the model and write it to the folder named, or to where it ships."""
+    """Pre-train the model into the folder named, or tokenizer and model to where they ship."""
     prepare_environment(offline=True)
     folder = Path(arguments[0]) if arguments else TINY_MODEL
+    if not arguments:
+        text = train_tokenizer()
+        path = SHIPPED_TOKENIZERS["tiny"]
+        write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
     make_base_model(folder)
     print((folder / "pretraining.json").read_text(encoding="utf-8"))
 

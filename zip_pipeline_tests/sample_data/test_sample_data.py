@@ -8,13 +8,11 @@ import pytest
 
 from zip_pipeline.compression.codecs import compression_ratio
 from zip_pipeline.compression.state import texts_of
-from zip_pipeline.compression.tokens import SHIPPED_TOKENIZERS, count_tokens, load_tokenizer
 from zip_pipeline.data_root import DataRoot, StageFolder
 from zip_pipeline.ingest.ingest import ingest_drop, read_batch
 from zip_pipeline.pool.pool import AssembledPool, assemble_pool
 from zip_pipeline.sample_data import write_sample_data
 from zip_pipeline.sample_data.mixture import pretraining_samples
-from zip_pipeline.sample_data.train_tokenizer import SPECIAL_TOKENS, train_tokenizer
 from zip_pipeline.samples import sample_id
 
 SCALE = 0.25
@@ -170,21 +168,3 @@ def test_pretraining_text_shares_no_sample_with_any_pool(pools: dict[str, Assemb
     assert len(known) > 1000
     for state in STATES[:4]:
         assert known.isdisjoint(pools[state].samples["sample_id"])
-
-
-@pytest.mark.slow
-def test_the_shipped_tokenizer_is_what_the_script_makes() -> None:
-    """Training again gives the same file, byte for byte."""
-    assert train_tokenizer() == SHIPPED_TOKENIZERS["tiny"].read_text(encoding="utf-8")
-
-
-def test_the_shipped_tokenizer_encodes_any_text() -> None:
-    """Byte-level: foreign scripts and noise survive; special tokens are single tokens."""
-    tokenizer = load_tokenizer("tiny")
-    assert tokenizer.get_vocab_size() == 4096
-    for text in ("Füße 東京 🙂\n\t", "\x00\x7f", "What is 12 times 7?"):
-        ids = tokenizer.encode(text, add_special_tokens=False).ids
-        assert tokenizer.decode(ids) == text
-    assert all(tokenizer.token_to_id(token) is not None for token in SPECIAL_TOKENS)
-    texts = [" ".join(turn["content"] for turn in [{"content": "Sort the list"}])] * 3
-    assert count_tokens(texts) == [count_tokens([text])[0] for text in texts]

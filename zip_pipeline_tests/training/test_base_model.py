@@ -1,4 +1,4 @@
-"""The small base model, as it ships and as its script makes it."""
+"""The small base model and its tokenizer, as they ship and as their script makes them."""
 
 import json
 from dataclasses import asdict, replace
@@ -7,8 +7,19 @@ from pathlib import Path
 import pytest
 
 from zip_pipeline.chat_models import load_model, model_identity
-from zip_pipeline.compression.tokens import TINY_MODEL
-from zip_pipeline.training.base_model import BaseModelSettings, held_out_loss, make_base_model
+from zip_pipeline.compression.tokens import (
+    SHIPPED_TOKENIZERS,
+    TINY_MODEL,
+    count_tokens,
+    load_tokenizer,
+)
+from zip_pipeline.training.base_model import (
+    SPECIAL_TOKENS,
+    BaseModelSettings,
+    held_out_loss,
+    make_base_model,
+    train_tokenizer,
+)
 from zip_pipeline.training.plan import architecture
 from zip_pipeline.training.presets import load_preset
 from zip_pipeline_tests.training.conftest import SMALLEST
@@ -52,3 +63,21 @@ def test_pre_training_teaches_something(small_base: Path) -> None:
     made = json.loads((small_base / "pretraining.json").read_text())
     assert made["final_loss"] < 7.6
     assert made["num_steps"] == 25_000 // 256 // BaseModelSettings().blocks_per_step
+
+
+@pytest.mark.slow
+def test_the_shipped_tokenizer_is_what_the_script_makes() -> None:
+    """Training again gives the same file, byte for byte."""
+    assert train_tokenizer() == SHIPPED_TOKENIZERS["tiny"].read_text(encoding="utf-8")
+
+
+def test_the_shipped_tokenizer_encodes_any_text() -> None:
+    """Byte-level: foreign scripts and noise survive; special tokens are single tokens."""
+    tokenizer = load_tokenizer("tiny")
+    assert tokenizer.get_vocab_size() == 4096
+    for text in ("Füße 東京 🙂\n\t", "\x00\x7f", "What is 12 times 7?"):
+        ids = tokenizer.encode(text, add_special_tokens=False).ids
+        assert tokenizer.decode(ids) == text
+    assert all(tokenizer.token_to_id(token) is not None for token in SPECIAL_TOKENS)
+    texts = [" ".join(turn["content"] for turn in [{"content": "Sort the list"}])] * 3
+    assert count_tokens(texts) == [count_tokens([text])[0] for text in texts]
