@@ -1,5 +1,6 @@
 """``zip-pipeline train-plan``: what a training run will take, before anything is spent."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -20,52 +21,49 @@ from zip_pipeline.training.job import job_from
 from zip_pipeline.training.plan import DEVICE_FLOPS, UTILISATION, TrainingPlan, training_plan
 
 _TERA = 1e12
-_SECONDS_PER_HOUR = 3600
 _ASSUMED = "Assumed of the devices"
-
-PresetName = Annotated[
-    str,
-    typer.Argument(
-        metavar="PRESET", help="tiny, mistral-7b, llama-3-8b, or a TOML file of settings."
-    ),
-]
-Subset = Annotated[
-    str,
-    typer.Argument(
-        metavar="SUBSET",
-        help="A subset.parquet, the folder of a version, or the number of a version in the data "
-        "root.",
-    ),
-]
-OneStage = Annotated[Literal["sft", "preference"], typer.Option(help="What would be trained.")]
-NumDevices = Annotated[int, typer.Option(metavar="N", min=1, help="GPUs that train together.")]
-PeakTflops = Annotated[
-    float,
-    typer.Option(
-        metavar="TFLOPS",
-        help="Peak of one device in the precision of training, 10^12 FLOP per second; the "
-        "default is an H100's or H200's in bfloat16.",
-        rich_help_panel=_ASSUMED,
-    ),
-]
-Utilisation = Annotated[
-    float,
-    typer.Option(
-        metavar="SHARE", help="Share of the peak that training reaches.", rich_help_panel=_ASSUMED
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
 
 
 def train_plan(
-    preset: PresetName,
-    subset: Subset,
-    stage: OneStage = "sft",
-    num_devices: NumDevices = 1,
-    peak_tflops: PeakTflops = DEVICE_FLOPS / _TERA,
-    utilisation: Utilisation = UTILISATION,
+    preset: Annotated[
+        str,
+        typer.Argument(
+            metavar="PRESET", help="tiny, mistral-7b, llama-3-8b, or a TOML file of settings."
+        ),
+    ],
+    subset: Annotated[
+        str,
+        typer.Argument(
+            metavar="SUBSET",
+            help="A subset.parquet, the folder of a version, or the number of a version in the "
+            "data root.",
+        ),
+    ],
+    stage: Annotated[
+        Literal["sft", "preference"], typer.Option(help="What would be trained.")
+    ] = "sft",
+    num_devices: Annotated[
+        int, typer.Option(metavar="N", min=1, help="GPUs that train together.")
+    ] = 1,
+    peak_tflops: Annotated[
+        float,
+        typer.Option(
+            metavar="TFLOPS",
+            help="Peak of one device in the precision of training, 10^12 FLOP per second; the "
+            "default is an H100's or H200's in bfloat16.",
+            rich_help_panel=_ASSUMED,
+        ),
+    ] = DEVICE_FLOPS / _TERA,
+    utilisation: Annotated[
+        float,
+        typer.Option(
+            metavar="SHARE",
+            help="Share of the peak that training reaches.",
+            rich_help_panel=_ASSUMED,
+        ),
+    ] = UTILISATION,
     data_root: DataRootOption = DEFAULT_DATA_ROOT,
-    as_json: AsJson = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
     """Say what training PRESET on SUBSET would take: steps, tokens, memory and hours.
 
@@ -74,23 +72,16 @@ def train_plan(
     """
     path = _subset_file(subset, stage, data_root)
     # The plan does not write to the output.
-    job = job_from(
-        {
-            "stage": stage,
-            "subset": path,
-            "output": path.parent,
-            "preset": preset,
-            "num_devices": num_devices,
-        }
-    )
+    places = {"subset": path, "output": path.parent}
+    job = job_from({"stage": stage, "preset": preset, "num_devices": num_devices, **places})
     plan = training_plan(job, device_flops=peak_tflops * _TERA, utilisation=utilisation)
     if as_json:
-        print_json(plan.as_json())
+        print_json(asdict(plan))
         return
     console = output()
     console.print(f"{stage}: {preset} on {path}\n", style="bold", soft_wrap=True)
     facts = new_facts()
-    for name, words in _facts(plan, job.preset.max_length):
+    for name, words in _facts(plan, job.preset.max_length).items():
         facts.add_row(name, words)
     console.print(facts)
 
@@ -108,48 +99,30 @@ def _subset_file(subset: str, stage: Stage, data_root: Path) -> Path:
     return file
 
 
-def _facts(plan: TrainingPlan, max_length: int) -> list[tuple[str, str]]:
-    """Return the plan as names and words."""
+def _facts(plan: TrainingPlan, max_length: int) -> dict[str, str]:
+    """Return the plan as names and words; the name of a note is empty."""
     rows, batch = plan.rows, plan.batch
-    epochs = plan.num_steps // plan.steps_per_epoch
+    samples = f"of {rows.num_samples:,} samples"
+    pairs = f"rows of {rows.num_samples:,} pairs"
     is_packed = plan.num_packs != rows.num_rows
-    is_short = plan.num_packs < batch.effective
-    note = "; estimated, for the model's tokenizer is not at hand"
-    return [
-        ("model", f"{plan.num_parameters:,} parameters"),
-        ("rows", _rows(plan)),
-        ("truncated", f"{rows.rows_truncated:,} rows, at {max_length:,} tokens"),
-        ("dropped", f"{rows.rows_dropped:,} rows, which leave nothing to learn"),
-        *([("packs", f"{plan.num_packs:,} of several rows each")] if is_packed else []),
-        (
-            "batch",
-            f"{batch.effective:,} = {batch.num_devices} devices x {batch.per_device} at once x "
-            f"{batch.accumulation} accumulated",
-        ),
-        *([("", _unfilled(plan, "packs" if is_packed else "rows"))] if is_short else []),
-        ("steps", f"{plan.num_steps:,} = {epochs} epochs x {plan.steps_per_epoch:,}"),
-        ("tokens", f"{plan.num_tokens:,}" + (note if plan.tokens_are_estimated else "")),
-        ("padding", f"{plan.num_padding_tokens:,} tokens on top"),
-        ("GPU memory", f"{plan.memory_gib:,.2f} GiB per device, estimated"),
-        ("time", f"{_duration(plan.hours)}, estimated for {_devices(plan)}"),
-    ]
-
-
-def _rows(plan: TrainingPlan) -> str:
-    num_rows, num_samples = plan.rows.num_rows, plan.rows.num_samples
-    if plan.stage == "preference":
-        return f"{num_rows:,} rows of {num_samples:,} pairs"
-    return f"{num_rows:,} of {num_samples:,} samples"
-
-
-def _unfilled(plan: TrainingPlan, what: str) -> str:
-    return f"not filled: an epoch has only {plan.num_packs:,} {what}"
-
-
-def _duration(hours: float) -> str:
-    return f"{hours:,.1f} hours" if hours >= 1 else words_of_seconds(hours * _SECONDS_PER_HOUR)
-
-
-def _devices(plan: TrainingPlan) -> str:
+    unfilled = f"an epoch has only {plan.num_packs:,} {'packs' if is_packed else 'rows'}"
+    epochs, hours = plan.num_steps // plan.steps_per_epoch, plan.hours
+    time = f"{hours:,.1f} hours" if hours >= 1 else words_of_seconds(hours * 3600)
     speed = f"{plan.utilisation:.0%} of {plan.device_flops / _TERA:,.0f} TFLOP/s"
-    return f"GPUs that each reach {speed}; a CPU is far slower"
+    estimated = "; estimated, for the model's tokenizer is not at hand"
+    facts = {
+        "model": f"{plan.num_parameters:,} parameters",
+        "rows": f"{rows.num_rows:,} {samples if plan.stage == 'sft' else pairs}",
+        "truncated": f"{rows.rows_truncated:,} rows, at {max_length:,} tokens",
+        "dropped": f"{rows.rows_dropped:,} rows, which leave nothing to learn",
+        "packs": f"{plan.num_packs:,} of several rows each" if is_packed else "",
+        "batch": f"{batch.effective:,} = {batch.num_devices} devices x {batch.per_device} at once "
+        f"x {batch.accumulation} accumulated",
+        "": f"not filled: {unfilled}" if plan.num_packs < batch.effective else "",
+        "steps": f"{plan.num_steps:,} = {epochs} epochs x {plan.steps_per_epoch:,}",
+        "tokens": f"{plan.num_tokens:,}{estimated if plan.tokens_are_estimated else ''}",
+        "padding": f"{plan.num_padding_tokens:,} tokens on top",
+        "GPU memory": f"{plan.memory_gib:,.2f} GiB per device, estimated",
+        "time": f"{time}, estimated for GPUs that each reach {speed}; a CPU is far slower",
+    }
+    return {name: words for name, words in facts.items() if words}

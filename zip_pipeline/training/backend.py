@@ -1,13 +1,15 @@
-"""The device that computes, and the versions that it computes with."""
+"""The device that computes, and the trainer's settings that SFT, KTO and the probe share."""
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
 
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint
-from zip_pipeline.training.presets import Preset
+from zip_pipeline.training.presets import Lora, Preset
 
 _LIBRARIES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "tokenizers")
 # Elsewhere the trainer may ask the same name for something else.
@@ -25,10 +27,6 @@ class Backend:
     bf16: bool
     """whether computing is in bfloat16"""
     attention: str
-
-    def as_json(self) -> dict[str, object]:
-        """Return the facts by name."""
-        return asdict(self)
 
 
 def choose_backend(preset: Preset) -> Backend:
@@ -71,6 +69,93 @@ def _score_targets_only() -> None:
         from trl.trainer import utils
 
         utils._use_triton = lambda device: True  # type: ignore[attr-defined]
+
+
+@dataclass(frozen=True, kw_only=True)
+class BatchPlan:
+    """One optimizer step: ``effective = num_devices * per_device * accumulation`` rows."""
+
+    num_devices: int
+    per_device: int
+    accumulation: int
+    effective: int
+
+
+def batch_plan(batch: tuple[int, int], num_devices: int, least_per_device: int = 1) -> BatchPlan:
+    """Return the plan with the largest per-device batch that gives exactly the effective batch.
+
+    Args:
+        batch: rows of an optimizer step over all devices, and the most that one takes at once.
+        num_devices: devices that train together.
+        least_per_device: fewest; KTO's KL term needs 2.
+
+    Raises:
+        UserError: no per-device batch within the limits divides the batch.
+    """
+    batch_size, most_per_device = batch
+    share, rest = divmod(batch_size, num_devices)
+    for per_device in range(min(most_per_device, share), least_per_device - 1, -1):
+        if rest == 0 and share % per_device == 0:
+            return BatchPlan(
+                num_devices=num_devices,
+                per_device=per_device,
+                accumulation=share // per_device,
+                effective=batch_size,
+            )
+    raise UserError(
+        f"batch_size: {batch_size} rows on {num_devices} devices cannot be split into equal "
+        f"batches of {least_per_device} to {most_per_device} per device. Choose a batch_size that "
+        "the number of devices divides, or another per_device_batch_size"
+    )
+
+
+def common_arguments(
+    preset: Preset, backend: Backend, plan: BatchPlan, output: Path
+) -> dict[str, Any]:
+    """Return the arguments of a TRL configuration that do not depend on the method.
+
+    Nothing is pushed, reported to a service or loaded from code of a repository; a metric line
+    is written for every optimizer step. ``output`` is the folder of the checkpoints.
+    """
+    sharded = preset.sharding and plan.num_devices > 1
+    return {
+        "output_dir": str(output),
+        "per_device_train_batch_size": plan.per_device,
+        "gradient_accumulation_steps": plan.accumulation,
+        "max_length": preset.max_length,
+        "lr_scheduler_type": "cosine",
+        "warmup_steps": preset.warmup_share,
+        "seed": preset.seed,
+        "bf16": backend.bf16,
+        "use_cpu": backend.device == "cpu",
+        "gradient_checkpointing": preset.gradient_checkpointing,
+        "logging_steps": 1,
+        "save_strategy": "steps",
+        "save_steps": preset.checkpoint_steps,
+        "save_total_limit": 2,
+        "report_to": "none",
+        "disable_tqdm": True,
+        "log_level_replica": "error",
+        "dataloader_pin_memory": backend.device != "cpu",
+        "trust_remote_code": False,
+        "fsdp": True if sharded else None,
+        "ddp_find_unused_parameters": False,
+    }
+
+
+def adapter_config(lora: Lora | None) -> Any:  # noqa: ANN401  peft's LoraConfig or None
+    """Return peft's configuration of the adapters, None for full fine-tuning."""
+    if lora is None:
+        return None
+    from peft import LoraConfig
+
+    return LoraConfig(
+        r=lora.rank,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=lora.target_modules,
+        task_type="CAUSAL_LM",
+    )
 
 
 def library_versions() -> dict[str, str]:

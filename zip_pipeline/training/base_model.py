@@ -17,7 +17,7 @@ from zip_pipeline.compression.tokens import SHIPPED_TOKENIZERS, TINY_MODEL
 from zip_pipeline.files import write_atomically, write_json
 from zip_pipeline.sample_data import pretraining_samples, pretraining_text
 from zip_pipeline.samples import Sample
-from zip_pipeline.training.templates import templated_tokenizer
+from zip_pipeline.training.presets import templated_tokenizer
 
 if TYPE_CHECKING:
     import torch

@@ -4,16 +4,16 @@ import json
 import random
 from bisect import bisect_left, insort
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from zip_pipeline.chat_models import prepare_environment
 from zip_pipeline.compression.tokens import TINY_MODEL
 from zip_pipeline.errors import UserError
-from zip_pipeline.training.arguments import BatchPlan, batch_plan
+from zip_pipeline.training.backend import BatchPlan, batch_plan
 from zip_pipeline.training.job import Job
-from zip_pipeline.training.presets import Architecture, Preset
+from zip_pipeline.training.presets import Architecture, Preset, templated_tokenizer
 from zip_pipeline.training.rows import (
     RowCounts,
     answer_rows,
@@ -21,12 +21,9 @@ from zip_pipeline.training.rows import (
     interleave,
     read_subset,
 )
-from zip_pipeline.training.templates import templated_tokenizer
 
 DEVICE_FLOPS = 989e12
 UTILISATION = 0.4
-_GIB = 1 << 30
-_SECONDS_PER_HOUR = 3600
 # Bytes of activations per token, layer and hidden unit in 16 bits, with fused attention.
 _ACTIVATION_BYTES = 34
 # Forward and backward cost 2 and 4 FLOPs per parameter and token. KTO adds a forward pass for
@@ -59,18 +56,13 @@ class TrainingPlan:
     tokens_are_estimated: bool
     """whether the model's own tokenizer was not at hand"""
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the plan as plain values."""
-        return asdict(self) | {"batch": self.batch.as_json()}
-
 
 def training_plan(
     job: Job, *, device_flops: float = DEVICE_FLOPS, utilisation: float = UTILISATION
 ) -> TrainingPlan:
     """Return what training the job would take; no model is loaded and no hub is asked.
 
-    Memory is weights, gradients, optimizer and activations, a rough figure; hours are FLOPs over
-    what the devices are reckoned to deliver.
+    Memory is a rough figure; hours are FLOPs over what the devices are reckoned to deliver.
 
     Args:
         job: what would be trained; a preference job needs no SFT model yet.
@@ -93,14 +85,12 @@ def training_plan(
     stage = preset.sft if is_sft else preset.kto
     batch = batch_plan(preset.batch(stage), job.num_devices, 1 if is_sft else 2)
     counts, lengths, estimated = _row_lengths(job, batch)
-    if is_sft and preset.packing:
-        num_packs, padding = num_bins(lengths, preset.max_length), 0
-    else:
-        order = _order(lengths, preset.seed) if is_sft else lengths
-        num_packs, padding = len(lengths), num_padding_tokens(order, batch.per_device)
+    is_packed = is_sft and preset.packing
+    num_packs = num_bins(lengths, preset.max_length) if is_packed else len(lengths)
+    padding = 0 if is_packed else num_padding_tokens(lengths, batch.per_device) * stage.epochs
     steps = -(-num_packs // batch.effective)
     num_tokens = counts.num_tokens * stage.epochs
-    flops = flops_per_token(shape, preset, job.stage) * (num_tokens + padding * stage.epochs)
+    flops = flops_per_token(shape, preset, job.stage) * (num_tokens + padding)
     seconds = flops / (device_flops * utilisation * job.num_devices)
     return TrainingPlan(
         stage=job.stage,
@@ -111,9 +101,9 @@ def training_plan(
         steps_per_epoch=steps,
         num_steps=steps * stage.epochs,
         num_tokens=num_tokens,
-        num_padding_tokens=padding * stage.epochs,
-        memory_gib=memory_bytes(shape, preset, batch, job.stage) / _GIB,
-        hours=seconds / _SECONDS_PER_HOUR,
+        num_padding_tokens=padding,
+        memory_gib=memory_bytes(shape, preset, batch, job.stage) / 2**30,
+        hours=seconds / 3600,
         device_flops=device_flops,
         utilisation=utilisation,
         tokens_are_estimated=estimated,
@@ -156,7 +146,7 @@ def llama_size(config: dict[str, Any]) -> Architecture:
 
 
 def _row_lengths(job: Job, batch: BatchPlan) -> tuple[RowCounts, list[int], bool]:
-    """Return counts and row lengths, in the order of training for preference rows."""
+    """Return counts, row lengths in the order of training, and whether they are estimated."""
     preset, subset = job.preset, read_subset(job.subset, job.stage)
     estimated = False
     try:
@@ -168,7 +158,9 @@ def _row_lengths(job: Job, batch: BatchPlan) -> tuple[RowCounts, list[int], bool
         tokenizer, estimated = templated_tokenizer(str(TINY_MODEL), None, "tiny"), True
     if job.stage == "sft":
         rows = conversation_rows(subset, "sft", tokenizer, preset.max_length)
-        return rows.counts, [len(ids) for ids in rows.input_ids], estimated
+        lengths = [len(ids) for ids in rows.input_ids]
+        order = random.Random(preset.seed).sample(lengths, len(lengths))
+        return rows.counts, order, estimated
     answers = answer_rows(subset, tokenizer, preset.max_length)
     order = interleave([row.desirable for row in answers.rows], batch.per_device, preset.seed)
     lengths = [min(answers.rows[place].num_tokens, preset.max_length) for place in order]
@@ -197,10 +189,6 @@ def num_padding_tokens(lengths: Sequence[int], window: int) -> int:
     return sum(max(rows) * len(rows) - sum(rows) for rows in windows)
 
 
-def _order(lengths: Sequence[int], seed: int) -> list[int]:
-    return random.Random(seed).sample(list(lengths), len(lengths))
-
-
 def flops_per_token(shape: Architecture, preset: Preset, stage: str) -> float:
     """Return FLOPs per token: matrix products, attention at full length, recomputation."""
     attention = 2 * shape.num_layers * shape.hidden_size * preset.max_length
@@ -217,15 +205,11 @@ def memory_bytes(shape: Architecture, preset: Preset, batch: BatchPlan, stage: s
     during a forward pass, KTO's reference model, and the activations of one micro-batch at full
     length.
     """
-    weight_bytes = 2 if preset.weights == "bfloat16" else 4
-    copies = 1 if preset.lora else 4
-    if stage == "preference" and not preset.lora:
-        copies += 1
+    weight_bytes, cast_bytes = (2, 0) if preset.weights == "bfloat16" else (4, 2)
+    copies = 1 if preset.lora else 5 if stage == "preference" else 4
     sharing = batch.num_devices if preset.sharding else 1
-    cast_bytes = 2 if preset.weights == "float32" else 0
     state = shape.num_parameters * (weight_bytes * copies + cast_bytes) / sharing
     width = batch.per_device * preset.max_length * shape.hidden_size
-    per_layer = width * _ACTIVATION_BYTES
     if preset.gradient_checkpointing:
-        return state + per_layer + width * 2 * shape.num_layers
-    return state + per_layer * shape.num_layers
+        return state + width * (_ACTIVATION_BYTES + 2 * shape.num_layers)
+    return state + width * _ACTIVATION_BYTES * shape.num_layers

@@ -1,19 +1,48 @@
-"""Training settings as files: the shipped presets and the user's own."""
+"""Training settings as files, the shipped presets and the user's own, and chat templates."""
 
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from zip_pipeline.chat_models import load_tokenizer
 from zip_pipeline.compression.tokens import TINY_MODEL
 from zip_pipeline.errors import UserError
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
 FOLDER = Path(__file__).parent / "presets"
-TEMPLATE_NAMES = ("tiny", "vicuna", "llama-3")
+_TEMPLATES_FOLDER = FOLDER.parent / "templates"
 ATTENTIONS = ("auto", "sdpa", "eager", "flash_attention_2")
 WEIGHTS = ("float32", "bfloat16")
 _Section = TypeVar("_Section")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Template:
+    """A chat template and the special tokens that it needs."""
+
+    name: str
+    end_token: str
+    """ends every turn of the assistant; the model learns to write it"""
+    pad_token: str
+
+    @property
+    def text(self) -> str:
+        """Return the template in Jinja, with generation markers around the assistant's words."""
+        return (_TEMPLATES_FOLDER / f"{self.name}.jinja").read_text(encoding="utf-8")
+
+
+TEMPLATES = {
+    template.name: template
+    for template in (
+        Template(name="tiny", end_token="<|end|>", pad_token="<|pad|>"),
+        Template(name="vicuna", end_token="</s>", pad_token="<unk>"),
+        Template(name="llama-3", end_token="<|eot_id|>", pad_token="<|end_of_text|>"),
+    )
+}
 
 
 def _require(holds: bool, name: str, value: object, allowed: str) -> None:
@@ -124,7 +153,8 @@ class Preset:
     architecture: Architecture | None = None
 
     def __post_init__(self) -> None:
-        _require(self.template in TEMPLATE_NAMES, "template", self.template, str(TEMPLATE_NAMES))
+        names = tuple(TEMPLATES)
+        _require(self.template in names, "template", self.template, str(names))
         _require(self.attention in ATTENTIONS, "attention", self.attention, str(ATTENTIONS))
         _require(self.weights in WEIGHTS, "weights", self.weights, str(WEIGHTS))
         _require(self.max_length >= 8, "max_length", self.max_length, "8 or more")
@@ -156,6 +186,9 @@ class Preset:
     def settings(self) -> dict[str, Any]:
         """Return everything but the name, ready for JSON."""
         return {key: value for key, value in asdict(self).items() if key != "name"}
+
+
+_SECTIONS = {"sft": Stage, "kto": Stage, "probe": Probe, "lora": Lora, "architecture": Architecture}
 
 
 def preset_names() -> list[str]:
@@ -196,20 +229,51 @@ def preset_from(values: Mapping[str, Any], overrides: Mapping[str, Any] | None =
     Raises:
         UserError: a setting is unknown, missing or out of range.
     """
-    sections = {
-        "sft": Stage,
-        "kto": Stage,
-        "probe": Probe,
-        "lora": Lora,
-        "architecture": Architecture,
-    }
     built = _overridden(values, overrides or {})
-    for name, kind in sections.items():
+    for name, kind in _SECTIONS.items():
         if built.get(name) is not None:
             if not isinstance(built[name], Mapping):
                 raise UserError(f"preset: {name} is {built[name]!r}; it must be a section")
             built[name] = _build(kind, built[name], f"{name}.")
     return _build(Preset, built)
+
+
+def apply_template(tokenizer: "PreTrainedTokenizerBase", name: str) -> None:
+    """Give a tokenizer the chat template of that name and the special tokens that it needs.
+
+    Raises:
+        UserError: the tokenizer lacks one of the tokens.
+    """
+    template = TEMPLATES[name]
+    vocabulary = tokenizer.get_vocab()
+    for token in (template.end_token, template.pad_token):
+        if token not in vocabulary:
+            raise UserError(
+                f"template: {name} needs the token {token}, which the model's tokenizer lacks. "
+                f"Choose the template of the model; there are {', '.join(TEMPLATES)}"
+            )
+    tokenizer.chat_template = template.text
+    tokenizer.eos_token = template.end_token
+    tokenizer.pad_token = template.pad_token
+
+
+def templated_tokenizer(
+    source: str, revision: str | None, template: str, *, local_only: bool = False
+) -> "PreTrainedTokenizerBase":
+    """Return the tokenizer of a model with the chat template of that name.
+
+    Args:
+        source: folder or hub id.
+        revision: commit of the hub repository.
+        template: a key of TEMPLATES.
+        local_only: ask no hub.
+
+    Raises:
+        UserError: there is no such model, or its tokenizer lacks a token of the template.
+    """
+    tokenizer = load_tokenizer(source, revision, local_only=local_only)
+    apply_template(tokenizer, template)
+    return tokenizer
 
 
 def _overridden(values: Mapping[str, Any], overrides: Mapping[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -16,9 +16,9 @@ from zip_pipeline.errors import UserError
 from zip_pipeline.files import held_lock, write_atomically
 from zip_pipeline.process import Reporter, StopRequest, reporter
 from zip_pipeline.training import trainers
-from zip_pipeline.training.arguments import BatchPlan
 from zip_pipeline.training.backend import (
     Backend,
+    BatchPlan,
     choose_backend,
     json_fingerprint,
     library_versions,
@@ -29,8 +29,8 @@ from zip_pipeline.training.job import (
     publish,
     refuse_foreign_model,
 )
+from zip_pipeline.training.presets import TEMPLATES
 from zip_pipeline.training.rows import RowCounts
-from zip_pipeline.training.templates import TEMPLATES
 
 if TYPE_CHECKING:
     from transformers import (
@@ -301,8 +301,8 @@ def _record(start: Start, backend: Backend, made: Made) -> dict[str, Any]:
             "identity": start.model,
         },
         "subset": str(job.subset),
-        "backend": backend.as_json(),
-        "batch": made.plan.as_json(),
+        "backend": asdict(backend),
+        "batch": asdict(made.plan),
         "rows": made.counts.as_json(),
         "num_steps": state.global_step,
         "num_epochs": state.epoch,

@@ -6,12 +6,18 @@ Random weights in bfloat16, random tokens, packed to 2,048. Without a CUDA GPU i
 import random
 import tempfile
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from zip_pipeline.chat_models import prepare_environment
-from zip_pipeline.training.arguments import BatchPlan, batch_plan, common_arguments
-from zip_pipeline.training.backend import Backend, choose_backend
+from zip_pipeline.training.backend import (
+    Backend,
+    BatchPlan,
+    batch_plan,
+    choose_backend,
+    common_arguments,
+)
 from zip_pipeline.training.base_model import tiny_tokenizer
 from zip_pipeline.training.plan import (
     DEVICE_FLOPS,
@@ -120,9 +126,9 @@ def measure(shape: dict[str, Any], preset: Preset) -> dict[str, object]:
         "gpu_memory_gib": round(torch.cuda.max_memory_allocated() / GIB, 2),
         "planned_memory_gib": round(memory_bytes(size, preset, plan, "sft") / GIB, 2),
         "num_steps": NUM_STEPS,
-        "batch": plan.as_json(),
+        "batch": asdict(plan),
         "max_length": preset.max_length,
-        **backend.as_json(),
+        **asdict(backend),
     }
 
 

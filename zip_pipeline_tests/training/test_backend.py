@@ -1,14 +1,22 @@
-"""Device, precision and attention."""
+"""Device, precision, attention, and the effective batch."""
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from zip_pipeline.training import backend
-from zip_pipeline.training.arguments import adapter_config, batch_plan, common_arguments
-from zip_pipeline.training.backend import choose_backend, library_versions
+from zip_pipeline.training.backend import (
+    adapter_config,
+    batch_plan,
+    choose_backend,
+    common_arguments,
+    library_versions,
+)
 from zip_pipeline.training.presets import Lora, load_preset
 
 
@@ -23,7 +31,7 @@ def test_a_cpu_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a GPU everything is float32, whatever the preset wants of a GPU."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     found = choose_backend(load_preset("tiny", {"weights": "bfloat16", "attention": "auto"}))
-    assert found.as_json() == {
+    assert asdict(found) == {
         "device": "cpu",
         "weights": "float32",
         "bf16": False,
@@ -36,7 +44,7 @@ def test_a_gpu_computes_in_bfloat16(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a GPU computing is in bfloat16, with FlashAttention where it is installed."""
     preset = load_preset("tiny", {"attention": "auto"})
     monkeypatch.setattr(backend, "find_spec", lambda name: None)
-    assert choose_backend(preset).as_json() == {
+    assert asdict(choose_backend(preset)) == {
         "device": "cuda",
         "weights": "float32",
         "bf16": True,
@@ -123,3 +131,31 @@ def test_adapters_are_as_the_preset_says() -> None:
 def test_library_versions_name_what_training_rests_on() -> None:
     """torch, transformers and TRL are in the record."""
     assert {"torch", "transformers", "trl", "datasets"} <= library_versions().keys()
+
+
+@pytest.mark.parametrize("num_devices", [1, 2, 8])
+@pytest.mark.parametrize("name", ["mistral-7b", "llama-3-8b"])
+@pytest.mark.parametrize("stage", ["sft", "kto"])
+def test_effective_batch_of_the_paper_presets_is_128(
+    name: str, num_devices: int, stage: str
+) -> None:
+    """1, 2 and 8 devices make steps of exactly 128 rows, at most 4 of them at once."""
+    preset = load_preset(name)
+    plan = batch_plan(preset.batch(getattr(preset, stage)), num_devices, 2)
+    assert plan.effective == 128
+    assert plan.per_device == 4
+    assert plan.num_devices * plan.per_device * plan.accumulation == 128
+
+
+@given(st.integers(2, 64), st.integers(1, 32), st.integers(1, 6), st.integers(1, 2))
+def test_batch_plan_is_the_largest_that_fits(
+    batch: int, most: int, num_devices: int, least: int
+) -> None:
+    """The plan equals what trying all sizes finds, and there is an error where none fits."""
+    sizes = [s for s in range(least, most + 1) if batch % (s * num_devices) == 0]
+    if not sizes:
+        with pytest.raises(ValueError, match="cannot be split"):
+            batch_plan((batch, most), num_devices, least)
+        return
+    plan = batch_plan((batch, most), num_devices, least)
+    assert (plan.per_device, plan.effective) == (max(sizes), batch)

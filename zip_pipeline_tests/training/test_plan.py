@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from zip_pipeline.compression.tokens import TINY_MODEL
 from zip_pipeline.errors import UserError
-from zip_pipeline.training.arguments import batch_plan
+from zip_pipeline.training.backend import batch_plan
 from zip_pipeline.training.job import Job, job_from
 from zip_pipeline.training.plan import (
     architecture,

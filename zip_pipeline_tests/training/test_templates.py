@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 from zip_pipeline.chat_models import encode
 from zip_pipeline.samples import Turn
 from zip_pipeline.training.base_model import tiny_tokenizer
-from zip_pipeline.training.templates import TEMPLATES, apply_template, templated_tokenizer
+from zip_pipeline.training.presets import TEMPLATES, apply_template, templated_tokenizer
 from zip_pipeline_tests.training.small_tokenizers import byte_level, sentencepiece_like
 
 CONVERSATION = (

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 from zip_pipeline.chat_models import model_arguments
 from zip_pipeline.samples import Stage
-from zip_pipeline.training.arguments import adapter_config, batch_plan, common_arguments
-from zip_pipeline.training.backend import Backend
+from zip_pipeline.training.backend import Backend, adapter_config, batch_plan, common_arguments
+from zip_pipeline.training.presets import templated_tokenizer
 from zip_pipeline.training.process import main
 from zip_pipeline.training.rows import (
     AnswerRows,
@@ -16,7 +16,6 @@ from zip_pipeline.training.rows import (
     read_subset,
 )
 from zip_pipeline.training.run import Made, Start, num_rows
-from zip_pipeline.training.templates import templated_tokenizer
 from zip_pipeline.training.trainers import Trainer
 
 if TYPE_CHECKING:

@@ -13,18 +13,20 @@ import numpy as np
 from zip_pipeline.chat_models import load_model, prepare_environment
 from zip_pipeline.files import write_json
 from zip_pipeline.process import StopRequest, reporter
-from zip_pipeline.training.arguments import adapter_config, batch_plan, common_arguments
 from zip_pipeline.training.backend import (
     Backend,
+    adapter_config,
+    batch_plan,
     choose_backend,
+    common_arguments,
     json_fingerprint,
     library_versions,
 )
 from zip_pipeline.training.job import Job
+from zip_pipeline.training.presets import TEMPLATES, templated_tokenizer
 from zip_pipeline.training.process import main
 from zip_pipeline.training.rows import TokenRows, conversation_rows, read_subset
 from zip_pipeline.training.run import file_hash, num_rows, quiet, starting_point
-from zip_pipeline.training.templates import TEMPLATES, templated_tokenizer
 from zip_pipeline.training.trainers.sft import TRAINER as SFT
 from zip_pipeline.training.trainers.sft import row_settings, token_dataset
 
@@ -121,7 +123,7 @@ def series_settings(job: Job, backend: Backend, model: str) -> dict[str, Any]:
         "learning_rate": job.preset.sft.learning_rate,
         **{name: settings[name] for name in _SERIES},
         "batch_size": job.preset.batch(job.preset.sft)[0],
-        **backend.as_json(),
+        **asdict(backend),
     }
 
 

@@ -5,13 +5,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from zip_pipeline.chat_models import load_model
 from zip_pipeline.samples import Stage
-from zip_pipeline.training.arguments import adapter_config, batch_plan, common_arguments
-from zip_pipeline.training.backend import Backend
-from zip_pipeline.training.presets import Preset
+from zip_pipeline.training.backend import Backend, adapter_config, batch_plan, common_arguments
+from zip_pipeline.training.presets import Preset, templated_tokenizer
 from zip_pipeline.training.process import main
 from zip_pipeline.training.rows import TokenRows, conversation_rows, read_subset
 from zip_pipeline.training.run import Made, Start
-from zip_pipeline.training.templates import templated_tokenizer
 from zip_pipeline.training.trainers import Trainer
 
 if TYPE_CHECKING:
