@@ -7,8 +7,8 @@ With a folder, it holds a model like the shipped one, with the shipped tokenizer
 
 import math
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,6 @@ from zip_pipeline.chat_models import encode, prepare_environment
 from zip_pipeline.compression.tokens import SHIPPED_TOKENIZERS, TINY_MODEL
 from zip_pipeline.files import write_atomically, write_json
 from zip_pipeline.sample_data import pretraining_samples, pretraining_text
-from zip_pipeline.samples import Sample
 from zip_pipeline.training.presets import templated_tokenizer
 
 if TYPE_CHECKING:
@@ -102,8 +101,7 @@ def held_out_loss(model: "PreTrainedModel") -> float:
     """Return the mean loss on what the assistant says in text that pre-training does not see."""
     import torch
 
-    settings = BaseModelSettings(seed=1, num_tokens=_HELD_OUT_BLOCKS * _BLOCK_TOKENS)
-    tokens, targets = _blocks(settings, tiny_tokenizer())
+    tokens, targets = _blocks(tiny_tokenizer(), _HELD_OUT_BLOCKS * _BLOCK_TOKENS, seed=1)
     with torch.inference_mode():
         return _loss(model, tokens, targets).item()
 
@@ -125,7 +123,7 @@ def _pretrain(
 
     torch.manual_seed(settings.seed)
     model = _new_model(settings, tokenizer)
-    tokens, targets = _blocks(settings, tokenizer)
+    tokens, targets = _blocks(tokenizer, settings.num_tokens, settings.seed)
     generator = torch.Generator().manual_seed(settings.seed)
     order = torch.randperm(len(tokens), generator=generator)
     num_steps = max(1, len(tokens) // settings.blocks_per_step)
@@ -187,28 +185,21 @@ def _loss(
 
 
 def _blocks(
-    settings: BaseModelSettings, tokenizer: "PreTrainedTokenizerBase"
+    tokenizer: "PreTrainedTokenizerBase", num_tokens: int, seed: int
 ) -> tuple["torch.Tensor", "torch.Tensor"]:
     """Return the text as blocks of equal length, and where in them the assistant speaks."""
     import torch
 
+    samples = pretraining_samples(seed, 1_000_000)
     tokens: list[int] = []
     speaks: list[int] = []
-    for batch in _batches(settings.seed):
-        for row in encode(tokenizer, [sample.turns for sample in batch]):
+    while len(tokens) < num_tokens:
+        for row in encode(tokenizer, [sample.turns for sample in islice(samples, 1000)]):
             tokens += row.input_ids
             speaks += row.assistant_mask
-        if len(tokens) >= settings.num_tokens:
-            break
-    size = min(len(tokens), settings.num_tokens) // _BLOCK_TOKENS * _BLOCK_TOKENS
+    size = num_tokens // _BLOCK_TOKENS * _BLOCK_TOKENS
     as_blocks = torch.tensor([tokens[:size], speaks[:size]]).view(2, -1, _BLOCK_TOKENS)
     return as_blocks[0], as_blocks[1].bool()
-
-
-def _batches(seed: int, size: int = 1000) -> Iterator[list[Sample]]:
-    samples = pretraining_samples(seed, 1_000_000)
-    while True:
-        yield [next(samples) for _ in range(size)]
 
 
 def main(arguments: list[str]) -> None:

@@ -302,17 +302,10 @@ def _build(kind: type[_Section], values: Mapping[str, Any], prefix: str = "") ->
     return kind(**values)
 
 
-def _check_type(name: str, value: object, wanted: object) -> None:
+def _check_type(name: str, value: object, wanted: Any) -> None:  # noqa: ANN401  a type or a union
     """Refuse text for a number and the like; a whole number may stand for a float."""
-    kinds: dict[object, tuple[type, ...]] = {
-        int: (int,),
-        int | None: (int, type(None)),
-        float: (int, float),
-        bool: (bool,),
-        str: (str,),
-    }
-    allowed = kinds.get(wanted)
+    allowed = int | float if wanted is float else wanted
     is_wrong_bool = isinstance(value, bool) and wanted is not bool
-    if allowed and (not isinstance(value, allowed) or is_wrong_bool):
+    if is_wrong_bool or not isinstance(value, allowed):
         kind = getattr(wanted, "__name__", wanted)
         raise UserError(f"preset: {name} is {value!r}; it must be of type {kind}. Correct it")

@@ -1,6 +1,7 @@
 """One training run from start to model folder: resumed where it was killed, never repeated."""
 
 import contextlib
+import hashlib
 import json
 import os
 import re
@@ -41,12 +42,8 @@ if TYPE_CHECKING:
         TrainingArguments,
     )
 
+# A file that says that all other files of a checkpoint are written.
 _MARK = "whole"
-
-
-def mark_whole(checkpoint: Path) -> None:
-    """Note that all files of a checkpoint are written."""
-    (checkpoint / _MARK).touch()
 
 
 def step_of(checkpoint: Path) -> int:
@@ -65,7 +62,7 @@ def latest_whole(folder: Path) -> Path | None:
     return whole[-1] if whole else None
 
 
-_Arguments: TypeAlias = "TrainingArguments"
+_Args: TypeAlias = "TrainingArguments"
 _State: TypeAlias = "TrainerState"
 _Control: TypeAlias = "TrainerControl"
 _LINE_SECONDS = 2.0
@@ -94,13 +91,13 @@ class _Progress:
         self._metrics, self._report, self._stop = metrics, report, stop
         self._last_line = 0.0
 
-    def on_train_begin(self, args: _Arguments, state: _State, control: _Control, **_: Any) -> None:  # noqa: ANN401
+    def on_train_begin(self, args: _Args, state: _State, control: _Control, **_: object) -> None:
         self._stop.in_loop = True
         if state.is_world_process_zero:
             lines = "".join(_json_line(entry) for entry in state.log_history if "loss" in entry)
             write_atomically(self._metrics, lambda path: path.write_text(lines, encoding="utf-8"))
 
-    def on_log(self, args: _Arguments, state: _State, control: _Control, **_: Any) -> None:  # noqa: ANN401
+    def on_log(self, args: _Args, state: _State, control: _Control, **_: object) -> None:
         entry = state.log_history[-1]
         if not state.is_world_process_zero or "loss" not in entry:
             return
@@ -113,14 +110,14 @@ class _Progress:
             place = f"step {state.global_step} of {state.max_steps}"
             self._report.line(f"{place}, loss {entry['loss']:.4f}")
 
-    def on_step_end(self, args: _Arguments, state: _State, control: _Control, **_: Any) -> None:  # noqa: ANN401
+    def on_step_end(self, args: _Args, state: _State, control: _Control, **_: object) -> None:
         if self._stop.signal_number:
             control.should_save = control.should_training_stop = True
 
-    def on_save(self, args: _Arguments, state: _State, control: _Control, **_: Any) -> None:  # noqa: ANN401
+    def on_save(self, args: _Args, state: _State, control: _Control, **_: object) -> None:
         args.distributed_state.wait_for_everyone()
         if state.is_world_process_zero:
-            mark_whole(Path(str(args.output_dir)) / f"checkpoint-{state.global_step}")
+            (Path(str(args.output_dir)) / f"checkpoint-{state.global_step}" / _MARK).touch()
 
 
 def _json_line(entry: Mapping[str, Any]) -> str:
@@ -173,26 +170,21 @@ def train(job: Job, trainer: trainers.Trainer, stop: StopRequest | None = None) 
     """
     prepare_environment(offline=job.is_local)
     is_first = os.environ.get("RANK", "0") == "0"
-    lock = _alone(job.output) if is_first else contextlib.nullcontext()
-    with lock, reporter() as report:
-        start = starting_point(job, trainer)
-        refuse_foreign_model(job.output)
-        finished = finished_training(job.output, start.fingerprint)
-        if finished is not None:
-            report.line(f"{job.output}: trained already, nothing to do")
-            return finished | {"trained": False}
-        return _train(start, trainer, report, stop or StopRequest()) | {"trained": True}
-
-
-@contextlib.contextmanager
-def _alone(output: Path) -> Iterator[None]:
-    """Keep other processes from training in a folder for as long as the block lasts."""
-    with held_lock(output / ".lock") as is_mine:
+    lock = held_lock(job.output / ".lock") if is_first else contextlib.nullcontext(True)
+    with lock as is_mine:
         if not is_mine:
             raise UserError(
-                f"{output}: another process is training here. Wait until it has ended, or stop it"
+                f"{job.output}: another process is training here. Wait until it has ended, or "
+                "stop it"
             )
-        yield
+        with reporter() as report:
+            start = starting_point(job, trainer)
+            refuse_foreign_model(job.output)
+            finished = finished_training(job.output, start.fingerprint)
+            if finished is not None:
+                report.line(f"{job.output}: trained already, nothing to do")
+                return finished | {"trained": False}
+            return _train(start, trainer, report, stop or StopRequest()) | {"trained": True}
 
 
 def starting_point(job: Job, trainer: trainers.Trainer) -> Start:
@@ -237,8 +229,6 @@ def file_hash(path: Path) -> str:
     Raises:
         UserError: there is no such file.
     """
-    import hashlib
-
     if not path.is_file():
         raise UserError(f"subset: {path} does not exist. Give the subset.parquet of a version")
     with path.open("rb") as file:

@@ -26,12 +26,13 @@ from zip_pipeline.training.job import Job
 from zip_pipeline.training.presets import TEMPLATES, templated_tokenizer
 from zip_pipeline.training.process import main
 from zip_pipeline.training.rows import TokenRows, conversation_rows, read_subset
-from zip_pipeline.training.run import file_hash, num_rows, quiet, starting_point
+from zip_pipeline.training.run import Start, file_hash, num_rows, quiet, starting_point
 from zip_pipeline.training.trainers.sft import TRAINER as SFT
 from zip_pipeline.training.trainers.sft import row_settings, token_dataset
 
 if TYPE_CHECKING:
     import torch
+    from transformers import PreTrainedTokenizerBase
     from trl.trainer.sft_trainer import SFTTrainer
 
 _LEAST_STEPS = 5
@@ -84,7 +85,7 @@ def probe_loss(job: Job, stop: StopRequest | None = None) -> dict[str, Any]:
         subset = read_subset(job.subset, job.stage)
         rows = conversation_rows(subset, job.stage, tokenizer, job.preset.max_length)
         with tempfile.TemporaryDirectory() as folder, quiet():
-            trainer = _probe_trainer(job, backend, rows, (base.source, base.revision), folder)
+            trainer = _probe_trainer(base, backend, rows, tokenizer, folder)
             trainer.train()
         steps = trainer.step_losses()  # type: ignore[attr-defined]
         num_steps = len(steps.num_tokens)
@@ -158,21 +159,24 @@ def loss_spread(steps: StepLosses) -> float | None:
 
 
 def _probe_trainer(
-    job: Job, backend: Backend, rows: TokenRows, model: tuple[str, str | None], folder: str
+    base: Start,
+    backend: Backend,
+    rows: TokenRows,
+    tokenizer: "PreTrainedTokenizerBase",
+    folder: str,
 ) -> "SFTTrainer":
     from transformers import PrinterCallback
     from trl.trainer.sft_config import SFTConfig
 
-    preset = job.preset
-    plan = batch_plan(preset.batch(preset.sft), job.num_devices)
+    preset = base.job.preset
+    plan = batch_plan(preset.batch(preset.sft), base.job.num_devices)
     arguments = common_arguments(preset, backend, plan, Path(folder)) | {
         "save_strategy": "no",
         "lr_scheduler_type": "constant_with_warmup",
         "warmup_steps": preset.probe.warmup_steps,
     }
-    tokenizer = templated_tokenizer(*model, preset.template)
     trainer = _trainer_class()(
-        model=load_model(*model, backend.weights, backend.attention),
+        model=load_model(base.source, base.revision, backend.weights, backend.attention),
         args=SFTConfig(
             **arguments,
             **row_settings(preset),

@@ -18,7 +18,6 @@ from zip_pipeline.training.run import (
     Made,
     _forget_other_runs,
     latest_whole,
-    mark_whole,
     progress_callback,
     quiet,
     starting_point,
@@ -181,8 +180,8 @@ def test_half_written_checkpoints_are_removed(tmp_path: Path) -> None:
     for step in (2, 4, 10):
         (tmp_path / f"checkpoint-{step}").mkdir()
     assert latest_whole(tmp_path / "none") is None
-    mark_whole(tmp_path / "checkpoint-4")
-    mark_whole(tmp_path / "checkpoint-2")
+    (tmp_path / "checkpoint-4" / "whole").touch()
+    (tmp_path / "checkpoint-2" / "whole").touch()
     assert latest_whole(tmp_path) == tmp_path / "checkpoint-4"
     assert not (tmp_path / "checkpoint-10").exists()
 
