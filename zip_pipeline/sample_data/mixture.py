@@ -14,8 +14,17 @@ from zip_pipeline.samples import Sample, Turn, contents
 
 # The order is part of what a seed gives.
 _FAMILIES = (
-    *(arithmetic, dates, units, strings, lists, functions),
-    *(knowledge, tables, rewriting, follow_ups, tool_use),
+    arithmetic,
+    dates,
+    units,
+    strings,
+    lists,
+    functions,
+    knowledge,
+    tables,
+    rewriting,
+    follow_ups,
+    tool_use,
 )
 FAMILIES: Mapping[str, Sequence[Maker]] = {family.name: family.makers for family in _FAMILIES}
 _OPENERS = ("Hi! ", "Hello, ", "Please help: ", "Quick question: ", "One more: ", "For my class: ")

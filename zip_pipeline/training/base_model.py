@@ -22,10 +22,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import LlamaForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
-SPECIAL_TOKENS = (
-    *("<|pad|>", "<|bos|>", "<|eos|>"),
-    *("<|system|>", "<|user|>", "<|assistant|>", "<|tool|>", "<|end|>"),
-)
+_SPECIAL = ("pad", "bos", "eos", "system", "user", "assistant", "tool", "end")
+SPECIAL_TOKENS = [f"<|{name}|>" for name in _SPECIAL]
 _VOCABULARY = 4096
 _BLOCK_TOKENS = 256
 _OTHER_TOKENS_SHARE = 0.25
@@ -62,7 +60,7 @@ def train_tokenizer() -> str:
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=_VOCABULARY,
-        special_tokens=list(SPECIAL_TOKENS),
+        special_tokens=SPECIAL_TOKENS,
         initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
         show_progress=False,
     )

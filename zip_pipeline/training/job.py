@@ -1,19 +1,14 @@
 """What a training process is told: one JSON file."""
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from zip_pipeline.errors import UserError
-from zip_pipeline.files import write_json
 from zip_pipeline.samples import STAGES, Stage
 from zip_pipeline.training.presets import Preset, load_preset, preset_from
-
-if TYPE_CHECKING:
-    from transformers import Trainer
 
 _PATHS = ("subset", "output")
 _KEYS = ("stage", *_PATHS, "preset", "overrides", "num_devices", "sft_model")
@@ -37,16 +32,6 @@ class Job:
     def is_local(self) -> bool:
         """Whether the base model is at hand, so that the hub need not be asked."""
         return Path(self.preset.source).is_dir()
-
-    def as_json(self) -> dict[str, Any]:
-        """Return the job as plain values, which :func:`job_from` reads."""
-        return {
-            "stage": self.stage,
-            **{name: str(getattr(self, name)) for name in _PATHS},
-            "preset": {"name": self.preset.name, **self.preset.settings()},
-            "num_devices": self.num_devices,
-            "sft_model": str(self.sft_model) if self.sft_model else None,
-        }
 
 
 def job_from(values: Mapping[str, Any]) -> Job:
@@ -96,48 +81,6 @@ def read_job(path: Path) -> Job:
     if not isinstance(values, dict):
         raise UserError(f"{path}: a job is a JSON object; got {type(values).__name__}")
     return job_from(values)
-
-
-def publish(trainer: "Trainer", output: Path, record: dict[str, Any]) -> None:
-    """Put the model folder and then training.json in place; drop the checkpoints.
-
-    The folder holds safetensors, configuration and tokenizer, and no pickles; adapters are
-    merged into the weights.
-    """
-    temporary, model = output / ".tmp-model", output / "model"
-    is_first = trainer.is_world_process_zero()
-    if is_first:
-        shutil.rmtree(temporary, ignore_errors=True)
-    unwrapped: Any = trainer.accelerator.unwrap_model(trainer.model)
-    if not hasattr(unwrapped, "merge_and_unload"):
-        trainer.save_model(str(temporary))
-    elif is_first:
-        unwrapped.merge_and_unload().save_pretrained(temporary)
-        assert trainer.processing_class is not None
-        trainer.processing_class.save_pretrained(temporary)
-    if is_first:
-        for pickled in temporary.glob("*.bin"):
-            pickled.unlink()
-        (output / "training.json").unlink(missing_ok=True)
-        shutil.rmtree(model, ignore_errors=True)
-        temporary.rename(model)
-        write_json(output / "training.json", record)
-        shutil.rmtree(output / "checkpoints", ignore_errors=True)
-    trainer.accelerator.wait_for_everyone()
-
-
-def refuse_foreign_model(output: Path) -> None:
-    """Refuse to train where the model would replace one that no training of ours wrote.
-
-    Raises:
-        UserError: there is a model folder, and neither a record nor checkpoints beside it.
-    """
-    model = output / "model"
-    if model.exists() and not any((output / n).exists() for n in ("training.json", "checkpoints")):
-        raise UserError(
-            f"{model}: was not written by a training of zip-pipeline, and would be replaced; "
-            "name another output, or move the folder away"
-        )
 
 
 def finished_training(output: Path, fingerprint: str | None = None) -> dict[str, Any] | None:

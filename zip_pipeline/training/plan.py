@@ -170,17 +170,11 @@ def _row_lengths(job: Job, batch: BatchPlan) -> tuple[RowCounts, list[int], bool
 def num_bins(lengths: Sequence[int], capacity: int) -> int:
     """Return how many packs best-fit decreasing fills with rows of these lengths."""
     spaces: list[int] = []
-    num_opened = 0
     for length in sorted(lengths, reverse=True):
         place = bisect_left(spaces, length)
-        if place == len(spaces):
-            num_opened += 1
-            space = capacity
-        else:
-            space = spaces.pop(place)
-        if space > length:
-            insort(spaces, space - length)
-    return num_opened
+        space = spaces.pop(place) if place < len(spaces) else capacity
+        insort(spaces, space - length)
+    return len(spaces)
 
 
 def num_padding_tokens(lengths: Sequence[int], window: int) -> int:

@@ -36,12 +36,9 @@ class Template:
 
 
 TEMPLATES = {
-    template.name: template
-    for template in (
-        Template(name="tiny", end_token="<|end|>", pad_token="<|pad|>"),
-        Template(name="vicuna", end_token="</s>", pad_token="<unk>"),
-        Template(name="llama-3", end_token="<|eot_id|>", pad_token="<|end_of_text|>"),
-    )
+    "tiny": Template(name="tiny", end_token="<|end|>", pad_token="<|pad|>"),
+    "vicuna": Template(name="vicuna", end_token="</s>", pad_token="<unk>"),
+    "llama-3": Template(name="llama-3", end_token="<|eot_id|>", pad_token="<|end_of_text|>"),
 }
 
 
@@ -260,13 +257,7 @@ def apply_template(tokenizer: "PreTrainedTokenizerBase", name: str) -> None:
 def templated_tokenizer(
     source: str, revision: str | None, template: str, *, local_only: bool = False
 ) -> "PreTrainedTokenizerBase":
-    """Return the tokenizer of a model with the chat template of that name.
-
-    Args:
-        source: folder or hub id.
-        revision: commit of the hub repository.
-        template: a key of TEMPLATES.
-        local_only: ask no hub.
+    """Return the tokenizer of a model, a folder or hub id, with the chat template of that name.
 
     Raises:
         UserError: there is no such model, or its tokenizer lacks a token of the template.

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from zip_pipeline.chat_models import model_identity, prepare_environment
 from zip_pipeline.errors import UserError
-from zip_pipeline.files import held_lock, write_atomically
+from zip_pipeline.files import held_lock, write_atomically, write_json
 from zip_pipeline.process import Reporter, StopRequest, reporter
 from zip_pipeline.training import trainers
 from zip_pipeline.training.backend import (
@@ -24,12 +24,7 @@ from zip_pipeline.training.backend import (
     json_fingerprint,
     library_versions,
 )
-from zip_pipeline.training.job import (
-    Job,
-    finished_training,
-    publish,
-    refuse_foreign_model,
-)
+from zip_pipeline.training.job import Job, finished_training
 from zip_pipeline.training.presets import TEMPLATES
 from zip_pipeline.training.rows import RowCounts
 
@@ -179,12 +174,26 @@ def train(job: Job, trainer: trainers.Trainer, stop: StopRequest | None = None) 
             )
         with reporter() as report:
             start = starting_point(job, trainer)
-            refuse_foreign_model(job.output)
+            _refuse_foreign_model(job.output)
             finished = finished_training(job.output, start.fingerprint)
             if finished is not None:
                 report.line(f"{job.output}: trained already, nothing to do")
                 return finished | {"trained": False}
             return _train(start, trainer, report, stop or StopRequest()) | {"trained": True}
+
+
+def _refuse_foreign_model(output: Path) -> None:
+    """Refuse to train where the model would replace one that no training of ours wrote.
+
+    Raises:
+        UserError: there is a model folder, and neither a record nor checkpoints beside it.
+    """
+    model = output / "model"
+    if model.exists() and not any((output / n).exists() for n in ("training.json", "checkpoints")):
+        raise UserError(
+            f"{model}: was not written by a training of zip-pipeline, and would be replaced; "
+            "name another output, or move the folder away"
+        )
 
 
 def starting_point(job: Job, trainer: trainers.Trainer) -> Start:
@@ -262,7 +271,7 @@ def _train(
         "resumed_at_step": resumed_at,
         "seconds": round(time.monotonic() - began, 3),
     }
-    publish(made.trainer, job.output, record)
+    _publish(made.trainer, job.output, record)
     report.record({"kind": "trained", **record})
     report.line(f"{job.output / 'model'}: done, mean loss {record['train_loss']:.4f}")
     return record
@@ -300,6 +309,34 @@ def _record(start: Start, backend: Backend, made: Made) -> dict[str, Any]:
         "final_loss": sum(losses[-5:]) / len(losses[-5:]),
         "libraries": library_versions(),
     }
+
+
+def _publish(trainer: "Trainer", output: Path, record: dict[str, Any]) -> None:
+    """Put the model folder and then training.json in place; drop the checkpoints.
+
+    The folder holds safetensors, configuration and tokenizer, and no pickles; adapters are
+    merged into the weights.
+    """
+    temporary, model = output / ".tmp-model", output / "model"
+    is_first = trainer.is_world_process_zero()
+    if is_first:
+        shutil.rmtree(temporary, ignore_errors=True)
+    unwrapped: Any = trainer.accelerator.unwrap_model(trainer.model)
+    if not hasattr(unwrapped, "merge_and_unload"):
+        trainer.save_model(str(temporary))
+    elif is_first:
+        unwrapped.merge_and_unload().save_pretrained(temporary)
+        assert trainer.processing_class is not None
+        trainer.processing_class.save_pretrained(temporary)
+    if is_first:
+        for pickled in temporary.glob("*.bin"):
+            pickled.unlink()
+        (output / "training.json").unlink(missing_ok=True)
+        shutil.rmtree(model, ignore_errors=True)
+        temporary.rename(model)
+        write_json(output / "training.json", record)
+        shutil.rmtree(output / "checkpoints", ignore_errors=True)
+    trainer.accelerator.wait_for_everyone()
 
 
 def num_rows(trainer: "Trainer") -> int:

@@ -105,6 +105,18 @@ def job(tmp_path: Path, small_base: Path, sft_subset: Path) -> Callable[..., Job
     return make
 
 
+def job_values(job: Job) -> dict[str, Any]:
+    """Return a job as the plain values of its file."""
+    return {
+        "stage": job.stage,
+        "subset": str(job.subset),
+        "output": str(job.output),
+        "preset": {"name": job.preset.name, **job.preset.settings()},
+        "num_devices": job.num_devices,
+        "sft_model": str(job.sft_model) if job.sft_model else None,
+    }
+
+
 def read_metrics(output: Path) -> pl.DataFrame:
     """Return the lines of metrics.jsonl."""
     return pl.read_ndjson(output / "metrics.jsonl", infer_schema_length=None)

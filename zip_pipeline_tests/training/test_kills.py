@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 from zip_pipeline.training.job import Job
 from zip_pipeline.training.process import main
 from zip_pipeline.training.trainers import trainers
-from zip_pipeline_tests.training.conftest import read_metrics
+from zip_pipeline_tests.training.conftest import job_values, read_metrics
 
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["trl.trainer.sft_trainer", "trl.trainer.kto_trainer"])
@@ -62,7 +62,7 @@ def test_a_run_killed_three_times_ends_in_the_same_weights(
         else:
             one = job(packing=True, lora={"rank": 2, "dropout": 0.1}, **settings)
         config = tmp_path / f"{name}.json"
-        config.write_text(json.dumps(one.as_json()))
+        config.write_text(json.dumps(job_values(one)))
         return tmp_path / name, config
 
     whole, config = made("whole")
@@ -102,7 +102,7 @@ def test_cancelling_ends_the_process_with_a_checkpoint(
 ) -> None:
     """On SIGINT, which Dagster sends, the process ends soon and says so in its exit code."""
     config = tmp_path / "job.json"
-    config.write_text(json.dumps(job(**{"sft.epochs": 4, "checkpoint_steps": 1000}).as_json()))
+    config.write_text(json.dumps(job_values(job(**{"sft.epochs": 4, "checkpoint_steps": 1000}))))
     process = start("sft", config)
     wait_for_step(tmp_path / "out", 2, process)
     os.kill(process.pid, signal.SIGINT)

@@ -18,6 +18,7 @@ from zip_pipeline.training.job import Job
 from zip_pipeline.training.process import run_group, show_one_device
 from zip_pipeline.training.trainers.sft import TRAINER as SFT
 from zip_pipeline_tests.processes import is_loopback, listeners, process_tree
+from zip_pipeline_tests.training.conftest import job_values
 
 _RUN = """
 import sys; from zip_pipeline.training.process import run_group
@@ -122,7 +123,7 @@ def test_a_single_process_sees_one_gpu(
 
 
 def _command(job: Job, config: Path) -> list[str]:
-    config.write_text(json.dumps(job.as_json()))
+    config.write_text(json.dumps(job_values(job)))
     return [sys.executable, "-m", "zip_pipeline.training.trainers.sft", "--config", str(config)]
 
 
