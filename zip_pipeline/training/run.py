@@ -119,8 +119,8 @@ def _json_line(entry: Mapping[str, Any]) -> str:
     return json.dumps(dict(entry)) + "\n"
 
 
-# Settings that change how a model is computed, or measured before, not which it is.
 _RUN_FOLDER = re.compile(r"[0-9a-f]{32}-\d+")
+# Settings that change how a model is computed, or measured before, not which it is.
 _WITHOUT_EFFECT = ("checkpoint_steps", "architecture", "sharding", "probe")
 
 
