@@ -14,8 +14,7 @@ import pytest
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.errors import UserError
 from zip_pipeline.report.fates import explain_fate
-from zip_pipeline.selection.budget import Indices
-from zip_pipeline.selection.candidates import Measured
+from zip_pipeline.selection.candidates import Indices, Measured
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.rounds import OrderStrategy
 from zip_pipeline.selection.strategies import strategies

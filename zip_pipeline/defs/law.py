@@ -17,12 +17,10 @@ from zip_pipeline.defs.keys import (
     model_key,
     zip_subset_key,
 )
-from zip_pipeline.defs.launchpad import TrainingOptions
 from zip_pipeline.defs.metadata import markdown_table, picture, table_metadata
 from zip_pipeline.defs.pipes import mendable, run_modules
-from zip_pipeline.defs.resources import DataRootResource
+from zip_pipeline.defs.resources import DataRootResource, TrainingOptions
 from zip_pipeline.defs.stage import OWNERS
-from zip_pipeline.entropy_law.figures import relation_figure, versions_figure
 from zip_pipeline.entropy_law.fit import Relation, relations, relations_table
 from zip_pipeline.entropy_law.table import (
     figures_folder,
@@ -32,14 +30,14 @@ from zip_pipeline.entropy_law.table import (
     versions_path,
 )
 from zip_pipeline.files import fingerprint, write_bytes
-from zip_pipeline.report.figures import loss_figure
+from zip_pipeline.report.figures import loss_figure, relation_figure, versions_figure
 from zip_pipeline.samples import STAGES, Stage
 from zip_pipeline.settings import training_settings
-from zip_pipeline.workflow.evaluations import (
+from zip_pipeline.workflow.models import (
     EvaluationJob,
     evaluate_versions,
+    train_version,
 )
-from zip_pipeline.workflow.models import train_version
 from zip_pipeline.workflow.verdicts import ProbedVersion, probe_version
 from zip_pipeline.workflow.versions import (
     StoredVersion,

@@ -15,9 +15,8 @@ from zip_pipeline.defs.keys import (
     raw_pool_key,
     zip_subset_key,
 )
-from zip_pipeline.defs.launchpad import SelectionOptions
 from zip_pipeline.defs.metadata import counts_table, markdown_table, picture, table_metadata
-from zip_pipeline.defs.resources import DataRootResource, RayClusterResource
+from zip_pipeline.defs.resources import DataRootResource, RayClusterResource, SelectionOptions
 from zip_pipeline.files import fingerprint
 from zip_pipeline.ingest.drops import fingerprint_of
 from zip_pipeline.ingest.ingest import ingest_drop

@@ -12,8 +12,7 @@ from zip_pipeline.compression.codecs.deflate import DeflateMeasurer
 from zip_pipeline.compression.sets import Framing, IndexedSet, worker_count
 from zip_pipeline.compression.texts import TemporaryTexts, TextFile
 from zip_pipeline.samples import Stage
-from zip_pipeline.selection.budget import Indices
-from zip_pipeline.selection.candidates import picked_tokens
+from zip_pipeline.selection.candidates import Indices, picked_tokens
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.ledger import build_ledger, build_manifest, measure_ratios
 from zip_pipeline.selection.rounds import Ordering, ProgressHook, reference_ordering

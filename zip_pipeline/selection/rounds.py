@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 
 from zip_pipeline.compression.codecs import codecs
 from zip_pipeline.compression.sets import IndexedSet
-from zip_pipeline.selection.budget import Budget, Fit, Indices
-from zip_pipeline.selection.candidates import Measured
+from zip_pipeline.selection.candidates import Budget, Fit, Indices, Measured
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.run import (
     NOWHERE,

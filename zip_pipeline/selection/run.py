@@ -13,8 +13,7 @@ from numpy.typing import NDArray
 from zip_pipeline.compression.codecs import codec_versions
 from zip_pipeline.compression.texts import TextFile
 from zip_pipeline.files import fingerprint, write_atomically
-from zip_pipeline.selection.budget import Fit, Indices, Mask
-from zip_pipeline.selection.candidates import Measured
+from zip_pipeline.selection.candidates import Fit, Indices, Mask, Measured
 from zip_pipeline.selection.config import SelectionConfig
 
 

@@ -25,8 +25,7 @@ from zip_pipeline.files import (
     write_bytes,
 )
 from zip_pipeline.samples import Stage
-from zip_pipeline.selection.budget import Indices
-from zip_pipeline.selection.candidates import Candidates, Measured
+from zip_pipeline.selection.candidates import Candidates, Indices, Measured
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.rounds import ProgressHook, run_selection
 from zip_pipeline.selection.run import Checkpoint, Fate, Progress, RemainingTime, Run

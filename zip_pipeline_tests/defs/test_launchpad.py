@@ -6,8 +6,8 @@ from typing import Any
 import dagster as dg
 import pytest
 
-from zip_pipeline.defs.launchpad import SelectionOptions, TrainingOptions
 from zip_pipeline.defs.law import loss_probe_asset
+from zip_pipeline.defs.resources import SelectionOptions, TrainingOptions
 from zip_pipeline.defs.stage import zip_subset_asset
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.settings import TrainingSettings

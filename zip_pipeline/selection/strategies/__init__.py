@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 from zip_pipeline.registry import Registry
 
 if TYPE_CHECKING:
-    from zip_pipeline.selection.budget import Budget
-    from zip_pipeline.selection.candidates import Measured
+    from zip_pipeline.selection.candidates import Budget, Measured
     from zip_pipeline.selection.config import SelectionConfig
     from zip_pipeline.selection.run import Pilot, Run
 

@@ -9,8 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zip_pipeline.compression.sets import IndexedSet, Sizes
-from zip_pipeline.selection.budget import Indices
-from zip_pipeline.selection.candidates import Measured, marginal_ratios
+from zip_pipeline.selection.candidates import Indices, Measured, marginal_ratios
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.rounds import NewSet, Offer, RoundStrategy
 from zip_pipeline.selection.run import Pilot, Run, num_picks

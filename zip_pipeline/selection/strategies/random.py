@@ -6,8 +6,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from zip_pipeline.selection.budget import Indices
-from zip_pipeline.selection.candidates import Measured
+from zip_pipeline.selection.candidates import Indices, Measured
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.rounds import OrderStrategy
 

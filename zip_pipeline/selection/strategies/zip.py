@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from zip_pipeline.compression.codecs import codecs
 from zip_pipeline.compression.sets import IndexedSet
-from zip_pipeline.selection.budget import Indices
-from zip_pipeline.selection.candidates import Measured
+from zip_pipeline.selection.candidates import Indices, Measured
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.rounds import NewSet, Offer, RoundStrategy, lowest_index_first
 from zip_pipeline.selection.run import Run, num_picks

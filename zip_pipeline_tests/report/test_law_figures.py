@@ -7,8 +7,8 @@ import polars as pl
 import pytest
 from matplotlib import image
 
-from zip_pipeline.entropy_law.figures import relation_figure, versions_figure
 from zip_pipeline.entropy_law.fit import relations
+from zip_pipeline.report.figures import relation_figure, versions_figure
 from zip_pipeline_tests.entropy_law.tables import series_of, version_row, versions
 
 TRAINED, BLOCKED, BAND = "#1f6fb2", "#c0392b", "#a9afb9"

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zip_pipeline.samples import Sample
-from zip_pipeline.selection.budget import Budget, Fit
+from zip_pipeline.selection.candidates import Budget, Fit
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.select import select
 from zip_pipeline_tests.selection.pools import conversations, numbered_pool, pool_table
