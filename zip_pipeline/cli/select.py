@@ -276,7 +276,8 @@ def select(
     with _names_as_typed(), hint, stage_progress() as bars:
         selection = run_job(job, bars)
     show_selection(output(), selection.manifest, selection.ledger)
-    output().print(f"Written: {out}, {files.ledger.name}, {files.manifest.name}", soft_wrap=True)
+    written = [path.name for path in files.written() if path != out]
+    output().print(f"Written: {out}, {', '.join(written)}", soft_wrap=True)
 
 
 Files = Annotated[list[Path], typer.Argument(metavar="FILE", help="Files to measure.")]

@@ -33,6 +33,8 @@ def show_selection(console: Console, manifest: Mapping[str, Any], ledger: pl.Dat
     facts.add_row("Rows read", words_of_rows(manifest))
     if reasons := manifest.get("quarantine_reasons"):
         facts.add_row("Quarantined", words_of_counts(reasons))
+    if unread := manifest.get("unread_fields"):
+        facts.add_row("Not read", words_of_unread(unread))
     facts.add_row("Picked", _picked(manifest))
     budget, unused = manifest["budget"], manifest["unused_budget"]
     facts.add_row("Budget", f"{budget['value']:,} {budget['unit']}, {unused:,} unused")
@@ -72,6 +74,17 @@ def words_of_rows(counts: Mapping[str, Any]) -> str:
 def words_of_counts(counts: Mapping[str, int]) -> str:
     """Return counted names, as in ``3 empty_answer, 1 bad_json``."""
     return ", ".join(f"{num:,} {name.replace('_', ' ')}" for name, num in counts.items())
+
+
+_NUM_FIELDS = 8
+
+
+def words_of_unread(fields: Mapping[str, int]) -> str:
+    """Return the fields that no format reads, with the number of rows that have each."""
+    shown = [f"{name} ({num:,} rows)" for name, num in list(fields.items())[:_NUM_FIELDS]]
+    more = len(fields) - len(shown)
+    noun = "field" if len(fields) == 1 else "fields"
+    return f"{len(fields)} {noun}: {', '.join(shown)}{f' and {more} more' if more else ''}"
 
 
 def words_of_quotas(quotas: Mapping[str, Mapping[str, int]], unit: str) -> Text:

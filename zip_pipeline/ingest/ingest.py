@@ -62,6 +62,8 @@ __all__ = [
 ]
 
 _NUM_DETECTION_ROWS = 20
+# Fewer rows may well come from as many sources.
+_MIN_ROWS_OF_SOURCES = 20
 _NUM_BUFFERED_ROWS = 1 << 12
 _SOURCE_FIELDS = ("source", "dataset")
 
@@ -96,6 +98,8 @@ class _Ingestion:
         self._batch = batch
         self._options = options
         self._unread: Counter[str] = Counter()
+        # By file: how often each source that its rows name comes.
+        self._own_sources: dict[str, Counter[str]] = {}
         self._samples = _Table(pool_schema(stage))
         self._quarantine = _Table(QUARANTINE_SCHEMA)
         self._num_rows = 0
@@ -121,11 +125,8 @@ class _Ingestion:
     def _add_sample(self, row: RawRow, record: Record, record_format: Format) -> None:
         reading = Reading(record, self._options.roles)
         sample = self._sample(reading, record_format)
-        source = (
-            self._options.source
-            or _record_source(reading)
-            or plain_name(Path(row.source_file).name)
-        )
+        own_source = _record_source(reading)
+        source = self._options.source or own_source or plain_name(Path(row.source_file).name)
         check_encoding((serialise(sample), source))
         provenance = {
             "sample_id": sample_id(sample),
@@ -137,6 +138,8 @@ class _Ingestion:
             "raw": row.raw,
         }
         self._samples.add(provenance | sample_columns(sample))
+        if own_source and not self._options.source:
+            self._own_sources.setdefault(row.source_file, Counter())[own_source] += 1
         self._unread.update({*reading.unread(), *row.left_out})
 
     def _sample(self, reading: Reading, record_format: Format) -> AnySample:
@@ -153,7 +156,7 @@ class _Ingestion:
 
     def finish(self) -> IngestResult:
         """Return the three tables with their fingerprint."""
-        samples, repeated = split_duplicates(self._samples.finish())
+        samples, repeated = split_duplicates(self._with_sources(self._samples.finish()))
         # Rows that wait for their file's format to be told come late; this is reading order.
         quarantine = self._quarantine.finish().sort("source_file", "source_row")
         duplicates = repeated.select(BATCH_DUPLICATES_SCHEMA.names())
@@ -161,6 +164,21 @@ class _Ingestion:
         return IngestResult(
             samples, quarantine, duplicates, self._num_rows, content, dict(self._unread)
         )
+
+    def _with_sources(self, samples: pl.DataFrame) -> pl.DataFrame:
+        """Return the samples with their file as source where nearly each row names one of its own.
+
+        An address of each row is no source: to group by it would mean to group nothing.
+        """
+        for file, found in self._own_sources.items():
+            num_rows = found.total()
+            if num_rows < _MIN_ROWS_OF_SOURCES or len(found) <= num_rows / 2:
+                continue
+            is_own = (pl.col("source_file") == file) & pl.col("source").is_in(list(found))
+            named = pl.when(is_own).then(pl.lit(plain_name(Path(file).name)))
+            samples = samples.with_columns(named.otherwise("source").alias("source"))
+            self._unread["source"] += num_rows
+        return samples
 
 
 def _record_source(record: Record) -> str | None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
@@ -14,6 +15,7 @@ from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint, read_metadata, scan_table, write_table
 from zip_pipeline.samples import pool_schema, with_all_columns
 
+Metadata = Mapping[str, str]
 BATCH_DUPLICATES_SCHEMA = pl.Schema(
     {
         "sample_id": pl.String,
@@ -124,6 +126,14 @@ def batch_metadata(folder: StageFolder, batch: str) -> dict[str, str]:
         )
     # Batches of older releases do not tell what was not read.
     return {"unread": "{}", **{k: metadata[0][k] for k in _METADATA if k in metadata[0]}}
+
+
+def unread_fields(batches: Iterable[Metadata]) -> dict[str, int]:
+    """Return the fields that no format reads and in how many samples each stands, most first."""
+    total: Counter[str] = Counter()
+    for counts in batches:
+        total.update(json.loads(counts["unread"]))
+    return dict(sorted(total.items(), key=lambda item: (-item[1], item[0])))
 
 
 def is_ingested(folder: StageFolder, batch: str) -> bool:
@@ -298,9 +308,6 @@ def _no_state(folder: StageFolder, batch: str) -> UserError:
         f"{folder.state(batch)}: no compression state for the samples that batch {batch!r} holds "
         f"now; materialise {folder.stage}/compression_state for the partition {batch!r}"
     )
-
-
-Metadata = Mapping[str, str]
 
 
 def stored_batches(folder: StageFolder) -> dict[str, Metadata]:

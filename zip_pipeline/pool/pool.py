@@ -29,6 +29,7 @@ from zip_pipeline.pool.batches import (
     refuse_gone,
     split_duplicates,
     stored_batches,
+    unread_fields,
 )
 from zip_pipeline.pool.held_out import HeldOut, HeldOutSettings, freeze_held_out, read_held_out
 from zip_pipeline.samples import TURN_COLUMNS, Stage, pool_schema, with_all_columns
@@ -48,6 +49,7 @@ class AssembledPool:
         num_rows_read: rows of all batches.
         num_quarantined: rejected rows of all batches.
         num_batch_duplicates: rows that repeat a sample of their own batch.
+        unread: fields that no format reads, and in how many samples of the batches each stands.
     """
 
     samples: pl.DataFrame
@@ -58,6 +60,7 @@ class AssembledPool:
     num_rows_read: int
     num_quarantined: int
     num_batch_duplicates: int
+    unread: Mapping[str, int]
 
     def __post_init__(self) -> None:
         num_kept = self.samples.height + self.num_quarantined + self.num_duplicates
@@ -113,6 +116,7 @@ def assemble(
         num_rows_read=total("num_rows_read"),
         num_quarantined=total("num_quarantined"),
         num_batch_duplicates=total("num_duplicates"),
+        unread=unread_fields(metadata.values()),
     )
 
 
@@ -290,6 +294,11 @@ class SelectionPool:
     def index(self) -> pl.DataFrame:
         """The provenance of every eligible sample, in the order of the pool."""
         return self._pool.samples
+
+    @property
+    def unread(self) -> Mapping[str, int]:
+        """The fields that no format reads, and in how many samples each stands."""
+        return self._pool.unread
 
     @property
     def duplicates(self) -> pl.DataFrame:

@@ -6,7 +6,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -68,22 +68,27 @@ class Selection:
             compression ratio when picked, higher = more redundant).
         ledger: the fate of every sample of the pool, one row each.
         manifest: what was selected from what and how, with counts, ratios and versions.
+        quarantine: the rows that are no sample: batch, file, row, reason, detail, raw text.
+        duplicates: the rows that repeat a sample, and the place of that sample.
     """
 
     subset: pl.DataFrame
     ledger: pl.DataFrame
     manifest: dict[str, Any]
+    quarantine: pl.DataFrame = field(default_factory=pl.DataFrame)
+    duplicates: pl.DataFrame = field(default_factory=pl.DataFrame)
 
     def records(self) -> list[dict[str, Any]]:
         """Return the picked records as they came, in pick order."""
         return [json.loads(raw) for raw in self.subset["raw"]]
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write the three files that ``zip-pipeline select`` writes.
+        """Write the files that ``zip-pipeline select`` writes.
 
         Args:
             path: the subset: ``.jsonl`` or ``.json`` (records as they came) or ``.parquet`` (a
-                table). ``STEM.ledger.parquet`` and ``STEM.manifest.json`` appear beside it. An
+                table). ``STEM.ledger.parquet`` and ``STEM.manifest.json`` appear beside it, and
+                ``STEM.quarantine.parquet`` and ``STEM.duplicates.parquet`` if there are any. An
                 older selection of that name is replaced.
 
         Raises:
@@ -385,8 +390,10 @@ def _select_curated(
             cluster=job.cluster,
         )
         subset = given.pool.picked_rows(selection.picks, selection.ledger)
-    manifest = _with_ingestion(selection.manifest, ingest_seconds, given.quarantine_reasons)
-    return Selection(subset, selection.ledger, manifest)
+        unread = dict(given.pool.unread)
+    reasons = dict(given.quarantine["reason"].value_counts(sort=True).iter_rows())
+    manifest = _with_ingestion(selection.manifest, ingest_seconds, reasons, unread)
+    return Selection(subset, selection.ledger, manifest, given.quarantine, given.duplicates)
 
 
 def _select_as_they_come(
@@ -408,28 +415,40 @@ def _select_as_they_come(
         checkpoint=work / CHECKPOINT,
         inputs=pool.fingerprints,
     )
-    manifest = _with_ingestion(selection.manifest, ingest_seconds, {})
+    manifest = _with_ingestion(selection.manifest, ingest_seconds, {}, {})
     return Selection(selection.subset(pool.rows), selection.ledger, manifest)
 
 
 def _with_ingestion(
-    manifest: dict[str, Any], ingest_seconds: float, reasons: Mapping[str, int]
+    manifest: dict[str, Any],
+    ingest_seconds: float,
+    reasons: Mapping[str, int],
+    unread: Mapping[str, int],
 ) -> dict[str, Any]:
     inside = dict(manifest["seconds"])
     seconds = {"ingest": round(ingest_seconds, 3), "state": inside.pop("prepare", 0.0), **inside}
-    return {**manifest, "quarantine_reasons": dict(reasons), "seconds": seconds}
+    return {
+        **manifest,
+        "quarantine_reasons": dict(reasons),
+        "unread_fields": dict(unread),
+        "seconds": seconds,
+    }
 
 
 def _publish(selection: Selection, files: "OutputFiles") -> dict[str, Any]:
-    """Write the three files; return the manifest, with the seconds that this took."""
+    """Write the files; return the manifest, with the seconds that this took."""
     started = time.monotonic()
 
     def manifest() -> dict[str, object]:
         seconds = selection.manifest["seconds"] | {"write": round(time.monotonic() - started, 3)}
         return {**selection.manifest, "output": files.out.name, "seconds": seconds}
 
+    rejected = {files.quarantine: selection.quarantine, files.duplicates: selection.duplicates}
+    tables = {path: table for path, table in rejected.items() if table.height}
     return files.publish(
-        lambda path: _write_out(path, selection.subset), selection.ledger, manifest
+        lambda path: _write_out(path, selection.subset),
+        {files.ledger: selection.ledger, **tables},
+        manifest,
     )
 
 
@@ -469,6 +488,24 @@ class OutputFiles:
         return self._beside("manifest.json")
 
     @property
+    def quarantine(self) -> Path:
+        """The rows that are no sample, with the reason; absent where there are none."""
+        return self._beside("quarantine.parquet")
+
+    @property
+    def duplicates(self) -> Path:
+        """The rows that repeat a sample; absent where there are none."""
+        return self._beside("duplicates.parquet")
+
+    @property
+    def _all(self) -> tuple[Path, ...]:
+        return (self.out, self.ledger, self.manifest, self.quarantine, self.duplicates)
+
+    def written(self) -> list[Path]:
+        """Return the files that are there."""
+        return [path for path in self._all if path.exists()]
+
+    @property
     def work(self) -> Path:
         """The hidden folder of an unfinished selection."""
         return self.out.with_name(f".{self.out.stem}.checkpoint")
@@ -480,7 +517,7 @@ class OutputFiles:
 
     def refuse_inputs(self, inputs: Sequence[Path]) -> None:
         """Raise UserError where writing would replace or join one of the inputs."""
-        written = [path.resolve() for path in (self.out, self.ledger, self.manifest)]
+        written = [path.resolve() for path in self._all]
         for given in inputs:
             clash = [p for p in written if p == given.resolve() or given.resolve() in p.parents]
             if clash:
@@ -509,8 +546,13 @@ class OutputFiles:
                 raise self._taken(self.manifest, "was not written by a selection")
             if owner != self.out.name and self.out.with_name(owner).exists():
                 raise self._taken(self.manifest, f"belongs to {owner}")
-        elif self.ledger.exists() and not _is_ledger(self.ledger):
-            raise self._taken(self.ledger, "was not written by a selection")
+            return
+        # A ledger alone is what is left where a person removed the manifest.
+        foreign = [self.quarantine, self.duplicates]
+        foreign += [] if _is_ledger(self.ledger) else [self.ledger]
+        for path in foreign:
+            if path.exists():
+                raise self._taken(path, "was not written by a selection")
 
     def _taken(self, path: Path, whose: str) -> UserError:
         return UserError(
@@ -521,22 +563,24 @@ class OutputFiles:
     def publish(
         self,
         write_out: Callable[[Path], object],
-        ledger: pl.DataFrame,
+        tables: Mapping[Path, pl.DataFrame],
         manifest: Callable[[], dict[str, object]],
     ) -> dict[str, object]:
-        """Write the three files, OUT last, and remove the work folder; return the manifest.
+        """Write the files, OUT last, and remove the work folder; return the manifest.
 
         All are complete in the work folder before an older OUT goes away, and OUT appears
         last: whenever OUT is there, it agrees with its ledger and manifest.
         """
-        staged = [self.work / path.name for path in (self.ledger, self.manifest, self.out)]
-        write_atomically(staged[2], write_out)
-        write_table(staged[0], ledger, {})
+        write_atomically(self.work / self.out.name, write_out)
+        for path, table in tables.items():
+            write_table(self.work / path.name, table, {})
         content = manifest()
-        write_json(staged[1], content)
+        write_json(self.work / self.manifest.name, content)
         self.out.unlink(missing_ok=True)
-        for path, place in zip(staged, (self.ledger, self.manifest, self.out), strict=True):
-            path.replace(place)
+        for path in {self.quarantine, self.duplicates} - tables.keys():
+            path.unlink(missing_ok=True)
+        for path in (*tables, self.manifest, self.out):
+            (self.work / path.name).replace(path)
         remove_own_folder(self.work)
         return content
 

@@ -133,12 +133,12 @@ class Pool:
     @property
     def quarantine(self) -> pl.DataFrame:
         """One row per record that is no sample: batch, file, row, reason, detail, raw text."""
-        schema = pl.Schema({"batch": pl.String(), **QUARANTINE_SCHEMA})
-        parts = [
-            result.quarantine.select(pl.lit(batch).alias("batch"), pl.all())
-            for batch, result in self.batches.items()
-        ]
-        return pl.concat([schema.to_frame(), *parts])
+        return quarantine_of({b: result.quarantine for b, result in self.batches.items()})
+
+    @property
+    def unread(self) -> dict[str, int]:
+        """The fields that no format reads, and in how many samples each stands."""
+        return dict(self._assembled.unread)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -161,10 +161,18 @@ class Pool:
     def _repr_html_(self) -> str:
         reasons = self.quarantine["reason"].value_counts(sort=True).iter_rows()
         facts = [(name, f"{num:,}") for name, num in self.counts.items()]
-        return html_table(
-            f"Pool of {self.stage}",
-            facts + [(f"quarantined: {reason}", f"{num:,}") for reason, num in reasons],
-        )
+        facts += [(f"quarantined: {reason}", f"{num:,}") for reason, num in reasons]
+        facts += [(f"not read: {field}", f"{num:,}") for field, num in self.unread.items()]
+        return html_table(f"Pool of {self.stage}", facts)
+
+
+def quarantine_of(tables: Mapping[str, pl.DataFrame]) -> pl.DataFrame:
+    """Return the rejected rows of batches, with the batch in front."""
+    schema = pl.Schema({"batch": pl.String(), **QUARANTINE_SCHEMA})
+    parts = [
+        table.select(pl.lit(batch).alias("batch"), pl.all()) for batch, table in tables.items()
+    ]
+    return pl.concat([schema.to_frame(), *parts])
 
 
 def html_table(title: str, facts: Iterable[tuple[str, str]]) -> str:
@@ -234,8 +242,8 @@ class InputPool:
 
     pool: SelectionPool
     duplicates: pl.DataFrame
+    quarantine: pl.DataFrame
     counts: Mapping[str, int]
-    quarantine_reasons: Mapping[str, int]
     fingerprints: Mapping[str, str]
 
 
@@ -284,10 +292,12 @@ def _ingest(batch: str, part: Part, stage: Stage, options: ReadOptions) -> Inges
 
 
 def _input_pool(folder: StageFolder, stored: Mapping[str, str], pool: SelectionPool) -> InputPool:
-    rejected = [scan_table(folder.quarantine(name)).select("reason") for name in stored.values()]
-    reasons = dict(pl.concat(rejected).collect()["reason"].value_counts(sort=True).iter_rows())
+    quarantine = quarantine_of(
+        {batch: scan_table(folder.quarantine(name)).collect() for batch, name in stored.items()}
+    )
     if pool.index.is_empty():
-        words = ", ".join(f"{num} {reason}" for reason, num in reasons.items()) or "none"
+        reasons = quarantine["reason"].value_counts(sort=True).iter_rows()
+        words = ", ".join(f"{num} {reason}" for reason, num in reasons) or "none"
         raise UserError(
             f"no sample in {', '.join(stored)}: {pool.counts['num_rows_read']} rows read, "
             f"quarantined: {words}; check stage and format"
@@ -299,7 +309,7 @@ def _input_pool(folder: StageFolder, stored: Mapping[str, str], pool: SelectionP
     ]
     duplicates = pl.concat([*inside, pool.duplicates])
     fingerprints = dict(zip(stored, pool.fingerprints.values(), strict=True))
-    return InputPool(pool, duplicates, counts, reasons, fingerprints)
+    return InputPool(pool, duplicates, quarantine, counts, fingerprints)
 
 
 def sidecar_of(path: Path, stage: Stage) -> ReadOptions:

@@ -128,7 +128,9 @@ def select_version(
         subset = pool.picked_rows(selection.picks, selection.ledger)
     frozen = pool.frozen.summary() if pool.frozen else None
     return folder.versions.write(
-        subset, selection.ledger, selection.manifest | {"held_out": frozen}
+        subset,
+        selection.ledger,
+        selection.manifest | {"held_out": frozen, "unread_fields": dict(pool.unread)},
     )
 
 
