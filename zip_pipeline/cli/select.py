@@ -23,7 +23,8 @@ from zip_pipeline.compression.sets import worker_count
 from zip_pipeline.errors import UserError
 from zip_pipeline.ingest.options import ReadOptions
 from zip_pipeline.ingest.readers import read_rows
-from zip_pipeline.ingest.rows import RawRow, RejectionError, read_chunks
+from zip_pipeline.ingest.rows import RawRow, RejectionError
+from zip_pipeline.ingest.streams import read_chunks
 from zip_pipeline.samples import Stage
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.select import Cluster
@@ -307,7 +308,7 @@ def ratio(
 ) -> None:
     """Print the compression ratio of FILES: raw bytes / compressed bytes.
 
-    Higher means more redundant. What lies in .gz and .zst files is measured decompressed.
+    Higher means more redundant. What lies in compressed files is measured decompressed.
     With several files a last line measures them joined.
     """
     pieces = [_content(path, text_field) for path in files]

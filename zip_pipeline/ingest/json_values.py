@@ -3,18 +3,20 @@
 An event parser such as ijson stops for good at the first NaN, bad byte or half-written value and
 holds an over-long string in full; here each costs one row.
 
-The rows of an envelope are its list ``data``, a list of objects or lists. Beside it an envelope
+The rows of an envelope are its list ``data`` or ``rows``, a list of objects or, for ``data``,
+lists. Beside it an envelope
 has only metadata: numbers, null, and texts under the names in ``METADATA_KEYS``, at any depth.
 Metadata is left out, so whatever could be a row must not count as metadata. An object that
 without its list is a row of a known format is a row. One with further lists of rows is rejected.
 One with other texts is an envelope only if its list begins with a row of a known format; then
-what is around the list is rejected on its own. Else the object is a row.
+what is around the list is rejected on its own. Else the object is a row, or a whole table: see
+:func:`table_rows`. A list that begins with a turn is a conversation, which is a row.
 """
 
 import json
 import re
 from collections.abc import Iterable, Iterator
-from itertools import chain
+from itertools import islice
 from typing import TypeAlias
 
 from zip_pipeline.ingest.formats import FORMATS
@@ -24,10 +26,13 @@ from zip_pipeline.ingest.rows import (
     ReadLimits,
     Record,
     RejectionError,
+    holds_messages,
+    json_text,
     parse_bytes,
     rejected_row,
     too_long,
 )
+from zip_pipeline.ingest.streams import peek
 from zip_pipeline.ingest.text import Line, read_json_lines
 
 _METADATA_NAMES = """
@@ -38,25 +43,29 @@ METADATA_KEYS = frozenset(_METADATA_NAMES.split())
 _TURNS = ({"role", "content"}, {"from", "value"})
 _LIST_OF_ROWS = re.compile(rb"\[\s*+[\[{\]]")
 _FIRST_BYTES = 1 << 20
+_SERVED_KEYS = {"row_idx", "row", "truncated_cells"}
 
 
-def is_list_of_rows(items: bytes | bytearray) -> bool:
+def is_list_of_rows(items: bytes | bytearray, key: str) -> bool:
     """Return whether the list that begins here is empty, or begins with a list or object.
 
-    A list that begins with a turn of a conversation holds none.
+    A list that begins with a turn of a conversation holds none. Under ``rows`` tables have their
+    cells as lists, so a list does not count there.
     """
     first = _first_item(items)
-    is_turn = isinstance(first, dict) and _is_turn(first)
-    return _LIST_OF_ROWS.match(items) is not None and not is_turn
+    if _is_turn(first) or (key == "rows" and isinstance(first, list)):
+        return False
+    return _LIST_OF_ROWS.match(items) is not None
 
 
-def is_envelope(around: bytes, items: bytes, limits: ReadLimits) -> bool:
+def is_envelope(around: bytes, items: bytes, limits: ReadLimits, key: str) -> bool:
     """Return whether an object is an envelope; else it is a row.
 
     Args:
         around: the object with an empty list in place of its rows.
         items: the list of rows, or its beginning.
         limits: what a row may cost.
+        key: the name of the list.
 
     Raises:
         RejectionError: ``mixed_object`` where it holds other lists of rows.
@@ -66,15 +75,15 @@ def is_envelope(around: bytes, items: bytes, limits: ReadLimits) -> bool:
     except RejectionError:
         # The rows may be sound; what is broken is rejected after them.
         return True
-    if _is_known(record):
+    if is_known(record):
         return False
     own = _own_fields(text)
     if own and all(own.values()):
-        raise _mixed(own)
-    return not own or _is_known(_first_item(items))
+        raise _mixed(own, key)
+    return not own or is_known(_first_item(items))
 
 
-def check_around(around: bytes, limits: ReadLimits) -> None:
+def check_around(around: bytes, limits: ReadLimits, key: str) -> None:
     """Check that only metadata is around the rows of an envelope.
 
     Raises:
@@ -83,17 +92,17 @@ def check_around(around: bytes, limits: ReadLimits) -> None:
     """
     text, record = parse_bytes(around, limits)
     own = _own_fields(text)
-    if own or _is_known(record):
-        why = _mixed(own or record)
+    if own or is_known(record):
+        why = _mixed(own or record, key)
         why.raw = text
         raise why
 
 
-def _mixed(fields: Iterable[str]) -> RejectionError:
+def _mixed(fields: Iterable[str], key: str) -> RejectionError:
     names = ", ".join(json.dumps(name) for name in list(fields)[:20])
     return RejectionError(
         "mixed_object",
-        f'the object has {names} beside its list of rows "data"; '
+        f'the object has {names} beside its list of rows "{key}"; '
         "put each list into a file of its own, other fields into none",
     )
 
@@ -107,28 +116,39 @@ def _first_item(items: bytes | bytearray) -> object:
         return None
 
 
-def _is_known(value: object) -> bool:
+def is_known(value: object) -> bool:
+    """Return whether a value is a record that looks like one of the formats."""
     return isinstance(value, dict) and any(f.matches(value) for f in FORMATS.values())
 
 
-def _is_turn(record: Record) -> bool:
-    return any(fields <= record.keys() for fields in _TURNS)
+def _is_turn(value: object) -> bool:
+    return isinstance(value, dict) and any(fields <= value.keys() for fields in _TURNS)
 
 
 def _own_fields(text: str) -> dict[str, bool]:
     """Return the fields of an object that are no metadata, and whether each is a list of rows."""
     # Objects become pairs, so that of a name that comes twice no value is missed.
     pairs = json.loads(text, object_pairs_hook=tuple)
-    return {name: _holds_rows(value) for name, value in pairs if not _is_metadata(name, value)}
+    return {
+        name: _holds_rows(value)
+        for name, value in pairs
+        if not _is_metadata(name, value) and not _is_schema(name, value)
+    }
 
 
 def _is_metadata(name: str, value: object) -> bool:
     if isinstance(value, tuple):
         record: Record = dict(value)
-        return not _is_known(record) and all(_is_metadata(*pair) for pair in value)
+        return not is_known(record) and all(_is_metadata(*pair) for pair in value)
     if isinstance(value, list):
         return all(_is_metadata(name, item) for item in value)
     return not isinstance(value, str) or not value.strip() or name.lower() in METADATA_KEYS
+
+
+def _is_schema(name: str, value: object) -> bool:
+    """Return whether a field is what the datasets server tells of the columns."""
+    items = value if name == "features" and isinstance(value, list) else [None]
+    return all(isinstance(item, tuple) and "feature_idx" in dict(item) for item in items)
 
 
 def _holds_rows(value: object) -> bool:
@@ -137,12 +157,95 @@ def _holds_rows(value: object) -> bool:
     )
 
 
+_CONVERSATIONS = ("messages", "conversations", "conversation")
+_BEGINS_NESTED = re.compile(rb'\{\s*+"(?:[^"\\]++|\\.)*+"\s*+:\s*+[\[{]')
+
+
+def table_rows(text: bytes, *, is_alone: bool) -> Iterator[Record] | None:
+    """Return the rows of an object that is a whole table, None where it is a row itself.
+
+    A table is an object of columns, lists or objects by row number, all with as many cells; what
+    Pandas writes with ``orient="split"``; or an object that holds rows by their ids.
+
+    Args:
+        text: the object.
+        is_alone: whether nothing else is in the file; only then fields of no known format count.
+    """
+    if not _BEGINS_NESTED.match(text):
+        return None
+    try:
+        value = json.loads(text, object_pairs_hook=_unique)
+    except (ValueError, RecursionError):
+        return None
+    for shape in (_rows_of_columns, _rows_of_split, _rows_by_id):
+        if rows := shape(value, is_alone):
+            return rows
+    return None
+
+
+def _unique(pairs: list[tuple[str, object]]) -> Record:
+    record = dict(pairs)
+    if len(record) != len(pairs):
+        raise ValueError("a name comes twice")
+    return record
+
+
+def _rows_of_columns(value: Record, is_alone: bool) -> Iterator[Record] | None:
+    columns = [_cells(column) for column in value.values()]
+    num_rows = {len(cells) for cells in columns}
+    if len(columns) < 2 or len(num_rows) > 1 or num_rows == {0}:
+        return None
+    first = {name: cells[0] for name, cells in zip(value, columns, strict=True)}
+    is_row = any(
+        holds_messages(cells) or (name in _CONVERSATIONS and not _may_hold_turns(cells[0]))
+        for name, cells in zip(value, columns, strict=True)
+    )
+    is_plain = not any(isinstance(cell, dict | list) for cell in first.values())
+    if is_row or not (is_known(first) or (is_alone and num_rows != {1} and is_plain)):
+        return None
+    return (dict(zip(value, cells, strict=True)) for cells in zip(*columns, strict=True))
+
+
+def _cells(column: object) -> list[object]:
+    """Return the cells of a column; none where it is no column."""
+    if isinstance(column, dict) and all(name.isdecimal() for name in column):
+        return list(column.values())
+    return column if isinstance(column, list) else []
+
+
+def _may_hold_turns(cell: object) -> bool:
+    return isinstance(cell, list) or (isinstance(cell, str) and cell.lstrip().startswith("["))
+
+
+def _rows_of_split(value: Record, is_alone: bool) -> Iterator[Record] | None:
+    names, rows = value.get("columns"), value.get("data")
+    if not isinstance(names, list) or not isinstance(rows, list) or not is_alone:
+        return None
+    if value.keys() - {"columns", "index", "data"} or len(set(map(str, names))) < len(names):
+        return None
+    if not all(isinstance(row, list) and len(row) == len(names) for row in rows):
+        return None
+    return (dict(zip(map(str, names), row, strict=True)) for row in rows)
+
+
+def _rows_by_id(value: Record, is_alone: bool) -> Iterator[Record] | None:
+    rows = [row for row in value.values() if isinstance(row, dict) and not _is_turn(row)]
+    if len(rows) < len(value) or is_known(value):
+        return None
+    is_alike = len(rows) > 1 and all(row.keys() == rows[0].keys() for row in rows)
+    if not all(map(is_known, rows)) and not (is_alone and is_alike and rows[0]):
+        return None
+    return (dict[str, object](id=key) | row for key, row in zip(value, rows, strict=True))
+
+
 Value: TypeAlias = Line | RejectionError
 
 _PEEK_BYTES = 1 << 20
 # Of an over-long value so much is kept before a place: what precedes a bracket tells what it is.
 _LOOK_BACK_BYTES = 1 << 10
-_BETWEEN = re.compile(rb"[\s,]*+")
+_BETWEEN = re.compile(rb"(?:[\s,]|\xef\xbb\xbf)*+")
+# What may become a byte order mark when more is read.
+_PARTS_OF_MARK = (b"", b"\xef", b"\xef\xbb")
 # JSON has them between its parts only, never in a string.
 _LINE_BREAKS = re.compile(r"[\r\n]\s*")
 _EMPTY_LINES = re.compile(rb"\s*+(?:\{\s*+\}[ \t\r]*+\n\s*+)*+")
@@ -153,7 +256,7 @@ _STRING_REST = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
 _QUOTE, _BACKSLASH, _COMMA, _OPEN_LIST, _CLOSE_LIST, _OPEN_OBJECT, _CLOSE_OBJECT = b'"\\,[]{}'
 _OPENERS, _CLOSERS = (_OPEN_LIST, _OPEN_OBJECT), (_CLOSE_LIST, _CLOSE_OBJECT)
 _WHITE_SPACE = b" \t\r\n"
-_DATA_KEY = b'"data"'
+_KEYS_OF_ROWS = (b'"data"', b'"rows"')
 _END = 0
 
 
@@ -165,8 +268,12 @@ class ValueSplitter:
     a comma or begins a line shows that the object has lost its end, and ends it.
     """
 
-    def __init__(self, chunks: Iterator[bytes], limits: ReadLimits) -> None:
+    def __init__(
+        self, chunks: Iterator[bytes], limits: ReadLimits, *, is_whole: bool = True
+    ) -> None:
         self._chunks = chunks
+        # Whether the chunks are all of the file.
+        self._is_whole = is_whole
         self._limits = limits
         # What is not cut off yet; it begins with a value, which is read up to ``_at``.
         self._text = bytearray()
@@ -176,6 +283,7 @@ class ValueSplitter:
         self._num_kept = min(limits.max_row_bytes, PREFIX_BYTES)
         self._num_left_out = 0
         self._around = b""
+        self._key = ""
         self._failure: RejectionError | None = None
 
     def split(self) -> Iterator[Value]:
@@ -186,12 +294,12 @@ class ValueSplitter:
         """
         while self._has_value():
             if self._text[0] == _OPEN_LIST:
-                del self._text[:1]
-                yield from self._items()
+                yield from self._list()
             elif self._text[0] == _OPEN_OBJECT:
                 yield from self._object()
             else:
                 yield self._junk()
+            self._is_whole = False
         if self._failure:
             raise self._failure
 
@@ -200,7 +308,7 @@ class ValueSplitter:
         while True:
             match = _BETWEEN.match(self._text)
             del self._text[: match.end() if match else 0]
-            if self._text or not self._fill():
+            if self._text not in _PARTS_OF_MARK or not self._fill():
                 return bool(self._text)
 
     def _junk(self) -> Line:
@@ -208,6 +316,26 @@ class ValueSplitter:
         while self._mark(_TO_MARK) in _CLOSERS:
             self._at += 1
         return self._cut()
+
+    def _list(self) -> Iterator[Value]:
+        """Yield the items of a list, or the list as one row where it is a conversation."""
+        if self._is_conversation():
+            yield self._cut()
+            return
+        self._at, self._in_string = 0, False
+        del self._text[:1]
+        yield from self._items()
+
+    def _is_conversation(self) -> bool:
+        """Return whether a list begins with a turn and is no longer than a row; go to its end."""
+        self._at = 1
+        if self._mark(_TO_MARK, ahead=True) != _OPEN_OBJECT:
+            return False
+        self._at += 1
+        begins = self._pass(_OPEN_OBJECT, ahead=True) and _is_turn(_first_item(self._text))
+        return (
+            begins and self._pass(_OPEN_LIST, ahead=True) and self._at <= self._limits.max_row_bytes
+        )
 
     def _items(self) -> Iterator[Value]:
         """Yield the items of the list whose bracket has just been cut off."""
@@ -244,7 +372,28 @@ class ValueSplitter:
         line = self._cut()
         if refused:
             refused.raw = line.text.decode("utf-8", "replace")
-        yield refused or line
+            yield refused
+        elif rows_of_table := self._table(line):
+            yield from rows_of_table
+        else:
+            yield line
+
+    def _table(self, line: Line) -> Iterator[Value] | None:
+        """Return the rows of an object that is a whole table, None where it is a row."""
+        if line.num_bytes > self._limits.max_row_bytes or not _BEGINS_NESTED.match(line.text):
+            return None
+        is_alone = self._is_whole and not self._has_value()
+        rows = table_rows(line.text, is_alone=is_alone)
+        return self._rows(rows, line.num_bytes) if rows else None
+
+    def _rows(self, rows: Iterator[Record], stored_bytes: int) -> Iterator[Value]:
+        num_bytes = 0
+        for row in rows:
+            text = json_text(row).encode()
+            num_bytes += len(text)
+            # Names of columns are repeated in each row.
+            self._limits.check_expansion(num_bytes, stored_bytes)
+            yield Line(text, len(text))
 
     def _look_ahead(self) -> tuple[slice | None, bool]:
         """Go to the end of an object, or as far as a row may reach; nothing is cut off.
@@ -260,13 +409,14 @@ class ValueSplitter:
             start = self._at
             # What lies further than a row may reach is not looked at, however much is read.
             in_reach = start <= self._limits.max_row_bytes
-            is_data = in_reach and not rows and mark == _OPEN_LIST and self._follows_data()
+            may_hold = in_reach and not rows and mark == _OPEN_LIST
+            key = self._key_of_rows() if may_hold else None
             self._at += 1
             is_whole = self._pass(mark, ahead=True)
-            if is_data and is_list_of_rows(
-                self._text[start : min(self._at, self._limits.max_row_bytes)]
+            if key and is_list_of_rows(
+                self._text[start : min(self._at, self._limits.max_row_bytes)], key
             ):
-                rows = slice(start, self._at)
+                rows, self._key = slice(start, self._at), key
             if not is_whole:
                 return rows, False
         self._at += 1
@@ -274,7 +424,7 @@ class ValueSplitter:
 
     def _is_envelope(self, rows: slice) -> bool:
         around = self._text[: rows.start] + b"[]" + self._text[rows.stop : self._at]
-        return is_envelope(bytes(around), bytes(self._text[rows]), self._limits)
+        return is_envelope(bytes(around), bytes(self._text[rows]), self._limits, self._key)
 
     def _envelope(self, rows: slice) -> Iterator[Value]:
         """Yield the rows of an envelope, and the rejection of more than metadata around them."""
@@ -292,7 +442,7 @@ class ValueSplitter:
         try:
             if num_bytes > self._limits.max_row_bytes:
                 raise too_long(num_bytes, self._limits, around)
-            check_around(around, self._limits)
+            check_around(around, self._limits, self._key)
         except RejectionError as why:
             yield why
 
@@ -320,14 +470,16 @@ class ValueSplitter:
             return True
         return last != b":" and b"\n" in self._text[before : self._at]
 
-    def _follows_data(self) -> bool:
-        """Return whether what lies here is under the key ``data``."""
+    def _key_of_rows(self) -> str | None:
+        """Return under which of the keys of rows lies what is here, None where under another."""
         colon = self._end_before(self._at) - 1
-        key = self._end_before(colon)
-        opener = self._end_before(key - len(_DATA_KEY)) - 1
-        is_data = self._text[colon : colon + 1] == b":" and self._text.endswith(_DATA_KEY, 0, key)
+        end = self._end_before(colon)
+        key = next((key for key in _KEYS_OF_ROWS if self._text.endswith(key, 0, end)), None)
+        if key is None or self._text[colon : colon + 1] != b":":
+            return None
+        opener = self._end_before(end - len(key)) - 1
         # A key that ends in \"data" has a backslash here.
-        return is_data and self._text[opener] in b"{,"
+        return key[1:-1].decode() if self._text[opener] in b"{," else None
 
     def _end_before(self, at: int) -> int:
         """Return where the text before a place ends but for white space."""
@@ -392,35 +544,32 @@ def _skip_empty_objects(head: bytes) -> bytes:
     return head[match.end() if match else 0 :]
 
 
-def _is_json_lines(head: bytes, limits: ReadLimits) -> bool:
-    """Return whether the first line is an object of its own and no envelope."""
-    first, line_feed, _ = head.partition(b"\n")
-    if not line_feed or not first.startswith(b"{"):
-        return False
+def _is_json_lines(head: bytes, limits: ReadLimits, *, named_so: bool) -> bool:
+    """Return whether each line is a row of its own, told from the first line.
+
+    Args:
+        head: the beginning of the file.
+        limits: what a row may cost.
+        named_so: whether the file is called so; that decides where the first line is broken.
+    """
+    first, _, rest = head.partition(b"\n")
+    line = first.strip()
     try:
-        json.loads(first)
+        value = json.loads(line)
     except (ValueError, RecursionError):
-        return False
-    line = first.rstrip()
-    return list(ValueSplitter(iter((line,)), limits).split()) == [Line(line, len(line))]
+        # What is printed over several lines begins so.
+        is_open = line.startswith(b"[") or line.endswith((b"{", b"[", b","))
+        return named_so and not is_open
+    if not isinstance(value, dict) and not holds_messages(value):
+        return named_so and not _LIST_OF_ROWS.match(line)
+    splitter = ValueSplitter(iter((line,)), limits, is_whole=not rest.strip())
+    values = list(islice(splitter.split(), 2))
+    return [v.num_bytes for v in values if isinstance(v, Line)] == [len(line)]
 
 
-def _peek(chunks: Iterator[bytes]) -> tuple[bytes, Iterator[bytes]]:
-    """Return what holds the first telling line, if that is not very long, and all chunks."""
-    head = b""
-    try:
-        for chunk in chunks:
-            head += chunk
-            if b"\n" in _skip_empty_objects(head) or len(head) > _PEEK_BYTES:
-                break
-    except RejectionError as why:
-        return head, _failing(head, why)
-    return head, chain((head,), chunks)
-
-
-def _failing(head: bytes, why: RejectionError) -> Iterator[bytes]:
-    yield head
-    raise why
+def _shows_first_line(head: bytes) -> bool:
+    _, _, rest = _skip_empty_objects(head).partition(b"\n")
+    return bool(rest.strip()) or len(head) > _PEEK_BYTES
 
 
 def _one_line(text: str) -> str:
@@ -428,16 +577,24 @@ def _one_line(text: str) -> str:
     return _LINE_BREAKS.sub(" ", text) if "\n" in text or "\r" in text else text
 
 
-def read_json(chunks: Iterator[bytes], source_file: str, limits: ReadLimits) -> Iterator[RawRow]:
-    """Yield the rows of a JSON file: a list, ``{"data": [...]}`` or one object after another.
+def read_json(
+    chunks: Iterator[bytes], source_file: str, limits: ReadLimits, *, is_lines: bool = False
+) -> Iterator[RawRow]:
+    """Yield the rows of a JSON file: lines, a list, ``{"data": [...]}`` or one after another.
 
-    ``source_row`` counts the items; where each line is an object of its own, the lines.
+    ``source_row`` counts the items; where each line is a row of its own, the lines.
+
+    Args:
+        chunks: the text.
+        source_file: the name of the file in its drop.
+        limits: what a row may cost.
+        is_lines: whether the file is called a file of JSON lines; the contents tell more.
 
     Raises:
         RejectionError: as the chunks do, and where the file ends inside a value.
     """
-    head, whole = _peek(chunks)
-    if _is_json_lines(_skip_empty_objects(head), limits):
+    head, whole = peek(chunks, _shows_first_line)
+    if _is_json_lines(_skip_empty_objects(head), limits, named_so=is_lines):
         yield from read_json_lines(whole, source_file, limits)
         return
     for number, value in enumerate(ValueSplitter(whole, limits).split(), start=1):
@@ -446,8 +603,23 @@ def read_json(chunks: Iterator[bytes], source_file: str, limits: ReadLimits) -> 
                 raise value
             if value.num_bytes > limits.max_row_bytes:
                 raise too_long(value.num_bytes, limits, value.text)
-            text, record = parse_bytes(value.text, limits)
+            text, record = _served_row(*parse_bytes(value.text, limits))
         except RejectionError as why:
             yield rejected_row(source_file, number, "", why)
         else:
             yield RawRow(source_file, number, _one_line(text), record)
+
+
+def _served_row(text: str, record: Record) -> tuple[str, Record]:
+    """Return a row without what the datasets server puts around it.
+
+    Raises:
+        RejectionError: ``unexpected_content`` where the server has cut cells.
+    """
+    row = record.get("row")
+    if record.keys() - _SERVED_KEYS or "row_idx" not in record or not isinstance(row, dict):
+        return text, record
+    if cut := record.get("truncated_cells"):
+        detail = f"the datasets server has cut the cells {cut}; download the data set instead"
+        raise RejectionError("unexpected_content", detail, text)
+    return json_text(row), row

@@ -1,10 +1,13 @@
 """Files, folders and records in memory to raw rows, whatever their kind and state."""
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, time, timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 from uuid import UUID
 
 import polars as pl
@@ -12,7 +15,6 @@ import polars as pl
 from zip_pipeline.errors import UserError
 from zip_pipeline.ingest.json_values import read_json
 from zip_pipeline.ingest.rows import (
-    COMPRESSIONS,
     DATA_ERRORS,
     DEFAULT_LIMITS,
     PREFIX_BYTES,
@@ -20,17 +22,29 @@ from zip_pipeline.ingest.rows import (
     ReadLimits,
     Record,
     RejectionError,
-    decompressed_file,
     json_text,
     nesting_depth,
     printable,
-    read_text_chunks,
     rejected_row,
     too_long,
     unexpected,
 )
-from zip_pipeline.ingest.tables import iter_records, read_csv, read_parquet
-from zip_pipeline.ingest.text import read_json_lines
+from zip_pipeline.ingest.streams import (
+    COMPRESSIONS,
+    check_encoding_name,
+    decompressed_file,
+    peek,
+    read_chunks,
+    text_chunks,
+)
+from zip_pipeline.ingest.tables import (
+    MAGIC_BYTES,
+    check_separator,
+    is_table,
+    iter_records,
+    read_csv,
+    read_table,
+)
 
 LINKS_VARIABLE = "ZIP_PIPELINE_LINKS"
 """Names the folders, besides the drop folder, to which links of drops may lead."""
@@ -140,7 +154,9 @@ def _walk(top: Path, place: Path, bounds: Path) -> Iterator[Path]:
 
 
 def data_files(path: Path, within: Path | None = None) -> list[tuple[str, Path]]:
-    """Return the files of a drop as :func:`list_files` does, at least one.
+    """Return the files of a drop that may hold rows as :func:`list_files` does, at least one.
+
+    What a data set's repository or saved folder says of itself is left out, unless it is all.
 
     Raises:
         UserError: as :func:`list_files`, or the folder holds no file.
@@ -148,16 +164,72 @@ def data_files(path: Path, within: Path | None = None) -> list[tuple[str, Path]]
     files = list_files(path, within)
     if not files:
         raise UserError(f"{path}: the folder holds no file; drop files into it, or remove it")
-    return files
+    names = {name for name, _ in files}
+    return [(name, file) for name, file in files if not _tells_of_data(name, names)] or files
 
 
-_TEXT_READERS = {
-    ".jsonl": read_json_lines,
-    ".ndjson": read_json_lines,
-    ".json": read_json,
-    ".csv": read_csv,
+_INFO_FILES = {
+    "readme.md",
+    "license",
+    "license.md",
+    "license.txt",
+    "dataset_infos.json",
+    "dataset_info.json",
+    "dataset_dict.json",
 }
-EXTENSIONS = (*_TEXT_READERS, ".parquet")
+
+
+def _tells_of_data(name: str, names: set[str]) -> bool:
+    """Return whether a file of a data set's repository or saved folder holds no rows itself."""
+    folder, _, file_name = name.rpartition("/")
+    is_saved = f"{folder}/dataset_info.json".lstrip("/") in names
+    is_cache = file_name.startswith("cache-") and file_name.endswith(".arrow")
+    return file_name.lower() in _INFO_FILES or (
+        is_saved and (file_name == "state.json" or is_cache)
+    )
+
+
+_TRAIN = ("train", "training")
+_HELD_BACK = ("test", "testing", "validation", "valid", "val", "dev", "eval", "evaluation")
+# A name begins or ends with the split; then may follow a number, as of a shard.
+_SPLIT = re.compile(
+    r"(?:^|.*[-._ ])({names})(?:[-._ ]?\d+)*(?:[-._ ]of[-._ ]\d+)?|({names})[-._ ].*".format(
+        names="|".join((*_TRAIN, *_HELD_BACK))
+    ),
+    re.IGNORECASE,
+)
+
+
+def left_out_splits(path: Path, within: Path | None = None) -> list[str]:
+    """Return the files of a folder that are not read, for they are for tests or validation.
+
+    Their own name, or else that of the nearest folder that names a split, begins or ends with
+    ``test``, ``validation`` or the like. In a folder that has no other files they are read.
+
+    Raises:
+        UserError: as :func:`data_files`.
+    """
+    return sorted(_left_out_splits(data_files(path, within)))
+
+
+def _left_out_splits(files: list[tuple[str, Path]]) -> set[str]:
+    found = {name for name, _ in files if _split_of(name) in _HELD_BACK}
+    others = [name for name, _ in files if name not in found and _split_name(name)[1]]
+    return found if others else set()
+
+
+def _split_of(name: str) -> str | None:
+    """Return which split a file belongs to by its name, None where that does not tell."""
+    *folders, file_name = name.split("/")
+    for part in (plain_name(file_name), *reversed(folders)):
+        if match := _SPLIT.fullmatch(part):
+            return (match[1] or match[2]).lower()
+    return None
+
+
+_TextReader: TypeAlias = Callable[[Iterator[bytes], str, ReadLimits], Iterator[RawRow]]
+_TABLES = (".parquet", ".arrow", ".feather")
+EXTENSIONS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", *_TABLES)
 
 
 def _split_name(name: str) -> tuple[str, str]:
@@ -173,23 +245,38 @@ def plain_name(name: str) -> str:
     return _split_name(name)[0]
 
 
-def _read_file(source_file: str, path: Path, limits: ReadLimits) -> Iterator[RawRow]:
+def _read_file(
+    source_file: str, path: Path, limits: ReadLimits, encoding: str | None, separator: str | None
+) -> Iterator[RawRow]:
     extension = _split_name(path.name)[1]
     if path.exists() and not path.is_file():
         raise RejectionError("unsupported_file", "neither a regular file nor a folder")
     if not extension:
         known = f"{', '.join(EXTENSIONS)}, each also with {' or '.join(COMPRESSIONS)}"
         raise RejectionError("unsupported_file", f"supported are {known}")
-    if extension == ".parquet":
+    head, chunks = peek(read_chunks(path, limits), lambda head: len(head) >= MAGIC_BYTES)
+    if extension in _TABLES or is_table(head):
         with decompressed_file(path, limits) as plain:
-            yield from read_parquet(plain, source_file, limits)
-    else:
-        chunks = read_text_chunks(path, limits)
-        yield from _TEXT_READERS[extension](chunks, source_file, limits)
+            yield from read_table(plain, source_file, limits)
+        return
+    read = _text_reader(extension, separator)
+    yield from read(text_chunks(chunks, encoding), source_file, limits)
+
+
+def _text_reader(extension: str, separator: str | None) -> _TextReader:
+    if extension in (".csv", ".tsv"):
+        guess = "\t" if extension == ".tsv" else ","
+        return partial(read_csv, separator=separator, first_guess=guess)
+    return partial(read_json, is_lines=extension != ".json")
 
 
 def read_rows(
-    path: Path, limits: ReadLimits = DEFAULT_LIMITS, *, within: Path | None = None
+    path: Path,
+    limits: ReadLimits = DEFAULT_LIMITS,
+    *,
+    within: Path | None = None,
+    encoding: str | None = None,
+    separator: str | None = None,
 ) -> Iterator[RawRow]:
     """Yield every row of a file, or of all files in a folder in the order of their names.
 
@@ -201,19 +288,28 @@ def read_rows(
         limits: what a row and a file may cost.
         within: the folder that links may not leave; None follows ``path`` wherever it leads, and
             links in a folder inside of it.
+        encoding: of texts that have no byte order mark; None takes them for UTF-8, or UTF-16 or
+            UTF-32 where that shows.
+        separator: between the cells of CSV files; None tells it from their first records.
 
     Raises:
-        UserError: there is no such file or folder, no file in the folder, a link leads out of
-            bounds, or the system does not let a file be read.
+        UserError: encoding or separator is none, there is no such file or folder, no file in the
+            folder, a link leads out of bounds, or the system does not let a file be read.
     """
+    encoding = check_encoding_name(encoding) if encoding is not None else None
+    separator = check_separator(separator) if separator is not None else None
     bounds = link_bounds(path, within)
-    for source_file, file in data_files(path, within):
+    files = data_files(path, within)
+    left_out = _left_out_splits(files)
+    for source_file, file in files:
+        if source_file in left_out:
+            continue
         if bounds:
             # Once more: a long reading leaves time to put a link in a file's place.
             check_place(file, bounds)
         last_row = 0
         try:
-            for row in _read_file(source_file, file, limits):
+            for row in _read_file(source_file, file, limits, encoding, separator):
                 last_row = row.source_row
                 yield row
         except RejectionError as why:

@@ -1,17 +1,15 @@
 """One raw row: its place, its text and, where it could be parsed, its record."""
 
-import gzip
+import base64
 import json
-import tempfile
-import zlib
+import math
+import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO, TypeAlias
+from functools import partial
+from typing import TypeAlias
 
 import polars as pl
-import zstandard
 
 from zip_pipeline.errors import UserError
 from zip_pipeline.samples import AnySample, Stage
@@ -21,12 +19,12 @@ REASONS: dict[str, str] = {
     # keeps us from reading, the drop fails instead: next time it may not.
     "unsupported_file": "the file name has none of the supported extensions",
     "truncated_archive": "the compressed file ends too early",
-    "corrupt_archive": "the compressed file is damaged or not of the named kind",
+    "corrupt_archive": "the compressed file is damaged",
     "decompression_bomb": "the file expands beyond the limits",
-    "corrupt_table": "the Parquet or CSV file is damaged",
+    "corrupt_table": "the Parquet, Arrow or CSV file is damaged",
     "unexpected_content": "the file or row holds something that no reader here expects",
     # Rows that cannot be parsed.
-    "bad_encoding": "the bytes are not UTF-8, or the text holds half a surrogate pair",
+    "bad_encoding": "the bytes are not of the encoding, or the text holds half a surrogate pair",
     "row_too_long": "the row is longer than the limit; only its beginning is kept",
     "nested_too_deep": "the row nests lists or objects deeper than the limit",
     "invalid_json": "the row is not valid JSON",
@@ -99,13 +97,6 @@ def printable(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
-_CHUNK_BYTES = 1 << 20
-# A block of 128 KiB may take 4 bytes of a zstd frame: 256 input bytes give at most 8 MiB.
-_ZSTD_PIECE_BYTES = 256
-_UTF8_BOM = b"\xef\xbb\xbf"
-_WIDE_BOMS = (b"\xff\xfe", b"\xfe\xff", b"\x00\x00\xfe\xff")
-
-
 @dataclass(frozen=True, kw_only=True)
 class ReadLimits:
     """What a file may cost before the reader refuses it.
@@ -149,128 +140,10 @@ class ReadLimits:
 DEFAULT_LIMITS = ReadLimits()
 
 
-def _plain_chunks(file: BinaryIO) -> Iterator[bytes]:
-    while chunk := file.read(_CHUNK_BYTES):
-        yield chunk
-
-
-def _gzip_chunks(file: BinaryIO) -> Iterator[bytes]:
-    # read1 hands out what it has before it meets the damage; read would lose it.
-    with gzip.GzipFile(fileobj=file) as stream:
-        while chunk := stream.read1(_CHUNK_BYTES):
-            yield chunk
-
-
-def _zstd_chunks(file: BinaryIO) -> Iterator[bytes]:
-    # zstandard's stream_reader takes a truncated frame for a complete one, so count frames here.
-    decompressor = zstandard.ZstdDecompressor()
-    frame, inside = decompressor.decompressobj(), False
-    while piece := file.read(_ZSTD_PIECE_BYTES):
-        while piece:
-            inside = True
-            yield frame.decompress(piece)
-            piece = frame.unused_data
-            if frame.eof:
-                frame, inside = decompressor.decompressobj(), False
-    if inside:
-        raise EOFError("the last zstd frame is not complete")
-
-
-_Decoder = Callable[[BinaryIO], Iterator[bytes]]
-_DECODERS: dict[str, tuple[bytes, _Decoder]] = {
-    ".gz": (b"\x1f\x8b", _gzip_chunks),
-    ".zst": (b"\x28\xb5\x2f\xfd", _zstd_chunks),
-}
-COMPRESSIONS = tuple(_DECODERS)
-
-
-def _decoder(path: Path, file: BinaryIO) -> _Decoder:
-    """Return the decoder that the extension names, else the one that the first bytes show."""
-    if path.suffix.lower() in _DECODERS:
-        return _DECODERS[path.suffix.lower()][1]
-    head = file.read(4)
-    file.seek(0)
-    return next((d for magic, d in _DECODERS.values() if head.startswith(magic)), _plain_chunks)
-
-
-def read_chunks(path: Path, limits: ReadLimits = DEFAULT_LIMITS) -> Iterator[bytes]:
-    """Yield the decompressed bytes of a file in bounded chunks.
-
-    Everything before a damaged place is yielded first.
-
-    Raises:
-        RejectionError: the file is damaged or expands beyond the limits.
-        OSError: the system does not let it be read; with the name of the file.
-    """
-    num_bytes = 0
-    try:
-        with path.open("rb") as file:
-            stored_bytes = path.stat().st_size
-            for chunk in _decoder(path, file)(file):
-                num_bytes += len(chunk)
-                limits.check_expansion(num_bytes, stored_bytes)
-                if chunk:
-                    yield chunk
-    except EOFError as error:
-        raise RejectionError("truncated_archive", f"{error}; copy the file again") from error
-    except (gzip.BadGzipFile, zlib.error, zstandard.ZstdError) as error:
-        raise RejectionError("corrupt_archive", f"{error}; copy the file again") from error
-    except OSError as error:
-        error.filename = error.filename or str(path)
-        raise
-
-
-def read_text_chunks(path: Path, limits: ReadLimits = DEFAULT_LIMITS) -> Iterator[bytes]:
-    """Yield the bytes of a text file without its byte order mark.
-
-    Raises:
-        RejectionError: as :func:`read_chunks`; ``bad_encoding`` where a byte order mark shows
-            UTF-16 or UTF-32.
-    """
-    chunks = read_chunks(path, limits)
-    head = b""
-    for chunk in chunks:
-        head += chunk
-        if len(head) >= len(_WIDE_BOMS[-1]):
-            break
-    if head.startswith(_WIDE_BOMS):
-        raise RejectionError("bad_encoding", "the file is UTF-16 or UTF-32; save it as UTF-8")
-    yield head.removeprefix(_UTF8_BOM)
-    yield from chunks
-
-
-@contextmanager
-def decompressed_file(path: Path, limits: ReadLimits = DEFAULT_LIMITS) -> Iterator[Path]:
-    """Give a path that allows random access: the file itself, or a decompressed temporary copy.
-
-    Raises:
-        RejectionError: as :func:`read_chunks`.
-        OSError: as :func:`read_chunks`, or the temporary folder has no room.
-    """
-    if path.suffix.lower() not in _DECODERS:
-        yield path
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        copy = Path(folder, "copy.parquet")
-        _decompress(path, copy, limits)
-        yield copy
-
-
-def _decompress(path: Path, copy: Path, limits: ReadLimits) -> None:
-    try:
-        with copy.open("wb") as file:
-            for chunk in read_chunks(path, limits):
-                file.write(chunk)
-    except OSError as error:
-        if error.filename is None:
-            reason = f"{error.strerror}; TMPDIR can name another folder"
-            raise OSError(error.errno, reason, str(copy)) from error
-        raise
-
-
 Record: TypeAlias = dict[str, object]
 
 PREFIX_BYTES = 4096
+BYTE_ORDER_MARK = "\ufeff"
 
 
 @dataclass(frozen=True, slots=True)
@@ -331,6 +204,8 @@ def nesting_depth(value: object) -> int:
 def parse_record(text: str, limits: ReadLimits) -> Record:
     """Return the object that a JSON text holds; NaN and Infinity are read as Python does.
 
+    A list that is a conversation is an object that holds it under ``messages``.
+
     Raises:
         RejectionError: ``invalid_json``, ``nested_too_deep`` or ``not_an_object``.
     """
@@ -346,9 +221,25 @@ def parse_record(text: str, limits: ReadLimits) -> Record:
         if depth > limits.max_depth:
             detail = f"{depth} levels, allowed are {limits.max_depth}"
             raise RejectionError("nested_too_deep", detail)
-    if not isinstance(value, dict):
-        raise RejectionError("not_an_object", f"the row is a JSON {type(value).__name__}")
-    return value
+    if isinstance(value, dict):
+        return value
+    if holds_messages(value) or holds_texts(value):
+        return {"messages": value}
+    raise RejectionError("not_an_object", f"the row is a JSON {type(value).__name__}")
+
+
+def holds_messages(value: object) -> bool:
+    """Return whether a value is a conversation: a list of objects that name their speaker."""
+    return (
+        isinstance(value, list)
+        and bool(value)
+        and all(isinstance(item, dict) and ("role" in item or "from" in item) for item in value)
+    )
+
+
+def holds_texts(value: object) -> bool:
+    """Return whether a value is a list of texts, as some write the turns of a conversation."""
+    return isinstance(value, list) and bool(value) and all(isinstance(i, str) for i in value)
 
 
 def parse_bytes(line: bytes, limits: ReadLimits) -> tuple[str, Record]:
@@ -361,23 +252,84 @@ def parse_bytes(line: bytes, limits: ReadLimits) -> tuple[str, Record]:
         text = line.decode("utf-8").strip()
     except UnicodeDecodeError as error:
         raw = line.decode("utf-8", "replace").strip()
-        raise RejectionError("bad_encoding", str(error), raw) from None
+        raise RejectionError("bad_encoding", f"{error}{encoding_hint(line)}", raw) from None
+    if text.startswith(BYTE_ORDER_MARK):
+        # Files that were joined have their marks inside.
+        text = text.lstrip(BYTE_ORDER_MARK).lstrip()
     try:
-        return text, parse_record(text, limits)
+        record = parse_record(text, limits)
     except RejectionError as why:
         why.raw = text
         raise
+    return (f'{{"messages": {text}}}' if text[0] == "[" else text), record
+
+
+_HIGH_BYTES = re.compile(rb"[\x80-\xff]+")
+# Of each encoding the characters that its texts consist of, ASCII aside; the first that fits is it.
+_LOOKS = {
+    "cp1251": re.compile("[\u0401\u0410-\u044f\u0451\xab\xbb\u2013\u2014\u2116]+"),
+    "shift_jis": re.compile("[\u3000-\u30ff\u4e00-\u9fff\uff01-\uff60]+"),
+    "gb18030": re.compile("[\u2014-\u2026\u3000-\u303f\u4e00-\u9fff\uff01-\uff60]+"),
+}
+
+
+def encoding_hint(text: bytes) -> str:
+    """Return in words what encoding bytes that are not UTF-8 look like, and how to say so."""
+    runs = _HIGH_BYTES.findall(text)
+    sound = _HIGH_BYTES.findall(text.decode("utf-8", "ignore").encode())
+    if 2 * sum(map(len, sound)) > sum(map(len, runs)):
+        return "; most of the row is UTF-8, so its bytes are damaged"
+    name = _encoding_like(text, runs)
+    return (
+        f'; it looks like {name}: if the file is, say encoding = "{name}" in NAME.batch.toml '
+        "beside the file or folder NAME"
+    )
+
+
+def _encoding_like(text: bytes, runs: list[bytes]) -> str:
+    # Western languages have a letter with an accent here and there, others whole words.
+    if 2 * sum(len(run) < 3 for run in runs) > len(runs):
+        return "cp1252"
+    for name, letters in _LOOKS.items():
+        others = "".join(c for c in text.decode(name, "replace") if not c.isascii())
+        if letters.fullmatch(others):
+            return name
+    return "cp1252"
 
 
 def json_text(record: Record) -> str:
-    """Return a record as JSON text that can be stored as UTF-8."""
-    text = json.dumps(record, ensure_ascii=False, default=str)
+    """Return a record as strict JSON that can be stored as UTF-8.
+
+    Bytes are written in base64, NaN and infinities as null.
+    """
+    text = _dumps(record, ensure_ascii=False)
     if not text.isascii():
         try:
             text.encode("utf-8")
         except UnicodeEncodeError:
-            return json.dumps(record, default=str)
+            return _dumps(record, ensure_ascii=True)
     return text
+
+
+def _dumps(value: object, *, ensure_ascii: bool) -> str:
+    dumps = partial(json.dumps, ensure_ascii=ensure_ascii, allow_nan=False, default=_as_text)
+    try:
+        return dumps(value)
+    except ValueError:
+        return dumps(_finite(value))
+
+
+def _finite(value: object) -> object:
+    """Return a value with null in place of NaN and infinities, which JSON does not have."""
+    if isinstance(value, dict):
+        return {name: _finite(field) for name, field in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _as_text(value: object) -> str:
+    return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 
 @dataclass(frozen=True)

@@ -1,32 +1,44 @@
-"""Rows of CSV and Parquet files."""
+"""Rows of CSV, Parquet and Arrow files."""
 
 import csv
+import io
 import json
+from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import partial
-from itertools import pairwise
+from itertools import islice, pairwise
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 from zoneinfo import ZoneInfo
 
 import polars as pl
 
+from zip_pipeline.errors import UserError
 from zip_pipeline.files import scan_table
+from zip_pipeline.ingest.json_values import is_known
 from zip_pipeline.ingest.rows import (
     PREFIX_BYTES,
     RawRow,
     ReadLimits,
     Record,
     RejectionError,
+    encoding_hint,
+    holds_messages,
     json_text,
     rejected_row,
     too_long,
 )
-from zip_pipeline.ingest.text import split_lines
+from zip_pipeline.ingest.streams import peek
+from zip_pipeline.ingest.text import Line, split_lines
 
 _Convert: TypeAlias = Callable[[Any], object]
 
+# Columns whose cells hold lists of objects, which CSV can only carry as JSON text.
+_MESSAGE_COLUMNS = ("conversations", "conversation", "messages", "completions", "tool_calls")
+_TEXT_OR_MESSAGE_COLUMNS = ("prompt", "completion", "chosen", "rejected")
+_COLUMNS_OF_TURNS = _MESSAGE_COLUMNS + _TEXT_OR_MESSAGE_COLUMNS
+_SPEAKERS = {"role", "from"}
 _EPOCH = datetime(1970, 1, 1)
 _EPOCH_UTC = datetime(1970, 1, 1, tzinfo=UTC)
 _NANOSECONDS = {"ms": 1_000_000, "us": 1_000, "ns": 1}
@@ -96,6 +108,33 @@ def _each_field(converts: dict[str, _Convert], fields: Record) -> Record:
     }
 
 
+def _present_fields(converts: dict[str, _Convert], fields: Record) -> Record:
+    """Return the fields that are not null.
+
+    A column has one type, so each object in it gets the fields of all of them, null where it had
+    none: the arguments of one tool those of another.
+    """
+    present = {name: value for name, value in fields.items() if value is not None}
+    return _each_field({name: converts[name] for name in converts if name in present}, present)
+
+
+def _turns_of_lists(convert: _Convert | None, lists: Record) -> object:
+    """Return turns that are kept as one list for each of their fields as a list of turns."""
+    plain = convert(lists) if convert else lists
+    columns = list(plain.values()) if isinstance(plain, dict) else []
+    if None in columns or len(set(map(len, columns))) != 1:
+        return plain
+    return [dict(zip(lists, cells, strict=True)) for cells in zip(*columns, strict=True)]
+
+
+def _holds_lists_of_turns(dtype: pl.DataType) -> bool:
+    return (
+        isinstance(dtype, pl.Struct)
+        and any(field.name in _SPEAKERS for field in dtype.fields)
+        and all(isinstance(field.dtype, pl.List | pl.Array) for field in dtype.fields)
+    )
+
+
 def _as_integers(dtype: Any) -> tuple[pl.DataType, _Convert | None]:  # noqa: ANN401
     """Return the type with integers for dates and times, and what makes texts of these.
 
@@ -109,7 +148,10 @@ def _as_integers(dtype: Any) -> tuple[pl.DataType, _Convert | None]:  # noqa: AN
         fields = {field.name: _as_integers(field.dtype) for field in dtype.fields}
         converts = {name: convert for name, (_, convert) in fields.items() if convert}
         struct = pl.Struct({name: plain for name, (plain, _) in fields.items()})
-        return struct, partial(_each_field, converts) if converts else None
+        if fields.keys() & _SPEAKERS:
+            # A turn without content is no turn; one whose content is null is empty.
+            return struct, partial(_each_field, converts) if converts else None
+        return struct, partial(_present_fields, converts)
     convert = _text_of(dtype)
     return (pl.Int64(), convert) if convert else (dtype, None)
 
@@ -118,18 +160,23 @@ def iter_records(table: pl.DataFrame) -> Iterator[Record]:
     """Yield the rows of a table as records, with dates, times and durations as text.
 
     The text is that of ``str`` for what Python can hold, such as ``2024-02-29 12:00:00+09:00``;
-    further years are written alike, such as ``+56728-02-22``. Nanoseconds are cut off.
+    further years are written alike, such as ``+56728-02-22``. Nanoseconds are cut off. Objects
+    inside of a column come without their null fields, conversations as lists of turns.
     """
     found = {name: _as_integers(dtype) for name, dtype in table.schema.items()}
     converts = {name: convert for name, (_, convert) in found.items() if convert}
     plain = table.cast({name: found[name][0] for name in converts})
+    for name, dtype in table.schema.items():
+        if name in _COLUMNS_OF_TURNS and _holds_lists_of_turns(dtype):
+            converts[name] = partial(_turns_of_lists, converts.get(name))
     for record in plain.iter_rows(named=True):
         yield _each_field(converts, record) if converts else record
 
 
-# Columns whose cells hold lists of objects, which CSV can only carry as JSON text.
-_MESSAGE_COLUMNS = ("conversations", "conversation", "messages", "completions", "tool_calls")
-_TEXT_OR_MESSAGE_COLUMNS = ("prompt", "completion", "chosen", "rejected")
+_SEPARATORS = (",", "\t", ";", "|")
+_SAMPLE_BYTES = 1 << 16
+_NUM_SAMPLE_LINES = 100
+MAGIC_BYTES = 8
 _FIRST_SLICE_ROWS = 256
 _MAX_SLICE_ROWS = 1 << 14
 _SLICE_BYTES = 16 << 20
@@ -143,12 +190,22 @@ class _CsvLines:
         self._limits = limits
         self._taken: list[bytes] = []
         self._num_bytes = 0
+        self._given_back: deque[Line] = deque()
+        # So much may be read again; it grows with what is read, so that the time is linear.
+        self._budget_bytes = limits.max_row_bytes
 
     def __iter__(self) -> "_CsvLines":
         return self
 
     def __next__(self) -> str:
-        line = next(self._lines)
+        if self._given_back:
+            line = self._given_back.popleft()
+        else:
+            line = next(self._lines)
+            self._budget_bytes += 2 * line.num_bytes
+        if self._taken and self._num_bytes + line.num_bytes > self._limits.max_row_bytes:
+            self._given_back.appendleft(line)
+            raise too_long(self._num_bytes + line.num_bytes, self._limits, self._taken[0])
         self._num_bytes += line.num_bytes
         self._taken.append(line.text)
         if self._num_bytes > self._limits.max_row_bytes:
@@ -165,11 +222,72 @@ class _CsvLines:
         """Return the text of the record at hand."""
         return b"\n".join(self._taken).decode("utf-8", "replace").rstrip("\r")
 
+    def rejected(self, why: RejectionError, num_cells: int, separator: str) -> RejectionError:
+        """Return the rejection of the record at hand with how many lines it took in.
 
-def _holds_messages(value: object) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(item, dict) and ("role" in item or "from" in item) for item in value
-    )
+        Where they look like records, they are read again, for a quote has not been closed.
+        """
+        swallowed = self._taken[1:]
+        if not swallowed or why.reason not in ("invalid_csv", "row_too_long"):
+            return why
+        words = f"{why.detail}; a quote opens in the first of {len(self._taken)} lines"
+        self._budget_bytes -= self._num_bytes
+        if self._budget_bytes < 0 or not _look_like_records(swallowed, num_cells, separator):
+            return RejectionError(why.reason, f"{words}, which all went into this row", why.raw)
+        self._given_back.extendleft(Line(text, len(text)) for text in reversed(swallowed))
+        del self._taken[1:]
+        detail = f"{words} and does not close in it; the others are read as rows of their own"
+        return RejectionError("invalid_csv", detail, self.raw())
+
+
+def _look_like_records(lines: list[bytes], num_cells: int, separator: str) -> bool:
+    """Return whether half of the first lines have as many cells as the header, above one."""
+    texts = [line.decode("utf-8", "surrogateescape") for line in lines[:_NUM_SAMPLE_LINES]]
+    counts = [_num_cells(text, separator) for text in texts if text.strip()]
+    return num_cells > 1 and 2 * counts.count(num_cells) >= max(len(counts), 1)
+
+
+def _num_cells(line: str, separator: str) -> int:
+    """Return how many cells a line has, 0 where it is no record."""
+    try:
+        return len(next(csv.reader([line], delimiter=separator, strict=True)))
+    except csv.Error:
+        return 0
+
+
+def check_separator(separator: str) -> str:
+    """Return a separator of CSV cells.
+
+    Raises:
+        UserError: it is not a single character, or one that has a meaning of its own.
+    """
+    if len(separator) != 1 or separator in '"\r\n':
+        raise UserError(
+            f"separator: {separator!r} cannot separate cells; expected one character, "
+            'such as "," or ";" or "\\t"'
+        )
+    return separator
+
+
+def _separator_of(head: bytes, first_guess: str) -> str:
+    """Return what separates the cells, told from the first records.
+
+    It splits the header, and of the first records as many as possible into as many cells; of equal
+    ones it is ``first_guess``, then the first of comma, tab, semicolon and bar.
+    """
+    lines = [f"{line}\n" for line in head.decode("utf-8", "replace").split("\n")]
+    guesses = dict.fromkeys((first_guess, *_SEPARATORS))
+    return max(guesses, key=lambda separator: _agreement(lines, separator))
+
+
+def _agreement(lines: list[str], separator: str) -> float:
+    try:
+        records = list(islice(csv.reader(lines, delimiter=separator), _NUM_SAMPLE_LINES))
+    except csv.Error:
+        return 0.0
+    # The last line may be cut off.
+    counts = [len(cells) for cells in records if cells][: max(len(records) - 1, 1)]
+    return counts.count(counts[0]) / len(counts) if counts and counts[0] > 1 else 0.0
 
 
 def _cell_value(column: str, cell: str) -> object:
@@ -180,7 +298,7 @@ def _cell_value(column: str, cell: str) -> object:
         value = json.loads(cell)
     except (ValueError, RecursionError):
         return cell
-    return value if column in _MESSAGE_COLUMNS or _holds_messages(value) else cell
+    return value if column in _MESSAGE_COLUMNS or holds_messages(value) else cell
 
 
 def _csv_record(header: list[str], cells: list[str]) -> Record:
@@ -189,7 +307,9 @@ def _csv_record(header: list[str], cells: list[str]) -> Record:
     try:
         "".join(cells).encode("utf-8")
     except UnicodeEncodeError:
-        raise RejectionError("bad_encoding", "the row holds bytes that are not UTF-8") from None
+        text = " ".join(cells).encode("utf-8", "surrogateescape")
+        detail = f"the row holds bytes that are not UTF-8{encoding_hint(text)}"
+        raise RejectionError("bad_encoding", detail) from None
     return {column: _cell_value(column, cell) for column, cell in zip(header, cells, strict=True)}
 
 
@@ -200,12 +320,13 @@ def _csv_header(cells: list[str] | RejectionError) -> list[str]:
     twice = [name for name, following in pairwise(sorted(header)) if name == following]
     if twice:
         raise RejectionError("corrupt_table", f"the CSV header names {twice[0]!r} twice")
-    return header
+    lower = [name if name.lower() in header else name.lower() for name in header]
+    return lower if is_known(dict.fromkeys(lower, "")) else header
 
 
-def _csv_records(lines: _CsvLines) -> Iterator[list[str] | RejectionError]:
+def _csv_records(lines: _CsvLines, separator: str) -> Iterator[list[str] | RejectionError]:
     """Yield the cells of each record that is not blank, or why there are none."""
-    reader = csv.reader(lines, strict=True)
+    reader = csv.reader(lines, delimiter=separator, strict=True)
     while True:
         lines.begin_record()
         try:
@@ -221,16 +342,33 @@ def _csv_records(lines: _CsvLines) -> Iterator[list[str] | RejectionError]:
             yield why
 
 
-def read_csv(chunks: Iterator[bytes], source_file: str, limits: ReadLimits) -> Iterator[RawRow]:
+def read_csv(
+    chunks: Iterator[bytes],
+    source_file: str,
+    limits: ReadLimits,
+    *,
+    separator: str | None = None,
+    first_guess: str = ",",
+) -> Iterator[RawRow]:
     """Yield the rows of a CSV file with a header; the first row after it is row 1.
+
+    Args:
+        chunks: the text.
+        source_file: the name of the file in its drop.
+        limits: what a row may cost.
+        separator: between cells; None tells it from the first records.
+        first_guess: the separator where the records do not tell.
 
     Raises:
         RejectionError: as the chunks do, or ``corrupt_table`` where the header is damaged.
     """
     # The csv module has one limit for the process; records are bounded before it is reached.
     csv.field_size_limit(max(csv.field_size_limit(), limits.max_row_bytes))
+    head, chunks = peek(chunks, lambda head: len(head) >= _SAMPLE_BYTES)
+    if separator is None:
+        separator = _separator_of(head[:_SAMPLE_BYTES], first_guess)
     lines = _CsvLines(chunks, limits)
-    records = _csv_records(lines)
+    records = _csv_records(lines, separator)
     header = _csv_header(next(records, []))
     for number, cells in enumerate(records, start=1):
         try:
@@ -238,13 +376,85 @@ def read_csv(chunks: Iterator[bytes], source_file: str, limits: ReadLimits) -> I
                 raise cells
             record = _csv_record(header, cells)
             yield RawRow(source_file, number, json_text(record), record)
-        except RejectionError as why:
+        except RejectionError as error:
+            why = lines.rejected(error, len(header), separator)
             yield rejected_row(source_file, number, lines.raw(), why)
 
 
-def _slices(path: Path) -> Iterator[pl.DataFrame]:
+_ARROW_FILE = b"ARROW1\0\0"
+_ARROW_MESSAGE = b"\xff\xff\xff\xff"
+_RECORD_BATCH = 3
+
+
+def is_table(head: bytes) -> bool:
+    """Return whether a file that begins so is a Parquet or Arrow file, whatever its name."""
+    return head.startswith((b"PAR1\x15", _ARROW_FILE, _ARROW_MESSAGE))
+
+
+def _parts(path: Path) -> Iterator[pl.DataFrame]:
+    """Yield the rows of a Parquet file, or of an Arrow file or stream, a part at a time."""
+    with path.open("rb") as file:
+        head = file.read(MAGIC_BYTES)
+    if head.startswith(_ARROW_MESSAGE):
+        return _batches(path)
+    is_arrow = head.startswith(_ARROW_FILE)
+    return _slices(pl.scan_ipc(path, glob=False) if is_arrow else scan_table(path))
+
+
+def _batches(path: Path) -> Iterator[pl.DataFrame]:
+    """Yield the batches of an Arrow stream.
+
+    Polars reads a stream as a whole or not at all, so each batch is given to it as a stream of its
+    own, after the schema and the dictionaries.
+    """
+    before = b""
+    with path.open("rb") as file:
+        for kind, message in _messages(file, path.stat().st_size):
+            if kind != _RECORD_BATCH:
+                before += message
+                continue
+            yield pl.read_ipc_stream(io.BytesIO(before + message + _ARROW_MESSAGE + bytes(4)))
+
+
+def _messages(file: BinaryIO, num_bytes: int) -> Iterator[tuple[int, bytes]]:
+    """Yield the kind and the bytes of each message of an Arrow stream.
+
+    Source: Arrow Columnar Format, "Encapsulated message format".
+    """
+    while prefix := file.read(MAGIC_BYTES):
+        size = int.from_bytes(prefix[4:], "little")
+        if prefix == _ARROW_MESSAGE + bytes(4):
+            return
+        metadata = file.read(min(size, num_bytes))
+        kind, body_bytes = _kind_and_body_bytes(metadata)
+        is_whole = len(metadata) == size and 0 <= body_bytes <= num_bytes - file.tell()
+        if not prefix.startswith(_ARROW_MESSAGE) or not is_whole:
+            raise RejectionError("corrupt_table", "an Arrow batch is cut off or damaged")
+        yield kind, prefix + metadata + file.read(body_bytes)
+
+
+def _kind_and_body_bytes(metadata: bytes) -> tuple[int, int]:
+    """Return the fields ``header_type`` and ``bodyLength`` of a message, 0 where they are absent.
+
+    Source: FlatBuffers Internals; Arrow's ``format/Message.fbs``, where they are fields 1 and 3.
+    """
+
+    def number(at: int, size: int) -> int:
+        return int.from_bytes(metadata[at : at + size], "little", signed=True)
+
+    def value(field: int, size: int) -> int:
+        # The offsets of fields follow two sizes, of the offsets' own table and of the values'.
+        at = 4 + 2 * field
+        offset = number(offsets + at, 2) if at < number(offsets, 2) else 0
+        return number(table + offset, size) if offset else 0
+
+    table = number(0, 4)
+    offsets = table - number(table, 4)
+    return value(1, 1), value(3, 8)
+
+
+def _slices(table: pl.LazyFrame) -> Iterator[pl.DataFrame]:
     """Yield the table in slices of about ``_SLICE_BYTES``."""
-    table = scan_table(path)
     num_rows = table.select(pl.len()).collect().item()
     offset, slice_rows = 0, _FIRST_SLICE_ROWS
     while offset < num_rows:
@@ -257,8 +467,8 @@ def _slices(path: Path) -> Iterator[pl.DataFrame]:
         slice_rows = min(max(int(_SLICE_BYTES / row_bytes), 1), _MAX_SLICE_ROWS)
 
 
-def read_parquet(path: Path, source_file: str, limits: ReadLimits) -> Iterator[RawRow]:
-    """Yield the rows of a Parquet file, read in slices; dates and times come as text.
+def read_table(path: Path, source_file: str, limits: ReadLimits) -> Iterator[RawRow]:
+    """Yield the rows of a Parquet or Arrow file, part by part; dates and times come as text.
 
     Raises:
         RejectionError: ``corrupt_table``, or ``decompression_bomb`` where the rows expand beyond
@@ -268,7 +478,7 @@ def read_parquet(path: Path, source_file: str, limits: ReadLimits) -> Iterator[R
     number = num_bytes = 0
     try:
         stored_bytes = path.stat().st_size
-        for part in _slices(path):
+        for part in _parts(path):
             for record in iter_records(part):
                 number += 1
                 raw = json_text(record)
@@ -279,6 +489,9 @@ def read_parquet(path: Path, source_file: str, limits: ReadLimits) -> Iterator[R
                     yield rejected_row(source_file, number, raw, why)
                 else:
                     yield RawRow(source_file, number, raw, record)
-    except (pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
+    except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
+        # Polars says of some damage that a buffer could not be filled; the system gives a number.
+        if isinstance(error, OSError) and (error.errno or "os error" in str(error)):
+            raise
         detail = f"{error}; write the file again"
         raise RejectionError("corrupt_table", detail) from error

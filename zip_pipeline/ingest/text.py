@@ -1,9 +1,12 @@
 """Lines of any length from chunks of bytes, in bounded memory."""
 
+import json
+import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
 from zip_pipeline.ingest.rows import (
+    BYTE_ORDER_MARK,
     PREFIX_BYTES,
     RawRow,
     ReadLimits,
@@ -84,6 +87,33 @@ def read_json_lines(
                 raise too_long(line.num_bytes, limits, line.text)
             text, record = parse_bytes(line.text, limits)
         except RejectionError as why:
-            yield rejected_row(source_file, number, "", why)
+            yield from _rows_on_one_line(why, source_file, number, limits)
         else:
             yield RawRow(source_file, number, text, record)
+
+
+_BETWEEN = re.compile(rf"[\s,{BYTE_ORDER_MARK}]*+")
+
+
+def _rows_on_one_line(
+    why: RejectionError, source_file: str, number: int, limits: ReadLimits
+) -> Iterator[RawRow]:
+    """Yield the rows of a line that holds several sound ones, else the one that is rejected."""
+    try:
+        if not why.detail.startswith("Extra data"):
+            raise why
+        parsed = [parse_bytes(part.encode(), limits) for part in _json_values(why.raw)]
+    except (RejectionError, ValueError, RecursionError):
+        yield rejected_row(source_file, number, "", why)
+        return
+    for text, record in parsed:
+        yield RawRow(source_file, number, text, record)
+
+
+def _json_values(text: str) -> Iterator[str]:
+    decoder, start = json.JSONDecoder(), 0
+    while start < len(text):
+        _, end = decoder.raw_decode(text, start)
+        yield text[start:end]
+        match = _BETWEEN.match(text, end)
+        start = match.end() if match else end

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+import re
 from pathlib import Path
 
 import polars as pl
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.ingest import ingest as ingest_module
-from zip_pipeline.ingest import rows
+from zip_pipeline.ingest import streams
 from zip_pipeline.ingest.ingest import ingest, ingest_drop, read_batch
 from zip_pipeline.ingest.options import ReadOptions
 from zip_pipeline.ingest.readers import read_rows
@@ -216,7 +217,7 @@ def test_ingest_drop_fails_where_the_system_withholds_a_file(tmp_path, monkeypat
         yield
 
     with monkeypatch.context() as patch:
-        patch.setitem(rows._DECODERS, ".gz", (b"\x1f\x8b", broken))
+        patch.setitem(streams._DECODERS, re.compile(rb"\x1f\x8b\x08"), broken)
         with pytest.raises(ValueError) as caught:
             ingest_drop(root["sft"], "folder")
     assert str(caught.value) == (

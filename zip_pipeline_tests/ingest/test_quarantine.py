@@ -30,7 +30,7 @@ SFT_ROWS = {
     "row_too_long": b'{"prompt": "' + b"x" * 30_000 + b'", "completion": "c"}',
     "nested_too_deep": b'{"prompt": ' + b"[" * 10_000 + b"]" * 10_000 + b', "completion": "c"}',
     "invalid_json": b'{"prompt": "p", "completion": ',
-    "not_an_object": b'["p", "c"]',
+    "not_an_object": b'["p", 1]',
     "unknown_format": b'{"text": "t"}',
     "printed_list": b'{"prompt": "[{\'role\': \'user\'...}]", "completion": "c"}',
     "rated_record": b'{"prompt": "p", "completion": "c", "label": false}',
@@ -54,7 +54,7 @@ PREFERENCE_ROWS = {
 FILES = {
     "unsupported_file": ("a.txt", b"text"),
     "truncated_archive": ("a.jsonl.gz", COMPRESSIONS[".gz"](b'{"a": 1}\n')[:-9]),
-    "corrupt_archive": ("a.jsonl.zst", b"plain"),
+    "corrupt_archive": ("a.jsonl.zst", COMPRESSIONS[".zst"](b"{}")[:4] + b"\xff" * 99),
     "decompression_bomb": ("a.jsonl.gz", COMPRESSIONS[".gz"](b" " * 2_000_000)),
     "corrupt_table": ("a.parquet", parquet_table([{"a": 1}])[:-4]),
     "invalid_csv": ("a.csv", b"prompt,completion\n1,2,3\n"),

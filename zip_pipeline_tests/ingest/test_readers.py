@@ -8,19 +8,22 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from zip_pipeline.errors import UserError
 from zip_pipeline.ingest import readers, tables
-from zip_pipeline.ingest.readers import plain_name, read_rows
+from zip_pipeline.ingest.readers import left_out_splits, plain_name, read_rows
 from zip_pipeline.ingest.rows import ReadLimits
 from zip_pipeline_tests.pool.files import (
     BROKEN_FILE,
     COMPRESSIONS,
     KINDS,
+    arrow_stream,
     json_lines,
     needs_broken_file,
     parquet_table,
     write,
 )
 
+TABLES = ("table.parquet", "table.arrow", "table.feather")
 RECORDS = [{"prompt": f'é "{n}"\n', "completion": "[1, 2]"} for n in range(30)]
 
 
@@ -35,14 +38,14 @@ def test_every_kind_and_compression_gives_the_same_records(tmp_path, name, suffi
     assert {row.source_file for row in rows} == {f"{name}{suffix}"}
 
 
-@pytest.mark.parametrize("name", [name for name in KINDS if "parquet" not in name])
+@pytest.mark.parametrize("name", [name for name in KINDS if name not in TABLES])
 def test_byte_order_mark_is_no_text(tmp_path, name):
     """A UTF-8 byte order mark changes nothing."""
     path = write(tmp_path / name, b"\xef\xbb\xbf" + KINDS[name](RECORDS))
     assert [row.record for row in read_rows(path)] == RECORDS
 
 
-@pytest.mark.parametrize("name", [name for name in KINDS if "parquet" not in name])
+@pytest.mark.parametrize("name", [name for name in KINDS if name not in TABLES])
 def test_empty_file_has_no_rows(tmp_path, name):
     """An empty file holds no rows."""
     assert list(read_rows(write(tmp_path / name, b""))) == []
@@ -58,13 +61,13 @@ def test_folder_gives_its_files_in_order(tmp_path):
 
 def test_unsupported_file_is_one_rejected_row(tmp_path):
     """A file of another kind is one rejected row; its neighbours are read."""
-    write(tmp_path / "drop" / "README.md", b"# Text\n\nand more")
+    write(tmp_path / "drop" / "NOTES.md", b"# Text\n\nand more")
     write(tmp_path / "drop" / "a.jsonl", json_lines([{"n": 1}]))
     os.mkfifo(tmp_path / "drop" / "b.jsonl")
     (tmp_path / "drop" / "c.jsonl").symlink_to("b.jsonl")
     rows = [(row.source_file, row.source_row, row.reason) for row in read_rows(tmp_path / "drop")]
     assert rows == [
-        ("README.md", 1, "unsupported_file"),
+        ("NOTES.md", 1, "unsupported_file"),
         ("a.jsonl", 1, None),
         ("b.jsonl", 1, "unsupported_file"),
         ("c.jsonl", 1, "unsupported_file"),
@@ -76,8 +79,8 @@ def test_damaged_files_leave_the_others_unharmed(tmp_path):
     good = json_lines(RECORDS)
     write(tmp_path / "a.jsonl", good)
     write(tmp_path / "b.parquet", parquet_table(RECORDS)[:-40])
-    (tmp_path / "c.parquet.zst").write_bytes(b"no frame")
-    write(tmp_path / "d.jsonl", "x".encode("utf-16"))
+    (tmp_path / "c.parquet.zst").write_bytes(b"\x28\xb5\x2f\xfd" + b"\xff" * 99)
+    write(tmp_path / "d.jsonl", "{}".encode("utf-16")[:-1])
     write(tmp_path / "f.json", b'[{"n": 1}, {"n": 2')
     write(tmp_path / "g.jsonl", b'{"x": "' + b"0" * 300_000 + b'"}\n' + good)
     write(tmp_path / "z.jsonl", good)
@@ -96,8 +99,8 @@ def test_damaged_files_leave_the_others_unharmed(tmp_path):
     assert len(rows) - len(rejected) == 30 + 1 + 30 + 1 + 30
 
 
-@pytest.mark.parametrize("suffix", [".gz", ".zst"])
-@pytest.mark.parametrize("name", [name for name in KINDS if "parquet" not in name])
+@pytest.mark.parametrize("suffix", [".gz", ".zst", ".xz"])
+@pytest.mark.parametrize("name", [name for name in KINDS if name not in TABLES])
 def test_truncated_archive_keeps_the_rows_before(tmp_path, name, suffix):
     """A compressed file that ends too early gives its first rows, and one row for the rest."""
     records = [{"prompt": os.urandom(900).hex(), "completion": str(n)} for n in range(400)]
@@ -108,6 +111,175 @@ def test_truncated_archive_keeps_the_rows_before(tmp_path, name, suffix):
     assert [row.record for row in before] == records[: len(before)]
     assert (last.source_row, last.reason) == (len(before) + 1, "truncated_archive")
     assert records[len(before)]["prompt"].startswith(last.raw.partition('"prompt": "')[2])
+
+
+FIRST, SECOND = ({"prompt": f"{n}?", "completion": f"{n}."} for n in (1, 2))
+
+
+@pytest.mark.parametrize("name", ["a.json", "a.jsonl", "a.ndjson", "a.jsonl.gz", "a.JSONL.zst"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[{"prompt": "1?", "completion": "1."}, {"prompt": "2?", "completion": "2."}]',
+        '[\n{"prompt": "1?", "completion": "1."},\n{"prompt": "2?", "completion": "2."}\n]\n',
+        '[{"prompt": "1?", "completion": "1."}\n,{"prompt": "2?", "completion": "2."}]\n',
+        '{"prompt": "1?", "completion": "1."}\n{"prompt": "2?", "completion": "2."}\n',
+        '{"prompt": "1?", "completion": "1."}{"prompt": "2?", "completion": "2."}\n',
+        '{"prompt": "1?", "completion": "1."},\n{"prompt": "2?", "completion": "2."},\n',
+        '{"prompt": "1?", "completion": "1."}\n\ufeff{"prompt": "2?", "completion": "2."}\n',
+        '[{"prompt": "1?", "completion": "1."}]\n\ufeff[{"prompt": "2?", "completion": "2."}]\n',
+        '{\n "prompt": "1?",\n "completion": "1."\n}\n{"prompt": "2?",\n"completion": "2."}',
+        '{"data": [{"prompt": "1?", "completion": "1."}, {"prompt": "2?", "completion": "2."}]}\n',
+        '{"prompt": ["1?", "2?"], "completion": ["1.", "2."]}\n',
+    ],
+)
+def test_contents_tell_how_json_is_laid_out(tmp_path, name, text):
+    """Lists, lines, printed objects and tables are read alike under every name of JSON."""
+    path = tmp_path / name
+    path.write_bytes(text.encode())
+    assert [row.record for row in read_rows(path)] == [FIRST, SECOND]
+
+
+def test_lines_with_several_rows_keep_their_number(tmp_path):
+    """A line that lost its line feed gives its rows; with damage in it, it is one rejected row."""
+    text = b'{"n": 1}\n{"n": 2} {"n": 3}\n{"n": 4}{"n": \n{"n": 5} and more\n{"n": 6}\n'
+    rows = read_rows(write(tmp_path / "a.jsonl", text))
+    assert [(row.source_row, row.raw, row.reason) for row in rows] == [
+        (1, '{"n": 1}', None),
+        (2, '{"n": 2}', None),
+        (2, '{"n": 3}', None),
+        (3, '{"n": 4}{"n":', "invalid_json"),
+        (4, '{"n": 5} and more', "invalid_json"),
+        (5, '{"n": 6}', None),
+    ]
+
+
+@pytest.mark.parametrize("first", [b'{"n": ', b'{"n": 1}}', b"oops", b'{"n": "\xff"}'])
+def test_a_broken_first_line_costs_one_row(tmp_path, first):
+    """A file of lines is read as lines, however its first one is damaged."""
+    path = write(tmp_path / "a.jsonl", first + b'\n{"n": 2}\n')
+    first_row, second = read_rows(path)
+    assert (first_row.source_row, first_row.record) == (1, None)
+    assert (second.source_row, second.record) == (2, {"n": 2})
+
+
+def test_lines_that_are_lists_are_conversations(tmp_path):
+    """A list of turns, or of texts, is a row; another list is none."""
+    turns = '[{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]'
+    text = f'{turns}\n["Hi", "Hello."]\n[1]\n[]\n'
+    rows = list(read_rows(write(tmp_path / "a.jsonl", text.encode())))
+    assert [(row.raw, row.reason) for row in rows] == [
+        (f'{{"messages": {turns}}}', None),
+        ('{"messages": ["Hi", "Hello."]}', None),
+        ("[1]", "not_an_object"),
+        ("[]", "not_an_object"),
+    ]
+    assert rows[1].record == {"messages": ["Hi", "Hello."]}
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.csv", "a.parquet"])
+@pytest.mark.parametrize("kind", ["table.parquet", "table.feather", "table.arrow"])
+def test_contents_tell_a_table(tmp_path, kind, name):
+    """A table under another name is read as the table that it is."""
+    path = write(tmp_path / name, KINDS[kind](RECORDS))
+    assert [row.record for row in read_rows(path)] == RECORDS
+
+
+def test_encoding_and_separator_can_be_given(tmp_path):
+    """They reach the files that they concern; others are read as ever."""
+    write(tmp_path / "a.csv", "prompt;completion\nthé;café, oui\n".encode("cp1252"))
+    write(tmp_path / "b.jsonl", '{"prompt": "thé"}\n'.encode("cp1252"))
+    write(tmp_path / "c.parquet", parquet_table([{"prompt": "thé"}]))
+    rows = read_rows(tmp_path, encoding="cp1252", separator=";")
+    assert [row.record for row in rows] == [
+        {"prompt": "thé", "completion": "café, oui"},
+        {"prompt": "thé"},
+        {"prompt": "thé"},
+    ]
+    with pytest.raises(UserError, match="encoding: 'x' is no text encoding"):
+        list(read_rows(tmp_path, encoding="x"))
+    with pytest.raises(UserError, match="separator: '' cannot separate cells"):
+        list(read_rows(tmp_path, separator=""))
+
+
+def test_undecodable_lines_name_what_they_look_like(tmp_path):
+    """A row of another encoding says which; one of damaged UTF-8 does not."""
+    text = '{"a": "café"}\n'.encode("cp1252") + '{"a": "Größe für"}\n'.encode() + b"{\xff}"
+    damaged = '{"a": "Größe für'.encode() + b'\xff"}\n'
+    details = [row.detail for row in read_rows(write(tmp_path / "a.jsonl", text + b"\n" + damaged))]
+    assert details == [
+        "'utf-8' codec can't decode byte 0xe9 in position 10: invalid continuation byte; it looks "
+        'like cp1252: if the file is, say encoding = "cp1252" in NAME.batch.toml beside the file '
+        "or folder NAME",
+        "",
+        "'utf-8' codec can't decode byte 0xff in position 1: invalid start byte; it looks like "
+        'cp1252: if the file is, say encoding = "cp1252" in NAME.batch.toml beside the file or '
+        "folder NAME",
+        "'utf-8' codec can't decode byte 0xff in position 19: invalid start byte; most of the row "
+        "is UTF-8, so its bytes are damaged",
+    ]
+
+
+def sources(path: Path) -> list[str]:
+    """Return the files that give rows, or rejections."""
+    return [row.source_file for row in read_rows(path)]
+
+
+def test_files_about_a_data_set_are_no_rows(tmp_path):
+    """What a repository or a saved folder says of itself is neither read nor quarantined."""
+    others = ("README.md", "LICENSE", "dataset_infos.json", ".gitattributes", "saved/state.json")
+    for name in (*others, "saved/dataset_info.json", "saved/cache-1.arrow", "odd.bin"):
+        write(tmp_path / "hub" / name, b"{}")
+    write(tmp_path / "hub" / "state.json", json_lines([FIRST]))
+    write(tmp_path / "hub" / "saved" / "data-00000-of-00001.arrow", arrow_stream([SECOND]))
+    rows = [(row.source_file, row.record, row.reason) for row in read_rows(tmp_path / "hub")]
+    assert rows == [
+        ("odd.bin", None, "unsupported_file"),
+        ("saved/data-00000-of-00001.arrow", SECOND, None),
+        ("state.json", FIRST, None),
+    ]
+
+
+def test_a_folder_of_nothing_but_files_about_data_says_so(tmp_path):
+    """Nothing is passed over in silence: then these files are quarantined."""
+    write(tmp_path / "hub" / "README.md", b"x")
+    assert [row.reason for row in read_rows(tmp_path / "hub")] == ["unsupported_file"]
+    assert [row.reason for row in read_rows(tmp_path / "hub" / "README.md")] == ["unsupported_file"]
+
+
+LEFT_OUT = [
+    "data/test/a.jsonl",
+    "data/test-00000-of-00001.jsonl",
+    "dev.json",
+    "eval/part 1/b.jsonl",
+    "squad_validation.jsonl.gz",
+    "test_sft-00000-of-00002.jsonl",
+    "train/valid-1.jsonl",
+]
+READ = [
+    "data/test/train.jsonl",
+    "data/train-00000-of-00001.jsonl",
+    "devices.jsonl",
+    "latest.jsonl",
+    "write_test_cases.jsonl",
+]
+
+
+def test_files_of_other_splits_are_left_out_and_named(tmp_path):
+    """Test and validation files of a folder are not read; train and unnamed files are."""
+    for name in (*LEFT_OUT, *READ):
+        write(tmp_path / "drop" / name, json_lines([{"n": 1}]))
+    assert left_out_splits(tmp_path / "drop") == sorted(LEFT_OUT)
+    assert sources(tmp_path / "drop") == sorted(READ)
+
+
+def test_test_files_alone_are_read(tmp_path):
+    """A file that is named, and a folder that has nothing else, hold what is wanted."""
+    for name in ("test.jsonl", "eval/a.jsonl"):
+        write(tmp_path / "test" / name, json_lines([{"n": 1}]))
+    assert left_out_splits(tmp_path / "test") == []
+    assert sources(tmp_path / "test") == ["eval/a.jsonl", "test.jsonl"]
+    assert sources(tmp_path / "test" / "test.jsonl") == ["test.jsonl"]
 
 
 DAMAGES = st.lists(st.tuples(st.floats(0, 1), st.binary(max_size=9)), max_size=4)
@@ -130,7 +302,7 @@ def test_damage_never_ends_the_reading(tmp_path, name, end, damages, seal):
     path.write_bytes(COMPRESSIONS.get(suffix, bytes)(content) if seal else content)
     rows = list(read_rows(path))
     assert all((row.record is None) == (row.reason is not None) for row in rows)
-    assert [row.source_row for row in rows] == sorted({row.source_row for row in rows})
+    assert [row.source_row for row in rows] == sorted(row.source_row for row in rows)
 
 
 @needs_broken_file
@@ -169,11 +341,11 @@ def test_too_little_memory_ends_the_reading(tmp_path, monkeypatch):
 def _break_csv(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
     """Let reading CSV fail after the first row."""
 
-    def broken(*arguments):
-        yield next(tables.read_csv(*arguments))
+    def broken(*arguments, **options):
+        yield next(tables.read_csv(*arguments, **options))
         raise error
 
-    monkeypatch.setitem(readers._TEXT_READERS, ".csv", broken)
+    monkeypatch.setattr(readers, "read_csv", broken)
 
 
 @pytest.mark.parametrize(
@@ -242,7 +414,15 @@ def test_file_name_that_is_not_utf8_is_readable(tmp_path):
 
 @pytest.mark.parametrize(
     ("name", "plain"),
-    [("a.jsonl.gz", "a"), ("a.b.CSV.zst", "a.b"), ("a.json", "a"), ("a.txt", "a.txt"), ("a", "a")],
+    [
+        ("a.jsonl.gz", "a"),
+        ("a.b.CSV.zst", "a.b"),
+        ("a.tsv.xz", "a"),
+        ("a.arrow", "a"),
+        ("a.json", "a"),
+        ("a.txt", "a.txt"),
+        ("a", "a"),
+    ],
 )
 def test_plain_name_has_no_extension(name, plain):
     """Only the extensions of supported files are cut."""

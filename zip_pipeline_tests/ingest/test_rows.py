@@ -86,4 +86,5 @@ def test_json_text_can_always_be_stored():
     """A record is written readably, and escaped only where UTF-8 cannot hold it."""
     assert json_text({"é": [1, None]}) == '{"é": [1, null]}'
     assert json_text({"é": "\ud800"}) == '{"\\u00e9": "\\ud800"}'
-    assert json_text({"a": b"x"}) == '{"a": "b\'x\'"}'
+    assert json_text({"a": b"x"}) == '{"a": "eA=="}'
+    assert json_text({"a": [float("nan"), {"é": float("inf")}]}) == '{"a": [null, {"é": null}]}'

@@ -1,7 +1,9 @@
 """Rules of decompression."""
 
+import bz2
 import errno
 import gzip
+import lzma
 import os
 import tempfile
 from contextlib import contextmanager
@@ -10,13 +12,15 @@ from pathlib import Path
 import pytest
 import zstandard
 
-from zip_pipeline.ingest.rows import (
-    ReadLimits,
-    RejectionError,
+from zip_pipeline.errors import UserError
+from zip_pipeline.ingest.rows import ReadLimits, RejectionError
+from zip_pipeline.ingest.streams import (
+    check_encoding_name,
     decompressed_file,
     read_chunks,
-    read_text_chunks,
+    text_chunks,
 )
+from zip_pipeline_tests.ingest.test_text import cut
 from zip_pipeline_tests.pool.files import BROKEN_FILE, COMPRESSIONS, needs_broken_file, write
 
 TEXT = b"".join(b"line %d of many\n" % n for n in range(20_000))
@@ -52,7 +56,7 @@ def read_until_rejected(path, limits: ReadLimits) -> tuple[bytes, str]:
 @pytest.mark.parametrize(("suffix", "compress"), list(COMPRESSIONS.items())[1:])
 def test_truncated_archive_gives_what_comes_before(tmp_path, suffix, compress):
     """A compressed file that ends too early gives its first half, then is rejected."""
-    noise = b"".join(os.urandom(8).hex().encode() + b"\n" for _ in range(60_000))
+    noise = b"".join(os.urandom(8).hex().encode() + b"\n" for _ in range(150_000))
     content = compress(noise)
     path = tmp_path / f"a{suffix}"
     path.write_bytes(content[: len(content) // 2])
@@ -62,12 +66,23 @@ def test_truncated_archive_gives_what_comes_before(tmp_path, suffix, compress):
     assert noise.startswith(found)
 
 
-@pytest.mark.parametrize("suffix", [".gz", ".zst"])
-def test_archive_of_another_kind_is_rejected(tmp_path, suffix):
-    """A file that is not compressed as its name says is rejected."""
+@pytest.mark.parametrize("suffix", COMPRESSIONS)
+@pytest.mark.parametrize("compress", COMPRESSIONS.values())
+def test_contents_tell_the_compression(tmp_path, suffix, compress):
+    """A file is read as what it is, compressed or not, whatever it is called."""
     path = tmp_path / f"a{suffix}"
-    path.write_bytes(b"plain text")
-    assert read_until_rejected(path, ReadLimits()) == (b"", "corrupt_archive")
+    path.write_bytes(compress(b"plain text"))
+    assert b"".join(read_chunks(path)) == b"plain text"
+
+
+def test_zstd_windows_may_be_as_long_as_the_format_allows(tmp_path):
+    """Frames that were made with --long=31 are read, and those that begin without content."""
+    parameters = zstandard.ZstdCompressionParameters.from_level(1, window_log=31)
+    long = zstandard.ZstdCompressor(compression_params=parameters).compressobj()
+    empty = b"\x50\x2a\x4d\x18\x03\0\0\0abc"
+    path = tmp_path / "a"
+    path.write_bytes(empty + long.compress(b"text") + long.flush())
+    assert b"".join(read_chunks(path)) == b"text"
 
 
 def test_damaged_archive_is_rejected(tmp_path):
@@ -79,7 +94,17 @@ def test_damaged_archive_is_rejected(tmp_path):
     assert read_until_rejected(path, ReadLimits()) == (TEXT, "corrupt_archive")
 
 
-@pytest.mark.parametrize("compress", [gzip.compress, zstandard.compress])
+@pytest.mark.parametrize("compress", [lzma.compress, bz2.compress])
+def test_archive_with_damage_inside_is_rejected(tmp_path, compress):
+    """Bytes that were overwritten are damage, whatever kind of archive it is."""
+    content = bytearray(compress(os.urandom(200_000)))
+    content[20:40] = bytes(20)
+    path = tmp_path / "a"
+    path.write_bytes(content)
+    assert read_until_rejected(path, ReadLimits())[1] == "corrupt_archive"
+
+
+@pytest.mark.parametrize("compress", list(COMPRESSIONS.values())[1:])
 def test_bomb_is_rejected_at_the_limit(tmp_path, compress):
     """A file that expands beyond allowance and expansion is rejected, in bounded chunks."""
     path = tmp_path / "a"
@@ -108,15 +133,58 @@ def test_limits_must_be_positive():
         ReadLimits(max_depth=0)
 
 
-def test_text_loses_its_byte_order_mark(tmp_path):
-    """UTF-8 comes without its mark; UTF-16 and UTF-32 are rejected with the remedy."""
-    path = tmp_path / "a"
-    path.write_bytes("é".encode("utf-8-sig"))
-    assert b"".join(read_text_chunks(path)) == "é".encode()
-    for encoding in ("utf-16", "utf-32"):
-        path.write_bytes("text".encode(encoding))
-        with pytest.raises(RejectionError, match=r"bad_encoding: .* save it as UTF-8"):
-            list(read_text_chunks(path))
+def utf8(content: bytes, encoding: str | None = None, size: int = 1 << 20) -> bytes:
+    """Return a text that comes in pieces, in UTF-8."""
+    return b"".join(text_chunks(iter(cut(content, size)), encoding))
+
+
+WIDE = ("utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be")
+
+
+@pytest.mark.parametrize("size", [1, 3, 1 << 20])
+@pytest.mark.parametrize("encoding", ["utf-8", *WIDE])
+def test_text_loses_its_byte_order_mark(encoding, size):
+    """A mark at the beginning tells the encoding and is no text."""
+    text = '{"prompt": "Größe 😀"}\n'
+    assert utf8(f"\ufeff{text}".encode(encoding), size=size) == text.encode()
+    assert utf8("\ufeff".encode(encoding), size=size) == b""
+    assert utf8(f"\ufeff{text}".encode(encoding), "cp1252", size) == text.encode()
+
+
+@pytest.mark.parametrize("size", [1, 3, 1 << 20])
+@pytest.mark.parametrize("encoding", WIDE)
+def test_zero_bytes_tell_an_encoding_without_a_mark(encoding, size):
+    """Texts that are ASCII in good part need no mark."""
+    for text in ('{"prompt":"é","completion":"日本語"}\n', "名,answer\né,b\n" * 50, "a,b"):
+        assert utf8(text.encode(encoding), size=size) == text.encode()
+
+
+@pytest.mark.parametrize("content", [b"", b"a", b"\0", b"\0{}\n", b"a\0b,c\n1,2\n", b"a\0"])
+def test_a_zero_byte_alone_tells_nothing(content):
+    """What is UTF-8 with a zero byte somewhere stays as it is."""
+    assert utf8(content) == content
+
+
+def test_declared_encoding_is_read():
+    """Text comes in UTF-8; a byte that the encoding does not have stays undecodable."""
+    assert utf8("café; ok".encode("cp1252"), "cp1252") == "café; ok".encode()
+    assert check_encoding_name("Shift-JIS") == "shift_jis"
+    assert utf8("日本語".encode("shift_jis"), "shift_jis", size=1) == "日本語".encode()
+    assert utf8(b"a\x81b", "cp1252") == b"a\x81b"
+    for name in ("klingon", "hex", ""):
+        message = "encoding: .* is no text encoding; expected a name such as utf-8, cp1252"
+        with pytest.raises(UserError, match=message):
+            check_encoding_name(name)
+
+
+def test_broken_wide_text_is_rejected_where_it_breaks():
+    """What comes before is read; half a surrogate pair is left to its row."""
+    half = "\ufeffab\ud800c".encode("utf-16-le", "surrogatepass")
+    assert utf8(half) == b"ab\xed\xa0\x80c"
+    found = []
+    with pytest.raises(RejectionError, match="bad_encoding: the file is no sound utf-16-le: "):
+        found.extend(text_chunks(iter(cut("\ufeffab\n".encode("utf-16-le") + b"c", 4))))
+    assert b"".join(found) == b"ab\n"
 
 
 @needs_broken_file
@@ -137,7 +205,7 @@ def test_decompressed_file_is_the_file_or_a_copy(tmp_path):
     plain = write(tmp_path / "a.parquet", TEXT)
     with decompressed_file(plain) as path:
         assert path == plain
-    with decompressed_file(write(tmp_path / "a.parquet.gz", TEXT)) as path:
+    with decompressed_file(write(tmp_path / "a.parquet.gz", TEXT).rename(tmp_path / "b")) as path:
         assert path.read_bytes() == TEXT
     assert not path.exists()
 

@@ -1,12 +1,17 @@
-"""Rules of reading CSV and Parquet files."""
+"""Rules of reading CSV, Parquet and Arrow files."""
+
+import io
+from datetime import date
+from decimal import Decimal
 
 import polars as pl
 import pytest
 
+from zip_pipeline.errors import UserError
 from zip_pipeline.ingest import tables
 from zip_pipeline.ingest.rows import DEFAULT_LIMITS, ReadLimits, RejectionError
-from zip_pipeline.ingest.tables import read_csv, read_parquet
-from zip_pipeline_tests.pool.files import parquet_table, write
+from zip_pipeline.ingest.tables import check_separator, read_csv, read_table
+from zip_pipeline_tests.pool.files import arrow_file, arrow_stream, parquet_table, write
 
 
 def read(text: bytes, limits: ReadLimits = DEFAULT_LIMITS) -> list:
@@ -62,13 +67,123 @@ def test_csv_record_of_many_lines_is_bounded():
     text = b'a,b\n1,2\n3,"' + b"x\n" * 60 + b'",\n5,6\n'
     rows = read(text, ReadLimits(max_row_bytes=50))
     assert (rows[1].source_row, rows[1].reason, rows[1].raw) == (2, "row_too_long", '3,"x')
-    assert {row.reason for row in rows[2:]} == {"invalid_csv"}
+    assert rows[1].detail.endswith(
+        "a quote opens in the first of 47 lines, which all went into this row"
+    )
+    assert {row.reason for row in rows[2:-1]} == {"invalid_csv"}
+    assert rows[-1].record == {"a": "5", "b": "6"}
 
 
-def test_csv_ends_inside_quotes_as_a_rejected_row():
-    """A record whose quotes never close is rejected."""
+STRAY = (
+    "a quote opens in the first of {} lines and does not close in it; the others are read as rows "
+    "of their own"
+)
+
+
+def test_csv_quote_that_never_closes_costs_one_row():
+    """What follows it is read again, whether the end, another quote or the limit shows it."""
     rows = read(b'a,b\n1,2\n3,"4\n5,6')
-    assert [(row.source_row, row.reason) for row in rows] == [(1, None), (2, "invalid_csv")]
+    assert [(row.source_row, row.reason, row.raw) for row in rows] == [
+        (1, None, '{"a": "1", "b": "2"}'),
+        (2, "invalid_csv", '3,"4'),
+        (3, None, '{"a": "5", "b": "6"}'),
+    ]
+    assert rows[1].detail == f"unexpected end of data; {STRAY.format(2)}"
+    rows = read(b'a,b\n"3,4\n5,6\n7,"8, 9"\n')
+    assert [row.record for row in rows] == [None, {"a": "5", "b": "6"}, {"a": "7", "b": "8, 9"}]
+    assert rows[0].detail == f"',' expected after '\"'; {STRAY.format(3)}"
+    rows = read(b'a,b\n"3,4\n' + b"5,6\n" * 20, ReadLimits(max_row_bytes=30))
+    assert [row.record for row in rows] == [None, *[{"a": "5", "b": "6"}] * 20]
+    assert (rows[0].reason, rows[0].raw) == ("invalid_csv", '"3,4')
+
+
+def test_csv_lines_of_a_long_cell_are_no_rows():
+    """Where what a row took in does not look like records, it stays with the row."""
+    rows = read(b'a,b\n"Dear all,\nthis is "quoted"\nprose\n1,2\n')
+    assert rows[0].reason == "invalid_csv"
+    assert rows[0].detail.endswith(
+        "a quote opens in the first of 2 lines, which all went into this row"
+    )
+    assert [row.record for row in rows[1:]] == [None, {"a": "1", "b": "2"}]
+
+
+def test_csv_of_open_quotes_takes_linear_time():
+    """Lines are not read again and again, each time with the line before left out."""
+    text = b"a,b\n" + b'x","\n' * 20_000
+    num_fed = 0
+
+    class Counted(tables._CsvLines):
+        def __next__(self):
+            nonlocal num_fed
+            num_fed += 1
+            return super().__next__()
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tables, "_CsvLines", Counted)
+        rows = read(text, ReadLimits(max_row_bytes=1 << 20))
+    assert {row.reason for row in rows} == {"invalid_csv"}
+    assert num_fed < 400_000
+
+
+@pytest.mark.parametrize(
+    ("text", "record"),
+    [
+        (b'question;answer\n"a; b";c, d\n', {"question": "a; b", "answer": "c, d"}),
+        (b"question\tanswer\na, b\tc\n", {"question": "a, b", "answer": "c"}),
+        (b"question|answer\na;b|c", {"question": "a;b", "answer": "c"}),
+        (b"question,answer; short\na;b,c\n", {"question": "a;b", "answer; short": "c"}),
+        (b"text\na;b\n", {"text": "a;b"}),
+        (b'q;a\n"one\ntwo;";3', {"q": "one\ntwo;", "a": "3"}),
+    ],
+)
+def test_csv_separator_is_told_from_the_first_records(text, record):
+    """What splits header and rows alike separates the cells."""
+    assert [row.record for row in read(text)] == [record]
+
+
+def test_csv_separator_can_be_given():
+    """A given separator holds, whatever the records look like; what cannot be one is refused."""
+    text = b"a;b,c\n1;2,3\n"
+    for separator, record in [(";", {"a": "1", "b,c": "2,3"}), (",", {"a;b": "1;2", "c": "3"})]:
+        rows = read_csv(iter([text]), "f.csv", DEFAULT_LIMITS, separator=separator)
+        assert [row.record for row in rows] == [record]
+    for separator in ("", ";;", '"', "\n"):
+        with pytest.raises(UserError, match=r"separator: .* cannot separate cells; expected one"):
+            check_separator(separator)
+
+
+@pytest.mark.parametrize(
+    ("header", "names"),
+    [
+        ("Prompt, COMPLETION ,Source", ["prompt", "completion", "source"]),
+        ("Instruction,Input,Output", ["instruction", "input", "output"]),
+        ("Prompt,prompt,completion", ["Prompt", "prompt", "completion"]),
+        ("Frage,Antwort,Prompt", ["Frage", "Antwort", "Prompt"]),
+    ],
+)
+def test_csv_header_is_lower_case_where_that_is_a_known_format(header, names):
+    """Names of other columns stay, so that they can be mapped as they are written."""
+    row = ",".join("x" for _ in names)
+    assert [list(r.record) for r in read(f"{header}\n{row}\n".encode())] == [names]
+
+
+@pytest.mark.parametrize(
+    ("encoding", "text"),
+    [
+        ("cp1252", "café à très bon"),
+        ("cp1251", "Привет, мир"),
+        ("shift_jis", "こんにちは、世界"),
+        ("gb18030", "你好、世界。今天天气怎么样"),
+    ],
+)
+def test_csv_row_of_another_encoding_names_it(encoding, text):
+    """The reason says what the bytes look like, and how to say so."""
+    rows = read(f'prompt,completion\nHi,"{text}"\nHi,ok\n'.encode(encoding))
+    assert [row.reason for row in rows] == ["bad_encoding", None]
+    assert rows[0].detail == (
+        f"the row holds bytes that are not UTF-8; it looks like {encoding}: if the file is, say "
+        f'encoding = "{encoding}" in NAME.batch.toml beside the file or folder NAME'
+    )
 
 
 def test_csv_with_a_damaged_header_is_rejected_whole():
@@ -92,7 +207,7 @@ def test_parquet_rows_are_the_same_in_slices_of_any_size(tmp_path, monkeypatch):
     for first, num_bytes in ((256, 1 << 20), (3, 1), (1, 500)):
         monkeypatch.setattr(tables, "_FIRST_SLICE_ROWS", first)
         monkeypatch.setattr(tables, "_SLICE_BYTES", num_bytes)
-        rows = list(read_parquet(path, "t.parquet", DEFAULT_LIMITS))
+        rows = list(read_table(path, "t.parquet", DEFAULT_LIMITS))
         assert [row.record for row in rows] == records
         assert [row.source_row for row in rows] == list(range(1, 51))
 
@@ -105,7 +220,7 @@ def test_parquet_keeps_the_rows_before_the_damage(tmp_path, monkeypatch):
     content = bytearray(parquet_table(records, row_group_size=50))
     middle = len(content) // 2
     content[middle : middle + 300] = bytes(b ^ 0x5A for b in content[middle : middle + 300])
-    rows = read_parquet(write(tmp_path / "t.parquet", bytes(content)), "t", DEFAULT_LIMITS)
+    rows = read_table(write(tmp_path / "t.parquet", bytes(content)), "t", DEFAULT_LIMITS)
     seen: list[object] = []
     with pytest.raises(RejectionError) as caught:
         seen.extend(row.record for row in rows)
@@ -118,7 +233,7 @@ def test_parquet_bomb_is_rejected(tmp_path):
     """Rows that expand far beyond the file on disk are a bomb."""
     path = write(tmp_path / "t.parquet", parquet_table([{"a": "x" * 10_000}] * 2000))
     limits = ReadLimits(allowance_bytes=1 << 20, max_expansion=200)
-    rows = read_parquet(path, "t.parquet", limits)
+    rows = read_table(path, "t.parquet", limits)
     assert next(rows).source_row == 1
     with pytest.raises(RejectionError) as caught:
         list(rows)
@@ -129,6 +244,84 @@ def test_parquet_row_above_the_limit_is_rejected(tmp_path):
     """A row above the limit is rejected with its beginning; the others survive."""
     path = tmp_path / "t.parquet"
     pl.DataFrame({"a": ["x", "y" * 9000, "z"]}).write_parquet(path)
-    rows = list(read_parquet(path, "t.parquet", ReadLimits(max_row_bytes=5000)))
+    rows = list(read_table(path, "t.parquet", ReadLimits(max_row_bytes=5000)))
     assert [row.reason for row in rows] == [None, "row_too_long", None]
     assert rows[1].raw == '{"a": "' + "y" * (4096 - 7)
+
+
+MERGED = [
+    {"function": {"name": "move", "arguments": {"x": 0, "y": 1}}},
+    {"function": {"name": "say", "arguments": {"text": "hi"}}},
+    {"function": {"name": "stop", "arguments": {}}},
+]
+
+
+@pytest.mark.parametrize("kind", [parquet_table, arrow_stream, arrow_file])
+def test_table_objects_lose_the_fields_that_merging_gave_them(tmp_path, kind):
+    """Arguments of a tool call are those that it had; null content of a turn stays."""
+    turns = [{"role": "assistant", "content": None, "tool_calls": [call]} for call in MERGED]
+    path = write(tmp_path / "t", kind([{"messages": [turn], "note": None} for turn in turns]))
+    rows = list(read_table(path, "t", DEFAULT_LIMITS))
+    assert [row.record for row in rows] == [{"messages": [t], "note": None} for t in turns]
+    assert rows[1].raw == (
+        '{"messages": [{"role": "assistant", "content": null, "tool_calls": [{"function": '
+        '{"name": "say", "arguments": {"text": "hi"}}}]}], "note": null}'
+    )
+
+
+def test_table_raw_text_is_strict_json(tmp_path):
+    """Bytes are base64, NaN and infinities null, dates and decimal numbers text."""
+    columns = {
+        "image": [b"\x89PNG\x00"],
+        "scores": [[0.5, float("nan"), float("inf")]],
+        "score": [float("-inf")],
+        "day": [date(2024, 2, 29)],
+        "price": [Decimal("1.10")],
+        "kind": pl.Series(["x"], dtype=pl.Categorical),
+        "pair": pl.Series([[1, 2]], dtype=pl.Array(pl.Int64, 2)),
+    }
+    pl.DataFrame(columns).write_parquet(tmp_path / "t.parquet")
+    [row] = read_table(tmp_path / "t.parquet", "t", DEFAULT_LIMITS)
+    assert row.raw == (
+        '{"image": "iVBORwA=", "scores": [0.5, null, null], "score": null, "day": "2024-02-29", '
+        '"price": "1.10", "kind": "x", "pair": [1, 2]}'
+    )
+    assert row.record["image"] == b"\x89PNG\x00"
+
+
+def test_table_turns_that_are_kept_as_lists_are_turns(tmp_path):
+    """A sequence of objects, which `datasets` keeps as an object of lists, is a list again."""
+    records = [
+        {"conversations": {"from": ["human", "gpt"], "value": ["a", "b"]}, "meta": {"from": ["x"]}},
+        {"conversations": {"from": ["human"], "value": ["a", "b"]}, "meta": {"from": ["x"]}},
+        {"conversations": None, "meta": {"from": ["x"]}},
+    ]
+    path = write(tmp_path / "t.parquet", parquet_table(records))
+    assert [row.record for row in read_table(path, "t", DEFAULT_LIMITS)] == [
+        {
+            "conversations": [{"from": "human", "value": "a"}, {"from": "gpt", "value": "b"}],
+            "meta": {"from": ["x"]},
+        },
+        *records[1:],
+    ]
+
+
+def test_arrow_stream_gives_the_batches_before_the_damage(tmp_path):
+    """A stream that was cut off, or whose middle is damaged, gives its first rows."""
+    columns = {"n": [f"{n}" * 50 for n in range(3000)], "kind": ["x", "y", None] * 1000}
+    frame = pl.DataFrame(columns, schema_overrides={"kind": pl.Categorical})
+    buffer = io.BytesIO()
+    pyarrow = pytest.importorskip("pyarrow")
+    table = frame.to_arrow()
+    with pyarrow.ipc.new_stream(buffer, table.schema) as writer:
+        writer.write_table(table, max_chunksize=1000)
+    content = buffer.getvalue()
+    whole = list(read_table(write(tmp_path / "t", content), "t", DEFAULT_LIMITS))
+    assert [row.record for row in whole] == frame.to_dicts()
+    for end in (len(content) // 2, len(content) - 300):
+        rows = read_table(write(tmp_path / "t", content[:end]), "t", DEFAULT_LIMITS)
+        seen = []
+        with pytest.raises(RejectionError, match="corrupt_table: an Arrow batch is cut off"):
+            seen.extend(row.record for row in rows)
+        assert len(seen) in (1000, 2000)
+        assert seen == frame.to_dicts()[: len(seen)]

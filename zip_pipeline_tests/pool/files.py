@@ -1,9 +1,11 @@
 """Writes records in every kind of file and compression."""
 
+import bz2
 import csv
 import gzip
 import io
 import json
+import lzma
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,7 +21,13 @@ BROKEN_FILE = Path("/proc/self/mem")
 """A regular file that can be opened but not read, as one on a broken disk; Linux has it."""
 needs_broken_file = pytest.mark.skipif(not BROKEN_FILE.exists(), reason="no file fails to be read")
 
-COMPRESSIONS = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}
+COMPRESSIONS = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".zst": zstandard.compress,
+    ".xz": lzma.compress,
+    ".bz2": bz2.compress,
+}
 
 
 def json_lines(records: Sequence[object]) -> bytes:
@@ -39,15 +47,35 @@ def json_envelope(records: Sequence[object]) -> bytes:
     return b'{"version": [1, {"a": 2}], "data": ' + json_list(records) + b', "end": [3]}'
 
 
-def csv_table(records: Sequence[dict]) -> bytes:
+def csv_table(records: Sequence[dict], separator: str = ",") -> bytes:
     """Return records as CSV; lists become JSON text."""
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(records[0]), lineterminator="\r\n")
+    names = list(records[0])
+    writer = csv.DictWriter(text, names, delimiter=separator, lineterminator="\r\n")
     writer.writeheader()
     for record in records:
         cells = {k: json.dumps(v) if isinstance(v, list) else v for k, v in record.items()}
         writer.writerow(cells)
     return text.getvalue().encode()
+
+
+def tab_table(records: Sequence[dict]) -> bytes:
+    """Return records as text with a tab between cells."""
+    return csv_table(records, "\t")
+
+
+def arrow_stream(records: Sequence[dict]) -> bytes:
+    """Return records as an Arrow stream."""
+    buffer = io.BytesIO()
+    pl.DataFrame(list(records)).write_ipc_stream(buffer)
+    return buffer.getvalue()
+
+
+def arrow_file(records: Sequence[dict]) -> bytes:
+    """Return records as an Arrow file."""
+    buffer = io.BytesIO()
+    pl.DataFrame(list(records)).write_ipc(buffer)
+    return buffer.getvalue()
 
 
 def parquet_table(records: Sequence[dict], row_group_size: int | None = None) -> bytes:
@@ -64,7 +92,10 @@ KINDS = {
     "envelope.json": json_envelope,
     "objects.json": json_lines,
     "table.csv": csv_table,
+    "table.tsv": tab_table,
     "table.parquet": parquet_table,
+    "table.arrow": arrow_stream,
+    "table.feather": arrow_file,
 }
 
 
