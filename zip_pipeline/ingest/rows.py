@@ -253,12 +253,12 @@ def parse_bytes(line: bytes, limits: ReadLimits) -> tuple[str, Record]:
     except UnicodeDecodeError as error:
         raw = line.decode("utf-8", "replace").strip()
         raise RejectionError("bad_encoding", f"{error}{encoding_hint(line)}", raw) from None
-    if text.startswith(BYTE_ORDER_MARK):
-        # Files that were joined have their marks inside.
-        text = text.lstrip(BYTE_ORDER_MARK).lstrip()
     try:
         record = parse_record(text, limits)
     except RejectionError as why:
+        if text.startswith(BYTE_ORDER_MARK):
+            # Files that were joined have their marks inside.
+            return parse_bytes(text.lstrip(BYTE_ORDER_MARK).encode(), limits)
         why.raw = text
         raise
     return (f'{{"messages": {text}}}' if text[0] == "[" else text), record
