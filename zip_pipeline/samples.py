@@ -271,11 +271,8 @@ def _unless_empty(before: str, text: pl.Expr, after: str) -> pl.Expr:
 
 def contents_text(stage: Stage) -> pl.Expr:
     """Return the expression that computes :func:`contents` for each row of a pool table."""
-    field = pl.element().struct.field("content")
-    return pl.concat_str(
-        [pl.col(column).list.eval(field).list.join("\n") for column in TURN_COLUMNS[stage]],
-        separator="\n",
-    )
+    turns = pl.concat_list(TURN_COLUMNS[stage])
+    return turns.list.eval(pl.element().struct.field("content")).list.join("\n")
 
 
 def frame_of(stage: Stage, rows: Iterable[dict[str, object]]) -> pl.DataFrame:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from zip_pipeline.cli import history, plan, run, select
+from zip_pipeline.cli import history, inspect, plan, run, select
 from zip_pipeline.cli.console import ReadableErrors
 
 app = typer.Typer(
@@ -40,6 +40,7 @@ def _options(
 app.command("demo")(run.demo)
 app.command("sample-data")(run.sample_data)
 app.command("run")(run.run)
+app.command("inspect")(inspect.inspect)
 app.command("select")(select.select)
 app.command("ratio")(select.ratio)
 app.command("trace")(history.trace)

@@ -212,6 +212,15 @@ def _pair(text: str, flag: str) -> tuple[str, str]:
     return name, value
 
 
+def with_reading_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Put the options of reading in the place of ``**options``."""
+    signature = inspect.signature(command)
+    own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    parameters = [*own, *reading_parameters()]
+    command.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return command
+
+
 def _with_options_of_config(command: Callable[..., None]) -> Callable[..., None]:
     """Put an option for each field of the configuration in the place of ``**options``."""
     signature = inspect.signature(command)

@@ -35,6 +35,8 @@ def show_selection(console: Console, manifest: Mapping[str, Any], ledger: pl.Dat
         facts.add_row("Quarantined", words_of_counts(reasons))
     if unread := manifest.get("unread_fields"):
         facts.add_row("Not read", words_of_unread(unread))
+    if files := manifest.get("left_out_files"):
+        facts.add_row("Left out", f"of test or validation splits: {', '.join(files)}")
     facts.add_row("Picked", _picked(manifest))
     budget, unused = manifest["budget"], manifest["unused_budget"]
     facts.add_row("Budget", f"{budget['value']:,} {budget['unit']}, {unused:,} unused")

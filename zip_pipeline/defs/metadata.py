@@ -74,6 +74,12 @@ def counts_table(table: pl.DataFrame, column: str, limit: int = 10) -> dg.Metada
     return markdown_table(counts.head(limit))
 
 
+def code_block(text: str) -> dg.MetadataValue:
+    """Return a text that the UI shows as it is."""
+    fence = "~~~~"
+    return dg.MetadataValue.md(f"{fence}text\n{text.replace(fence, '~ ~ ~ ~')}\n{fence}")
+
+
 def picture(png: bytes, title: str) -> dg.MetadataValue:
     """Return a PNG picture that the UI shows in place."""
     encoded = base64.b64encode(png).decode("ascii")

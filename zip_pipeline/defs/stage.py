@@ -15,7 +15,12 @@ from zip_pipeline.defs.keys import (
     raw_pool_key,
     zip_subset_key,
 )
-from zip_pipeline.defs.metadata import counts_table, markdown_table, picture, table_metadata
+from zip_pipeline.defs.metadata import code_block, counts_table, markdown_table, picture, table_metadata
+    counts_table,
+    markdown_table,
+    picture,
+    table_metadata,
+)
 from zip_pipeline.defs.resources import DataRootResource, RayClusterResource, SelectionOptions
 from zip_pipeline.files import fingerprint
 from zip_pipeline.ingest.drops import fingerprint_of
@@ -27,9 +32,13 @@ from zip_pipeline.pool.batches import (
     read_state,
     state_metadata,
     write_state,
+    left_out_files,
+    read_first_sample,
+    unread_fields,
 )
 from zip_pipeline.pool.pool import SelectionPool, open_selection_pool
 from zip_pipeline.report.fates import num_by_fate, top_sources
+from zip_pipeline.report.trace import readable
 from zip_pipeline.report.figures import selection_figure
 from zip_pipeline.samples import Stage, pool_schema, serialised_texts
 from zip_pipeline.selection.config import stage_selection
@@ -46,6 +55,7 @@ RAW_POOL_CODE_VERSION = "2"
 COMPRESSION_STATE_CODE_VERSION = "1"
 MAX_REJECTED_SHARE = 0.02
 MAX_DUPLICATE_SHARE = 0.25
+_NUM_CHARACTERS = 1_000
 
 DROP_FINGERPRINT = "drop_fingerprint"
 POOL_FINGERPRINT = "pool_fingerprint"
@@ -140,12 +150,25 @@ def describe_pool(folder: StageFolder, batch: str) -> dict[str, Any]:
     """Return what the pool partition of an ingested batch tells: counts, formats, sources."""
     counts = batch_metadata(folder, batch)
     samples = read_batch(folder, batch, ["format", "source"])
-    quarantine = read_quarantine(folder, batch, ["reason"])
+    quarantine = read_quarantine(folder, batch)
+    unread = unread_fields([counts])
+    first = read_first_sample(folder, batch)
+    first_sample = readable(folder.stage, first)[:_NUM_CHARACTERS] if first.height else "none"
     return {
         **{name: int(counts[name]) for name in counts if name.startswith("num_")},
         "formats": counts_table(samples, "format"),
         "top_sources": counts_table(samples, "source"),
         "quarantine_reasons": counts_table(quarantine, "reason"),
+        "refused_rows": markdown_table(
+            quarantine.unique("reason", keep="first", maintain_order=True).with_columns(
+                pl.col("raw").str.slice(0, _NUM_CHARACTERS)
+            )
+        ),
+        "first_sample": code_block(first_sample),
+        "fields_not_read": markdown_table(
+            pl.DataFrame(list(unread.items()), schema=["field", "num_rows"], orient="row")
+        ),
+        "left_out_files": ", ".join(left_out_files([counts])) or "none",
         POOL_FINGERPRINT: counts["fingerprint"],
         **table_metadata(pool_schema(folder.stage).to_frame(), samples.height),
     }

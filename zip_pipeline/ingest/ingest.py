@@ -14,7 +14,7 @@ from zip_pipeline.errors import UserError
 from zip_pipeline.ingest.drops import check_batch_name, read_sidecar, snapshot
 from zip_pipeline.ingest.formats import describe_unknown, detect_format, format_named
 from zip_pipeline.ingest.options import AS_FOUND, ReadOptions
-from zip_pipeline.ingest.readers import plain_name, read_rows
+from zip_pipeline.ingest.readers import left_out_splits, plain_name, read_rows
 from zip_pipeline.ingest.rows import (
     DATA_ERRORS,
     DEFAULT_LIMITS,
@@ -247,8 +247,11 @@ def ingest(
         UserError: there is no such file, the folder is empty, the format is unknown, a link
             leads out of bounds, or the system does not let a file be read.
     """
-    rows = read_rows(path, limits, within=within)
-    return ingest_rows(rows, stage, batch=batch, options=options)
+    rows = read_rows(
+        path, limits, within=within, encoding=options.encoding, separator=options.separator
+    )
+    result = ingest_rows(rows, stage, batch=batch, options=options)
+    return replace(result, left_out_files=tuple(left_out_splits(path, within)))
 
 
 def ingest_rows(

@@ -1,6 +1,5 @@
 """How a person says that files are to be read: in a sidecar, on the command line, in Python."""
 
-import codecs
 import json
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
@@ -8,8 +7,10 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
+from zip_pipeline.errors import UserError
 from zip_pipeline.ingest.formats import format_named
 from zip_pipeline.ingest.rows import RawRow, Record, RejectionError, rejected_row
+from zip_pipeline.ingest.streams import check_encoding_name
 from zip_pipeline.samples import ROLES, Stage
 from zip_pipeline.settings import Settings
 
@@ -67,10 +68,12 @@ class ReadOptions(Settings):
     @field_validator("encoding")
     @classmethod
     def _is_encoding(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
         try:
-            return value and codecs.lookup(value).name
-        except LookupError:
-            raise ValueError(f"got {value!r}; allowed are names such as cp1252, utf-16") from None
+            return check_encoding_name(value)
+        except UserError as error:
+            raise ValueError(str(error).removeprefix("encoding: ")) from None
 
     @field_validator("map")
     @classmethod

@@ -31,11 +31,14 @@ from zip_pipeline.ingest.rows import (
 )
 from zip_pipeline.ingest.streams import (
     COMPRESSIONS,
+    HEAD_BYTES,
     check_encoding_name,
+    compression_of,
     decompressed_file,
     peek,
     read_chunks,
     text_chunks,
+    text_encoding,
 )
 from zip_pipeline.ingest.tables import (
     MAGIC_BYTES,
@@ -261,6 +264,19 @@ def _read_file(
         return
     read = _text_reader(extension, separator)
     yield from read(text_chunks(chunks, encoding), source_file, limits)
+
+
+def describe_file(path: Path, encoding: str | None = None) -> str:
+    """Return kind, compression and encoding of a file, as in ``JSON, gzip, utf-8``."""
+    extension = _split_name(path.name)[1]
+    chunks = read_chunks(path)
+    head, _ = peek(chunks, lambda head: len(head) >= HEAD_BYTES)
+    if extension in _TABLES or is_table(head):
+        kind, text = "Arrow" if extension in _TABLES[1:] else "Parquet", ""
+    else:
+        kind = "CSV" if extension in (".csv", ".tsv") else "JSON" if extension else "unknown"
+        text = text_encoding(head, encoding)[1]
+    return ", ".join(filter(None, (kind, compression_of(path), text)))
 
 
 def _text_reader(extension: str, separator: str | None) -> _TextReader:

@@ -82,6 +82,13 @@ def _decoder(file: BinaryIO) -> _Decoder:
     return next((d for magic, d in _DECODERS.items() if magic.match(head)), _plain_chunks)
 
 
+def compression_of(path: Path) -> str:
+    """Return how a file is compressed, as gzip, zstd, xz or bz2; empty where it is not."""
+    with path.open("rb") as file:
+        name = _decoder(file).__name__.removeprefix("_").removesuffix("_chunks")
+    return "" if name == "plain" else name
+
+
 def read_chunks(path: Path, limits: ReadLimits = DEFAULT_LIMITS) -> Iterator[bytes]:
     """Yield the decompressed bytes of a file in bounded chunks.
 
@@ -120,7 +127,7 @@ _MARKS = {
     codecs.BOM_UTF16_LE: "utf-16-le",
     codecs.BOM_UTF16_BE: "utf-16-be",
 }
-_HEAD_BYTES = 256
+HEAD_BYTES = 256
 
 
 def check_encoding_name(encoding: str) -> str:
@@ -187,11 +194,21 @@ def text_chunks(chunks: Iterator[bytes], encoding: str | None = None) -> Iterato
     Raises:
         RejectionError: as the chunks do; ``bad_encoding`` where UTF-16 or UTF-32 breaks.
     """
-    head, whole = peek(chunks, lambda head: len(head) >= _HEAD_BYTES)
-    mark = next((mark for mark in _MARKS if head.startswith(mark)), b"")
-    found = _MARKS.get(mark) or encoding or _wide_encoding(head[:_HEAD_BYTES]) or "utf-8"
+    head, whole = peek(chunks, lambda head: len(head) >= HEAD_BYTES)
+    mark, found = text_encoding(head, encoding)
     text = chain((next(whole, b"")[len(mark) :],), whole)
     yield from text if found == "utf-8" else _as_utf8(text, found)
+
+
+def text_encoding(head: bytes, encoding: str | None = None) -> tuple[bytes, str]:
+    """Return the byte order mark with which a text begins, and its encoding.
+
+    Args:
+        head: the first bytes, :data:`HEAD_BYTES` or more where there are so many.
+        encoding: as for :func:`text_chunks`.
+    """
+    mark = next((mark for mark in _MARKS if head.startswith(mark)), b"")
+    return mark, _MARKS.get(mark) or encoding or _wide_encoding(head[:HEAD_BYTES]) or "utf-8"
 
 
 def peek(

@@ -38,6 +38,7 @@ class IngestResult:
         num_rows_read: all rows; each is in exactly one of the three tables.
         fingerprint: hash of the three tables' content.
         unread: fields that no format reads, and in how many samples they hold something.
+        left_out_files: files of a folder that are for tests or validation, and so are not read.
     """
 
     samples: pl.DataFrame
@@ -46,6 +47,7 @@ class IngestResult:
     num_rows_read: int
     fingerprint: str
     unread: Mapping[str, int] = field(default_factory=dict)
+    left_out_files: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         num_kept = self.samples.height + self.quarantine.height + self.duplicates.height
@@ -62,6 +64,7 @@ class IngestResult:
         return {
             "fingerprint": self.fingerprint,
             "unread": json.dumps(self.unread),
+            "left_out_files": json.dumps(self.left_out_files),
             **{name: str(count) for name, count in counts.items()},
         }
 
@@ -101,6 +104,7 @@ _METADATA = (
     "num_quarantined",
     "num_duplicates",
     "unread",
+    "left_out_files",
 )
 
 
@@ -125,7 +129,8 @@ def batch_metadata(folder: StageFolder, batch: str) -> dict[str, str]:
             f"ingestion; {remedy}"
         )
     # Batches of older releases do not tell what was not read.
-    return {"unread": "{}", **{k: metadata[0][k] for k in _METADATA if k in metadata[0]}}
+    found = {key: metadata[0][key] for key in _METADATA if key in metadata[0]}
+    return {"unread": "{}", "left_out_files": "[]", **found}
 
 
 def unread_fields(batches: Iterable[Metadata]) -> dict[str, int]:
@@ -134,6 +139,11 @@ def unread_fields(batches: Iterable[Metadata]) -> dict[str, int]:
     for counts in batches:
         total.update(json.loads(counts["unread"]))
     return dict(sorted(total.items(), key=lambda item: (-item[1], item[0])))
+
+
+def left_out_files(batches: Iterable[Metadata]) -> list[str]:
+    """Return the files of batches that were not read, since they are for tests or validation."""
+    return [name for counts in batches for name in json.loads(counts["left_out_files"])]
 
 
 def is_ingested(folder: StageFolder, batch: str) -> bool:
@@ -157,6 +167,11 @@ def read_batch(
     check_columns(folder, batch)
     rows = with_all_columns(scan_table(folder.samples(batch)), folder.stage)
     return (rows if columns is None else rows.select(columns)).collect()
+
+
+def read_first_sample(folder: StageFolder, batch: str) -> pl.DataFrame:
+    """Return the first row of the pool table of a batch, no row where it has none."""
+    return with_all_columns(scan_table(folder.samples(batch)), folder.stage).head(1).collect()
 
 
 def check_columns(folder: StageFolder, batch: str) -> None:

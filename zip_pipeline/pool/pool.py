@@ -25,6 +25,7 @@ from zip_pipeline.pool.batches import (
     all_batches,
     check_columns,
     gone_error,
+    left_out_files,
     read_sizes,
     refuse_gone,
     split_duplicates,
@@ -50,6 +51,7 @@ class AssembledPool:
         num_quarantined: rejected rows of all batches.
         num_batch_duplicates: rows that repeat a sample of their own batch.
         unread: fields that no format reads, and in how many samples of the batches each stands.
+        left_out_files: files of the batches that are for tests or validation, and so not read.
     """
 
     samples: pl.DataFrame
@@ -61,6 +63,7 @@ class AssembledPool:
     num_quarantined: int
     num_batch_duplicates: int
     unread: Mapping[str, int]
+    left_out_files: Sequence[str]
 
     def __post_init__(self) -> None:
         num_kept = self.samples.height + self.num_quarantined + self.num_duplicates
@@ -117,6 +120,7 @@ def assemble(
         num_quarantined=total("num_quarantined"),
         num_batch_duplicates=total("num_duplicates"),
         unread=unread_fields(metadata.values()),
+        left_out_files=left_out_files(metadata.values()),
     )
 
 
@@ -296,9 +300,12 @@ class SelectionPool:
         return self._pool.samples
 
     @property
-    def unread(self) -> Mapping[str, int]:
-        """The fields that no format reads, and in how many samples each stands."""
-        return self._pool.unread
+    def not_read(self) -> dict[str, object]:
+        """What a version records of what was not read: fields with counts, and files."""
+        return {
+            "unread_fields": dict(self._pool.unread),
+            "left_out_files": list(self._pool.left_out_files),
+        }
 
     @property
     def duplicates(self) -> pl.DataFrame:

@@ -133,7 +133,7 @@ def trace_sample(root: DataRoot, sample_id: str, stages: Sequence[Stage] = STAGE
     ledger_rows = dict(zip(versions.numbers(), _rows(ledgers(folder), full_id), strict=True))
     origins = _with_held_out([*_origins(folder, full_id, pool)], held_out)
     origins = origins or _recorded_origins(ledger_rows)
-    text = next((_text(stage, rows.head(1)) for rows in pool + held_out if rows.height), None)
+    text = next((readable(stage, rows.head(1)) for rows in pool + held_out if rows.height), None)
     fates = [
         fate_of(f"version {number}", rows, versions.manifest(number))
         for number, rows in ledger_rows.items()
@@ -191,7 +191,7 @@ def _find(
     return {stage: names for stage, names in found.items() if names}
 
 
-def _text(stage: Stage, row: pl.DataFrame) -> str:
+def readable(stage: Stage, row: pl.DataFrame) -> str:
     """Return the text of a sample; a pair's two answers are told apart."""
     if stage == "sft":
         return str(serialised_texts(row, stage).item())

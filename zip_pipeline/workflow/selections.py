@@ -390,9 +390,9 @@ def _select_curated(
             cluster=job.cluster,
         )
         subset = given.pool.picked_rows(selection.picks, selection.ledger)
-        unread = dict(given.pool.unread)
+        not_read = given.pool.not_read
     reasons = dict(given.quarantine["reason"].value_counts(sort=True).iter_rows())
-    manifest = _with_ingestion(selection.manifest, ingest_seconds, reasons, unread)
+    manifest = _with_ingestion(selection.manifest, ingest_seconds, reasons, not_read)
     return Selection(subset, selection.ledger, manifest, given.quarantine, given.duplicates)
 
 
@@ -423,14 +423,14 @@ def _with_ingestion(
     manifest: dict[str, Any],
     ingest_seconds: float,
     reasons: Mapping[str, int],
-    unread: Mapping[str, int],
+    not_read: Mapping[str, object],
 ) -> dict[str, Any]:
     inside = dict(manifest["seconds"])
     seconds = {"ingest": round(ingest_seconds, 3), "state": inside.pop("prepare", 0.0), **inside}
     return {
         **manifest,
         "quarantine_reasons": dict(reasons),
-        "unread_fields": dict(unread),
+        **not_read,
         "seconds": seconds,
     }
 

@@ -130,7 +130,7 @@ def select_version(
     return folder.versions.write(
         subset,
         selection.ledger,
-        selection.manifest | {"held_out": frozen, "unread_fields": dict(pool.unread)},
+        selection.manifest | {"held_out": frozen} | pool.not_read,
     )
 
 

@@ -1,8 +1,8 @@
 """Rules of turning a drop into a batch."""
 
 import json
-from dataclasses import asdict
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import polars as pl

@@ -1,0 +1,188 @@
+"""A file before it is dropped: what it is, how its rows will be read, and what to say about it."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import polars as pl
+
+from zip_pipeline.ingest.drops import SIDECAR_SUFFIX
+from zip_pipeline.ingest.ingest import ingest_rows
+from zip_pipeline.ingest.options import AS_FOUND, ReadOptions
+from zip_pipeline.ingest.readers import data_files, describe_file, left_out_splits, read_rows
+from zip_pipeline.ingest.rows import RawRow, RejectionError
+from zip_pipeline.pool.batches import IngestResult
+from zip_pipeline.report.trace import readable
+from zip_pipeline.samples import STAGES, Stage
+from zip_pipeline.workflow.sources import sidecar_of
+
+NUM_ROWS = 2_000
+_NUM_EXAMPLE_CHARACTERS = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """Why rows are no samples, with one of them."""
+
+    reason: str
+    num_rows: int
+    place: str
+    detail: str
+    raw: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Inspection:
+    """What a file or folder gives.
+
+    Args:
+        files: kind, compression and encoding of each file.
+        left_out: files that are for tests or validation.
+        stage: the stage whose samples the rows are.
+        num_rows: rows that were looked at.
+        is_whole: whether these are all rows.
+        num_samples: rows that are samples.
+        num_duplicates: rows that repeat one of them.
+        formats: the formats found, and the number of samples of each.
+        fields_read: top-level fields that were read, and in how many samples each stands.
+        fields_not_read: fields that no format reads, and in how many samples each stands.
+        first_sample: the first sample as it will be read.
+        refusals: why the other rows are no samples, most frequent first.
+        sidecar: the sidecar's name and what to write into it; empty where nothing is needed.
+        advice: what else to do, in words.
+    """
+
+    files: Mapping[str, str]
+    left_out: Sequence[str]
+    stage: Stage
+    num_rows: int
+    is_whole: bool
+    num_samples: int
+    num_duplicates: int
+    formats: Mapping[str, int]
+    fields_read: Mapping[str, int]
+    fields_not_read: Mapping[str, int]
+    first_sample: str
+    refusals: Sequence[Refusal]
+    sidecar: str
+    advice: Sequence[str]
+
+
+def inspect_file(
+    path: Path, stage: Stage | None = None, options: ReadOptions = AS_FOUND
+) -> Inspection:
+    """Read the first rows of a file or folder as an ingestion would, and store nothing.
+
+    Args:
+        path: the file or folder.
+        stage: what the rows are; None for the stage that takes more of them.
+        options: how to read it; a sidecar counts where they say nothing.
+
+    Raises:
+        UserError: the file cannot be read, or the options are wrong.
+    """
+    left_out = left_out_splits(path)
+    files = {name: file for name, file in data_files(path) if name not in left_out}
+    tried = [_Reading(path, one, options) for one in ((stage,) if stage else STAGES)]
+    # The first of those that take as many, or at least know as many by their fields.
+    best = max(tried, key=_Reading.num_taken)
+    samples, refusals = best.result.samples, refusals_of(best.result.quarantine)
+    sidecar, advice = _advice(refusals, best.rows, options)
+    name = f"{path.name}{SIDECAR_SUFFIX}"
+    return Inspection(
+        files={name: _kind(file, options.encoding) for name, file in files.items()},
+        left_out=left_out,
+        stage=best.stage,
+        num_rows=best.result.num_rows_read,
+        is_whole=len(best.rows) <= NUM_ROWS,
+        num_samples=samples.height,
+        num_duplicates=best.result.duplicates.height,
+        formats=dict(samples["format"].value_counts(sort=True).iter_rows()),
+        fields_read=best.fields_read(),
+        fields_not_read=best.result.unread,
+        first_sample=readable(best.stage, samples.head(1)) if samples.height else "",
+        refusals=refusals,
+        sidecar=f"{name}:\n{sidecar.toml()}" if sidecar.given() else "",
+        advice=advice,
+    )
+
+
+class _Reading:
+    """The first rows of a file, read as those of one stage."""
+
+    def __init__(self, path: Path, stage: Stage, options: ReadOptions) -> None:
+        self.stage: Stage = stage
+        own = options.over(sidecar_of(path, stage))
+        rows = read_rows(path, encoding=own.encoding, separator=own.separator)
+        self.rows: list[RawRow] = list(islice(rows, NUM_ROWS + 1))
+        self.result: IngestResult = ingest_rows(
+            self.rows[:NUM_ROWS], stage, batch=path.name, options=own
+        )
+
+    def num_taken(self) -> tuple[int, int]:
+        """Return how many rows are samples, and how many are of a known format."""
+        unknown = self.result.quarantine.filter(reason="unknown_format")
+        return self.result.samples.height, -unknown.height
+
+    def fields_read(self) -> dict[str, int]:
+        """Return the fields of the samples that were read."""
+        samples, found = self.result.samples, Counter[str]()
+        taken = set(zip(samples["source_file"], samples["source_row"], strict=True))
+        for row in self.rows:
+            if row.record is not None and (row.source_file, row.source_row) in taken:
+                found.update(name for name, value in row.record.items() if value not in (None, ""))
+        return {name: num for name, num in found.items() if name not in self.result.unread}
+
+
+def _kind(path: Path, encoding: str | None) -> str:
+    try:
+        return describe_file(path, encoding)
+    except (RejectionError, OSError) as error:
+        return str(error)
+
+
+def refusals_of(quarantine: pl.DataFrame) -> list[Refusal]:
+    """Return the reasons in a table of rejected rows, most frequent first, each with a row."""
+    found = []
+    for (reason,), rows in quarantine.group_by("reason", maintain_order=True):
+        first = rows.row(0, named=True)
+        refusal = Refusal(
+            reason=str(reason),
+            num_rows=rows.height,
+            place=f"{first['source_file']}, row {first['source_row']}",
+            detail=first["detail"],
+            raw=first["raw"][:_NUM_EXAMPLE_CHARACTERS],
+        )
+        found.append(refusal)
+    return sorted(found, key=lambda refusal: -refusal.num_rows)
+
+
+def _advice(
+    refusals: Sequence[Refusal], rows: Sequence[RawRow], options: ReadOptions
+) -> tuple[ReadOptions, list[str]]:
+    """Return the options to put into the sidecar, and what else to do."""
+    given, words = options.given(), []
+    reasons = {refusal.reason for refusal in refusals}
+    if reasons & {"unknown_format", "missing_field"} and not options.map:
+        names = _text_fields(rows)
+        if len(names) == 2:
+            given["map"] = {"user": names[0], "assistant": names[1]}
+            words.append("check the mapping: it takes the first two fields that hold text")
+        else:
+            words.append('say which field is what, as in map = { user = "…", assistant = "…" }')
+    if any(r.reason == "unsupported_content" and "pictures" in r.detail for r in refusals):
+        given["media"] = "keep"
+        words.append('media = "keep" measures the text of rows with pictures or sound')
+    if "unknown_role" in reasons:
+        words.append('say what the other roles are, as in roles = { agent = "assistant" }')
+    if "rated_record" in reasons:
+        words.append("drop the file under preference: its records carry ratings")
+    return ReadOptions(**given), words
+
+
+def _text_fields(rows: Sequence[RawRow]) -> list[str]:
+    """Return the first two fields of the first record that hold text, as far as there are."""
+    record = next((row.record for row in rows if row.record is not None), {})
+    return [name for name, value in record.items() if isinstance(value, str) and value][:2]
