@@ -15,7 +15,8 @@ from zip_pipeline.defs.keys import (
     raw_pool_key,
     zip_subset_key,
 )
-from zip_pipeline.defs.metadata import code_block, counts_table, markdown_table, picture, table_metadata
+from zip_pipeline.defs.metadata import (
+    code_block,
     counts_table,
     markdown_table,
     picture,
@@ -27,19 +28,19 @@ from zip_pipeline.ingest.drops import fingerprint_of
 from zip_pipeline.ingest.ingest import ingest_drop
 from zip_pipeline.pool.batches import (
     batch_metadata,
+    left_out_files,
     read_batch,
+    read_first_sample,
     read_quarantine,
     read_state,
     state_metadata,
-    write_state,
-    left_out_files,
-    read_first_sample,
     unread_fields,
+    write_state,
 )
 from zip_pipeline.pool.pool import SelectionPool, open_selection_pool
 from zip_pipeline.report.fates import num_by_fate, top_sources
-from zip_pipeline.report.trace import readable
 from zip_pipeline.report.figures import selection_figure
+from zip_pipeline.report.trace import readable
 from zip_pipeline.samples import Stage, pool_schema, serialised_texts
 from zip_pipeline.selection.config import stage_selection
 from zip_pipeline.workflow.versions import (
