@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from zip_pipeline.data_root import DataRoot
     from zip_pipeline.entropy_law.verdict import Verdict
     from zip_pipeline.errors import UserError
-    from zip_pipeline.samples import PreferencePair, Sample, Turn
+    from zip_pipeline.ingest.options import ReadOptions
+    from zip_pipeline.samples import PreferencePair, RatedAnswer, Sample, Turn
     from zip_pipeline.selection.config import SelectionConfig
     from zip_pipeline.selection.strategies import strategies
     from zip_pipeline.workflow.selections import Selection, select, select_texts
@@ -42,6 +43,8 @@ _MODULES = {
     "Turn": "samples",
     "Sample": "samples",
     "PreferencePair": "samples",
+    "RatedAnswer": "samples",
+    "ReadOptions": "ingest.options",
     "DataRoot": "data_root",
     "Verdict": "entropy_law.verdict",
     "UserError": "errors",
@@ -51,6 +54,8 @@ __all__ = [
     "DataRoot",
     "Pool",
     "PreferencePair",
+    "RatedAnswer",
+    "ReadOptions",
     "Sample",
     "Selection",
     "SelectionConfig",

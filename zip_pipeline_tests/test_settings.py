@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from zip_pipeline.ingest.options import ReadOptions
 from zip_pipeline.pool.held_out import HeldOutSettings
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.settings import (
@@ -160,7 +161,7 @@ def _option_rows(kind: type[Settings]) -> list[str]:
     return rows
 
 
-@pytest.mark.parametrize("kind", [SelectionConfig, TrainingSettings, HeldOutSettings])
+@pytest.mark.parametrize("kind", [SelectionConfig, TrainingSettings, HeldOutSettings, ReadOptions])
 def test_readme_has_every_option(kind: type[Settings]) -> None:
     """The tables of options in the README are what the fields say: name, default, range, use."""
     rows = _option_rows(kind)

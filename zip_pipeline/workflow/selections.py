@@ -547,11 +547,9 @@ class OutputFiles:
             if owner != self.out.name and self.out.with_name(owner).exists():
                 raise self._taken(self.manifest, f"belongs to {owner}")
             return
-        # A ledger alone is what is left where a person removed the manifest.
-        foreign = [self.quarantine, self.duplicates]
-        foreign += [] if _is_ledger(self.ledger) else [self.ledger]
-        for path in foreign:
-            if path.exists():
+        # A selection that was killed while it published has left its ledger, which comes first.
+        for path in (self.ledger, self.quarantine, self.duplicates):
+            if path.exists() and not _is_ledger(self.ledger):
                 raise self._taken(path, "was not written by a selection")
 
     def _taken(self, path: Path, whose: str) -> UserError:

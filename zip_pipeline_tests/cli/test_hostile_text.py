@@ -137,10 +137,24 @@ def _train_plan(root: DataRoot, folder: Path) -> Calls:
     ]
 
 
+def _inspect(root: DataRoot, folder: Path) -> Calls:
+    path = root["sft"].raw / FILE
+    other = folder / FILE
+    other.write_text(json.dumps({HOSTILE: HOSTILE, "chosen": HOSTILE}) + f"\n{HOSTILE}\n")
+    return [
+        ["inspect", path],
+        ["inspect", other],
+        ["inspect", path, "--map", f"user={HOSTILE}"],
+        ["inspect", path, "--format", HOSTILE],
+        ["inspect", folder / FOLDER],
+    ]
+
+
 CASES: dict[str, Callable[[DataRoot, Path], Calls]] = {
     "demo": _demo,
     "sample-data": _sample_data,
     "run": _run,
+    "inspect": _inspect,
     "select": _select,
     "ratio": _ratio,
     "trace": _trace,

@@ -140,7 +140,7 @@ def test_headless_reports_a_failed_drop_and_goes_on(
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert lines[0].endswith("'a...b.jsonl' is not ingested: the name contains '...'; rename it")
-    assert lines[1].startswith(f"sft 1.jsonl: {sidecar}: formt = 'alpaca' is not")
+    assert lines[1].startswith(f"sft 1.jsonl: {sidecar}: formt: unknown; allowed are")
     assert _counts(project) == [2, 2, 1, 1, 1, 1]
 
 

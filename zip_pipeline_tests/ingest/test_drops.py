@@ -26,7 +26,7 @@ def test_hidden_unfinished_and_sidecar_names_are_no_batches(name):
         (b'source = ""', r"a\.batch\.toml: source: got ''"),
         (b'map = { usr = "q" }', r"a\.batch\.toml: map: got 'usr'; allowed are user, assistant"),
         (b'roles = { a = "boss" }', r"a\.batch\.toml: roles: got 'boss'; allowed are system, user"),
-        (b'encoding = "latin-99"', r"a\.batch\.toml: encoding: got 'latin-99'; allowed are names"),
+        (b'encoding = "latin-99"', r"a\.batch\.toml: encoding: 'latin-99' is no text encoding"),
         (b'media = "drop"', r"a\.batch\.toml: media: got 'drop'"),
         (b'format = "csv"', r"a\.batch\.toml: format: 'csv' is no format of sft"),
     ],

@@ -292,3 +292,27 @@ def test_ingest_drop_refuses_names_that_lead_elsewhere(tmp_path):
     (DataRoot(tmp_path)["sft"].raw / "folder").mkdir(parents=True)
     with pytest.raises(ValueError, match="the folder holds no file"):
         ingest_drop(DataRoot(tmp_path)["sft"], "folder")
+
+
+def test_a_source_in_every_row_is_none(tmp_path):
+    """An address of each row groups nothing: the file is the source, and the field is not read."""
+    rows = [question(str(n), source=f"https://example.org/{n}") for n in range(30)]
+    path = write(tmp_path / "web.jsonl", json_lines(rows))
+    result = ingest(path, "sft", batch="b")
+    assert set(result.samples["source"]) == {"web"}
+    assert result.unread == {"source": 30}
+    few = write(tmp_path / "few.jsonl", json_lines(rows[:19]))
+    assert ingest(few, "sft", batch="b").samples["source"].n_unique() == 19
+    named = [question(str(n), source=f"part {n % 15}") for n in range(30)]
+    parts = write(tmp_path / "parts.jsonl", json_lines(named))
+    assert ingest(parts, "sft", batch="b").samples["source"].n_unique() == 15
+
+
+def test_files_for_tests_are_left_out_and_told(tmp_path):
+    """A repository's own split is not silently trained on."""
+    for name in ("train", "test"):
+        write(tmp_path / "hub" / f"{name}.jsonl", json_lines([question(name)]))
+    result = ingest(tmp_path / "hub", "sft", batch="b")
+    assert result.samples["source_file"].to_list() == ["train.jsonl"]
+    assert result.left_out_files == ("test.jsonl",)
+    assert json.loads(result.metadata()["left_out_files"]) == ["test.jsonl"]

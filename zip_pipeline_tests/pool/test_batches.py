@@ -46,6 +46,7 @@ def test_batch_comes_back_with_its_counts(root, result):
         "num_quarantined": "1",
         "num_duplicates": "1",
         "unread": "{}",
+        "left_out_files": "[]",
     }
 
 

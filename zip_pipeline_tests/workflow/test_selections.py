@@ -13,6 +13,8 @@ from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.workflow.selections import (
     OutputFiles,
     Selection,
+    SelectJob,
+    run_job,
     select,
     select_texts,
     write_records,
@@ -31,7 +33,8 @@ def _publish(files: OutputFiles, text: str) -> None:
 
 def _publish_opened(files: OutputFiles, text: str) -> None:
     content: dict[str, object] = {"text": text, "output": files.out.name}
-    files.publish(lambda path: path.write_text(text), _LEDGER, lambda: content)
+    tables = {files.ledger: _LEDGER}
+    files.publish(lambda path: path.write_text(text), tables, lambda: content)
 
 
 def test_output_files_stand_beside_out_under_its_stem(tmp_path: Path):
@@ -58,6 +61,28 @@ def test_publish_replaces_an_older_selection(tmp_path: Path):
     assert json.loads(files.manifest.read_text()) == {"text": "new", "output": "x.json"}
 
 
+def test_what_was_refused_stands_beside_out(tmp_path: Path):
+    """Quarantine and duplicates are tables beside it; where there are none, older ones go."""
+    source, out = tmp_path / "in.jsonl", tmp_path / "o.jsonl"
+    good, bad = '{"question": "q", "answer": "a"}\n', '{"question": "q"}\n'
+    source.write_text(good + bad + good)
+    job = SelectJob(
+        source=source,
+        stage="sft",
+        config=SelectionConfig(budget_samples=1),
+        files=OutputFiles(out),
+    )
+    selection = run_job(job)
+    quarantine = pl.read_parquet(tmp_path / "o.quarantine.parquet")
+    assert quarantine["reason"].to_list() == selection.quarantine["reason"].to_list()
+    assert quarantine["raw"].to_list() == [bad.strip()]
+    assert pl.read_parquet(tmp_path / "o.duplicates.parquet")["source_row"].to_list() == [3]
+    source.write_text(good)
+    run_job(job)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["in.jsonl", "o.jsonl", "o.ledger.parquet", "o.manifest.json"]
+
+
 def test_publish_keeps_the_older_selection_when_writing_fails(tmp_path: Path):
     """When the new files cannot be completed the old ones stay, all three."""
     files = OutputFiles(tmp_path / "x.json")
@@ -67,7 +92,7 @@ def test_publish_keeps_the_older_selection_when_writing_fails(tmp_path: Path):
         raise OSError(28, "No space left on device")
 
     with pytest.raises(OSError, match="No space left"), files.open(resume=False):
-        files.publish(lambda path: path.write_text("new"), _LEDGER, fail)
+        files.publish(lambda path: path.write_text("new"), {files.ledger: _LEDGER}, fail)
     assert files.out.read_text() == "old"
     assert json.loads(files.manifest.read_text()) == {"text": "old", "output": "x.json"}
 
@@ -138,7 +163,9 @@ def test_open_refuses_to_share_ledger_and_manifest_with_another_out(tmp_path: Pa
     assert json.loads(first.manifest.read_text())["output"] == "x.parquet"
 
 
-@pytest.mark.parametrize("name", ["x.manifest.json", "x.ledger.parquet"])
+@pytest.mark.parametrize(
+    "name", ["x.manifest.json", "x.ledger.parquet", "x.quarantine.parquet", "x.duplicates.parquet"]
+)
 def test_open_refuses_to_replace_what_no_selection_wrote(tmp_path: Path, name: str):
     """A file that happens to be called as the ledger or the manifest would be is kept."""
     (tmp_path / name).write_bytes(b'{"accounts": 2026}')

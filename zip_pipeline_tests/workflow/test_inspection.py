@@ -1,0 +1,94 @@
+"""What is told of a file before it is dropped."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.errors import UserError
+from zip_pipeline.ingest.options import ReadOptions
+from zip_pipeline.workflow.inspection import NUM_ROWS, inspect_file
+
+
+def written(path: Path, *records: Any) -> Path:
+    """Write records as JSON lines."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(record) + "\n" for record in records))
+    return path
+
+
+def test_a_sound_file_needs_nothing(tmp_path: Path) -> None:
+    """Kind, format, fields and the first sample are told, and no sidecar."""
+    rows = [{"instruction": f"i{n}", "context": "c" * n, "output": "a", "id": n} for n in range(3)]
+    found = inspect_file(written(tmp_path / "a.jsonl", *rows, rows[0]))
+    assert found.files == {"a.jsonl": "JSON, utf-8"}
+    assert (found.stage, found.num_rows, found.is_whole) == ("sft", 4, True)
+    assert (found.num_samples, found.num_duplicates) == (3, 1)
+    assert found.formats == {"alpaca": 3}
+    assert found.fields_read == {"instruction": 3, "context": 2, "output": 3}
+    assert found.fields_not_read == {"id": 4}
+    assert found.first_sample == "user: i0\nassistant: a\n"
+    assert (found.refusals, found.sidecar, found.advice) == ([], "", [])
+
+
+def test_refused_rows_are_told_with_one_of_each(tmp_path: Path) -> None:
+    """Most frequent first, with what to write into the sidecar."""
+    rows = [{"q": f"q{n}", "r": "r"} for n in range(2)]
+    path = written(tmp_path / "a.jsonl", {"prompt": "p", "completion": "", "q": "x"}, *rows)
+    found = inspect_file(path, "sft")
+    assert [(r.reason, r.num_rows, r.place) for r in found.refusals] == [
+        ("missing_field", 2, "a.jsonl, row 2"),
+        ("empty_final_assistant", 1, "a.jsonl, row 1"),
+    ]
+    assert found.refusals[0].raw == '{"q": "q0", "r": "r"}'
+
+
+def test_what_no_format_knows_is_mapped_by_a_sidecar_that_is_proposed(tmp_path: Path) -> None:
+    """Written as it is proposed, it makes the rows samples."""
+    path = written(DataRoot(tmp_path)["sft"].raw / "a.jsonl", {"n": 1, "q": "q", "r": "r"})
+    found = inspect_file(path)
+    assert found.sidecar == 'a.jsonl.batch.toml:\nmap = { "user" = "q", "assistant" = "r" }\n'
+    name, _, text = found.sidecar.partition(":\n")
+    (path.parent / name).write_text(text)
+    mapped = inspect_file(path)
+    assert (mapped.num_samples, mapped.refusals) == (1, [])
+
+
+def test_the_stage_is_told_by_the_rows(tmp_path: Path) -> None:
+    """The one that takes more of them, or knows them at least; unless a person says it."""
+    rated = written(tmp_path / "a.jsonl", {"prompt": "p", "completion": "a", "label": False})
+    assert inspect_file(rated).stage == "preference"
+    told = inspect_file(rated, "sft")
+    assert [refusal.reason for refusal in told.refusals] == ["rated_record"]
+    assert told.advice == ["drop the file under preference: its records carry ratings"]
+    two = written(tmp_path / "b.jsonl", {"prompt": "p", "answer1": "a", "answer2": "b"})
+    assert [r.reason for r in inspect_file(two).refusals] == ["no_preference"]
+
+
+def test_media_are_told_how_to_keep(tmp_path: Path) -> None:
+    """The sidecar keeps them."""
+    path = written(tmp_path / "a.jsonl", {"prompt": "p", "completion": "c", "images": ["x.png"]})
+    assert inspect_file(path).sidecar == 'a.jsonl.batch.toml:\nmedia = "keep"\n'
+    assert inspect_file(path, options=ReadOptions(media="keep")).num_samples == 1
+
+
+def test_folders_and_long_files(tmp_path: Path) -> None:
+    """Splits that are left out are named, and of a long file the first rows are read."""
+    rows = [{"prompt": f"{n}", "completion": "c"} for n in range(NUM_ROWS + 5)]
+    written(tmp_path / "hub" / "train.jsonl", *rows)
+    written(tmp_path / "hub" / "test.jsonl", *rows[:2])
+    found = inspect_file(tmp_path / "hub")
+    assert list(found.files) == ["train.jsonl"]
+    assert found.left_out == ["test.jsonl"]
+    assert (found.num_rows, found.is_whole) == (NUM_ROWS, False)
+
+
+def test_errors_are_for_people(tmp_path: Path) -> None:
+    """No file, and a format of the other stage."""
+    with pytest.raises(UserError, match="no such file or folder"):
+        inspect_file(tmp_path / "a")
+    path = written(tmp_path / "a.jsonl", {"prompt": "p", "completion": "c"})
+    with pytest.raises(UserError, match="'alpaca' is no format of preference"):
+        inspect_file(path, "preference", ReadOptions(format="alpaca"))
