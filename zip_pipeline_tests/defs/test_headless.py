@@ -17,7 +17,7 @@ import pytest
 from zip_pipeline.defs import headless
 from zip_pipeline.defs.headless import main, open_instance, run_graph
 from zip_pipeline.files import held_lock
-from zip_pipeline.ingest import rows
+from zip_pipeline.ingest import streams
 from zip_pipeline_tests.defs.graph import Graph, alpaca_rows, pair_rows
 
 ROOT = Path(__file__).parents[2]
@@ -152,7 +152,7 @@ def test_headless_tries_a_drop_again_that_could_not_be_read(
 ) -> None:
     """A passing fault fails its drop, not the others; the next run ingests it unchanged."""
     path = project.root["sft"].raw / "1.jsonl"
-    chunks = rows._plain_chunks
+    chunks = streams._plain_chunks
 
     def broken(file: BinaryIO) -> Iterator[bytes]:
         if file.name == str(path):
@@ -160,7 +160,7 @@ def test_headless_tries_a_drop_again_that_could_not_be_read(
         yield from chunks(file)
 
     with monkeypatch.context() as patch:
-        patch.setattr(rows, "_plain_chunks", broken)
+        patch.setattr(streams, "_plain_chunks", broken)
         assert main(["--data-root", str(folder / "data"), *SUBSETS]) == 1
     assert capsys.readouterr().err == (
         f"sft 1.jsonl: {path}: cannot be read (Input/output error); nothing of it is "
