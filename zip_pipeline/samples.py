@@ -173,13 +173,22 @@ def turn_groups(sample: AnySample) -> tuple[tuple[Turn, ...], ...]:
     return (sample.prompt, sample.chosen, sample.rejected)
 
 
+def _turn_row(turn: Turn) -> dict[str, object]:
+    # Written out, since it is made for every turn of a pool.
+    return {
+        "role": turn.role,
+        "content": turn.content,
+        "tool_calls": turn.tool_calls,
+        "reasoning": turn.reasoning,
+        "name": turn.name,
+        "loss": turn.loss,
+    }
+
+
 def sample_columns(sample: AnySample) -> dict[str, object]:
     """Return the sample's own columns of the pool table, ready for a row dictionary."""
     stage: Stage = "sft" if isinstance(sample, Sample) else "preference"
-    groups = [
-        [{name: getattr(t, name) for name in TURN_FIELDS} for t in group]
-        for group in turn_groups(sample)
-    ]
+    groups = [[_turn_row(turn) for turn in group] for group in turn_groups(sample)]
     columns: dict[str, object] = dict(zip(TURN_COLUMNS[stage], groups, strict=True))
     columns |= {"tools": sample.tools, "media": sample.media}
     if stage == "preference":
@@ -193,6 +202,9 @@ def sample_columns(sample: AnySample) -> dict[str, object]:
 def normalise_text(text: str) -> str:
     """Return the form in which two contents count as equal: NFC, LF line ends, outer space cut."""
     return unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n")).strip()
+
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False)
 
 
 def turn_key(turn: Turn) -> tuple[object, ...]:
@@ -213,7 +225,7 @@ def sample_id(sample: AnySample) -> str:
     key: list[object] = [[turn_key(turn) for turn in group] for group in turn_groups(sample)]
     if sample.tools or sample.media:
         key += [sample.tools, sample.media]
-    encoded = json.dumps(key, ensure_ascii=False).encode("utf-8", "surrogatepass")
+    encoded = _ENCODER.encode(key).encode("utf-8", "surrogatepass")
     return hashlib.blake2b(encoded, digest_size=16).hexdigest()
 
 

@@ -42,6 +42,7 @@ _TRUTHS: dict[str, object] = {
 # What a question is about, in the order in which it is put below the question.
 _CONTEXT = ("context", "passage", "document", "article", "schema", "table", "hint")
 _CHOICES = ("choices", "options")
+_ABOUT = frozenset({"input", "history", *_CONTEXT, *_CHOICES})
 
 
 def number_of(value: object) -> float | None:
@@ -78,6 +79,8 @@ def question_turns(record: Record, *fields: str) -> Turns:
         turns = turns[:-1] if turns[-1] == Turn("assistant", "") else turns
     else:
         turns = (Turn("user", text_of(value, " or ".join(fields))),)
+    if record.keys().isdisjoint(_ABOUT):
+        return turns
     extra = text_of(record.get("input"), "input") if "input" in record else ""
     about = [f"\n{extra}"] if extra.strip() else []
     about += [f"\n\n{text}" for text in _context(record)]

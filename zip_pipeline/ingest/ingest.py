@@ -140,11 +140,14 @@ class _Ingestion:
         self._samples.add(provenance | sample_columns(sample))
         if own_source and not self._options.source:
             self._own_sources.setdefault(row.source_file, Counter())[own_source] += 1
-        self._unread.update({*reading.unread(), *row.left_out})
+        if unread := {*reading.unread(), *row.left_out}:
+            self._unread.update(unread)
 
     def _sample(self, reading: Reading, record_format: Format) -> AnySample:
         parsed: AnySample = record_format.parse(reading)
-        sample = replace(parsed, tools=tools_of(reading), media=media_of(reading))
+        sample, tools, media = parsed, tools_of(reading), media_of(reading)
+        if tools or media:
+            sample = replace(parsed, tools=tools, media=media)
         if sample.media and self._options.media == "quarantine":
             raise RejectionError(
                 "unsupported_content",

@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import date, time, timedelta
 from decimal import Decimal
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import TypeAlias
 from uuid import UUID
@@ -235,6 +235,7 @@ _TABLES = (".parquet", ".arrow", ".feather")
 EXTENSIONS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", *_TABLES)
 
 
+@lru_cache
 def _split_name(name: str) -> tuple[str, str]:
     """Return the name without extensions, and the extension that tells the kind of file."""
     compressions = [c for c in COMPRESSIONS if name.lower().endswith(c)]

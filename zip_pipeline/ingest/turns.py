@@ -41,7 +41,9 @@ _REASONING = ("reasoning_content", "reasoning", "thinking")
 _LOSS = ("weight", "train", "loss_weight", "mask", "loss")
 # What an old-style list of messages printed by Python looks like.
 _PRINTED = re.compile(r"\s*\[\s*\{.*['\"](?:role|from)['\"].*\}\s*\]\s*", re.DOTALL)
+_OPENINGS = frozenset("[ \t\r\n")
 _MISSING_COMMA = re.compile(r"\}\s*\n\s*\{")
+_TOOL_PLACES = frozenset({"tools", "functions", "body", "input"})
 _MEDIA_FIELDS = ("images", "image", "videos", "video", "audios", "audio")
 _MEDIA_PARTS = (
     "image", "image_url", "input_image", "audio", "input_audio", "audio_url", "video", "video_url",
@@ -59,10 +61,14 @@ class Reading(dict[str, object]):
     def __init__(
         self, fields: Mapping[str, object], roles: Mapping[str, str] | None = None
     ) -> None:
+        super().__init__(fields)
         self.roles = roles or {}
-        super().__init__({name: _reading(value, self.roles) for name, value in fields.items()})
         self.read: set[str] = set()
         self.media: list[object] = []
+        # Most fields are texts, and every record of a pool comes here.
+        self._nested = [name for name, value in fields.items() if isinstance(value, list | dict)]
+        for name in self._nested:
+            self[name] = _reading(fields[name], self.roles)
 
     def __getitem__(self, name: str) -> object:
         self.read.add(name)
@@ -77,23 +83,25 @@ class Reading(dict[str, object]):
 
     def unread(self) -> Iterator[str]:
         """Yield the path of each field that holds something and was not read."""
-        for name, value in super().items():
-            if name not in self.read:
-                if _says_something(value):
-                    yield name
-            elif isinstance(value, Reading):
-                yield from (f"{name}.{inner}" for inner in value.unread())
-            elif isinstance(value, list):
-                inside = (item for item in value if isinstance(item, Reading))
-                yield from {f"{name}[].{inner}" for item in inside for inner in item.unread()}
+        yield from (n for n in self.keys() - self.read if _says_something(dict.get(self, n)))
+        for name, item in self._inner():
+            if name.partition("[")[0] in self.read:
+                yield from (f"{name}.{inner}" for inner in item.unread())
 
     def all_media(self) -> Iterator[object]:
         """Yield the references of the record and of all that lies inside of it."""
         yield from self.media
-        for value in super().values():
-            for item in value if isinstance(value, list) else (value,):
-                if isinstance(item, Reading):
-                    yield from item.all_media()
+        for _, item in self._inner():
+            yield from item.all_media()
+
+    def _inner(self) -> Iterator[tuple[str, "Reading"]]:
+        """Yield the objects inside, with the field in which each stands."""
+        for name in self._nested:
+            value = dict.get(self, name)
+            if isinstance(value, Reading):
+                yield name, value
+            elif isinstance(value, list):
+                yield from ((f"{name}[]", item) for item in value if isinstance(item, Reading))
 
 
 def _reading(value: object, roles: Mapping[str, str] | None = None) -> object:
@@ -206,6 +214,8 @@ def system_turns(record: Record) -> Turns:
 
 def tools_of(record: Record) -> str:
     """Return the schemas of the tools of a record as JSON text, empty where it has none."""
+    if record.keys().isdisjoint(_TOOL_PLACES):
+        return ""
     places = (record, peek(record, "body"), peek(record, "input"))
     found = (_tools(place) for place in places if isinstance(place, dict))
     return next(filter(None, found), "")
@@ -226,8 +236,10 @@ def _tools(record: Record) -> str:
 
 def media_of(record: Reading) -> str:
     """Return the references to media in fields of a record and in its turns, as JSON text."""
-    found = {field: whole(record.get(field)) for field in _MEDIA_FIELDS if field in record}
-    listed: dict[str, object] = {name: value for name, value in found.items() if value}
+    listed: dict[str, object] = {}
+    if not record.keys().isdisjoint(_MEDIA_FIELDS):
+        found = {field: whole(record.get(field)) for field in _MEDIA_FIELDS if field in record}
+        listed = {name: value for name, value in found.items() if value}
     if parts := list(record.all_media()):
         listed["parts"] = parts
     if not listed:
@@ -394,7 +406,8 @@ def decoded(value: object) -> object:
     Raises:
         RejectionError: ``printed_list`` where it looks like such a list and cannot be read.
     """
-    if not isinstance(value, str) or not _PRINTED.fullmatch(value):
+    # Few texts begin so, and the pattern reads them to their end.
+    if not isinstance(value, str) or value[:1] not in _OPENINGS or not _PRINTED.fullmatch(value):
         return value
     try:
         return _reading(json.loads(value))
