@@ -191,6 +191,9 @@ def _unique(pairs: list[tuple[str, object]]) -> Record:
 
 
 def _rows_of_columns(value: Record, is_alone: bool) -> Iterator[Record] | None:
+    indices = [list(column) for column in value.values() if isinstance(column, dict)]
+    if indices and indices != [indices[0]] * len(value):
+        return None
     columns = [_cells(column) for column in value.values()]
     num_rows = {len(cells) for cells in columns}
     if len(columns) < 2 or len(num_rows) > 1 or num_rows == {0}:
@@ -602,12 +605,19 @@ def read_json(
             if isinstance(value, RejectionError):
                 raise value
             if value.num_bytes > limits.max_row_bytes:
-                raise too_long(value.num_bytes, limits, value.text)
+                raise _too_long_value(value, limits)
             text, record = _served_row(*parse_bytes(value.text, limits))
         except RejectionError as why:
             yield rejected_row(source_file, number, "", why)
         else:
             yield RawRow(source_file, number, _one_line(text), record)
+
+
+def _too_long_value(value: Line, limits: ReadLimits) -> RejectionError:
+    why = too_long(value.num_bytes, limits, value.text)
+    if _BEGINS_NESTED.match(value.text):
+        why.detail += "; if the object is a whole table, write its rows one per line"
+    return why
 
 
 def _served_row(text: str, record: Record) -> tuple[str, Record]:

@@ -194,13 +194,6 @@ def _tells_of_data(name: str, names: set[str]) -> bool:
 
 _TRAIN = ("train", "training")
 _HELD_BACK = ("test", "testing", "validation", "valid", "val", "dev", "eval", "evaluation")
-# A name begins or ends with the split; then may follow a number, as of a shard.
-_SPLIT = re.compile(
-    r"(?:^|.*[-._ ])({names})(?:[-._ ]?\d+)*(?:[-._ ]of[-._ ]\d+)?|({names})[-._ ].*".format(
-        names="|".join((*_TRAIN, *_HELD_BACK))
-    ),
-    re.IGNORECASE,
-)
 
 
 def left_out_splits(path: Path, within: Path | None = None) -> list[str]:
@@ -225,8 +218,11 @@ def _split_of(name: str) -> str | None:
     """Return which split a file belongs to by its name, None where that does not tell."""
     *folders, file_name = name.split("/")
     for part in (plain_name(file_name), *reversed(folders)):
-        if match := _SPLIT.fullmatch(part):
-            return (match[1] or match[2]).lower()
+        # Shards have numbers behind: test-00000-of-00001.
+        words = [word for word in re.split(r"[-._ \d]+", part.lower()) if word not in ("", "of")]
+        for split in (*_TRAIN, *_HELD_BACK):
+            if split in (*words[:1], *words[-1:]):
+                return split
     return None
 
 

@@ -317,6 +317,12 @@ def _csv_header(cells: list[str] | RejectionError) -> list[str]:
     if isinstance(cells, RejectionError):
         raise RejectionError("corrupt_table", f"the CSV header is damaged: {cells.detail}")
     header = [name.strip() for name in cells]
+    text = ",".join(header).encode("utf-8", "surrogateescape")
+    try:
+        text.decode("utf-8")
+    except UnicodeDecodeError:
+        detail = f"the CSV header holds bytes that are not UTF-8{encoding_hint(text)}"
+        raise RejectionError("bad_encoding", detail) from None
     twice = [name for name, following in pairwise(sorted(header)) if name == following]
     if twice:
         raise RejectionError("corrupt_table", f"the CSV header names {twice[0]!r} twice")
@@ -397,6 +403,9 @@ def _parts(path: Path) -> Iterator[pl.DataFrame]:
         head = file.read(MAGIC_BYTES)
     if head.startswith(_ARROW_MESSAGE):
         return _batches(path)
+    if head.startswith(b"FEA1"):
+        detail = "this is the first version of Feather; write the file again as Arrow"
+        raise RejectionError("corrupt_table", detail)
     is_arrow = head.startswith(_ARROW_FILE)
     return _slices(pl.scan_ipc(path, glob=False) if is_arrow else scan_table(path))
 

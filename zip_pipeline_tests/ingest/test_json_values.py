@@ -333,6 +333,10 @@ FEATURES = [{"feature_idx": 0, "name": "prompt", "type": {"dtype": "string", "_t
     [
         ({"prompt": ["1?", "2?"], "completion": ["1.", "2."]}, [known(1), known(2)]),
         ({"prompt": {"0": "1?"}, "completion": {"0": "1."}}, [known(1)]),
+        (
+            {"prompt": {"0": "1?", "1": "2?"}, "completion": {"1": "2.", "0": "1."}},
+            None,
+        ),
         ({"messages": [turns("a"), turns("b")]}, None),
         (
             {"messages": [turns("a"), turns("b")], "n": [1, 2]},
@@ -397,6 +401,14 @@ def test_read_json_rejects_cells_that_the_server_cut():
         "unexpected_content",
         "the datasets server has cut the cells ['prompt']; download the data set instead",
     )
+
+
+def test_read_json_says_what_to_do_about_a_table_longer_than_a_row():
+    """Columns are read as a whole, so they must fit into a row."""
+    text = json.dumps({"prompt": ["x"] * 50, "completion": ["y"] * 50}, indent=1).encode()
+    [row] = read(text, limits=ReadLimits(max_row_bytes=100))
+    assert row.reason == "row_too_long"
+    assert row.detail.endswith("; if the object is a whole table, write its rows one per line")
 
 
 def test_read_json_bounds_a_table_whose_names_are_long():

@@ -254,6 +254,7 @@ LEFT_OUT = [
     "eval/part 1/b.jsonl",
     "squad_validation.jsonl.gz",
     "test_sft-00000-of-00002.jsonl",
+    "test2.jsonl",
     "train/valid-1.jsonl",
 ]
 READ = [
@@ -261,6 +262,7 @@ READ = [
     "data/train-00000-of-00001.jsonl",
     "devices.jsonl",
     "latest.jsonl",
+    "train_test.jsonl",
     "write_test_cases.jsonl",
 ]
 

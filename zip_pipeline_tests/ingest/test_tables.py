@@ -194,6 +194,12 @@ def test_csv_with_a_damaged_header_is_rejected_whole():
         read(b'"a"b,c\n1,2\n')
 
 
+def test_csv_header_of_another_encoding_rejects_the_file():
+    """Rows of ASCII alone would be a part that nobody chose."""
+    with pytest.raises(RejectionError, match=r"bad_encoding: the CSV header .* looks like cp1252"):
+        read("größe,prompt,completion\n1,2,3\n".encode("cp1252"))
+
+
 def test_csv_of_no_rows_gives_none():
     """An empty file and a header alone hold no rows."""
     assert read(b"") == []
@@ -304,6 +310,13 @@ def test_table_turns_that_are_kept_as_lists_are_turns(tmp_path):
         },
         *records[1:],
     ]
+
+
+def test_feather_of_the_first_version_is_named(tmp_path):
+    """It is another format, which Polars does not read."""
+    rows = read_table(write(tmp_path / "a.feather", b"FEA1" + bytes(40)), "a", DEFAULT_LIMITS)
+    with pytest.raises(RejectionError, match="this is the first version of Feather; write the"):
+        list(rows)
 
 
 def test_arrow_stream_gives_the_batches_before_the_damage(tmp_path):
