@@ -246,7 +246,7 @@ Value: TypeAlias = Line | RejectionError
 _PEEK_BYTES = 1 << 20
 # Of an over-long value so much is kept before a place: what precedes a bracket tells what it is.
 _LOOK_BACK_BYTES = 1 << 10
-_BETWEEN = re.compile(rb"(?:[\s,]|\xef\xbb\xbf)*+")
+_BETWEEN = re.compile(rb"(?:[\s,]++|\xef\xbb\xbf)*+")
 # What may become a byte order mark when more is read.
 _PARTS_OF_MARK = (b"", b"\xef", b"\xef\xbb")
 # JSON has them between its parts only, never in a string.
@@ -277,6 +277,8 @@ class ValueSplitter:
         self._chunks = chunks
         # Whether the chunks are all of the file.
         self._is_whole = is_whole
+        # Of many objects the first tells for all, so that they are not parsed twice.
+        self._may_be_table = True
         self._limits = limits
         # What is not cut off yet; it begins with a value, which is read up to ``_at``.
         self._text = bytearray()
@@ -383,10 +385,12 @@ class ValueSplitter:
 
     def _table(self, line: Line) -> Iterator[Value] | None:
         """Return the rows of an object that is a whole table, None where it is a row."""
-        if line.num_bytes > self._limits.max_row_bytes or not _BEGINS_NESTED.match(line.text):
+        is_long = line.num_bytes > self._limits.max_row_bytes
+        if is_long or not self._may_be_table or not _BEGINS_NESTED.match(line.text):
             return None
         is_alone = self._is_whole and not self._has_value()
         rows = table_rows(line.text, is_alone=is_alone)
+        self._may_be_table = rows is not None
         return self._rows(rows, line.num_bytes) if rows else None
 
     def _rows(self, rows: Iterator[Record], stored_bytes: int) -> Iterator[Value]:
