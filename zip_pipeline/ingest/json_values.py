@@ -631,7 +631,8 @@ def _served_row(text: str, record: Record) -> tuple[str, Record]:
         RejectionError: ``unexpected_content`` where the server has cut cells.
     """
     row = record.get("row")
-    if record.keys() - _SERVED_KEYS or "row_idx" not in record or not isinstance(row, dict):
+    is_served = isinstance(record.get("row_idx"), int) and not record.keys() - _SERVED_KEYS
+    if not is_served or not isinstance(row, dict):
         return text, record
     if cut := record.get("truncated_cells"):
         detail = f"the datasets server has cut the cells {cut}; download the data set instead"

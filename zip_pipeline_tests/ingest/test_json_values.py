@@ -252,6 +252,11 @@ MARKED = st.recursive(
         | st.dictionaries(FIELDS, inner, max_size=2).map(lambda value: value | {"data": [KNOWN]})
         | inner.map(lambda value: {"version": "1", "n": [2], "data": [KNOWN, value]})
         | inner.map(lambda value: {"data": [{"x": "<>"}, value]})
+        | inner.map(lambda value: {"n": 1, "rows": [{"row_idx": 0, "row": {"x": value}}]})
+        | inner.map(lambda value: [{"role": "<>", "content": "<>"}, value])
+        | inner.map(lambda value: {"prompt": ["<>", "<>"], "completion": [value, "<>"]})
+        | inner.map(lambda value: {"prompt": {"0": "<>"}, "completion": {"0": value}})
+        | inner.map(lambda value: {"x": KNOWN, "y": KNOWN | {"data": value}})
     ),
     max_leaves=12,
 )
