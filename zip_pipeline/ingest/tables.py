@@ -190,7 +190,9 @@ class _CsvLines:
         self._limits = limits
         self._taken: list[bytes] = []
         self._num_bytes = 0
-        self._given_back: deque[Line] = deque()
+        # Lines to be read again, as short as they may be; then one that did not fit into a record.
+        self._given_back: deque[bytes] = deque()
+        self._pending: Line | None = None
         # So much may be read again; it grows with what is read, so that the time is linear.
         self._budget_bytes = limits.max_row_bytes
 
@@ -198,13 +200,13 @@ class _CsvLines:
         return self
 
     def __next__(self) -> str:
-        if self._given_back:
-            line = self._given_back.popleft()
-        else:
-            line = next(self._lines)
-            self._budget_bytes += 2 * line.num_bytes
+        is_again = bool(self._given_back)
+        line = self._next_line()
         if self._taken and self._num_bytes + line.num_bytes > self._limits.max_row_bytes:
-            self._given_back.appendleft(line)
+            if is_again:
+                self._given_back.appendleft(line.text)
+            else:
+                self._pending = line
             raise too_long(self._num_bytes + line.num_bytes, self._limits, self._taken[0])
         self._num_bytes += line.num_bytes
         self._taken.append(line.text)
@@ -212,6 +214,17 @@ class _CsvLines:
             raise too_long(self._num_bytes, self._limits, self._taken[0])
         # Bytes that are not UTF-8 must not end the record in the middle of its quotes.
         return line.text.decode("utf-8", "surrogateescape") + "\n"
+
+    def _next_line(self) -> Line:
+        if self._given_back:
+            text = self._given_back.popleft()
+            return Line(text, len(text))
+        if line := self._pending:
+            self._pending = None
+            return line
+        line = next(self._lines)
+        self._budget_bytes += 2 * line.num_bytes
+        return line
 
     def begin_record(self) -> None:
         """Forget the lines of the last record."""
@@ -234,7 +247,7 @@ class _CsvLines:
         self._budget_bytes -= self._num_bytes
         if self._budget_bytes < 0 or not _look_like_records(swallowed, num_cells, separator):
             return RejectionError(why.reason, f"{words}, which all went into this row", why.raw)
-        self._given_back.extendleft(Line(text, len(text)) for text in reversed(swallowed))
+        self._given_back.extendleft(reversed(swallowed))
         del self._taken[1:]
         detail = f"{words} and does not close in it; the others are read as rows of their own"
         return RejectionError("invalid_csv", detail, self.raw())
