@@ -161,7 +161,9 @@ class _Ingestion:
         """Return the three tables with their fingerprint."""
         samples, repeated = split_duplicates(self._with_sources(self._samples.finish()))
         # Rows that wait for their file's format to be told come late; this is reading order.
-        quarantine = self._quarantine.finish().sort("source_file", "source_row")
+        quarantine = self._quarantine.finish().sort(
+            "source_file", "source_row", maintain_order=True
+        )
         duplicates = repeated.select(BATCH_DUPLICATES_SCHEMA.names())
         content = batch_fingerprint(samples, quarantine, duplicates)
         return IngestResult(

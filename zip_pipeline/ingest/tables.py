@@ -16,7 +16,7 @@ import polars as pl
 
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import scan_table
-from zip_pipeline.ingest.json_values import is_known
+from zip_pipeline.ingest.json_shapes import is_known
 from zip_pipeline.ingest.rows import (
     PREFIX_BYTES,
     RawRow,
