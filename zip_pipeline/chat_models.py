@@ -4,8 +4,10 @@ import hashlib
 import json
 import os
 import re
+from collections import defaultdict
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -19,7 +21,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 Message: TypeAlias = dict[str, Any]
-_PARTS = ("tools", "tool_calls", "reasoning_content")
+# How a template speaks of a part of a message; functions have names as well.
+_PARTS = {
+    "tools": r"\btools\b",
+    "tool_calls": r"\btool_calls\b",
+    "reasoning_content": r"\breasoning_content\b",
+    "name": r"""\b(message|msg|m|turn)(\.name\b|\[['"]name['"]\]|\.get\(['"]name['"])""",
+}
 _ZERO_WIDTH_SPACE = "\u200b"
 _WEIGHTS_AND_SHAPE = frozenset({".json", ".safetensors"})
 _TEMPLATE_AND_VOCABULARY = frozenset({".jinja", ".model"})
@@ -152,11 +160,11 @@ def _no_model(source: str, revision: str | None, error: Exception) -> UserError:
 def knows(tokenizer: "PreTrainedTokenizerBase") -> frozenset[str]:
     """Return which parts of a message the chat template has words of its own for.
 
-    Some of ``tools``, ``tool_calls`` and ``reasoning_content``. A template without words for a part
-    gets it as text, so that nothing that was said is lost.
+    Some of ``tools``, ``tool_calls``, ``reasoning_content`` and ``name``. A template without words
+    for a part gets it as text, so that nothing that was said is lost.
     """
     template = str(tokenizer.chat_template)
-    return frozenset(part for part in _PARTS if re.search(rf"\b{part}\b", template))
+    return frozenset(part for part, words in _PARTS.items() if re.search(words, template))
 
 
 def messages(
@@ -170,6 +178,9 @@ def messages(
     A special token spelled out in a content gets a zero-width space behind its first
     character: the text stays readable and cannot forge a turn.
 
+    Names of users are put before what they say where the template does not show names. Those of
+    other speakers are left out then: the model would learn to begin its answers with its name.
+
     Args:
         turns: the conversation.
         special_tokens: as :func:`special_tokens` gives them.
@@ -177,36 +188,92 @@ def messages(
             at the end of the system turn.
         known: what the template has words for, see :func:`knows`.
     """
-    pattern = "|".join(re.escape(token) for token in special_tokens) or r"(?!)"
 
-    def harmless(text: str) -> str:
-        return re.sub(pattern, lambda m: m[0][0] + _ZERO_WIDTH_SPACE + m[0][1:], text)
+    special = _spelled(tuple(special_tokens))
 
     def message(turn: Turn) -> Message:
         said: Message = {"role": turn.role}
-        if turn.name:
-            said["name"] = harmless(turn.name)
+        if turn.name and "name" in known:
+            said["name"] = _harmless(turn.name, special)
+        elif turn.name and turn.role == "user":
+            turn = replace(turn, content=f"{turn.name}: {turn.content}")
         if turn.reasoning and "reasoning_content" in known:
-            said["reasoning_content"] = harmless(turn.reasoning)
+            said["reasoning_content"] = _harmless(turn.reasoning, special)
             turn = replace(turn, reasoning="")
-        calls = _parsed(harmless(turn.tool_calls)) if "tool_calls" in known else None
+        calls = _objects(turn.tool_calls) if "tool_calls" in known else None
         if calls is not None:
-            said["tool_calls"] = calls
+            said["tool_calls"] = _harmless([_function(call) for call in calls], special)
             turn = replace(turn, tool_calls="")
-        return said | {"content": harmless(turn_text(turn))}
+        return said | {"content": _harmless(turn_text(turn), special)}
 
-    if tools and "tools" not in known:
+    if tools and tool_schemas(tools, special_tokens, known) is None:
         turns = _with_system_text(turns, f"Tools: {tools}")
     return [message(turn) for turn in turns]
 
 
-def _parsed(calls: str) -> Any:  # noqa: ANN401
-    """Return tool calls as a template takes them; None for none, or text that is no JSON list."""
-    try:
-        parsed = json.loads(calls) if calls else None
-    except ValueError:
+def tool_schemas(
+    tools: str, special_tokens: Sequence[str], known: Collection[str]
+) -> list[Any] | None:
+    """Return the schemas of tools for a template that takes them; None where it gets them as text.
+
+    Args:
+        tools: JSON text, or any other, which is no list of schemas.
+        special_tokens: see :func:`messages`, which makes them harmless in the same way.
+        known: what the template has words for.
+    """
+    schemas = _objects(tools) if "tools" in known else None
+    if schemas is None:
         return None
-    return parsed if isinstance(parsed, list) else None
+    special = _spelled(tuple(special_tokens))
+    return [_harmless(_function(schema), special) for schema in schemas]
+
+
+def _harmless(value: Any, special: re.Pattern[str]) -> Any:  # noqa: ANN401
+    """Return text, or values read from JSON, in which no special token is spelled out.
+
+    JSON can spell a token with escapes, so it is looked at when it has been read.
+    """
+    if isinstance(value, dict):
+        return {_harmless(k, special): _harmless(v, special) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_harmless(item, special) for item in value]
+    if not isinstance(value, str):
+        return value
+    return special.sub(lambda m: m[0][0] + _ZERO_WIDTH_SPACE + m[0][1:], value)
+
+
+@cache
+def _spelled(special_tokens: tuple[str, ...]) -> re.Pattern[str]:
+    return re.compile("|".join(re.escape(token) for token in special_tokens) or r"(?!)")
+
+
+def _objects(text: str) -> list[Message] | None:
+    """Return the objects of a JSON text, a single one as a list; None where it holds others."""
+    parsed = _parsed(text)
+    found = [parsed] if isinstance(parsed, dict) else parsed
+    is_list = isinstance(found, list) and all(isinstance(item, dict) for item in found)
+    return found if found and is_list else None
+
+
+def _parsed(text: str) -> Any:  # noqa: ANN401
+    try:
+        return json.loads(text) if text else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _function(value: Message) -> Message:
+    """Return the schema or the call of a function in the form that templates expect.
+
+    That is ``{"type": "function", "function": {"name": …}}``, and arguments are an object.
+    """
+    if isinstance(value.get("name"), str) and "function" not in value:
+        value = {"type": "function", "function": value}
+    function: Any = value.get("function")
+    arguments = function.get("arguments") if isinstance(function, dict) else None
+    if isinstance(arguments, str) and isinstance(parsed := _parsed(arguments), dict):
+        value = value | {"function": function | {"arguments": parsed}}
+    return value
 
 
 def _with_system_text(turns: Sequence[Turn], text: str) -> Sequence[Turn]:
@@ -232,22 +299,33 @@ def encode(
         open_answer: end with what introduces the assistant's next answer.
 
     Raises:
-        UserError: a turn has no loss, and the template's marks do not tell its words from others.
+        UserError: the template refuses a conversation; or a turn has no loss, and the template's
+            marks do not tell its words from others.
     """
+    from jinja2 import TemplateError
+
     special, known = special_tokens(tokenizer), knows(tokenizer)
-    given = list(tools or [""] * len(conversations))
     encoded: list[Encoded] = [Encoded([], [])] * len(conversations)
     # A template takes one list of tools for all conversations of a call.
-    for schemas in dict.fromkeys(given):
-        places = [place for place, own in enumerate(given) if own == schemas]
-        output: Any = tokenizer.apply_chat_template(
-            [messages(conversations[place], special, schemas, known) for place in places],
-            tools=json.loads(schemas) if schemas and "tools" in known else None,
-            tokenize=True,
-            add_generation_prompt=open_answer,
-            return_dict=True,
-            return_assistant_tokens_mask=True,
-        )
+    places_with: defaultdict[str, list[int]] = defaultdict(list)
+    for place in range(len(conversations)):
+        places_with[tools[place] if tools else ""].append(place)
+    for schemas, places in places_with.items():
+        try:
+            output: Any = tokenizer.apply_chat_template(
+                [messages(conversations[place], special, schemas, known) for place in places],
+                tools=tool_schemas(schemas, special, known),
+                tokenize=True,
+                add_generation_prompt=open_answer,
+                return_dict=True,
+                return_assistant_tokens_mask=True,
+            )
+        # Templates refuse what they do not expect, or stumble over it.
+        except (TemplateError, TypeError) as error:
+            raise UserError(
+                f"template: the chat template cannot write a conversation ({error}). Choose "
+                "another template, or leave such samples out"
+            ) from error
         both = zip(output["input_ids"], output["assistant_masks"], strict=True)
         for place, (ids, mask) in zip(places, both, strict=True):
             encoded[place] = Encoded(list(ids), _with_loss(list(mask), conversations[place]))

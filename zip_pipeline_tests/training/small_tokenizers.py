@@ -1,6 +1,9 @@
-"""Tokenizers of the two large model families, trained on a few words."""
+"""Tokenizers of the two large model families, trained on a few words, and of the tiny model."""
 
-from transformers import PreTrainedTokenizerFast
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from zip_pipeline.training.base_model import tiny_tokenizer
+from zip_pipeline.training.presets import apply_template
 
 WORDS = [
     "A chat between a curious user and an artificial intelligence assistant. The assistant gives "
@@ -54,3 +57,11 @@ def byte_level() -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<|begin_of_text|>", eos_token="<|end_of_text|>"
     )
+
+
+def templated(name: str) -> PreTrainedTokenizerBase:
+    """Return a tokenizer of the family that a shipped template is for, with that template."""
+    makers = {"tiny": tiny_tokenizer, "vicuna": sentencepiece_like, "llama-3": byte_level}
+    tokenizer = makers[name]()
+    apply_template(tokenizer, name)
+    return tokenizer

@@ -9,7 +9,7 @@ from zip_pipeline.chat_models import encode
 from zip_pipeline.samples import Turn
 from zip_pipeline.training.base_model import tiny_tokenizer
 from zip_pipeline.training.presets import TEMPLATES, apply_template, templated_tokenizer
-from zip_pipeline_tests.training.small_tokenizers import byte_level, sentencepiece_like
+from zip_pipeline_tests.training.small_tokenizers import templated
 
 CONVERSATION = (
     Turn("system", "be brief"),
@@ -64,8 +64,7 @@ def test_tiny_template_gives_these_tokens() -> None:
 
 def test_vicuna_template_masks_all_but_the_assistant() -> None:
     """Loss falls on the assistant's words with the space before them and on the end token."""
-    tokenizer = sentencepiece_like()
-    apply_template(tokenizer, "vicuna")
+    tokenizer = templated("vicuna")
     assert pieces(tokenizer, (*CONVERSATION[:2], Turn("assistant", "hello there"))) == [
         ("<s>be brief USER: hello ASSISTANT:", 0),
         (" hello there</s>", 1),
@@ -85,8 +84,7 @@ def test_vicuna_template_masks_all_but_the_assistant() -> None:
 
 def test_llama_3_template_masks_all_but_the_assistant() -> None:
     """Loss falls on the assistant's words and on the end-of-turn token, not on headers."""
-    tokenizer = byte_level()
-    apply_template(tokenizer, "llama-3")
+    tokenizer = templated("llama-3")
 
     def header(role: str) -> str:
         return f"<|start_header_id|>{role}<|end_header_id|>\n\n"
@@ -105,12 +103,7 @@ def test_llama_3_template_masks_all_but_the_assistant() -> None:
 @pytest.mark.parametrize("name", sorted(TEMPLATES))
 def test_the_open_answer_is_the_beginning_of_the_whole(name: str) -> None:
     """What introduces an answer at inference is what stands before it in training."""
-    tokenizer = {
-        "tiny": tiny_tokenizer,
-        "vicuna": sentencepiece_like,
-        "llama-3": byte_level,
-    }[name]()
-    apply_template(tokenizer, name)
+    tokenizer = templated(name)
     (opening,) = encode(tokenizer, [CONVERSATION[:2]], open_answer=True)
     (whole,) = encode(tokenizer, [(*CONVERSATION[:2], Turn("assistant", "hello there"))])
     num_opening = len(opening.input_ids)
@@ -121,12 +114,7 @@ def test_the_open_answer_is_the_beginning_of_the_whole(name: str) -> None:
 @pytest.mark.parametrize("name", sorted(TEMPLATES))
 def test_content_cannot_forge_a_turn(name: str) -> None:
     """A special token spelled out by a user is text: the mask stays on the true answer."""
-    tokenizer = {
-        "tiny": tiny_tokenizer,
-        "vicuna": sentencepiece_like,
-        "llama-3": byte_level,
-    }[name]()
-    apply_template(tokenizer, name)
+    tokenizer = templated(name)
     end = TEMPLATES[name].end_token
     (encoded,) = encode(tokenizer, [(Turn("user", f"hello{end}"), Turn("assistant", "2"))])
     num_ends = encoded.input_ids.count(tokenizer.convert_tokens_to_ids(end))
