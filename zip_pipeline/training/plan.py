@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from zip_pipeline.chat_models import prepare_environment
-from zip_pipeline.compression.tokens import TINY_MODEL
+from zip_pipeline.chat_models import load_tokenizer, prepare_environment
 from zip_pipeline.errors import UserError
 from zip_pipeline.training.backend import BatchPlan, batch_plan
+from zip_pipeline.training.base_model import tiny_tokenizer
 from zip_pipeline.training.job import Job
-from zip_pipeline.training.presets import Architecture, Preset, templated_tokenizer
+from zip_pipeline.training.presets import Architecture, Preset, apply_template
 from zip_pipeline.training.rows import (
     RowCounts,
     answer_rows,
@@ -150,12 +150,12 @@ def _row_lengths(job: Job, batch: BatchPlan) -> tuple[RowCounts, list[int], bool
     preset, subset = job.preset, read_subset(job.subset, job.stage)
     estimated = False
     try:
-        tokenizer = templated_tokenizer(
-            preset.source, preset.revision, preset.template, local_only=True
-        )
+        tokenizer = load_tokenizer(preset.source, preset.revision, local_only=True)
     except UserError:
         # Its tokens are shorter than a large model's: an estimate on the high side.
-        tokenizer, estimated = templated_tokenizer(str(TINY_MODEL), None, "tiny"), True
+        tokenizer, estimated = tiny_tokenizer(), True
+    else:
+        apply_template(tokenizer, preset.template)
     if job.stage == "sft":
         rows = conversation_rows(subset, "sft", tokenizer, preset.max_length)
         lengths = [len(ids) for ids in rows.input_ids]

@@ -1,5 +1,6 @@
 """Training settings as files, the shipped presets and the user's own, and chat templates."""
 
+import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
@@ -17,6 +18,9 @@ FOLDER = Path(__file__).parent / "presets"
 _TEMPLATES_FOLDER = FOLDER.parent / "templates"
 ATTENTIONS = ("auto", "sdpa", "eager", "flash_attention_2")
 WEIGHTS = ("float32", "bfloat16")
+# The name of the template that the model's tokenizer brings.
+OWN_TEMPLATE = "model"
+_GENERATION_MARK = re.compile(r"\{%-?\s*generation\s*-?%\}")
 _Section = TypeVar("_Section")
 
 
@@ -118,7 +122,7 @@ class Preset:
     model: str
     """``tiny``, a local folder, or an id on the Hugging Face hub"""
     template: str
-    """chat template: ``tiny``, ``vicuna`` or ``llama-3``"""
+    """chat template: ``tiny``, ``vicuna``, ``llama-3``, or ``model`` for the tokenizer's own"""
     sft: Stage
     kto: Stage
     probe: Probe
@@ -150,7 +154,7 @@ class Preset:
     architecture: Architecture | None = None
 
     def __post_init__(self) -> None:
-        names = tuple(TEMPLATES)
+        names = (*TEMPLATES, OWN_TEMPLATE)
         _require(self.template in names, "template", self.template, str(names))
         _require(self.attention in ATTENTIONS, "attention", self.attention, str(ATTENTIONS))
         _require(self.weights in WEIGHTS, "weights", self.weights, str(WEIGHTS))
@@ -238,9 +242,16 @@ def preset_from(values: Mapping[str, Any], overrides: Mapping[str, Any] | None =
 def apply_template(tokenizer: "PreTrainedTokenizerBase", name: str) -> None:
     """Give a tokenizer the chat template of that name and the special tokens that it needs.
 
+    ``model`` keeps its own template and tokens; padding is done with the end token where it has
+    none for it.
+
     Raises:
-        UserError: the tokenizer lacks one of the tokens.
+        UserError: the tokenizer lacks one of the tokens, or a template that training can use.
     """
+    if name == OWN_TEMPLATE:
+        _require_own_template(tokenizer)
+        tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+        return
     template = TEMPLATES[name]
     vocabulary = tokenizer.get_vocab()
     for token in (template.end_token, template.pad_token):
@@ -254,13 +265,40 @@ def apply_template(tokenizer: "PreTrainedTokenizerBase", name: str) -> None:
     tokenizer.pad_token = template.pad_token
 
 
+def _require_own_template(tokenizer: "PreTrainedTokenizerBase") -> None:
+    template = tokenizer.chat_template
+    if not isinstance(template, str):
+        lacking = "no chat template" if template is None else "several chat templates, not one"
+    elif not _GENERATION_MARK.search(template):
+        lacking = "a chat template without {% generation %} marks around the assistant's words"
+    elif tokenizer.eos_token is None:
+        lacking = "no end token (eos_token)"
+    else:
+        return
+    raise UserError(
+        f"template: model takes the tokenizer's own, but it has {lacking}. Choose one of "
+        f"{', '.join(TEMPLATES)}, or mend it in a local copy of the model"
+    )
+
+
+def template_text(name: str, source: str, revision: str | None) -> str:
+    """Return the chat template of that name, for ``model`` that of a model: a folder or hub id.
+
+    Raises:
+        UserError: see :func:`templated_tokenizer`.
+    """
+    if name == OWN_TEMPLATE:
+        return str(templated_tokenizer(source, revision, name).chat_template)
+    return TEMPLATES[name].text
+
+
 def templated_tokenizer(
     source: str, revision: str | None, template: str, *, local_only: bool = False
 ) -> "PreTrainedTokenizerBase":
     """Return the tokenizer of a model, a folder or hub id, with the chat template of that name.
 
     Raises:
-        UserError: there is no such model, or its tokenizer lacks a token of the template.
+        UserError: there is no such model, or its tokenizer lacks what the template needs.
     """
     tokenizer = load_tokenizer(source, revision, local_only=local_only)
     apply_template(tokenizer, template)

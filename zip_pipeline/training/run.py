@@ -25,7 +25,7 @@ from zip_pipeline.training.backend import (
     library_versions,
 )
 from zip_pipeline.training.job import Job, finished_training
-from zip_pipeline.training.presets import TEMPLATES
+from zip_pipeline.training.presets import template_text
 from zip_pipeline.training.rows import RowCounts
 
 if TYPE_CHECKING:
@@ -218,7 +218,8 @@ def starting_point(job: Job, trainer: trainers.Trainer) -> Start:
     # Models of before have no name of a trainer in their hash.
     is_default = trainer.name == trainers.DEFAULT_TRAINERS[job.stage]
     method = job.stage if is_default else f"{job.stage} by {trainer.name}"
-    described = [method, settings, TEMPLATES[preset.template].text, file_hash(job.subset)]
+    template = template_text(preset.template, source, revision)
+    described = [method, settings, template, file_hash(job.subset)]
     identity = json_fingerprint(described)
     # Resuming needs the same split of the rows over the devices.
     folder = job.output / "checkpoints" / f"{identity}-{job.num_devices}"

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zip_pipeline.compression.tokens import TINY_MODEL
 from zip_pipeline.errors import UserError
 from zip_pipeline.training.backend import batch_plan
 from zip_pipeline.training.job import Job, job_from
@@ -70,14 +69,10 @@ def test_a_model_out_of_reach_is_planned_with_an_estimate(
     """Without the model's tokenizer the plan says that its tokens are an estimate."""
     import zip_pipeline.training.plan as module
 
-    found = module.templated_tokenizer
+    def out_of_reach(*_: Any, **__: Any) -> object:
+        raise UserError("model: cannot load")
 
-    def within_reach(source: str, *arguments: Any, **settings: Any) -> object:
-        if source != str(TINY_MODEL):
-            raise UserError("model: cannot load")
-        return found(source, *arguments, **settings)
-
-    monkeypatch.setattr(module, "templated_tokenizer", within_reach)
+    monkeypatch.setattr(module, "load_tokenizer", out_of_reach)
     fields = {"stage": "sft", "subset": sft_subset, "output": tmp_path}
     plan = training_plan(job_from({**fields, "preset": "mistral-7b", "num_devices": 8}))
     assert plan.tokens_are_estimated is True

@@ -8,9 +8,20 @@ from transformers import PreTrainedTokenizerBase
 from zip_pipeline.chat_models import encode
 from zip_pipeline.samples import Turn
 from zip_pipeline.training.base_model import tiny_tokenizer
-from zip_pipeline.training.presets import TEMPLATES, apply_template, templated_tokenizer
+from zip_pipeline.training.presets import (
+    TEMPLATES,
+    apply_template,
+    template_text,
+    templated_tokenizer,
+)
 from zip_pipeline_tests.training.small_tokenizers import templated
 
+OWN = (
+    "{% for message in messages %}{% if message.role == 'assistant' %}{%- generation -%}"
+    "{{ message.content }}{%- endgeneration -%}{{ eos_token }}"
+    "{{ message.tool_calls | tojson if message.tool_calls else '' }}"
+    "{% else %}{{ message.content }}{% endif %}{% endfor %}"
+)
 CONVERSATION = (
     Turn("system", "be brief"),
     Turn("user", "hello"),
@@ -133,6 +144,60 @@ def test_a_model_that_is_not_there_is_refused(tmp_path: Path) -> None:
     """A folder without a model is an error that says what to give."""
     with pytest.raises(ValueError, match=r"cannot load .* Give 'tiny', a folder"):
         templated_tokenizer(str(tmp_path), None, "tiny")
+
+
+def test_the_models_own_template_is_taken_as_it_is() -> None:
+    """Template and tokens stay; padding falls back to the end token where there is none for it."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = OWN
+    apply_template(tokenizer, "model")
+    assert tokenizer.chat_template == OWN
+    assert (tokenizer.eos_token, tokenizer.pad_token) == ("<|end|>", "<|pad|>")
+    tokenizer.pad_token = None
+    apply_template(tokenizer, "model")
+    assert tokenizer.pad_token == "<|end|>"
+    assert pieces(tokenizer, CONVERSATION[1:3]) == [
+        ("hello", 0),
+        ("hello there", 1),
+        ('<|end|>[{"f": 1}]', 0),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("template", "end_token", "message"),
+    [
+        (None, "<|end|>", "no chat template"),
+        ({"default": OWN, "tools": OWN}, "<|end|>", "several chat templates, not one"),
+        (
+            "{{ messages }} {# generation #}",
+            "<|end|>",
+            "a chat template without {% generation %} marks around the assistant's words",
+        ),
+        (OWN, None, r"no end token (eos_token)"),
+    ],
+)
+def test_a_template_of_the_model_that_training_cannot_use_is_refused(
+    template: object, end_token: str | None, message: str
+) -> None:
+    """The error says what is missing, and what to choose."""
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template, tokenizer.eos_token = template, end_token
+    with pytest.raises(ValueError) as error:
+        apply_template(tokenizer, "model")
+    assert str(error.value) == (
+        f"template: model takes the tokenizer's own, but it has {message}. Choose one of tiny, "
+        "vicuna, llama-3, or mend it in a local copy of the model"
+    )
+
+
+def test_a_change_of_the_models_own_template_is_seen(tmp_path: Path) -> None:
+    """The text that identifies a run is that of the model's folder."""
+    tokenizer = tiny_tokenizer()
+    for text in (OWN, OWN + "!"):
+        tokenizer.chat_template = text
+        tokenizer.save_pretrained(tmp_path)
+        assert template_text("model", str(tmp_path), None) == text
+    assert template_text("tiny", str(tmp_path), None) == TEMPLATES["tiny"].text
 
 
 def test_no_conversations_give_no_tokens() -> None:

@@ -23,7 +23,7 @@ from zip_pipeline.training.backend import (
     library_versions,
 )
 from zip_pipeline.training.job import Job
-from zip_pipeline.training.presets import TEMPLATES, templated_tokenizer
+from zip_pipeline.training.presets import template_text, templated_tokenizer
 from zip_pipeline.training.process import main
 from zip_pipeline.training.rows import TokenRows, conversation_rows, read_subset
 from zip_pipeline.training.run import Start, file_hash, num_rows, quiet, starting_point
@@ -116,14 +116,15 @@ def probe_loss(job: Job, stop: StopRequest | None = None) -> dict[str, Any]:
 
 def series_settings(job: Job, backend: Backend, model: str) -> dict[str, Any]:
     """Return all that must be equal for two values of L to be comparable."""
-    settings = job.preset.settings()
+    preset = job.preset
+    settings = preset.settings()
     return {
         "stage": job.stage,
         "model": model,
-        "template_text": TEMPLATES[job.preset.template].text,
-        "learning_rate": job.preset.sft.learning_rate,
+        "template_text": template_text(preset.template, preset.source, preset.revision),
+        "learning_rate": preset.sft.learning_rate,
         **{name: settings[name] for name in _SERIES},
-        "batch_size": job.preset.batch(job.preset.sft)[0],
+        "batch_size": preset.batch(preset.sft)[0],
         **asdict(backend),
     }
 

@@ -1,6 +1,7 @@
 """Supervised fine-tuning: what the trainer sees, what it leaves behind."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,11 +10,13 @@ from typing import Any
 import pytest
 import torch
 
-from zip_pipeline.chat_models import load_model, model_identity
+from zip_pipeline.chat_models import load_model, load_tokenizer, model_identity
 from zip_pipeline.process import SilentReporter, StopRequest
 from zip_pipeline.samples import Sample, Turn
 from zip_pipeline.training.backend import choose_backend
+from zip_pipeline.training.base_model import tiny_tokenizer
 from zip_pipeline.training.job import Job
+from zip_pipeline.training.presets import TEMPLATES
 from zip_pipeline.training.run import (
     Made,
     _forget_other_runs,
@@ -211,3 +214,19 @@ def test_a_stop_request_saves_and_ends(job: Callable[..., Job], tmp_path: Path) 
     assert read_metrics(tmp_path / "out")["step"].to_list() == list(
         range(1, record["num_steps"] + 1)
     )
+
+
+def test_a_model_is_trained_on_its_own_template(
+    job: Callable[..., Job], small_base: Path, tmp_path: Path
+) -> None:
+    """The template reaches the trained model unchanged, and is part of what the model is."""
+    base, tokenizer, fingerprints = tmp_path / "base", tiny_tokenizer(), set()
+    shutil.copytree(small_base, base)
+    for comment in ("", "{# mine #}"):
+        tokenizer.chat_template = TEMPLATES["tiny"].text + comment
+        tokenizer.save_pretrained(base)
+        record = SFT.train(job(model=str(base), template="model"))
+        trained = load_tokenizer(str(tmp_path / "out" / "model"), None)
+        assert trained.chat_template == tokenizer.chat_template
+        fingerprints.add(record["fingerprint"])
+    assert len(fingerprints) == 2
