@@ -102,8 +102,9 @@ def _subset_file(subset: str, stage: Stage, data_root: Path) -> Path:
 def _facts(plan: TrainingPlan, max_length: int) -> dict[str, str]:
     """Return the plan as names and words; the name of a note is empty."""
     rows, batch = plan.rows, plan.batch
-    samples = f"of {rows.num_samples:,} samples"
-    pairs = f"rows of {rows.num_samples:,} pairs"
+    are_pairs = rows.num_rows + rows.rows_dropped == 2 * rows.num_samples
+    samples = f"{rows.num_samples:,} {'pairs' if are_pairs else 'samples'}"
+    hidden = rows.not_shown()
     is_packed = plan.num_packs != rows.num_rows
     unfilled = f"an epoch has only {plan.num_packs:,} {'packs' if is_packed else 'rows'}"
     epochs, hours = plan.num_steps // plan.steps_per_epoch, plan.hours
@@ -112,9 +113,11 @@ def _facts(plan: TrainingPlan, max_length: int) -> dict[str, str]:
     estimated = "; estimated, for the model's tokenizer is not at hand"
     facts = {
         "model": f"{plan.num_parameters:,} parameters",
-        "rows": f"{rows.num_rows:,} {samples if plan.stage == 'sft' else pairs}",
+        "rows": f"{rows.num_rows:,} {'' if plan.stage == 'sft' else 'rows '}of {samples}",
         "truncated": f"{rows.rows_truncated:,} rows, at {max_length:,} tokens",
         "dropped": f"{rows.rows_dropped:,} rows, which leave nothing to learn",
+        "not shown": f"{hidden}: the template has no words for it" if hidden else "",
+        "answers": str(plan.answers or ""),
         "packs": f"{plan.num_packs:,} of several rows each" if is_packed else "",
         "batch": f"{batch.effective:,} = {batch.num_devices} devices x {batch.per_device} at once "
         f"x {batch.accumulation} accumulated",

@@ -15,8 +15,10 @@ from zip_pipeline.training.base_model import tiny_tokenizer
 from zip_pipeline.training.job import Job
 from zip_pipeline.training.presets import Architecture, Preset, apply_template
 from zip_pipeline.training.rows import (
+    AnswerWeights,
     RowCounts,
     answer_rows,
+    answer_weights,
     conversation_rows,
     interleave,
     read_subset,
@@ -55,6 +57,8 @@ class TrainingPlan:
     utilisation: float
     tokens_are_estimated: bool
     """whether the model's own tokenizer was not at hand"""
+    answers: AnswerWeights | None = None
+    """of the preference stage"""
 
 
 def training_plan(
@@ -84,7 +88,7 @@ def training_plan(
     shape = architecture(preset)
     stage = preset.sft if is_sft else preset.kto
     batch = batch_plan(preset.batch(stage), job.num_devices, 1 if is_sft else 2)
-    counts, lengths, estimated = _row_lengths(job, batch)
+    counts, lengths, estimated, answers = _row_lengths(job, batch)
     is_packed = is_sft and preset.packing
     num_packs = num_bins(lengths, preset.max_length) if is_packed else len(lengths)
     padding = 0 if is_packed else num_padding_tokens(lengths, batch.per_device) * stage.epochs
@@ -107,6 +111,7 @@ def training_plan(
         device_flops=device_flops,
         utilisation=utilisation,
         tokens_are_estimated=estimated,
+        answers=answers,
     )
 
 
@@ -145,8 +150,10 @@ def llama_size(config: dict[str, Any]) -> Architecture:
     )
 
 
-def _row_lengths(job: Job, batch: BatchPlan) -> tuple[RowCounts, list[int], bool]:
-    """Return counts, row lengths in the order of training, and whether they are estimated."""
+def _row_lengths(
+    job: Job, batch: BatchPlan
+) -> tuple[RowCounts, list[int], bool, AnswerWeights | None]:
+    """Return counts, row lengths in the order of training, whether they are estimated, weights."""
     preset, subset = job.preset, read_subset(job.subset, job.stage)
     estimated = False
     try:
@@ -160,11 +167,12 @@ def _row_lengths(job: Job, batch: BatchPlan) -> tuple[RowCounts, list[int], bool
         rows = conversation_rows(subset, "sft", tokenizer, preset.max_length)
         lengths = [len(ids) for ids in rows.input_ids]
         order = random.Random(preset.seed).sample(lengths, len(lengths))
-        return rows.counts, order, estimated
+        return rows.counts, order, estimated, None
     answers = answer_rows(subset, tokenizer, preset.max_length)
     order = interleave([row.desirable for row in answers.rows], batch.per_device, preset.seed)
-    lengths = [min(answers.rows[place].num_tokens, preset.max_length) for place in order]
-    return answers.counts, lengths, estimated
+    chosen = [answers.rows[place] for place in order]
+    lengths = [min(row.num_tokens, preset.max_length) for row in chosen]
+    return answers.counts, lengths, estimated, answer_weights([row.desirable for row in chosen])
 
 
 def num_bins(lengths: Sequence[int], capacity: int) -> int:

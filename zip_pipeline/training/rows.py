@@ -1,21 +1,31 @@
 """The rows that a trainer sees, from a subset file; nothing is cut or dropped uncounted."""
 
+import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 import polars as pl
 
-from zip_pipeline.chat_models import Encoded, Message, encode, knows, messages, special_tokens
+from zip_pipeline.chat_models import (
+    Encoded,
+    Message,
+    encode,
+    knows,
+    messages,
+    special_tokens,
+    tool_schemas,
+)
 from zip_pipeline.errors import UserError
-from zip_pipeline.samples import TURN_COLUMNS, Stage, turns_of_column, with_all_columns
+from zip_pipeline.samples import TURN_COLUMNS, Stage, Turn, turns_of_column, with_all_columns
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100
+Turns: TypeAlias = tuple[Turn, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,10 +42,19 @@ class RowCounts:
     """rows cut at the maximum length"""
     rows_dropped: int
     """rows of which the maximum length leaves nothing to learn"""
+    media_not_shown: int = 0
+    """samples with pictures and the like, of which a template writes nothing"""
+    names_not_shown: int = 0
+    """samples with names of speakers or tools that the template has no words for"""
 
     def as_json(self) -> dict[str, int]:
         """Return the counts by name."""
         return asdict(self)
+
+    def not_shown(self) -> str:
+        """Return what the model does not get to see in words, empty for nothing."""
+        counts = {"media": self.media_not_shown, "names": self.names_not_shown}
+        return ", ".join(f"{what} of {n:,} samples" for what, n in counts.items() if n)
 
 
 @dataclass(frozen=True)
@@ -93,7 +112,7 @@ def read_subset(path: Path, stage: Stage) -> pl.DataFrame:
 
 
 def _read_columns(path: Path, stage: Stage) -> pl.DataFrame:
-    wanted = ["sample_id", *TURN_COLUMNS[stage], "tools"]
+    wanted = ["sample_id", *TURN_COLUMNS[stage], "tools", "media"]
     table = with_all_columns(pl.scan_parquet(path, glob=False), stage)
     known = table.collect_schema()
     missing = [name for name in wanted if name not in known]
@@ -144,9 +163,25 @@ def conversation_rows(
             for e, row in zip(encoded, rows, strict=True)
         ),
         rows_dropped=len(rows) - len(kept),
+        **_not_shown(subset, stage, tokenizer),
     )
     _require_rows(counts, max_length)
     return TokenRows([ids for ids, _ in kept], [labels for _, labels in kept], counts)
+
+
+def _not_shown(
+    subset: pl.DataFrame, stage: Stage, tokenizer: "PreTrainedTokenizerBase"
+) -> dict[str, int]:
+    """Return how many samples have something that the chat template does not write."""
+    names = 0
+    if "name" not in knows(tokenizer):
+        turn = pl.element().struct
+        # What users say begins with their names instead.
+        is_lost = (turn.field("name") != "") & (turn.field("role") != "user")
+        columns = [pl.col(name).list.eval(is_lost).list.any() for name in TURN_COLUMNS[stage]]
+        names = subset.filter(pl.any_horizontal(columns)).height
+    media = subset.filter(pl.col("media") != "").height
+    return {"media_not_shown": media, "names_not_shown": names}
 
 
 def num_targets(labels: Sequence[int]) -> int:
@@ -190,7 +225,7 @@ def answer_rows(
             desirable=desirable,
         )
     ]
-    kept = [row for row in rows if row.num_prompt_tokens < max_length]
+    kept = [row for row in rows if row.completion and row.num_prompt_tokens < max_length]
     num_tokens = sum(min(row.num_tokens, max_length) for row in kept)
     counts = RowCounts(
         num_samples=subset.height,
@@ -199,6 +234,7 @@ def answer_rows(
         num_target_tokens=num_tokens - sum(row.num_prompt_tokens for row in kept),
         rows_truncated=sum(row.num_tokens > max_length for row in kept),
         rows_dropped=len(rows) - len(kept),
+        **_not_shown(subset, "preference", tokenizer),
     )
     _require_rows(counts, max_length)
     return AnswerRows(kept, counts)
@@ -207,27 +243,48 @@ def answer_rows(
 def _answers(
     tokenizer: "PreTrainedTokenizerBase", subset: pl.DataFrame, column: str, *, desirable: bool
 ) -> Iterator[AnswerRow]:
-    """Yield a row for each answer in a column."""
+    """Yield a row for each answer in a column; what begins one without loss ends the prompt."""
     special, known = special_tokens(tokenizer), knows(tokenizer)
-    prompts, answers = turns_of_column(subset["prompt"]), turns_of_column(subset[column])
     tools = subset["tools"].to_list()
-    both = [prompt + answer for prompt, answer in zip(prompts, answers, strict=True)]
-    lengths = [len(e.input_ids) for e in encode(tokenizer, both, tools)]
+    both = zip(turns_of_column(subset["prompt"]), turns_of_column(subset[column]), strict=True)
+    parts = [_with_loss_in_answer(prompt, answer) for prompt, answer in both]
+    prompts = [prompt for prompt, _ in parts]
+    lengths = [len(e.input_ids) for e in encode(tokenizer, [p + a for p, a in parts], tools)]
     openings = [len(e.input_ids) for e in encode(tokenizer, prompts, tools, open_answer=True)]
-    for prompt, answer, schemas, length, opening in zip(
-        prompts, answers, tools, lengths, openings, strict=True
-    ):
+    for (prompt, answer), own, length, opening in zip(parts, tools, lengths, openings, strict=True):
+        schemas = tool_schemas(own, special, known)
         yield AnswerRow(
-            prompt=messages(prompt, special, schemas, known),
+            prompt=messages(prompt, special, own, known),
             completion=messages(answer, special, "", known),
-            tools=schemas if "tools" in known else "",
+            tools="" if schemas is None else json.dumps(schemas),
             desirable=desirable,
             num_tokens=length,
             num_prompt_tokens=opening,
         )
 
 
-def answer_weights(desirable: Sequence[bool]) -> tuple[float, float]:
+def _with_loss_in_answer(prompt: Turns, answer: Turns) -> tuple[Turns, Turns]:
+    start = next((place for place, turn in enumerate(answer) if turn.loss), len(answer))
+    return prompt + answer[:start], answer[start:]
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerWeights:
+    """How many answers of either kind there are, and how much each counts in KTO's loss."""
+
+    num_desirable: int
+    num_undesirable: int
+    desirable: float
+    undesirable: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.num_desirable:,} desirable answers of weight {self.desirable:g}, "
+            f"{self.num_undesirable:,} undesirable ones of weight {self.undesirable:g}"
+        )
+
+
+def answer_weights(desirable: Sequence[bool]) -> AnswerWeights:
     """Return the weights of desirable and undesirable answers from their numbers.
 
     Both are 1 while there are as many desirable answers as others, or up to a third more. Else
@@ -237,9 +294,15 @@ def answer_weights(desirable: Sequence[bool]) -> tuple[float, float]:
     """
     num_good = sum(desirable)
     num_bad = len(desirable) - num_good
-    if not num_good or not num_bad or 1 <= num_good / num_bad <= 4 / 3:
-        return 1.0, 1.0
-    return max(1.0, num_bad / num_good), max(1.0, num_good / num_bad)
+    weights = (1.0, 1.0)
+    if num_good and num_bad and not 1 <= num_good / num_bad <= 4 / 3:
+        weights = (max(1.0, num_bad / num_good), max(1.0, num_good / num_bad))
+    return AnswerWeights(
+        num_desirable=num_good,
+        num_undesirable=num_bad,
+        desirable=weights[0],
+        undesirable=weights[1],
+    )
 
 
 def _require_rows(counts: RowCounts, max_length: int) -> None:
@@ -285,7 +348,7 @@ def interleave(desirable: Sequence[bool], window: int, seed: int) -> list[int]:
     if rarer < num_windows or num_windows == 0:
         raise UserError(
             f"preference rows: {rarer} rows have the rarer label, but {num_windows} batches need "
-            "one each. Select more pairs, or raise per_device_batch_size"
+            f"one each. {_remedy(len(desirable), rarer, window)}"
         )
     order: list[int] = []
     for windows_left in range(num_windows, 0, -1):
@@ -297,6 +360,19 @@ def interleave(desirable: Sequence[bool], window: int, seed: int) -> list[int]:
         rng.shuffle(chosen)
         order += chosen
     return order
+
+
+def _remedy(num_rows: int, rarer: int, window: int) -> str:
+    """Return what to do where the rows of the rarer label are too few for a window of that size."""
+    if rarer == 0:
+        return "KTO compares good answers with bad ones: select pairs, or answers of both kinds"
+    # A last window of a single row is left out.
+    larger = range(window + 1, num_rows + 1)
+    least = next(size for size in larger if -(-(num_rows - 1) // size) <= rarer)
+    return (
+        f"Select more answers of that kind, or raise per_device_batch_size to {least} or more "
+        "(batch_size must be a multiple of it)"
+    )
 
 
 def _share(left: dict[bool, int], size: int, windows_left: int) -> int:

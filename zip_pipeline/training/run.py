@@ -8,7 +8,7 @@ import re
 import shutil
 import time
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -146,6 +146,10 @@ class Made:
     trainer: "Trainer"
     plan: BatchPlan
     counts: RowCounts
+    note: str = ""
+    """what a person should know before it starts"""
+    facts: Mapping[str, Any] = field(default_factory=dict)
+    """what else training.json tells of the run"""
 
 
 def train(job: Job, trainer: trainers.Trainer, stop: StopRequest | None = None) -> dict[str, Any]:
@@ -256,6 +260,10 @@ def _train(
         backend = choose_backend(job.preset)
         callback = progress_callback(job.output / "metrics.jsonl", report, stop)
         made = trainer.make(start, backend, callback)
+        if hidden := made.counts.not_shown():
+            report.line(f"the template does not show: {hidden}")
+        if made.note:
+            report.line(made.note)
         made.trainer.remove_callback(PrinterCallback)
         _forget_other_runs(start.checkpoints, made.trainer)
         checkpoint = latest_whole(start.checkpoints)
@@ -304,6 +312,7 @@ def _record(start: Start, backend: Backend, made: Made) -> dict[str, Any]:
         "backend": asdict(backend),
         "batch": asdict(made.plan),
         "rows": made.counts.as_json(),
+        **made.facts,
         "num_steps": state.global_step,
         "num_epochs": state.epoch,
         "train_loss": sum(losses) / len(losses),

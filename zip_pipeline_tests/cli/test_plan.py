@@ -1,13 +1,16 @@
 """``zip-pipeline train-plan``."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.samples import (
+    AnySample,
     PreferencePair,
+    RatedAnswer,
     Sample,
     Stage,
     Turn,
@@ -32,7 +35,7 @@ PAIRS = [
 ]
 
 
-def write_version(folder: Path, stage: Stage, samples: list[Sample] | list[PreferencePair]) -> None:
+def write_version(folder: Path, stage: Stage, samples: Sequence[AnySample]) -> None:
     """Write the next version of a stage."""
     rows = [{"sample_id": sample_id(s), "source": "a", **sample_columns(s)} for s in samples]
     subset = frame_of(stage, rows)
@@ -93,6 +96,24 @@ def test_a_plan_of_preference_rows_counts_two_per_pair(tmp_path: Path):
     text = " ".join(call_well("train-plan", "tiny", "1", *options).split())
     assert "rows 80 rows of 40 pairs" in text
     assert "not filled" not in text
+
+
+def test_a_plan_of_rated_answers_names_their_weights(tmp_path: Path):
+    """Pairs, rated answers and what is not shown are told; pairs alone weigh the same."""
+    write_version(tmp_path, "preference", PAIRS)
+    rated = [
+        RatedAnswer((Turn("user", f"{n}"),), (Turn("assistant", "No.", name="bob"),), False)
+        for n in range(20)
+    ]
+    write_version(tmp_path, "preference", [*PAIRS, *rated])
+    options = ["--stage", "preference", "--data-root", tmp_path]
+    text = " ".join(call_well("train-plan", "tiny", "1", *options).split())
+    assert "answers 40 desirable answers of weight 1, 40 undesirable ones of weight 1" in text
+    assert "not shown" not in text
+    text = " ".join(call_well("train-plan", "tiny", "2", *options).split())
+    assert "rows 100 rows of 60 samples" in text
+    assert "answers 40 desirable answers of weight 1.5, 60 undesirable ones of weight 1" in text
+    assert "not shown names of 20 samples: the template has no words for it" in text
 
 
 def test_a_plan_says_that_too_few_rows_fill_no_batch(tmp_path: Path):

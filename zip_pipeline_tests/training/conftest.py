@@ -1,6 +1,6 @@
 """A base model small enough to train in seconds, and subsets to train it on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,14 @@ import polars as pl
 import pytest
 
 from zip_pipeline.chat_models import prepare_environment
-from zip_pipeline.samples import PreferencePair, Sample, frame_of, sample_columns, sample_id
+from zip_pipeline.samples import (
+    AnySample,
+    PreferencePair,
+    Sample,
+    frame_of,
+    sample_columns,
+    sample_id,
+)
 from zip_pipeline.training.base_model import BaseModelSettings, make_base_model
 from zip_pipeline.training.job import Job, job_from
 
@@ -30,7 +37,7 @@ OVERRIDES = {
 }
 
 
-def subset_of(samples: list[Sample] | list[PreferencePair], path: Path) -> Path:
+def subset_of(samples: Sequence[AnySample], path: Path) -> Path:
     """Write samples as a subset file."""
     stage = "sft" if isinstance(samples[0], Sample) else "preference"
     rows = [

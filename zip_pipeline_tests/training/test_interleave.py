@@ -1,5 +1,7 @@
 """The order of KTO's rows."""
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -16,13 +18,25 @@ def test_every_window_has_both_labels(labels: list[bool], window: int, seed: int
     rest = max(num_desirable, len(labels) - num_desirable) - odd
     rarer = min(num_desirable, len(labels) - num_desirable, rest)
     if rarer < num_windows or num_windows == 0:
-        with pytest.raises(ValueError, match="the rarer label"):
+        with pytest.raises(ValueError, match="the rarer label") as error:
             interleave(labels, window, seed)
+        _follow(str(error.value), labels, window)
         return
     order = interleave(labels, window, seed)
     assert len(set(order)) == len(order) == len(labels) - odd
     windows = [order[start : start + window] for start in range(0, len(order), window)]
     assert all({labels[place] for place in places} == {True, False} for places in windows)
+
+
+def _follow(message: str, labels: list[bool], window: int) -> None:
+    """Do what the message says: the size that it names is enough, and none below it is."""
+    sizes = re.findall(r"per_device_batch_size to (\d+) or more", message)
+    assert bool(sizes) is (len(set(labels)) == 2) is ("answers of both kinds" not in message)
+    for size in map(int, sizes):
+        assert interleave(labels, size, 0)
+        for smaller in range(window, size):
+            with pytest.raises(ValueError, match="the rarer label"):
+                interleave(labels, smaller, 0)
 
 
 def test_windows_get_their_share_and_rows_are_shuffled() -> None:

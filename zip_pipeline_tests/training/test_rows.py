@@ -1,19 +1,22 @@
 """Training rows: labels, order, and what is cut or dropped."""
 
+import json
 from pathlib import Path
 
 import pytest
 
-from zip_pipeline.samples import PreferencePair, Sample, Turn
+from zip_pipeline.samples import PreferencePair, RatedAnswer, Sample, Turn
 from zip_pipeline.training.base_model import tiny_tokenizer
 from zip_pipeline.training.rows import (
     IGNORED,
     RowCounts,
     answer_rows,
+    answer_weights,
     conversation_rows,
     num_targets,
     read_subset,
 )
+from zip_pipeline_tests.test_chat_models import CALL, RICH, SCHEMA, knowing
 from zip_pipeline_tests.training.conftest import subset_of
 
 SHORT = Sample((Turn("user", "1+1"), Turn("assistant", "2")))
@@ -91,6 +94,125 @@ def test_each_pair_gives_a_desirable_and_an_undesirable_row(tmp_path: Path) -> N
     assert (cut.rows_truncated, cut.rows_dropped, cut.num_rows) == (1, 0, 2)
     with pytest.raises(ValueError, match="none of the 1 samples"):
         answer_rows(subset, tiny_tokenizer(), prompt)
+
+
+def test_a_turn_without_loss_has_no_labels(tmp_path: Path) -> None:
+    """Of three answers in a row, the middle one is context, label by label."""
+    tokenizer = tiny_tokenizer()
+    said = [Turn("assistant", "1"), Turn("assistant", "2", loss=False), Turn("assistant", "3")]
+    path = subset_of([Sample((Turn("user", "+"), *said))], tmp_path / "s.parquet")
+    rows = conversation_rows(read_subset(path, "sft"), "sft", tokenizer, 30)
+    one, two, three, plus, bos, user, end, assistant = tokenizer.convert_tokens_to_ids(
+        ["1", "2", "3", "+", "<|bos|>", "<|user|>", "<|end|>", "<|assistant|>"]
+    )
+    turns = [[assistant, one, end], [assistant, two, end], [assistant, three, end]]
+    assert rows.input_ids == [[bos, user, plus, end, *turns[0], *turns[1], *turns[2]]]
+    labels = [[IGNORED, one, end], [IGNORED] * 3, [IGNORED, three, end]]
+    assert rows.labels == [[IGNORED] * 4 + labels[0] + labels[1] + labels[2]]
+
+
+def test_what_no_template_shows_is_counted(tmp_path: Path) -> None:
+    """Media never reach the model, names do where the template knows them or a user speaks."""
+    answer = Turn("assistant", "2")
+    samples = [
+        Sample((Turn("user", "1"), answer), media='{"image": "a.png"}'),
+        Sample((Turn("user", "1", name="ann"), answer)),
+        Sample(
+            (Turn("user", "1"), Turn("tool", "2", name="f"), Turn("tool", "", name="g"), answer)
+        ),
+        Sample((Turn("user", "1"), Turn("assistant", "2", name="bob")), media="[1]"),
+    ]
+    path = subset_of(samples, tmp_path / "s.parquet")
+    counts = conversation_rows(read_subset(path, "sft"), "sft", tiny_tokenizer(), 30).counts
+    assert (counts.media_not_shown, counts.names_not_shown) == (2, 2)
+    assert counts.not_shown() == "media of 2 samples, names of 2 samples"
+    counts = conversation_rows(read_subset(path, "sft"), "sft", knowing(), 30).counts
+    assert counts.not_shown() == "media of 2 samples"
+    rated = RatedAnswer((Turn("user", "1"),), (Turn("assistant", "2", name="bob"),), False)
+    path = subset_of([rated, PAIR], tmp_path / "p.parquet")
+    counts = answer_rows(read_subset(path, "preference"), tiny_tokenizer(), 30).counts
+    assert counts.not_shown() == "names of 1 samples"
+
+
+GOOD = RatedAnswer((Turn("user", "1+1"),), (Turn("assistant", "2"),), True)
+BAD = RatedAnswer((Turn("user", "1+1"),), (Turn("assistant", "3"),), False)
+
+
+def test_a_rated_answer_gives_one_row(tmp_path: Path) -> None:
+    """Its label is its rating; pairs beside it give two rows as ever."""
+    path = subset_of([GOOD, BAD, PAIR], tmp_path / "p.parquet")
+    subset = read_subset(path, "preference")
+    rows = answer_rows(subset, tiny_tokenizer(), 30)
+    found = {(row.completion[0]["content"], row.desirable, len(row.prompt)) for row in rows.rows}
+    assert found == {("2", True, 1), ("3", False, 1), ("3", True, 3), ("44", False, 3)}
+    assert (rows.counts.num_samples, rows.counts.num_rows) == (3, 4)
+
+
+def test_an_undesirable_answer_is_nothing_to_learn_to_write(tmp_path: Path) -> None:
+    """It is dropped and counted; the desirable one has the labels of its answer."""
+    tokenizer = tiny_tokenizer()
+    subset = read_subset(subset_of([GOOD, BAD], tmp_path / "p.parquet"), "preference")
+    rows = conversation_rows(subset, "preference", tokenizer, 30)
+    two, end = tokenizer.convert_tokens_to_ids(["2", "<|end|>"])
+    assert rows.labels == [[IGNORED] * 7 + [two, end]]
+    assert (rows.counts.num_samples, rows.counts.rows_dropped) == (2, 1)
+
+
+def test_what_begins_an_answer_without_loss_belongs_to_the_prompt(tmp_path: Path) -> None:
+    """KTO's loss falls on all of an answer, so turns without loss go; one of nothing else goes."""
+    call, rest = Turn("assistant", "add", loss=False), Turn("assistant", "2")
+    pair = PreferencePair(PAIR.prompt, (call, rest), (call,))
+    subset = read_subset(subset_of([pair], tmp_path / "p.parquet"), "preference")
+    rows = answer_rows(subset, tiny_tokenizer(), 30)
+    assert [[m["content"] for m in row.prompt] for row in rows.rows] == [["1+1", "2", "+1", "add"]]
+    assert rows.rows[0].completion == [{"role": "assistant", "content": "2"}]
+    assert (rows.counts.rows_dropped, rows.counts.num_target_tokens) == (1, 2)
+
+
+def test_answers_bring_their_tools(tmp_path: Path) -> None:
+    """For a template that knows them they are schemas, else text of the system turn."""
+    tools = json.dumps([SCHEMA])
+    rated = RatedAnswer(RICH[:3], RICH[1:2], True, tools=tools)
+    subset = read_subset(subset_of([rated], tmp_path / "p.parquet"), "preference")
+    (row,) = answer_rows(subset, knowing(), 200).rows
+    assert json.loads(row.tools) == [SCHEMA]
+    assert row.prompt[0] == {"role": "user", "content": "1+1", "name": "ann"}
+    assert row.completion == [
+        {
+            "role": "assistant",
+            "content": "well",
+            "reasoning_content": "add them",
+            "tool_calls": [CALL],
+        }
+    ]
+    (row,) = answer_rows(subset, tiny_tokenizer(), 200).rows
+    assert row.tools == ""
+    assert row.prompt[0] == {"role": "system", "content": f"Tools: {tools}"}
+
+
+@pytest.mark.parametrize(
+    ("num_good", "num_bad", "weights"),
+    [
+        (3, 3, (1, 1)),
+        (4, 3, (1, 1)),
+        (12, 4, (1, 3)),
+        (5, 3, (1, 5 / 3)),
+        (3, 4, (4 / 3, 1)),
+        (2, 10, (5, 1)),
+        (2, 0, (1, 1)),
+        (0, 2, (1, 1)),
+    ],
+)
+def test_the_rarer_answers_weigh_more(
+    num_good: int, num_bad: int, weights: tuple[float, float]
+) -> None:
+    """Weight times number is in the range of the paper: from equal to a third more."""
+    found = answer_weights([True] * num_good + [False] * num_bad)
+    assert (found.desirable, found.undesirable) == weights
+    assert (found.num_desirable, found.num_undesirable) == (num_good, num_bad)
+    if num_good and num_bad:
+        ratio = num_good * found.desirable / (num_bad * found.undesirable)
+        assert 1 - 1e-9 <= ratio <= 4 / 3
 
 
 def test_an_unreadable_subset_is_refused(tmp_path: Path) -> None:

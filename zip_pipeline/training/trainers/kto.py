@@ -1,6 +1,7 @@
 """Preference training with TRL, run as a process: ``python -m`` and ``--config FILE``."""
 
 import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, ClassVar
 
 from zip_pipeline.chat_models import model_arguments
@@ -25,17 +26,21 @@ if TYPE_CHECKING:
 
 def answer_dataset(rows: AnswerRows, order: list[int]) -> "Dataset":
     """Return rows in that order as the trainer's data set."""
-    from datasets import Dataset
+    from datasets import Dataset, Features, Json, List, Value
 
-    tools = [rows.rows[place].tools or None for place in order]
-    return Dataset.from_dict(
-        {
-            "prompt": [rows.rows[place].prompt for place in order],
-            "completion": [rows.rows[place].completion for place in order],
-            "label": [rows.rows[place].desirable for place in order],
-            **({"tools": tools} if any(tools) else {}),
-        }
-    )
+    chosen = [rows.rows[place] for place in order]
+    columns = {
+        "prompt": [row.prompt for row in chosen],
+        "completion": [row.completion for row in chosen],
+        "label": [row.desirable for row in chosen],
+    }
+    # As JSON a message has no fields but its own; a table would give it those of all others.
+    messages = List(Json())
+    features = {"prompt": messages, "completion": messages, "label": Value("bool")}
+    if any(row.tools for row in chosen):
+        columns["tools"] = [row.tools or None for row in chosen]
+        features["tools"] = Value("string")
+    return Dataset.from_dict(columns, features=Features(features))
 
 
 class Kto(Trainer):
@@ -61,8 +66,7 @@ class Kto(Trainer):
         rows = answer_rows(read_subset(job.subset, "preference"), tokenizer, preset.max_length)
         plan = batch_plan(preset.batch(preset.kto), job.num_devices, 2)
         order = interleave([row.desirable for row in rows.rows], plan.per_device, preset.seed)
-        labels = [rows.rows[place].desirable for place in order]
-        weights = answer_weights(labels)
+        weights = answer_weights([rows.rows[place].desirable for place in order])
         trainer = KTOTrainer(
             # A path, not a model: the trainer loads the reference model from it once more.
             model=start.source,
@@ -70,8 +74,8 @@ class Kto(Trainer):
                 **common_arguments(preset, backend, plan, start.checkpoints),
                 num_train_epochs=preset.kto.epochs,
                 learning_rate=preset.kto.learning_rate,
-                desirable_weight=weights[0],
-                undesirable_weight=weights[1],
+                desirable_weight=weights.desirable,
+                undesirable_weight=weights.undesirable,
                 model_init_kwargs=model_arguments(
                     start.revision, backend.weights, backend.attention
                 ),
@@ -83,7 +87,13 @@ class Kto(Trainer):
         )
         # A row that the trainer left out would shift all later windows.
         assert num_rows(trainer) == len(order)
-        return Made(trainer=trainer, plan=plan, counts=rows.counts)
+        return Made(
+            trainer=trainer,
+            plan=plan,
+            counts=rows.counts,
+            note=f"KTO: {weights}",
+            facts={"answers": asdict(weights)},
+        )
 
 
 TRAINER = Kto()

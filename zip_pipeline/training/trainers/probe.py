@@ -84,6 +84,8 @@ def probe_loss(job: Job, stop: StopRequest | None = None) -> dict[str, Any]:
         tokenizer = templated_tokenizer(base.source, base.revision, job.preset.template)
         subset = read_subset(job.subset, job.stage)
         rows = conversation_rows(subset, job.stage, tokenizer, job.preset.max_length)
+        if hidden := rows.counts.not_shown():
+            report.line(f"the template does not show: {hidden}")
         with tempfile.TemporaryDirectory() as folder, quiet():
             trainer = _probe_trainer(base, backend, rows, tokenizer, folder)
             trainer.train()

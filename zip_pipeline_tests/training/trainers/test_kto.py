@@ -1,17 +1,26 @@
 """Preference training: what the trainer sees, and from where it starts."""
 
+import json
+import shutil
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from zip_pipeline.chat_models import encode
 from zip_pipeline.process import SilentReporter, StopRequest
+from zip_pipeline.samples import PreferencePair, RatedAnswer, Turn, sample_of, turn_groups
 from zip_pipeline.training.backend import choose_backend
 from zip_pipeline.training.job import Job
+from zip_pipeline.training.plan import training_plan
+from zip_pipeline.training.rows import read_subset
 from zip_pipeline.training.run import Made, progress_callback, quiet, starting_point
 from zip_pipeline.training.trainers.kto import TRAINER as KTO
+from zip_pipeline_tests.test_chat_models import CALL, SCHEMA, knowing
+from zip_pipeline_tests.training.conftest import subset_of
 
 
 def make(job: Job, tmp_path: Path) -> Made:
@@ -93,6 +102,73 @@ def test_adapters_learn_preferences_and_are_merged(
     name = "model.layers.0.mlp.up_proj.weight"
     assert not torch.equal(before[name], after[name])
     assert torch.equal(before["model.norm.weight"], after["model.norm.weight"])
+
+
+def mixed(tmp_path: Path) -> Path:
+    """Return a subset of 4 pairs and 6 rated answers, 2 of them desirable, with tools and names."""
+    user, tools = Turn("user", "1+1", name="ann"), json.dumps([SCHEMA])
+    answers = [(Turn("assistant", f"{n}"),) for n in range(10)]
+    pairs = [PreferencePair((Turn("user", f"{n}"),), answers[n], answers[-n]) for n in (1, 2, 3, 4)]
+    rated = [
+        RatedAnswer(
+            (user, Turn("assistant", "", json.dumps([call])), Turn("tool", f"{n}", name="add")),
+            answers[n],
+            n < 2,
+            tools=tools if n % 2 else "",
+        )
+        for n, call in enumerate([CALL, {**CALL, "name": {"b": [1]}}] * 3)
+    ]
+    return subset_of([*pairs, *rated], tmp_path / "mixed.parquet")
+
+
+def test_pairs_and_rated_answers_are_trained_together(
+    job: Callable[..., Job], small_base: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The weights are said before training, reach the loss, and are recorded."""
+    made_job = job("preference", mixed(tmp_path), sft_model=str(small_base), max_length=300)
+    made = make(made_job, tmp_path)
+    settings: Any = made.trainer.args
+    assert (settings.desirable_weight, settings.undesirable_weight) == (8 / 6, 1)
+    plan = training_plan(made_job)
+    capsys.readouterr()
+    record = KTO.train(made_job)
+    words = "6 desirable answers of weight 1.33333, 8 undesirable ones of weight 1"
+    lines = capsys.readouterr().out.splitlines()
+    place = next(n for n, line in enumerate(lines) if f"KTO: {words}" in line)
+    assert "names of 6 samples" in lines[place - 1]
+    assert "step" in lines[place + 1]
+    assert str(plan.answers) == words
+    assert plan.answers is not None
+    assert record["answers"] == asdict(plan.answers)
+    assert record["rows"] == plan.rows.as_json()
+    assert (record["rows"]["num_rows"], record["rows"]["names_not_shown"]) == (14, 6)
+    stored = json.loads((tmp_path / "out" / "training.json").read_text())
+    assert stored["answers"] == record["answers"]
+
+
+def test_calls_and_tools_reach_the_trainer_as_they_are(
+    job: Callable[..., Job], small_base: Path, tmp_path: Path
+) -> None:
+    """Its tokens are those of our own encoding: no message gets a field of another one."""
+    base, tokenizer = tmp_path / "base", knowing()
+    shutil.copytree(small_base, base)
+    tokenizer.save_pretrained(base)
+    subset = mixed(tmp_path)
+    settings = {"model": str(base), "template": "model", "max_length": 500}
+    made = make(job("preference", subset, sft_model=str(base), **settings), tmp_path)
+    dataset: Any = made.trainer.train_dataset
+    found = [p + c for p, c in zip(dataset["prompt_ids"], dataset["completion_ids"], strict=True)]
+    table = read_subset(subset, "preference")
+    expected = []
+    for row in table.iter_rows(named=True):
+        sample = sample_of({**row, "chosen_score": None, "rejected_score": None}, "preference")
+        prompt, *sides = turn_groups(sample)
+        expected += [
+            encode(tokenizer, [prompt + side], [sample.tools])[0].input_ids
+            for side in sides
+            if side
+        ]
+    assert sorted(found) == sorted(expected)
 
 
 def test_kto_without_an_sft_model_is_refused(
