@@ -235,7 +235,8 @@ def turn_text(turn: Turn) -> str:
     return f"{think}{turn.content}{turn.tool_calls}"
 
 
-def _line(turn: Turn) -> str:
+def line_of(turn: Turn) -> str:
+    """Return a turn as ``role name: text``, ended by a line feed."""
     return f"{turn.role}{turn.name and ' ' + turn.name}: {turn_text(turn)}\n"
 
 
@@ -247,7 +248,7 @@ def serialise(sample: AnySample) -> str:
     so serialised samples can be joined without a separator.
     """
     tools = f"tools: {sample.tools}\n" if sample.tools else ""
-    return tools + "".join(_line(turn) for group in turn_groups(sample) for turn in group)
+    return tools + "".join(line_of(turn) for group in turn_groups(sample) for turn in group)
 
 
 def contents(sample: AnySample) -> str:

@@ -18,7 +18,7 @@ from zip_pipeline.errors import UserError
 from zip_pipeline.evaluation.evaluators import Evaluator, TrainedVersion, main, read_job
 from zip_pipeline.files import fingerprint, write_json
 from zip_pipeline.process import Reporter
-from zip_pipeline.samples import STAGES, Stage, Turn
+from zip_pipeline.samples import STAGES, Stage, turns_of_column, with_all_columns
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -57,7 +57,7 @@ class HeldOutLoss:
     num_cut: int
     """of these, samples of which only the beginning counts"""
     num_skipped: int
-    """samples whose prompt leaves no room for an answer"""
+    """samples whose prompt leaves no room for an answer, or that have only an undesirable one"""
 
 
 def summarise(
@@ -130,7 +130,7 @@ def held_out_loss(
     """Return the macro-averaged loss of a model on what the assistant says in samples.
 
     The model's own chat template tells which tokens those are. Of a preference pair the target
-    is the chosen answer.
+    is the chosen answer, as it is a desirable one; a sample without either is skipped.
 
     Args:
         model: a folder with safetensors, and a tokenizer whose chat template has generation
@@ -192,18 +192,17 @@ class _Row:
 def _rows(
     samples: pl.DataFrame, stage: Stage, tokenizer: "PreTrainedTokenizerBase", max_length: int
 ) -> list[_Row]:
-    parts = [
-        [[Turn(**turn) for turn in turns] for turns in samples[column].to_list()]
-        for column in _COLUMNS[stage]
-    ]
+    whole = with_all_columns(samples.lazy(), stage).collect()
+    parts = [turns_of_column(whole[column]) for column in _COLUMNS[stage]]
     conversations = [[turn for part in row for turn in part] for row in zip(*parts, strict=True)]
+    tools = whole["tools"].to_list()
     # Nothing predicts the first token.
     starts = [1] * len(conversations)
     if stage == "preference":
-        starts = [max(1, len(e.input_ids)) for e in encode(tokenizer, parts[0])]
+        starts = [max(1, len(e.input_ids)) for e in encode(tokenizer, parts[0], tools)]
     rows = []
     for source, encoded, start in zip(
-        samples["source"].to_list(), encode(tokenizer, conversations), starts, strict=True
+        whole["source"].to_list(), encode(tokenizer, conversations, tools), starts, strict=True
     ):
         ids = encoded.input_ids[:max_length]
         mask = encoded.assistant_mask[:max_length]
@@ -290,7 +289,8 @@ def evaluate(config: Path, report: Reporter) -> None:
 def _read_samples(path: Path, stage: Stage) -> pl.DataFrame:
     columns = ["sample_id", "source", *_COLUMNS[stage]]
     try:
-        return pl.read_parquet(path, columns=columns, glob=False, hive_partitioning=False)
+        found = pl.scan_parquet(path, glob=False, hive_partitioning=False)
+        return with_all_columns(found, stage).select(*columns, "tools").collect()
     except (OSError, pl.exceptions.PolarsError) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(

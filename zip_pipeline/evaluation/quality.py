@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 from pydantic import Field
@@ -12,7 +13,7 @@ from zip_pipeline.errors import UserError
 from zip_pipeline.evaluation.client import ChatClient, Endpoint, ExchangeStore, Message
 from zip_pipeline.evaluation.judge import JudgeSettings, rate_all, summarise
 from zip_pipeline.files import fingerprint
-from zip_pipeline.samples import Stage
+from zip_pipeline.samples import Stage, Turn, turn_text, with_all_columns
 from zip_pipeline.settings import Settings, read_settings, read_table
 
 STORE_FILE = "quality_audit.jsonl"
@@ -102,8 +103,9 @@ def audit_quality(
 ) -> Quality:
     """Return how a judge rates a seeded sample of a subset: mean of 0 to 5, higher = better.
 
-    Of a preference pair the chosen answer is judged. The spread joins the standard error over
-    samples with the judge's drift, where it is asked repeatedly.
+    Of a preference pair the chosen answer is judged; an answer that is rated undesirable is not.
+    The spread joins the standard error over samples with the judge's drift, where it is asked
+    repeatedly.
 
     Judgments are kept in ``store_folder``; one folder for all versions saves most questions.
 
@@ -114,7 +116,10 @@ def audit_quality(
     Source: AlpaGasus (arXiv 2307.08701), ratings from 0 to 5.
     Deviation: own prompt; whole conversations.
     """
-    rows = audit_sample(subset, settings.num_samples, settings.seed).to_dicts()
+    whole = with_all_columns(subset.lazy(), stage).collect()
+    if stage == "preference":
+        whole = whole.filter(pl.col("chosen").list.len() > 0)
+    rows = audit_sample(whole, settings.num_samples, settings.seed).to_dicts()
     texts = [_conversation(row, stage) for row in rows]
     judge = settings.judge
     asked = JudgeSettings(
@@ -137,11 +142,13 @@ def audit_quality(
     )
 
 
-def _conversation(row: dict[str, list[dict[str, str]]], stage: Stage) -> str:
+def _conversation(row: dict[str, Any], stage: Stage) -> str:
     turns = row["turns"] if stage == "sft" else row["prompt"] + row["chosen"]
-    return "\n\n".join(
-        f"[{turn['role']}]\n{turn['content']}{turn['tool_calls'] or ''}" for turn in turns
-    )
+    parts = [f"[tools]\n{row['tools']}"] if row["tools"] else []
+    for turn in (Turn(**turn) for turn in turns):
+        name = f" {turn.name}" if turn.name else ""
+        parts.append(f"[{turn.role}{name}]\n{turn_text(turn)}")
+    return "\n\n".join(parts)
 
 
 def _messages(conversation: str) -> tuple[Message, Message]:

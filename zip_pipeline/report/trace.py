@@ -13,7 +13,15 @@ from zip_pipeline.data_root import DataRoot, StageFolder
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import scan_table
 from zip_pipeline.report.fates import NOT_IN_POOL, explain_fate
-from zip_pipeline.samples import STAGES, Stage, serialised_texts
+from zip_pipeline.samples import (
+    STAGES,
+    TURN_COLUMNS,
+    Stage,
+    line_of,
+    serialised_texts,
+    turns_of_column,
+    with_all_columns,
+)
 
 ID_CHARACTERS = 32
 MIN_PREFIX_CHARACTERS = 6
@@ -75,9 +83,6 @@ def ids_with(tables: Sequence[pl.LazyFrame], prefix: str) -> set[str]:
 def _rows(tables: Sequence[pl.LazyFrame], sample_id: str) -> list[pl.DataFrame]:
     """Return the rows of a sample in each table."""
     return [table.filter(pl.col("sample_id") == sample_id).collect() for table in tables]
-
-
-_ANSWERS = ("chosen", "rejected")
 
 
 @dataclass(frozen=True)
@@ -192,14 +197,20 @@ def _find(
 
 
 def readable(stage: Stage, row: pl.DataFrame) -> str:
-    """Return the text of a sample; a pair's two answers are told apart."""
+    """Return the text of a sample; the answers of the preference stage are told apart."""
     if stage == "sft":
         return str(serialised_texts(row, stage).item())
-    prompt, *answers = (row[column].item().to_list() for column in ("prompt", *_ANSWERS))
-    lines = [f"{turn['role']}: {turn['content']}" for turn in prompt]
-    for name, turns in zip(_ANSWERS, answers, strict=True):
-        lines += [f"{name}: {turn['content']}" for turn in turns]
-    return "\n".join(lines) + "\n"
+    whole = with_all_columns(row.lazy(), stage).collect()
+    prompt, chosen, rejected = (turns_of_column(whole[name])[0] for name in TURN_COLUMNS[stage])
+    is_pair = chosen and rejected
+    good, bad = ("chosen", "rejected") if is_pair else ("desirable", "undesirable")
+    answers = [(good, turn) for turn in chosen] + [(bad, turn) for turn in rejected]
+    named = [
+        replace(turn, role=name if turn.role == "assistant" else f"{name} {turn.role}")
+        for name, turn in answers
+    ]
+    tools = f"tools: {whole['tools'].item()}\n" if whole["tools"].item() else ""
+    return tools + "".join(map(line_of, [*prompt, *named]))
 
 
 def _origins(

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -13,8 +14,11 @@ import torch
 from zip_pipeline.chat_models import encode, load_model, load_tokenizer
 from zip_pipeline.evaluation.evaluators import main
 from zip_pipeline.evaluation.held_out import evaluate, held_out_hash, held_out_loss
+from zip_pipeline.process import SilentReporter
 from zip_pipeline.samples import (
+    AnySample,
     PreferencePair,
+    RatedAnswer,
     Sample,
     Stage,
     Turn,
@@ -24,7 +28,7 @@ from zip_pipeline.samples import (
 )
 
 
-def _pool(samples: list[Sample] | list[PreferencePair], sources: list[str]) -> pl.DataFrame:
+def _pool(samples: Sequence[AnySample], sources: list[str]) -> pl.DataFrame:
     stage: Stage = "sft" if isinstance(samples[0], Sample) else "preference"
     rows = [
         {"sample_id": sample_id(s), "source": source, **sample_columns(s)}
@@ -119,6 +123,32 @@ def test_of_a_pair_the_chosen_answer_is_the_target(small_model: Path):
     assert found.sources["a"].num_tokens == both[1] - before[1] == 2
     assert found.sources["a"].num_bytes == 1
     assert found.loss == pytest.approx((both[0] - before[0]) / 2, rel=1e-5)
+
+
+def test_a_sample_without_a_chosen_answer_is_skipped(small_model: Path):
+    """A desirable answer is measured as a chosen one is; an undesirable one is counted."""
+    prompt, answer = (Turn("user", "1"),), (Turn("assistant", "4"),)
+    good, bad = RatedAnswer(prompt, answer, True), RatedAnswer(prompt, answer, False)
+    pair = PreferencePair(prompt, answer, (Turn("assistant", "5"),))
+    found = held_out_loss(small_model, _pool([good, bad], ["a", "a"]), "preference")
+    assert (found.num_samples, found.num_skipped) == (1, 1)
+    assert found.loss == held_out_loss(small_model, _pool([pair], ["a"]), "preference").loss
+
+
+def test_tools_are_part_of_what_the_model_reads(small_model: Path, tmp_path: Path):
+    """They stand before the conversation, as in training; a table without them is read as ever."""
+    said = (Turn("user", "1"), Turn("assistant", "2"))
+    with_tools = _pool([Sample(said, tools="[]")], ["a"])
+    as_text = _pool([Sample((Turn("system", "Tools: []"), *said))], ["a"])
+    loss = held_out_loss(small_model, as_text, "sft").loss
+    assert held_out_loss(small_model, with_tools, "sft").loss == loss
+    plain = held_out_loss(small_model, with_tools.with_columns(tools=pl.lit("")), "sft").loss
+    assert (
+        held_out_loss(small_model, with_tools.drop("tools", "media"), "sft").loss == plain != loss
+    )
+    with_tools.write_parquet(tmp_path / "held.parquet")
+    evaluate(_job(tmp_path, model=str(small_model)), SilentReporter())
+    assert json.loads((tmp_path / "out" / "z.json").read_text())["loss"] == loss
 
 
 def test_samples_that_do_not_fit_are_counted(small_model: Path):

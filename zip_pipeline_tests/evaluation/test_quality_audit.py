@@ -19,7 +19,9 @@ from zip_pipeline.evaluation.quality import (
     filter_pass_rate,
 )
 from zip_pipeline.samples import (
+    AnySample,
     PreferencePair,
+    RatedAnswer,
     Sample,
     Stage,
     Turn,
@@ -40,7 +42,7 @@ def _sample(text: str) -> Sample:
     return Sample((Turn("user", "Say {it}."), Turn("assistant", text)))
 
 
-def _subset(*samples: Sample | PreferencePair) -> pl.DataFrame:
+def _subset(*samples: AnySample) -> pl.DataFrame:
     stage: Stage = "sft" if isinstance(samples[0], Sample) else "preference"
     return frame_of(stage, [{"sample_id": sample_id(s), **sample_columns(s)} for s in samples])
 
@@ -79,6 +81,29 @@ def test_audit_leaves_unrated_samples_out(tmp_path: Path):
         quality = _audit(server, tmp_path / "a", subset)
     assert quality.Q == 4.5
     assert (quality.num_samples, quality.num_missing, quality.num_malformed) == (4, 2, 6)
+
+
+def test_audit_leaves_undesirable_answers_out(tmp_path: Path):
+    """They are not drawn: bad answers that are known to be bad say nothing against the data."""
+    question = (Turn("user", "Which?"),)
+    rated = [RatedAnswer(question, (Turn("assistant", f"quality {n}"),), n > 2) for n in range(6)]
+    with JudgeServer(_rated_by_number) as server:
+        quality = _audit(server, tmp_path / "a", _subset(*rated), "preference", num_samples=3)
+    assert (quality.Q, quality.num_samples, quality.num_missing) == (4.0, 3, 0)
+
+
+def test_audit_shows_all_that_was_said(tmp_path: Path):
+    """Tools, names, reasoning and calls stand where the model has them."""
+    turns = (
+        Turn("user", "1+1?", name="ann"),
+        Turn("assistant", "quality 5", '[{"f": 1}]', reasoning="add"),
+    )
+    with JudgeServer(_rated_by_number) as server:
+        _audit(server, tmp_path / "a", _subset(Sample(turns, tools="[7]")))
+    assert (
+        "<conversation>\n[tools]\n[7]\n\n[user ann]\n1+1?\n\n[assistant]\n<think>add</think>\n"
+        'quality 5[{"f": 1}]\n</conversation>'
+    ) in server.requests[0].body["messages"][1]["content"]
 
 
 def test_audit_judges_the_chosen_answer_of_a_pair(tmp_path: Path):

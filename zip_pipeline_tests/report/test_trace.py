@@ -8,7 +8,14 @@ import pytest
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.files import write_json, write_table
 from zip_pipeline.report.trace import Fate, Origin, trace_in_ledger, trace_sample
-from zip_pipeline.samples import PreferencePair, Turn, frame_of, sample_columns, sample_id
+from zip_pipeline.samples import (
+    PreferencePair,
+    RatedAnswer,
+    Turn,
+    frame_of,
+    sample_columns,
+    sample_id,
+)
 from zip_pipeline_tests.report.data_roots import (
     ledger_of,
     manifest_of,
@@ -165,14 +172,35 @@ def test_trace_refuses_a_file_that_is_no_ledger(tmp_path: Path, content: bytes |
         trace_in_ledger(path, _ONE)
 
 
-def test_trace_of_a_pair_tells_its_answers_apart(tmp_path: Path):
-    """A pair's text names the chosen and the rejected answer."""
-    root = DataRoot(tmp_path)
-    pair = PreferencePair(
-        (Turn("user", "q"),), (Turn("assistant", "good"),), (Turn("assistant", "bad"),)
-    )
-    row = {"sample_id": sample_id(pair), "batch": "p", "source": "s", "source_file": "p"}
-    row |= {"source_row": 1, "format": "x", "raw": "{}"} | sample_columns(pair)
+def _text_of(folder: Path, sample: PreferencePair | RatedAnswer) -> str | None:
+    """Return the text in the trace of the only sample of a preference pool."""
+    root = DataRoot(folder)
+    row = {"sample_id": sample_id(sample), "batch": "p", "source": "s", "source_file": "p"}
+    row |= {"source_row": 1, "format": "x", "raw": "{}"} | sample_columns(sample)
     write_table(root["preference"].samples("p"), frame_of("preference", [row]), {})
-    found = trace_sample(root, sample_id(pair))
-    assert found.text == "user: q\nchosen: good\nrejected: bad\n"
+    return trace_sample(root, sample_id(sample)).text
+
+
+def test_trace_of_a_pair_tells_its_answers_apart(tmp_path: Path):
+    """A pair's text names the chosen and the rejected answer, and has all that is said."""
+    user, good, bad = Turn("user", "q"), Turn("assistant", "good"), Turn("assistant", "bad")
+    pair = PreferencePair((user,), (good,), (bad,))
+    assert _text_of(tmp_path / "a", pair) == "user: q\nchosen: good\nrejected: bad\n"
+    call = Turn("assistant", "so: ", "[1]", reasoning="hm")
+    rich = PreferencePair(
+        (Turn("user", "q", name="ann"),),
+        (call, Turn("tool", "2", name="f"), good),
+        (bad,),
+        tools="[]",
+    )
+    assert _text_of(tmp_path / "b", rich) == (
+        "tools: []\nuser ann: q\nchosen: <think>hm</think>\nso: [1]\nchosen tool f: 2\n"
+        "chosen: good\nrejected: bad\n"
+    )
+
+
+@pytest.mark.parametrize(("is_good", "name"), [(True, "desirable"), (False, "undesirable")])
+def test_trace_of_a_rated_answer_tells_its_rating(tmp_path: Path, is_good: bool, name: str):
+    """The only answer is called what it was rated."""
+    rated = RatedAnswer((Turn("user", "q"),), (Turn("assistant", "a"),), is_good)
+    assert _text_of(tmp_path, rated) == f"user: q\n{name}: a\n"
