@@ -42,10 +42,10 @@ class Plain(Trainer):
         import transformers
 
         from zip_pipeline.chat_models import load_model
-        from zip_pipeline.training.arguments import batch_plan, common_arguments
+        from zip_pipeline.training.backend import batch_plan, common_arguments
+        from zip_pipeline.training.presets import templated_tokenizer
         from zip_pipeline.training.rows import conversation_rows, read_subset
         from zip_pipeline.training.run import Made
-        from zip_pipeline.training.templates import templated_tokenizer
         from zip_pipeline.training.trainers.sft import token_dataset
 
         job, preset = start.job, start.job.preset

@@ -56,7 +56,8 @@ def probe_loss(job: Job, stop: StopRequest | None = None) -> dict[str, Any]:
     Base model, seed, order of rows (a seeded shuffle of the rows sorted by sample_id), packing,
     attention and precision are the same for all versions of a series; L is lower for data that
     is familiar and consistent. Both stages start from the base model, for an SFT model differs
-    from version to version; of a preference pair the loss is that of the chosen answer.
+    from version to version; of a preference pair the loss is that of the chosen answer, and an
+    undesirable answer is dropped and counted.
 
     Args:
         job: the version; ``probe/loss.json`` goes into its output folder.

@@ -12,7 +12,7 @@ import torch
 
 from zip_pipeline.chat_models import load_model
 from zip_pipeline.files import fingerprint
-from zip_pipeline.samples import Sample, Turn
+from zip_pipeline.samples import RatedAnswer, Sample, Turn
 from zip_pipeline.training.job import Job
 from zip_pipeline.training.trainers.probe import StepLosses, loss_mean, loss_spread, probe_loss
 from zip_pipeline_tests.training.conftest import subset_of
@@ -86,6 +86,19 @@ def test_the_probe_of_a_pair_measures_the_chosen_answer(
     assert found["stage"] == "preference"
     assert 0 < found["L"] < math.log(4096) + 1
     assert (tmp_path / "out" / "probe" / "loss.json").is_file()
+
+
+def test_the_probe_leaves_undesirable_answers_out(job: Callable[..., Job], tmp_path: Path) -> None:
+    """They are counted as dropped, and L is that of the other answers alone."""
+    rated = [
+        RatedAnswer((Turn("user", f"{n}"),), (Turn("assistant", f"{n + 1}"),), n % 3 > 0)
+        for n in range(12)
+    ]
+    both = probe_loss(job("preference", subset_of(rated, tmp_path / "both.parquet")))
+    good = [sample for sample in rated if sample.desirable]
+    alone = probe_loss(job("preference", subset_of(good, tmp_path / "good.parquet")))
+    assert (both["rows_dropped"], alone["rows_dropped"]) == (4, 0)
+    assert both["L"] == pytest.approx(alone["L"], abs=1e-6)
 
 
 def test_loss_spread_is_the_standard_error_about_the_trend() -> None:
