@@ -311,9 +311,10 @@ def encode(
     for place in range(len(conversations)):
         places_with[tools[place] if tools else ""].append(place)
     for schemas, places in places_with.items():
+        said = [messages(conversations[place], special, schemas, known) for place in places]
         try:
             output: Any = tokenizer.apply_chat_template(
-                [messages(conversations[place], special, schemas, known) for place in places],
+                said,
                 tools=tool_schemas(schemas, special, known),
                 tokenize=True,
                 add_generation_prompt=open_answer,

@@ -169,10 +169,10 @@ def _row_lengths(
         order = random.Random(preset.seed).sample(lengths, len(lengths))
         return rows.counts, order, estimated, None
     answers = answer_rows(subset, tokenizer, preset.max_length)
-    order = interleave([row.desirable for row in answers.rows], batch.per_device, preset.seed)
-    chosen = [answers.rows[place] for place in order]
-    lengths = [min(row.num_tokens, preset.max_length) for row in chosen]
-    return answers.counts, lengths, estimated, answer_weights([row.desirable for row in chosen])
+    labels = [row.desirable for row in answers.rows]
+    order = interleave(labels, batch.per_device, preset.seed)
+    lengths = [min(answers.rows[place].num_tokens, preset.max_length) for place in order]
+    return answers.counts, lengths, estimated, answer_weights(labels)
 
 
 def num_bins(lengths: Sequence[int], capacity: int) -> int:

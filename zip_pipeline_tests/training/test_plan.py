@@ -63,6 +63,27 @@ def test_the_plan_of_kto_needs_no_sft_model(job: Callable[..., Job], pairs_subse
     assert (plan.batch.per_device, plan.batch.effective) == (4, 8)
 
 
+def test_pairs_weigh_the_same_also_where_a_row_is_left_out(
+    job: Callable[..., Job], pairs_subset: Path, tmp_path: Path
+) -> None:
+    """Of 48 rows in windows of 47 a single one is left over, which changes no weight."""
+    sizes = {"kto.batch_size": 47, "kto.per_device_batch_size": 47}
+    plan = training_plan(job("preference", pairs_subset, **sizes))
+    assert plan.num_packs == 47
+    assert str(plan.answers) == (
+        "24 desirable answers of weight 1, 24 undesirable ones of weight 1"
+    )
+
+
+def test_a_template_that_does_not_suit_the_model_is_refused_before_training(
+    job: Callable[..., Job],
+) -> None:
+    """The plan of a model at hand is refused for the reasons for which training would be."""
+    for template, message in (("vicuna", "needs the token </s>"), ("model", "no chat template")):
+        with pytest.raises(ValueError, match=message):
+            training_plan(job(template=template))
+
+
 def test_a_model_out_of_reach_is_planned_with_an_estimate(
     sft_subset: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -65,8 +65,8 @@ class Kto(Trainer):
         tokenizer = templated_tokenizer(start.source, start.revision, preset.template)
         rows = answer_rows(read_subset(job.subset, "preference"), tokenizer, preset.max_length)
         plan = batch_plan(preset.batch(preset.kto), job.num_devices, 2)
-        order = interleave([row.desirable for row in rows.rows], plan.per_device, preset.seed)
-        weights = answer_weights([rows.rows[place].desirable for place in order])
+        labels = [row.desirable for row in rows.rows]
+        order, weights = interleave(labels, plan.per_device, preset.seed), answer_weights(labels)
         trainer = KTOTrainer(
             # A path, not a model: the trainer loads the reference model from it once more.
             model=start.source,
