@@ -1,5 +1,6 @@
 """A file before it is dropped: what it is, how its rows will be read, and what to say about it."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from zip_pipeline.workflow.sources import sidecar_of
 
 NUM_ROWS = 2_000
 _NUM_EXAMPLE_CHARACTERS = 200
+# As the readers say what bytes look like.
+_ENCODING = re.compile(r'encoding = "([^"]+)"')
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -175,6 +178,9 @@ def _advice(
     if any(r.reason == "unsupported_content" and "pictures" in r.detail for r in refusals):
         given["media"] = "keep"
         words.append('media = "keep" measures the text of rows with pictures or sound')
+    for refusal in refusals:
+        if refusal.reason == "bad_encoding" and (found := _ENCODING.search(refusal.detail)):
+            given["encoding"] = found[1]
     if "unknown_role" in reasons:
         words.append('say what the other roles are, as in roles = { agent = "assistant" }')
     if "rated_record" in reasons:

@@ -74,6 +74,15 @@ def test_media_are_told_how_to_keep(tmp_path: Path) -> None:
     assert inspect_file(path, options=ReadOptions(media="keep")).num_samples == 1
 
 
+def test_an_encoding_is_told_as_it_looks(tmp_path: Path) -> None:
+    """Written into the sidecar, it makes all rows samples."""
+    path = tmp_path / "a.csv"
+    path.write_bytes("prompt,completion\ntea,th\xe9\nmilk,lait\n".encode("cp1252"))
+    found = inspect_file(path)
+    assert found.sidecar == 'a.csv.batch.toml:\nencoding = "cp1252"\n'
+    assert inspect_file(path, options=ReadOptions(encoding="cp1252")).num_samples == 2
+
+
 def test_folders_and_long_files(tmp_path: Path) -> None:
     """Splits that are left out are named, and of a long file the first rows are read."""
     rows = [{"prompt": f"{n}", "completion": "c"} for n in range(NUM_ROWS + 5)]
