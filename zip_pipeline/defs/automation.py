@@ -3,9 +3,6 @@
 import os
 
 import dagster as dg
-from dagster._core.definitions.unresolved_asset_job_definition import (
-    UnresolvedAssetJobDefinition,
-)
 
 from zip_pipeline.data_root import StageFolder
 from zip_pipeline.defs.keys import (
@@ -17,6 +14,7 @@ from zip_pipeline.defs.keys import (
     raw_pool_key,
     zip_subset_key,
 )
+from zip_pipeline.defs.private import UnresolvedAssetJobDefinition
 from zip_pipeline.defs.resources import DataRootResource
 from zip_pipeline.entropy_law.table import has_verdict, read_versions
 from zip_pipeline.samples import STAGES, Stage

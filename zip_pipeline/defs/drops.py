@@ -7,8 +7,6 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import dagster as dg
-from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
-from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 
 from zip_pipeline.data_root import DataRoot, StageFolder
 from zip_pipeline.defs.automation import ingest_job_name
@@ -18,6 +16,7 @@ from zip_pipeline.defs.keys import (
     partitions_name,
     raw_pool_key,
 )
+from zip_pipeline.defs.private import NOT_FINISHED_STATUSES, BulkActionsFilter, BulkActionStatus
 from zip_pipeline.defs.resources import DataRootResource
 from zip_pipeline.defs.stage import (
     COMPRESSION_STATE_CODE_VERSION,

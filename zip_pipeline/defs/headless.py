@@ -13,10 +13,6 @@ from pathlib import Path
 from typing import Any, get_args
 
 import dagster as dg
-from dagster._core.errors import (
-    DagsterAssetCheckFailedError,
-    DagsterExecutionInterruptedError,
-)
 
 from zip_pipeline.data_root import DataRoot, remove_leftovers
 from zip_pipeline.defs.automation import EVALUATION_JOB, RESELECTION, TRAINING, ingest_job_name
@@ -29,6 +25,7 @@ from zip_pipeline.defs.keys import (
     partitions_name,
     zip_subset_key,
 )
+from zip_pipeline.defs.private import DagsterAssetCheckFailedError
 from zip_pipeline.defs.resources import default_data_root
 from zip_pipeline.defs.run_launcher import LOCK_TAG
 from zip_pipeline.errors import UserError
@@ -158,7 +155,7 @@ class HeadlessRun:
             **what,
         )
         errors = _step_errors(result.all_node_events)
-        if any(DagsterExecutionInterruptedError.__name__ in error for error in errors):
+        if any(dg.DagsterExecutionInterruptedError.__name__ in error for error in errors):
             raise KeyboardInterrupt
         failed = _failed_checks(result)
         if blocked := failed.pop(RISK_CHECK, None):
@@ -255,7 +252,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         outcome = run_graph(given.data_root, Path.cwd(), until=given.until)
     except UserError as error:
         outcome = Outcome([str(error)], [])
-    except (KeyboardInterrupt, DagsterExecutionInterruptedError):
+    except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
         return INTERRUPTED
     for line in (*outcome.failures, *outcome.blocked):
         print(line, file=sys.stderr)

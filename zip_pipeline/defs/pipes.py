@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import dagster as dg
-from dagster._core.errors import DagsterPipesExecutionError
 
+from zip_pipeline.defs.private import DagsterPipesExecutionError
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import write_json
 from zip_pipeline.process import ERROR_FILE_VARIABLE
