@@ -308,10 +308,11 @@ def encode(
     encoded: list[Encoded] = [Encoded([], [])] * len(conversations)
     # A template takes one list of tools for all conversations of a call.
     places_with: defaultdict[str, list[int]] = defaultdict(list)
-    for place in range(len(conversations)):
-        places_with[tools[place] if tools else ""].append(place)
+    given = list(tools or [""] * len(conversations))
+    for place, schemas in enumerate(given):
+        places_with[schemas if "tools" in known else ""].append(place)
     for schemas, places in places_with.items():
-        said = [messages(conversations[place], special, schemas, known) for place in places]
+        said = [messages(conversations[place], special, given[place], known) for place in places]
         try:
             output: Any = tokenizer.apply_chat_template(
                 said,

@@ -1,11 +1,57 @@
 """The compression state of samples: sizes alone, before anything is selected."""
 
+from dataclasses import dataclass
+from typing import Protocol
+
 import polars as pl
 
 from zip_pipeline.compression.codecs import codec_versions, codecs, pool_levels
 from zip_pipeline.compression.sets import worker_count
-from zip_pipeline.compression.tokens import count_tokens
+from zip_pipeline.compression.tokens import count_tokens, tokenizer_identity
 from zip_pipeline.samples import Stage, serialised_texts
+
+TOKENS_SCHEMA = pl.Schema({"num_tokens": pl.Int64, "num_target_tokens": pl.Int64})
+
+
+class TokenCounter(Protocol):
+    """Counts the tokens of samples."""
+
+    @property
+    def name(self) -> str:
+        """Whose tokens they are, in words."""
+
+    @property
+    def identity(self) -> str:
+        """What differs between two counters that may count differently."""
+
+    def count(self, samples: pl.DataFrame, stage: Stage) -> pl.DataFrame:
+        """Return the counts of each row of a pool table (``TOKENS_SCHEMA``).
+
+        ``num_target_tokens`` are those that the loss falls on, null where nothing tells.
+        """
+
+
+@dataclass(frozen=True)
+class TextTokens:
+    """Counts the content tokens of serialised texts, of which none is known to be a target.
+
+    Args:
+        name: of the tokenizer, as for :func:`.count_tokens`.
+    """
+
+    name: str = "tiny"
+
+    @property
+    def identity(self) -> str:
+        """A hash of the tokenizer's file, or its name on the hub."""
+        return f"text: {tokenizer_identity(self.name)}"
+
+    def count(self, samples: pl.DataFrame, stage: Stage) -> pl.DataFrame:
+        """Return ``num_tokens`` of each row, and nulls."""
+        counts = count_tokens(serialised_texts(samples, stage).to_list(), self.name)
+        return pl.DataFrame({"num_tokens": counts}).match_to_schema(
+            TOKENS_SCHEMA, missing_columns="insert"
+        )
 
 
 def texts_of(samples: pl.DataFrame, stage: Stage) -> list[bytes]:
@@ -14,41 +60,45 @@ def texts_of(samples: pl.DataFrame, stage: Stage) -> list[bytes]:
 
 
 def compression_state(
-    samples: pl.DataFrame, stage: Stage, *, tokenizer: str = "tiny", workers: int = 0
+    samples: pl.DataFrame, stage: Stage, *, tokens: TokenCounter | None = None, workers: int = 0
 ) -> pl.DataFrame:
-    """Return bytes, tokens and compressed bytes alone of each sample, in the order of the table.
+    """Return bytes, compressed bytes alone and tokens of each sample, in the order of the table.
 
     Args:
         samples: a pool table of ``stage``.
         stage: ``sft`` or ``preference``.
-        tokenizer: its name, file or hub id (see :func:`count_tokens`).
+        tokens: counts the tokens; None: those of the serialised text by the shipped tokenizer.
         workers: number of threads, 0 for all cores; the result does not depend on it.
 
     Returns:
-        ``sample_id``, ``num_bytes``, ``num_tokens``, ``deflate_bytes`` (level 9),
-        ``zstd_bytes`` (level 3), and ``pi`` = num_bytes / deflate_bytes, the initial
-        redundancy state: higher = more redundant.
+        ``sample_id``, ``num_bytes``, ``deflate_bytes`` (level 9), ``zstd_bytes`` (level 3),
+        ``pi`` = num_bytes / deflate_bytes, the initial redundancy state: higher = more
+        redundant; ``num_tokens`` and ``num_target_tokens``.
 
     Source: ZIP, algorithm 1, initialisation of the information redundancy state.
     """
     workers = worker_count(workers)
     texts = texts_of(samples, stage)
-    decoded = [text.decode() for text in texts]
     columns = {
         "sample_id": samples.get_column("sample_id"),
         "num_bytes": pl.Series([len(text) for text in texts], dtype=pl.Int64),
-        "num_tokens": pl.Series(count_tokens(decoded, tokenizer), dtype=pl.Int64),
         **{
             f"{name}_bytes": pl.Series(codecs[name].alone_sizes(texts, level, workers))
             for name, level in pool_levels().items()
         },
     }
-    return pl.DataFrame(columns).with_columns(
+    sizes = pl.DataFrame(columns).with_columns(
         (pl.col("num_bytes") / pl.col("deflate_bytes")).alias("pi")
     )
+    return sizes.hstack((tokens or TextTokens()).count(samples, stage))
 
 
-def state_settings(tokenizer: str) -> dict[str, str]:
-    """Return what a state depends on besides its samples: tokenizer, levels, library versions."""
+def state_settings(tokens: TokenCounter) -> dict[str, str]:
+    """Return what a state depends on besides its samples: tokens, levels, library versions."""
     levels = {f"{name}_level": str(level) for name, level in pool_levels().items()}
-    return {"tokenizer": tokenizer, **levels, **codec_versions()}
+    return {**token_settings(tokens), **levels, **codec_versions()}
+
+
+def token_settings(tokens: TokenCounter) -> dict[str, str]:
+    """Return whose tokens were counted, as a state's file tells."""
+    return {"tokenizer": tokens.name, "tokenizer_identity": tokens.identity}

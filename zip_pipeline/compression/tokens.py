@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from zip_pipeline.errors import UserError
+from zip_pipeline.files import fingerprint
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -44,6 +45,16 @@ def count_tokens(texts: Sequence[str], tokenizer: str = "tiny") -> list[int]:
     return counts
 
 
+def tokenizer_identity(name: str) -> str:
+    """Return what tells this tokenizer from any other: the name on the hub, or a hash of the file.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    path = _tokenizer_file(name)
+    return fingerprint([path.read_text(encoding="utf-8")]) if path else name
+
+
 def load_tokenizer(name: str) -> "Tokenizer":
     """Return the tokenizer of that name, neither truncating nor padding.
 
@@ -75,7 +86,7 @@ def _tokenizer_file(name: str) -> Path | None:
 
 @lru_cache(maxsize=8)
 def _load(name: str, path: Path | None, changed_ns: int) -> "Tokenizer":
-    _prepare_threads()
+    prepare_threads()
     from tokenizers import Tokenizer
 
     try:
@@ -97,7 +108,7 @@ def _unknown(name: str, reason: str) -> UserError:
 
 
 @lru_cache(maxsize=1)
-def _prepare_threads() -> None:
+def prepare_threads() -> None:
     """Let the library use its threads here, but not in forked children, where they are gone.
 
     Without a choice of its own the library would print a warning in every such child.

@@ -9,11 +9,18 @@ from itertools import chain
 
 import polars as pl
 
-from zip_pipeline.compression.state import compression_state, state_settings
+from zip_pipeline.compression.state import (
+    TOKENS_SCHEMA,
+    TextTokens,
+    TokenCounter,
+    compression_state,
+    state_settings,
+    token_settings,
+)
 from zip_pipeline.data_root import StageFolder
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint, read_metadata, scan_table, write_table
-from zip_pipeline.samples import pool_schema, with_all_columns
+from zip_pipeline.samples import TURN_COLUMNS, pool_schema, with_all_columns
 
 Metadata = Mapping[str, str]
 BATCH_DUPLICATES_SCHEMA = pl.Schema(
@@ -230,38 +237,75 @@ def split_duplicates(samples: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]
     return firsts, duplicates.match_to_schema(DUPLICATES_SCHEMA)
 
 
-DEFAULT_TOKENIZER = "tiny"
-SIZES_SCHEMA = pl.Schema(
-    {"num_tokens": pl.Int64, "deflate_bytes": pl.Int64, "zstd_bytes": pl.Int64}
-)
+SIZES_SCHEMA = pl.Schema(dict.fromkeys((*TOKENS_SCHEMA, "deflate_bytes", "zstd_bytes"), pl.Int64))
 
 
 def write_state(
     folder: StageFolder,
     batch: str,
     *,
-    tokenizer: str = DEFAULT_TOKENIZER,
+    tokens: TokenCounter | None = None,
     workers: int = 0,
 ) -> pl.DataFrame:
     """Compute and store the compression state of an ingested batch; return it.
+
+    Tokens are counted by ``tokens``, else as :func:`.compression_state` does by itself.
 
     Raises:
         UserError: the batch is not ingested, or only half of it is.
     """
     pool_fingerprint = batch_metadata(folder, batch)["fingerprint"]
     samples = read_batch(folder, batch)
-    state = compression_state(samples, folder.stage, tokenizer=tokenizer, workers=workers)
-    write_table(folder.state(batch), state, _describe(state, pool_fingerprint, tokenizer))
+    tokens = tokens or TextTokens()
+    state = compression_state(samples, folder.stage, tokens=tokens, workers=workers)
+    _write_state(folder, batch, state, pool_fingerprint, state_settings(tokens))
     return read_state(folder, batch)
 
 
-def _describe(state: pl.DataFrame, pool_fingerprint: str, tokenizer: str) -> dict[str, str]:
-    settings = state_settings(tokenizer)
-    return {
+def _write_state(
+    folder: StageFolder,
+    batch: str,
+    state: pl.DataFrame,
+    pool_fingerprint: str,
+    settings: Mapping[str, str],
+) -> None:
+    described = {
+        **settings,
         "pool_fingerprint": pool_fingerprint,
         "fingerprint": fingerprint([state.write_csv(), *settings.values()]),
-        **settings,
     }
+    write_table(folder.state(batch), state, described)
+
+
+def counted_otherwise(folder: StageFolder, tokens: TokenCounter) -> dict[str, str]:
+    """Return the batches whose stored tokens another counter counted, and whose tokens they are."""
+    stored = {batch: state_metadata(folder, batch) or {} for batch in folder.batches()}
+    return {
+        batch: settings["tokenizer"]
+        for batch, settings in stored.items()
+        if "tokenizer" in settings and settings.get("tokenizer_identity") != tokens.identity
+    }
+
+
+def recount_tokens(folder: StageFolder, batch: str, tokens: TokenCounter) -> None:
+    """Count the tokens of a batch's stored state anew; its sizes stay.
+
+    Raises:
+        UserError: there is no state, or it describes an earlier form of the batch.
+    """
+    state, settings = read_state(folder, batch), state_metadata(folder, batch)
+    assert settings is not None
+    samples = read_batch(folder, batch, ["sample_id", *TURN_COLUMNS[folder.stage], "tools"])
+    counts = tokens.count(samples, folder.stage)
+    if not samples["sample_id"].equals(state["sample_id"]):
+        raise _no_state(folder, batch)
+    sizes = state.drop(TOKENS_SCHEMA.names(), strict=False)
+    of_file = ("pool_fingerprint", "fingerprint", "ARROW:schema")
+    kept = {name: value for name, value in settings.items() if name not in of_file}
+    pool_fingerprint = settings["pool_fingerprint"]
+    _write_state(
+        folder, batch, sizes.hstack(counts), pool_fingerprint, kept | token_settings(tokens)
+    )
 
 
 def state_metadata(folder: StageFolder, batch: str) -> dict[str, str] | None:
@@ -300,12 +344,16 @@ def read_sizes(folder: StageFolder, batch: str, sample_ids: pl.Series) -> pl.Dat
         sample_ids: the ids of the samples, in the order of the batch.
 
     Returns:
-        ``num_tokens``, ``deflate_bytes`` and ``zstd_bytes`` of each of them (``SIZES_SCHEMA``).
+        Tokens, ``deflate_bytes`` and ``zstd_bytes`` of each of them (``SIZES_SCHEMA``). The target
+        tokens of a state of an older release are null.
 
     Raises:
         UserError: there is no state, or it describes an earlier form of the batch.
     """
-    state = _scan_state(folder, batch).select("sample_id", *SIZES_SCHEMA).collect()
+    stored = _scan_state(folder, batch)
+    missing = [n for n in TOKENS_SCHEMA if n not in stored.collect_schema()]
+    known = stored.with_columns(pl.lit(None, pl.Int64).alias(name) for name in missing)
+    state = known.select("sample_id", *SIZES_SCHEMA).collect()
     wanted = state.filter(state["sample_id"].is_in(sample_ids.implode()))
     if not wanted["sample_id"].equals(sample_ids):
         raise _no_state(folder, batch)

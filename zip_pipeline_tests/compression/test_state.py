@@ -6,7 +6,7 @@ import zlib
 import polars as pl
 import pytest
 
-from zip_pipeline.compression.state import compression_state, state_settings, texts_of
+from zip_pipeline.compression.state import TextTokens, compression_state, state_settings, texts_of
 from zip_pipeline.compression.tokens import count_tokens
 from zip_pipeline_tests.selection.oracles import zstd_bytes_given
 from zip_pipeline_tests.selection.pools import numbered_pool
@@ -43,14 +43,15 @@ def test_too_many_workers_of_a_state_are_told_of_once(caplog: pytest.LogCaptureF
 def test_state_of_no_samples_is_an_empty_table() -> None:
     """A batch whose rows were all rejected has a state with no rows and the same columns."""
     state = compression_state(numbered_pool(0), "sft")
-    assert state.shape == (0, 6)
+    assert state.shape == (0, 7)
     assert state.schema["pi"] == pl.Float64
     assert state.schema == compression_state(numbered_pool(1), "sft").schema
 
 
 def test_state_settings_name_levels_versions_and_tokenizer() -> None:
     """A changed tokenizer, level or library shows in the settings."""
-    settings = state_settings("mine")
-    assert settings["tokenizer"] == "mine"
+    settings = state_settings(TextTokens("owner/mine"))
+    assert settings["tokenizer"] == "owner/mine"
+    assert settings["tokenizer_identity"] == "text: owner/mine"
     assert (settings["deflate_level"], settings["zstd_level"]) == ("9", "3")
     assert settings["zlib"] == zlib.ZLIB_RUNTIME_VERSION

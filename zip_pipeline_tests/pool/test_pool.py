@@ -14,7 +14,13 @@ from zip_pipeline.data_root import DataRoot, remove_leftovers
 from zip_pipeline.files import read_metadata, write_table
 from zip_pipeline.ingest.rows import QUARANTINE_SCHEMA
 from zip_pipeline.pool import pool as pool_module
-from zip_pipeline.pool.batches import BATCH_DUPLICATES_SCHEMA, IngestResult, read_state, write_batch
+from zip_pipeline.pool.batches import (
+    BATCH_DUPLICATES_SCHEMA,
+    SIZES_SCHEMA,
+    IngestResult,
+    read_state,
+    write_batch,
+)
 from zip_pipeline.pool.held_out import HeldOutSettings, freeze_held_out, read_held_out
 from zip_pipeline.pool.pool import SelectionPool, assemble_pool, open_selection_pool
 from zip_pipeline.samples import STAGES, Sample, Stage, Turn, frame_of, pool_schema, sample_columns
@@ -43,7 +49,7 @@ def assert_equals_assembled(pool: SelectionPool, root: DataRoot, stage: Stage) -
     assert pool.fingerprints == slow.fingerprints
     assert list(pool.fingerprints) == sorted(BATCHES)
     assert pool.counts == slow.counts
-    assert pool.state.equals(sizes.select("num_tokens", "deflate_bytes", "zstd_bytes"))
+    assert pool.state.equals(sizes.select(SIZES_SCHEMA.names()))
     assert list(pool.texts) == texts_of(slow.samples, stage)
     positions = list(range(slow.samples.height)) * 2
     Random(0).shuffle(positions)

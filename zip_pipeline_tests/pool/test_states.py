@@ -5,10 +5,20 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from zip_pipeline.compression.state import compression_state
-from zip_pipeline.data_root import DataRoot
+from zip_pipeline.compression.state import TextTokens, compression_state
+from zip_pipeline.data_root import DataRoot, StageFolder
+from zip_pipeline.files import write_table
 from zip_pipeline.ingest.ingest import ingest_drop, read_batch
-from zip_pipeline.pool.batches import is_current, read_state, state_metadata, write_state
+from zip_pipeline.pool.batches import (
+    counted_otherwise,
+    is_current,
+    read_sizes,
+    read_state,
+    recount_tokens,
+    state_metadata,
+    write_state,
+)
+from zip_pipeline.samples import Stage, serialised_texts
 
 ROW = '{"prompt": "What is %d squared?", "completion": "It is %d."}\n'
 
@@ -61,6 +71,52 @@ def test_unchanged_samples_keep_the_fingerprint_of_their_state(tmp_path: Path) -
         assert stored["tokenizer"] == "tiny"
         fingerprints.append(stored["fingerprint"])
     assert fingerprints[0] == fingerprints[1] != fingerprints[2]
+
+
+class _Letters:
+    """Counts letters, and every other one as a target."""
+
+    name, identity = "letters", "letters 1"
+
+    def count(self, samples: pl.DataFrame, stage: Stage) -> pl.DataFrame:
+        letters = serialised_texts(samples, stage).str.len_chars().cast(pl.Int64)
+        return pl.DataFrame({"num_tokens": letters, "num_target_tokens": letters // 2})
+
+
+def _make_old(folder: StageFolder, batch: str) -> None:
+    """Let a stored state be one of a release that knew no target tokens."""
+    settings = state_metadata(folder, batch) or {}
+    del settings["tokenizer_identity"]
+    write_table(folder.state(batch), read_state(folder, batch).drop("num_target_tokens"), settings)
+
+
+def test_tokens_of_another_tokenizer_are_counted_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So are those of an old state; what comes out is the state as it would be written now."""
+    folder = DataRoot(tmp_path)["sft"]
+    for batch in ("a.jsonl", "b.jsonl", "c.jsonl"):
+        _drop(folder.root, batch, range(5))
+        write_state(folder, batch)
+    _make_old(folder, "b.jsonl")
+    write_state(folder, "c.jsonl", tokens=_Letters())
+    wanted = read_state(folder, "c.jsonl")
+    ids = wanted["sample_id"]
+    assert read_sizes(folder, "b.jsonl", ids)["num_target_tokens"].to_list() == [None] * 5
+    assert counted_otherwise(folder, _Letters()) == {"a.jsonl": "tiny", "b.jsonl": "tiny"}
+    # Compressed sizes are not computed anew.
+    monkeypatch.setattr("zip_pipeline.pool.batches.compression_state", None)
+    for batch in ("a.jsonl", "b.jsonl"):
+        recount_tokens(folder, batch, _Letters())
+        assert read_state(folder, batch).equals(wanted)
+        assert is_current(folder, batch)
+    assert counted_otherwise(folder, _Letters()) == {}
+    described = [state_metadata(folder, batch) or {} for batch in ("a.jsonl", "c.jsonl")]
+    assert described[0]["tokenizer"] == "letters"
+    assert described[0].keys() == described[1].keys()
+    _drop(folder.root, "a.jsonl", range(6))
+    with pytest.raises(ValueError, match="no compression state for the samples that batch"):
+        recount_tokens(folder, "a.jsonl", TextTokens())
 
 
 def test_a_batch_without_samples_has_an_empty_state(tmp_path: Path) -> None:
