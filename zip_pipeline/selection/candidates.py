@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from zip_pipeline.compression.codecs import codecs, pool_levels
 from zip_pipeline.compression.sets import Sizes
+from zip_pipeline.compression.state import TOKENS_SCHEMA
 from zip_pipeline.compression.texts import TextFile
 from zip_pipeline.compression.tokens import count_tokens
+from zip_pipeline.errors import UserError
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.strategies import strategies
 
@@ -35,7 +37,7 @@ class Budget:
     than its source can still supply.
 
     Args:
-        value: the budget, in samples, tokens or bytes.
+        value: the budget, in its unit.
         costs: cost of each sample in that unit, shape (samples,).
         sources: the source of each sample, shape (samples,).
         quotas: least and largest share of the budget by source.
@@ -104,7 +106,8 @@ class Candidates:
         index: ``sample_id``, ``batch``, ``source``, ``source_file``, ``source_row``, without
             exact duplicates; other columns are left alone.
         texts: the serialised samples.
-        state: ``num_tokens``, ``deflate_bytes``, ``zstd_bytes``; None to measure what is needed.
+        state: what is known of tokens (``TOKENS_SCHEMA``) and sizes (``deflate_bytes``,
+            ``zstd_bytes``); what is not there and needed is measured.
     """
 
     index: pl.DataFrame
@@ -123,12 +126,12 @@ class Measured:
     """Candidates with what a strategy needs to know of each, every array of shape (samples,).
 
     ``costs`` are in the budget's unit; ``pi`` is the initial redundancy state, higher = more
-    redundant; ``num_tokens`` is None where nobody asked for them.
+    redundant; ``tokens`` (``TOKENS_SCHEMA``) is None where nobody asked for them.
     """
 
     candidates: Candidates
     num_bytes: Indices
-    num_tokens: pl.Series | None
+    tokens: pl.DataFrame | None
     pi: NDArray[np.float64]
     costs: Indices
 
@@ -147,22 +150,42 @@ def marginal_ratios(
 def measure(
     candidates: Candidates, config: SelectionConfig, tokenizer: str, workers: int
 ) -> Measured:
-    """Return sizes, costs and the initial redundancy state of all candidates."""
+    """Return sizes, costs and the initial redundancy state of all candidates.
+
+    Raises:
+        UserError: the budget is in target tokens, and nothing tells which these are.
+    """
     texts, state = candidates.texts, candidates.state
     num_bytes = texts.num_bytes
     codec, level = config.resolved_codec, config.resolved_level
-    if state is not None and pool_levels().get(codec) == level:
+    if state is not None and f"{codec}_bytes" in state and pool_levels().get(codec) == level:
         sizes = state[f"{codec}_bytes"].to_numpy()
     else:
         parts = [codecs[codec].alone_sizes(part, level, workers) for part in _parts(texts)]
         sizes = np.concatenate([np.zeros(0, np.int64), *parts])
-    tokens = None if state is None else state["num_tokens"]
-    if tokens is None and config.unit == "tokens":
-        counts = [count_tokens([t.decode() for t in part], tokenizer) for part in _parts(texts)]
-        tokens = pl.Series([num for part in counts for num in part], dtype=pl.Int64)
+    tokens = _tokens(candidates, config.unit, tokenizer)
     overhead = config.overhead_bytes if strategies[config.strategy].uses("overhead_bytes") else 0
     pi = marginal_ratios(num_bytes, sizes, overhead)
     return Measured(candidates, num_bytes, tokens, pi, _costs(num_bytes, tokens, config))
+
+
+def _tokens(candidates: Candidates, unit: str, tokenizer: str) -> pl.DataFrame | None:
+    """Return the tokens that are known, or those that the budget needs."""
+    state, texts, tokens = candidates.state, candidates.texts, None
+    if state is not None and "num_tokens" in state:
+        known = [name for name in TOKENS_SCHEMA if name in state and not state[name].has_nulls()]
+        tokens = state.select(known)
+    elif unit == "tokens":
+        counts = [count_tokens([t.decode() for t in part], tokenizer) for part in _parts(texts)]
+        numbers = pl.Series([num for part in counts for num in part], dtype=pl.Int64)
+        tokens = pl.DataFrame({"num_tokens": numbers})
+    if unit == "target_tokens" and (tokens is None or "num_target_tokens" not in tokens):
+        raise UserError(
+            f"budget_target_tokens: of tokens that {tokenizer} counts in texts nobody knows which "
+            "the loss falls on; give the preset of the model that is trained, which needs "
+            "transformers (pip install 'zip-pipeline[train]'), or another budget"
+        )
+    return tokens
 
 
 def _parts(texts: TextFile) -> Iterator[list[bytes]]:
@@ -171,19 +194,19 @@ def _parts(texts: TextFile) -> Iterator[list[bytes]]:
         yield texts.read(range(start, min(start + _TEXTS_AT_A_TIME, len(texts))))
 
 
-def _costs(num_bytes: Indices, tokens: pl.Series | None, config: SelectionConfig) -> Indices:
+def _costs(num_bytes: Indices, tokens: pl.DataFrame | None, config: SelectionConfig) -> Indices:
     if config.unit == "samples":
         return np.ones(len(num_bytes), dtype=np.int64)
     if config.unit == "bytes":
         return num_bytes
     assert tokens is not None
-    return tokens.to_numpy()
+    return tokens[f"num_{config.unit}"].to_numpy()
 
 
-def picked_tokens(texts: Sequence[bytes], picks: Sequence[int], tokenizer: str) -> pl.Series:
-    """Return the number of tokens of each pick, null for all other texts."""
+def picked_tokens(texts: Sequence[bytes], picks: Sequence[int], tokenizer: str) -> pl.DataFrame:
+    """Return ``num_tokens`` of each pick, null for all other texts."""
     counts: list[int | None] = [None] * len(texts)
     numbers = count_tokens([texts[i].decode() for i in picks], tokenizer)
     for index, num in zip(picks, numbers, strict=True):
         counts[index] = num
-    return pl.Series(counts, dtype=pl.Int64)
+    return pl.DataFrame({"num_tokens": pl.Series(counts, dtype=pl.Int64)})

@@ -15,7 +15,7 @@ from zip_pipeline.samples import Stage
 from zip_pipeline.selection.strategies import Strategy, strategies
 from zip_pipeline.settings import MAX_NUMBER, Choices, Settings, read_settings, read_table
 
-BUDGET_UNITS = ("samples", "tokens", "bytes")
+BUDGET_UNITS = ("samples", "tokens", "target_tokens", "bytes")
 BUDGETS = tuple(f"budget_{unit}" for unit in BUDGET_UNITS)
 DEFAULT_BUDGET_TOKENS: dict[Stage, int] = {"sft": 200_000, "preference": 100_000}
 _ROUNDING = 1e-9
@@ -58,6 +58,13 @@ class SelectionConfig(Settings):
         ge=0,
         le=MAX_NUMBER,
         description="Most tokens to pick.",
+        json_schema_extra=BUDGET,
+    )
+    budget_target_tokens: int | None = Field(
+        default=None,
+        ge=0,
+        le=MAX_NUMBER,
+        description="Most tokens to pick of those that the loss falls on.",
         json_schema_extra=BUDGET,
     )
     budget_bytes: int | None = Field(
@@ -193,7 +200,7 @@ class SelectionConfig(Settings):
 
     @property
     def unit(self) -> str:
-        """The unit of the budget: ``samples``, ``tokens`` or ``bytes``."""
+        """The unit of the budget, one of ``BUDGET_UNITS``."""
         return next(u for u in BUDGET_UNITS if getattr(self, f"budget_{u}") is not None)
 
     @property
@@ -241,7 +248,11 @@ class SelectionConfig(Settings):
 
     def fingerprint(self) -> str:
         """Return a hash of the configuration."""
-        return fingerprint([json.dumps(self.as_dict(), sort_keys=True)])
+        values = self.as_dict()
+        # What gave no such budget keeps the hash that it had before there was one.
+        if self.budget_target_tokens is None:
+            del values["budget_target_tokens"]
+        return fingerprint([json.dumps(values, sort_keys=True)])
 
 
 def _shares(source: str, shares: object) -> object:

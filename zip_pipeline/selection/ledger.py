@@ -32,7 +32,7 @@ FATES = {
 _PROVENANCE = ("sample_id", "batch", "source", "source_file", "source_row")
 _SCHEMA = {
     **dict.fromkeys(("sample_id", "batch", "source", "source_file"), pl.String),
-    **dict.fromkeys(("source_row", "num_bytes", "num_tokens"), pl.Int64),
+    **dict.fromkeys(("source_row", "num_bytes", "num_tokens", "num_target_tokens"), pl.Int64),
     "fate": pl.String,
     "round": pl.Int64,
     "rank": pl.Int64,
@@ -49,7 +49,7 @@ def build_ledger(
     run: Run,
     initial_pi: NDArray[np.floating[Any]],
     num_bytes: pl.Series,
-    num_tokens: pl.Series,
+    tokens: pl.DataFrame,
     duplicates: pl.DataFrame | None,
     held_out: pl.DataFrame | None = None,
     *,
@@ -68,7 +68,8 @@ def build_ledger(
         run: the finished selection.
         initial_pi: ratio of each sample alone, shape (samples,).
         num_bytes: size of each sample, shape (samples,).
-        num_tokens: tokens of each sample, null where they were not counted.
+        tokens: ``num_tokens`` of each sample, null where they were not counted, and
+            ``num_target_tokens`` where they are known; else the ledger has no such column.
         duplicates: duplicates across batches, as the pool's assembly reports them.
         held_out: pool table of the samples kept for evaluation.
         shards: shard of each sample, None where there are none. ``round`` and ``pi`` of a sample
@@ -78,8 +79,8 @@ def build_ledger(
     rank = np.zeros(len(run.fate), dtype=np.int64)
     rank[run.picks] = np.arange(1, len(run.picks) + 1)
     ledger = samples.select(c for c in _PROVENANCE if c in samples.columns).with_columns(
+        *tokens,
         num_bytes=num_bytes,
-        num_tokens=num_tokens,
         fate=pl.Series(names[run.fate].tolist(), dtype=pl.String),
         round=_null_where_zero(run.round_of.astype(np.int64)),
         rank=_null_where_zero(rank),
@@ -93,7 +94,8 @@ def build_ledger(
         parts.append(_complete(_duplicate_rows(duplicates)))
     if held_out is not None and len(held_out):
         parts.append(_complete(held_out.select(_PROVENANCE).with_columns(fate=pl.lit("held_out"))))
-    return pl.concat(parts)
+    whole = pl.concat(parts)
+    return whole if "num_target_tokens" in tokens else whole.drop("num_target_tokens")
 
 
 def _null_where_zero(values: np.ndarray[tuple[int], np.dtype[np.int64]]) -> pl.Series:
@@ -168,7 +170,7 @@ def build_manifest(
         stage: ``sft`` or ``preference``.
         config: what was asked.
         ledger: the fate of every sample.
-        tokenizer: which tokenizer counted tokens.
+        tokenizer: whose tokens were counted.
         inputs: fingerprint of each input by name.
         counts: :data:`COUNTS` of the inputs; what is left out is 0.
         num_rounds: rounds played.
@@ -188,6 +190,7 @@ def build_manifest(
         "num_picked": len(picked),
         "picked_bytes": int(picked["num_bytes"].sum()),
         "picked_tokens": int(picked["num_tokens"].sum()),
+        "picked_target_tokens": _picked_targets(picked),
         "pool_bytes": int(in_pool["num_bytes"].sum()),
         "budget": {"unit": config.unit, "value": config.budget},
         "unused_budget": max(0, config.budget - used),
@@ -204,6 +207,11 @@ def build_manifest(
         "versions": library_versions(config.resolved_codec),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def _picked_targets(picked: pl.DataFrame) -> int | None:
+    """Return how many tokens the loss falls on, None where nothing tells."""
+    return int(picked["num_target_tokens"].sum()) if "num_target_tokens" in picked else None
 
 
 def _sharding(config: SelectionConfig) -> dict[str, int] | None:

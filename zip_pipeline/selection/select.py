@@ -208,7 +208,7 @@ def select(
         state: its compression state in any order; None to compute what is needed.
         stage: ``sft`` or ``preference``.
         config: strategy, budget and parameters; ``reference_compat`` is not for pool tables.
-        tokenizer: counts tokens where ``state`` does not.
+        tokenizer: counts tokens where ``state`` does not; else whose tokens those of ``state`` are.
         workers: number of threads, 0 for all cores.
         progress: called after each round.
         checkpoint: file to store progress in and to resume from; removed at the end.
@@ -218,7 +218,8 @@ def select(
         counts: rows read, quarantined, duplicate and held out, for the manifest.
 
     Raises:
-        UserError: ``state`` does not cover every sample.
+        UserError: ``state`` does not cover every sample, or the budget is in target tokens and
+            ``state`` has none.
     """
     parts = [texts_of(samples, stage)]
     aligned = None if state is None else _aligned(state, samples)
@@ -280,7 +281,7 @@ def select_candidates(
     else:
         run = run_selection(pool, config, store, workers=num_workers, progress=progress)
     clock.append(time.monotonic())
-    tokens = pool.num_tokens
+    tokens = pool.tokens
     if tokens is None:
         tokens = picked_tokens(candidates.texts, run.picks, tokenizer)
     ledger = build_ledger(
