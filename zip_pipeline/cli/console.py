@@ -267,7 +267,10 @@ class StageProgress:
         if self._phase != report.phase:
             # What an earlier run had picked already must not count into the rate.
             self._bars.reset(
-                self._task, total=report.budget, completed=report.used, unit=report.unit
+                self._task,
+                total=report.budget,
+                completed=report.used,
+                unit=report.unit.replace("_", " "),
             )
             self._phase = report.phase
         description = f"{report.phase}: round {report.round}, {report.num_picked:,} samples"

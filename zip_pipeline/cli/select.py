@@ -113,7 +113,19 @@ Tokenizer = Annotated[
     str,
     typer.Option(
         metavar="NAME",
-        help="Counts tokens: tiny (ships with the package), a tokenizer.json, or a hub id.",
+        help="Counts the tokens of plain texts: tiny (ships with the package), a tokenizer.json, "
+        "or a hub id.",
+        rich_help_panel="Measuring",
+    ),
+]
+PresetOption = Annotated[
+    str,
+    typer.Option(
+        "--preset",
+        metavar="NAME",
+        help="Count tokens as the model of this preset reads them instead, by its tokenizer and "
+        "chat template: tiny, mistral-7b, llama-3-8b, or a TOML file.",
+        show_default=False,
         rich_help_panel="Measuring",
     ),
 ]
@@ -255,6 +267,7 @@ def select(
     *,
     quotas: Quotas = None,
     tokenizer: Tokenizer = "tiny",
+    preset: PresetOption = "",
     workers: Workers = 0,
     resume: Resume = False,
     ray: RayAddress = None,
@@ -278,6 +291,7 @@ def select(
         config=config,
         reading=reading,
         tokenizer=tokenizer,
+        preset=preset,
         workers=worker_count(workers, "--workers", print_note),
         resume=resume,
         cluster=Cluster(ray, shard_folder),

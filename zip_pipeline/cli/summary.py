@@ -24,6 +24,7 @@ from zip_pipeline.pool.batches import whole_batches
 from zip_pipeline.report.fates import num_by_fate, top_sources
 from zip_pipeline.samples import STAGES, Stage
 from zip_pipeline.selection.strategies import strategies
+from zip_pipeline.workflow.selections import words_of_tokens
 
 
 def show_selection(console: Console, manifest: Mapping[str, Any], ledger: pl.DataFrame) -> None:
@@ -39,9 +40,10 @@ def show_selection(console: Console, manifest: Mapping[str, Any], ledger: pl.Dat
         facts.add_row("Left out", f"of test or validation splits: {', '.join(files)}")
     facts.add_row("Picked", _picked(manifest))
     budget, unused = manifest["budget"], manifest["unused_budget"]
-    facts.add_row("Budget", f"{budget['value']:,} {budget['unit']}, {unused:,} unused")
+    unit = budget["unit"].replace("_", " ")
+    facts.add_row("Budget", f"{budget['value']:,} {unit}, {unused:,} unused")
     if quotas := manifest.get("quotas"):
-        facts.add_row("Quotas", words_of_quotas(quotas, budget["unit"]))
+        facts.add_row("Quotas", words_of_quotas(quotas, unit))
     left = ledger.filter(~pl.col("fate").is_in(["picked", "duplicate", "held_out"]))
     facts.add_row("Left", words_of_counts(num_by_fate(left)))
     facts.add_row("R of pool", _ratios(manifest["pool_compression_ratio"]))
@@ -119,9 +121,9 @@ def _strategy(manifest: Mapping[str, Any]) -> str:
 def _picked(manifest: Mapping[str, Any]) -> Text:
     share = manifest["num_picked"] / max(manifest["num_samples"], 1)
     size = words_of_bytes(manifest["picked_bytes"])
-    tokens = f"{manifest['picked_tokens']:,} tokens ({manifest['tokenizer']})"
     return styled(
-        (f"{manifest['num_picked']:,} samples", "bold"), f" ({share:.1%}), {size}, {tokens}"
+        (f"{manifest['num_picked']:,} samples", "bold"),
+        f" ({share:.1%}), {size}, {words_of_tokens(manifest)}",
     )
 
 

@@ -27,6 +27,7 @@ from zip_pipeline.files import fingerprint
 from zip_pipeline.ingest.drops import fingerprint_of
 from zip_pipeline.ingest.ingest import ingest_drop
 from zip_pipeline.pool.batches import (
+    SIZES_SCHEMA,
     batch_metadata,
     left_out_files,
     read_batch,
@@ -43,6 +44,8 @@ from zip_pipeline.report.figures import selection_figure
 from zip_pipeline.report.trace import readable
 from zip_pipeline.samples import Stage, pool_schema, serialised_texts
 from zip_pipeline.selection.config import stage_selection
+from zip_pipeline.training.tokens import configured_tokens
+from zip_pipeline.workflow.selections import words_of_tokens
 from zip_pipeline.workflow.versions import (
     StoredVersion,
     current_version,
@@ -120,7 +123,7 @@ def compression_state_asset(stage: Stage) -> dg.AssetsDefinition:
         kinds={"polars", "parquet", "zstandard"},
         code_version=COMPRESSION_STATE_CODE_VERSION,
         description="Bytes, tokens and compressed bytes of each sample on its own, and pi, the "
-        "initial redundancy state.",
+        "initial redundancy state. Tokens are those that the model of [training] reads.",
         check_specs=[
             dg.AssetCheckSpec(
                 "covers_every_sample",
@@ -133,13 +136,14 @@ def compression_state_asset(stage: Stage) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, data_root: DataRootResource
     ) -> Results:
         root, batch = data_root.root, context.partition_key
-        write_state(root[stage], batch)
+        write_state(root[stage], batch, tokens=configured_tokens(root.path))
         state = read_state(root[stage], batch)
         stored = state_metadata(root[stage], batch)
         assert stored is not None
         yield dg.MaterializeResult(
             asset_key=key,
-            metadata=describe_state(state) | {POOL_FINGERPRINT: stored["pool_fingerprint"]},
+            metadata=describe_state(state)
+            | {name: stored[name] for name in (POOL_FINGERPRINT, "tokenizer")},
             data_version=dg.DataVersion(stored["fingerprint"]),
         )
         yield _coverage_check(batch, read_batch(root[stage], batch, ["sample_id"]), state)
@@ -177,7 +181,7 @@ def describe_pool(folder: StageFolder, batch: str) -> dict[str, Any]:
 
 def describe_state(state: pl.DataFrame) -> dict[str, Any]:
     """Return what the state partition of a batch tells: totals and the mean ratio."""
-    totals = state.select(pl.col("num_bytes", "num_tokens", "deflate_bytes", "zstd_bytes").sum())
+    totals = state.select(pl.col("num_bytes", *SIZES_SCHEMA).sum())
     return {
         "num_samples": state.height,
         **totals.row(0, named=True),
@@ -271,6 +275,7 @@ def _version_metadata(version: StoredVersion) -> dict[str, Any]:
         **_ratios("pool", manifest["pool_compression_ratio"]),
         **_ratios("subset", manifest["compression_ratio"]),
         **{name: manifest[name] for name in (*counts, "picked_tokens", "picked_bytes")},
+        "tokens": words_of_tokens(manifest),
         # Versions from before anything was held out do not tell.
         "num_held_out": manifest.get("num_held_out", 0),
         f"budget_{manifest['budget']['unit']}": manifest["budget"]["value"],
@@ -335,12 +340,13 @@ def _within_budget(version: StoredVersion) -> dg.AssetCheckResult:
     picked = version.ledger.filter(pl.col("fate") == "picked").sort("rank")
     unit, limit = budget["unit"], budget["value"]
     used = picked.height if unit == "samples" else int(picked[f"num_{unit}"].sum())
+    words = unit.replace("_", " ")
     agree = picked["sample_id"].equals(version.subset["sample_id"])
     ending = "" if agree else "; the ledger's picks are not the rows of the subset"
     return dg.AssetCheckResult(
         passed=used <= limit and agree,
         severity=dg.AssetCheckSeverity.ERROR,
-        description=f"version {version.number}: {used:,} of {limit:,} {unit}{ending}",
+        description=f"version {version.number}: {used:,} of {limit:,} {words}{ending}",
         metadata={"version": version.number, "used": used, "budget": limit, "unit": unit},
     )
 

@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from zip_pipeline.compression.state import texts_of
+from zip_pipeline.compression.state import TokenCounter, texts_of
 from zip_pipeline.compression.texts import TemporaryTexts
 from zip_pipeline.data_root import StageFolder
 from zip_pipeline.files import fingerprint, scan_table
@@ -222,11 +222,10 @@ class StoredTables:
         rows = pl.concat([pool_schema(self._folder.stage).to_frame(), *parts], rechunk=False)
         return rows[order.arg_sort()]
 
-    def texts(self, samples: pl.DataFrame) -> Iterator[list[bytes]]:
-        """Yield the serialised samples at ascending places, some thousands at a time."""
-        said = (*TURN_COLUMNS[self._folder.stage], "tools")
-        for part in self._parts(samples.select(_PLACE), said):
-            yield texts_of(part, self._folder.stage)
+    def said(self, samples: pl.DataFrame) -> Iterator[pl.DataFrame]:
+        """Yield what is said in the samples at ascending places, some thousands at a time."""
+        columns = (*TURN_COLUMNS[self._folder.stage], "tools")
+        return self._parts(samples.select(_PLACE), columns)
 
     def _parts(self, places: pl.DataFrame, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
         """Yield columns of the samples at ascending places, from slices of some megabytes."""
@@ -335,7 +334,9 @@ class SelectionPool:
     @cached_property
     def texts(self) -> TemporaryTexts:
         """The serialised samples of the index, written to a file when first asked for."""
-        return TemporaryTexts.write(self._tables.texts(self.index), self._folder.root.cache)
+        parts = self._tables.said(self.index)
+        texts = (texts_of(part, self._folder.stage) for part in parts)
+        return TemporaryTexts.write(texts, self._folder.root.cache)
 
     @property
     def state(self) -> pl.DataFrame:
@@ -351,6 +352,11 @@ class SelectionPool:
             parts.append(read_sizes(self._folder, batch, sample_ids))
             start += len(sample_ids)
         return pl.concat(parts)
+
+    def count_tokens(self, tokens: TokenCounter) -> pl.DataFrame:
+        """Return the tokens of each sample of the index, counted now (``TOKENS_SCHEMA``)."""
+        parts = self._tables.said(self.index)
+        return pl.concat(tokens.count(part, self._folder.stage) for part in parts)
 
     def rows(self, positions: Sequence[int] | pl.Series) -> pl.DataFrame:
         """Return the rows of the pool table at these positions of the index, in this order."""

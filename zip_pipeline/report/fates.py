@@ -67,9 +67,13 @@ _SENTENCES = {
 
 
 def _over_budget(row: Row, config: Row) -> str:
-    unit = next((u for u in ("tokens", "bytes") if config.get(f"budget_{u}") is not None), None)
+    unit = next(
+        (u for u in ("tokens", "target_tokens", "bytes") if config.get(f"budget_{u}") is not None),
+        None,
+    )
     size = row.get(f"num_{unit}") if unit else None
-    own = f"its {size:,} {unit} did" if isinstance(size, int) else "it did"
+    words = str(unit).replace("_", " ")
+    own = f"its {size:,} {words} did" if isinstance(size, int) else "it did"
     return f"in reach, but {own} not fit what was left of the budget"
 
 

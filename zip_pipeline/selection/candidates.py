@@ -181,9 +181,9 @@ def _tokens(candidates: Candidates, unit: str, tokenizer: str) -> pl.DataFrame |
         tokens = pl.DataFrame({"num_tokens": numbers})
     if unit == "target_tokens" and (tokens is None or "num_target_tokens" not in tokens):
         raise UserError(
-            f"budget_target_tokens: of tokens that {tokenizer} counts in texts nobody knows which "
-            "the loss falls on; give the preset of the model that is trained, which needs "
-            "transformers (pip install 'zip-pipeline[train]'), or another budget"
+            f"budget_target_tokens: in plain texts, counted by {tokenizer}, nobody knows which "
+            "tokens the loss falls on; they are counted as a model reads them where transformers "
+            "is installed (pip install 'zip-pipeline[train]') and a preset names the model"
         )
     return tokens
 

@@ -16,6 +16,7 @@ from zip_pipeline.selection.strategies import Strategy, strategies
 from zip_pipeline.settings import MAX_NUMBER, Choices, Settings, read_settings, read_table
 
 BUDGET_UNITS = ("samples", "tokens", "target_tokens", "bytes")
+TOKEN_UNITS = ("tokens", "target_tokens")
 BUDGETS = tuple(f"budget_{unit}" for unit in BUDGET_UNITS)
 DEFAULT_BUDGET_TOKENS: dict[Stage, int] = {"sft": 200_000, "preference": 100_000}
 _ROUNDING = 1e-9

@@ -55,12 +55,13 @@ class Progress:
         """Return the report as a line of a log."""
         if self.is_estimate and self.remaining_seconds is not None:
             return f"{self.phase}: estimated time {about(self.remaining_seconds)}"
+        unit = self.unit.replace("_", " ")
         parts = [
             f"{self.phase}: round {self.round}, {self.num_picked:,} picked, {self.used:,} of "
-            f"{self.budget:,} {self.unit} in {self.seconds:.0f} s"
+            f"{self.budget:,} {unit} in {self.seconds:.0f} s"
         ]
         if self.rate is not None and self.remaining_seconds is not None:
-            parts += [f"{self.rate:,.0f} {self.unit}/s", f"{about(self.remaining_seconds)} left"]
+            parts += [f"{self.rate:,.0f} {unit}/s", f"{about(self.remaining_seconds)} left"]
         return ", ".join(parts)
 
 
@@ -140,13 +141,22 @@ class Checkpoint:
         self._key = key
 
     @classmethod
-    def of_texts(cls, path: Path | None, config: SelectionConfig, texts: TextFile) -> "Checkpoint":
-        """Return the checkpoint of a selection over ``texts`` (hashed only when needed)."""
+    def of_texts(
+        cls,
+        path: Path | None,
+        config: SelectionConfig,
+        texts: TextFile,
+        costs: Indices | None = None,
+    ) -> "Checkpoint":
+        """Return the checkpoint of a selection over ``texts`` (hashed only when needed).
+
+        ``costs`` are those of a budget that counts what a text alone does not tell.
+        """
         if path is None:
             return cls(None, "")
         versions = codec_versions(config.resolved_codec).values()
         parts = [config.fingerprint(), *versions, texts.fingerprint()]
-        return cls(path, fingerprint(parts))
+        return cls(path, fingerprint(parts if costs is None else [*parts, costs.tobytes().hex()]))
 
     def save(self, run: Run) -> None:
         """Store ``run`` if its round is due."""

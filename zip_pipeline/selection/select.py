@@ -19,7 +19,7 @@ from zip_pipeline.compression.texts import TemporaryTexts
 from zip_pipeline.errors import UserError
 from zip_pipeline.samples import Stage
 from zip_pipeline.selection.candidates import Candidates, measure, picked_tokens
-from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.selection.config import TOKEN_UNITS, SelectionConfig
 from zip_pipeline.selection.ledger import build_ledger, build_manifest, measure_ratios
 from zip_pipeline.selection.rounds import ProgressHook, run_selection, used_budget
 from zip_pipeline.selection.run import Checkpoint
@@ -265,7 +265,8 @@ def select_candidates(
     num_workers = worker_count(workers)
     pool = measure(candidates, config, tokenizer, num_workers)
     clock.append(time.monotonic())
-    store = Checkpoint.of_texts(checkpoint, config, candidates.texts)
+    costs = pool.costs if config.unit in TOKEN_UNITS else None
+    store = Checkpoint.of_texts(checkpoint, config, candidates.texts, costs)
     shards = None
     if config.is_sharded:
         run, shards = run_sharded(

@@ -268,7 +268,8 @@ def run_sharded(
     Raises:
         UserError: the same selection is running with this folder, or something else lies there.
     """
-    key = fingerprint([config.fingerprint(), pool.candidates.texts.fingerprint()])
+    costs = pool.costs.tobytes().hex()
+    key = fingerprint([config.fingerprint(), pool.candidates.texts.fingerprint(), costs])
     shards = shard_of(pool.candidates.index["sample_id"], config.num_shards)
     with _place_in(folder, f"{stage}-{key}{SHARDS_SUFFIX}") as place:
         members = [np.flatnonzero(shards == number) for number in range(config.num_shards)]

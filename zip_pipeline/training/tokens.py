@@ -16,6 +16,7 @@ from zip_pipeline.compression.tokens import prepare_threads
 from zip_pipeline.errors import require
 from zip_pipeline.files import fingerprint
 from zip_pipeline.samples import Stage, turns_of_column
+from zip_pipeline.settings import training_settings
 from zip_pipeline.training.presets import TEMPLATES, Preset, load_preset, templated_tokenizer
 
 if TYPE_CHECKING:
@@ -51,9 +52,13 @@ class PresetTokens:
             parts += [path.name, hashlib.blake2b(path.read_bytes()).hexdigest()]
         return fingerprint(parts)
 
+    def check(self) -> None:
+        """Raise UserError where what counts them is not installed."""
+        require("transformers", f"preset {self.preset.name}: counting the tokens of its model")
+
     @cached_property
     def _tokenizer(self) -> "PreTrainedTokenizerBase":
-        require("transformers", f"preset {self.preset.name}: counting the tokens of its model")
+        self.check()
         prepare_threads()
         preset = self.preset
         return templated_tokenizer(preset.source, preset.revision, preset.template)
@@ -89,6 +94,16 @@ class PresetTokens:
                 num_tokens[place] += len(row.input_ids)
                 num_targets[place] += len(row.input_ids) - len(opened[place].input_ids)
         return pl.DataFrame([num_tokens, num_targets], schema=TOKENS_SCHEMA)
+
+
+def configured_tokens(data_root: Path) -> TokenCounter:
+    """Return what counts the tokens of a data root: :func:`trained_tokens` of its ``[training]``.
+
+    Raises:
+        UserError: the table is wrong.
+    """
+    training = training_settings(data_root)
+    return trained_tokens(training.preset, training.overrides)
 
 
 def trained_tokens(preset: str, overrides: Mapping[str, Any] | None = None) -> TokenCounter:

@@ -38,6 +38,8 @@ from zip_pipeline.selection.reference import select_reference
 from zip_pipeline.selection.run import Progress
 from zip_pipeline.selection.select import HERE, Cluster, select_candidates
 from zip_pipeline.selection.shards import SHARDS_SUFFIX
+from zip_pipeline.training.presets import load_preset
+from zip_pipeline.training.tokens import PresetTokens
 from zip_pipeline.workflow.sources import (
     Part,
     Pool,
@@ -154,16 +156,29 @@ class Selection:
     def _facts(self) -> Iterator[tuple[str, str]]:
         manifest = self.manifest
         budget = manifest["budget"]
+        unit = budget["unit"].replace("_", " ")
         ratios = manifest["pool_compression_ratio"], manifest["compression_ratio"]
         yield "picked", f"{manifest['num_picked']:,} of {manifest['num_samples']:,} samples"
-        yield "budget", f"{budget['value']:,} {budget['unit']}"
-        yield "unused", f"{manifest['unused_budget']:,} {budget['unit']}"
+        yield "budget", f"{budget['value']:,} {unit}"
+        yield "unused", f"{manifest['unused_budget']:,} {unit}"
+        yield "holding", words_of_tokens(manifest)
         yield "strategy", manifest["strategy"]
         for codec, of_pool in ratios[0].items():
             yield f"R by {codec}", f"{ratios[1][codec]:.3f} (pool {of_pool:.3f})"
         for fate, num in num_by_fate(self.ledger).items():
             if fate != "picked":
                 yield fate.replace("_", " "), f"{num:,}"
+
+
+def words_of_tokens(manifest: Mapping[str, Any]) -> str:
+    """Return how many tokens were picked, as in ``9 tokens, 4 of them targets (tiny, …)``."""
+    targets = manifest.get("picked_target_tokens")
+    if targets is None:
+        return f"{manifest['picked_tokens']:,} tokens ({manifest['tokenizer']}, plain text)"
+    return (
+        f"{manifest['picked_tokens']:,} tokens, {targets:,} of them targets "
+        f"({manifest['tokenizer']})"
+    )
 
 
 class Watcher(Protocol):
@@ -194,6 +209,7 @@ class SelectJob:
     files: "OutputFiles | None" = None
     reading: ReadOptions = AS_FOUND
     tokenizer: str = "tiny"
+    preset: str = ""
     workers: int = 0
     resume: bool = False
     cluster: Cluster = HERE
@@ -207,6 +223,7 @@ def select(
     format: str | None = None,
     reading: ReadOptions | None = None,
     tokenizer: str = "tiny",
+    preset: str = "",
     workers: int = 0,
     **options: Any,  # noqa: ANN401
 ) -> Selection:
@@ -218,8 +235,10 @@ def select(
         stage: what the records are, ``sft`` or ``preference``; a pool knows its own.
         format: the format of the records; None to detect it.
         reading: more of how to read them, as for :func:`.read`.
-        tokenizer: counts tokens: ``tiny`` (ships with the package), the path of a
-            ``tokenizer.json``, or a hub id.
+        tokenizer: counts the tokens of plain texts: ``tiny`` (ships with the package), the path of
+            a ``tokenizer.json``, or a hub id.
+        preset: counts tokens as the model of this preset reads them instead, by its tokenizer and
+            chat template: ``tiny``, ``mistral-7b``, ``llama-3-8b``, or a TOML file.
         workers: threads and processes, 0 for all cores; the picks do not depend on it.
         options: fields of :class:`.SelectionConfig` instead of ``config``, such as
             ``budget_tokens=200_000, strategy="long_range"``.
@@ -253,6 +272,7 @@ def select(
         config=_config(config, options),
         reading=read_options(format, reading),
         tokenizer=tokenizer,
+        preset=preset,
         workers=workers,
     )
     return run_job(job)
@@ -346,6 +366,7 @@ def run_job(job: SelectJob, progress: Watcher | None = None) -> Selection:
     """
     return_freed_memory()
     watcher = progress or _Nobody()
+    _check_counting(job)
     parts = parts_of(job.source)
     if job.files is None:
         with tempfile.TemporaryDirectory(prefix="zip-pipeline-") as folder:
@@ -355,6 +376,21 @@ def run_job(job: SelectJob, progress: Watcher | None = None) -> Selection:
         selection = _select(job, parts, job.files.work, watcher)
         watcher.stage(f"Writing {job.files.out}")
         return replace(selection, manifest=_publish(selection, job.files))
+
+
+def _check_counting(job: SelectJob) -> None:
+    """Raise UserError where tokens cannot be counted as the job wants it, before it reads."""
+    if job.preset and job.tokenizer != "tiny":
+        raise UserError("got preset and tokenizer; a preset has a tokenizer, give one of them")
+    if job.preset and job.config.reference_compat:
+        raise UserError("reference_compat: takes rows that need not be samples; give no preset")
+    if job.preset:
+        PresetTokens(load_preset(job.preset)).check()
+    elif job.config.unit == "target_tokens":
+        raise UserError(
+            "budget_target_tokens: in plain texts nobody knows which tokens the loss falls on; "
+            "name the model that you train by a preset, such as tiny"
+        )
 
 
 def _select(job: SelectJob, parts: Mapping[str, Part], work: Path, watcher: Watcher) -> Selection:
@@ -373,14 +409,19 @@ def _select_curated(
 
     with open_inputs(work, parts, job.stage, job.reading, tell) as given:
         # Without a stored state the strategy measures only what it needs.
-        candidates = Candidates(given.pool.index, given.pool.texts)
+        state, tokenizer = None, job.tokenizer
+        if job.preset:
+            watcher.stage("Counting tokens")
+            counter = PresetTokens(load_preset(job.preset))
+            state, tokenizer = given.pool.count_tokens(counter), counter.name
+        candidates = Candidates(given.pool.index, given.pool.texts, state)
         ingest_seconds = time.monotonic() - started
         watcher.stage(f"Measuring {len(candidates.index):,} samples")
         selection = select_candidates(
             candidates,
             job.stage,
             job.config,
-            tokenizer=job.tokenizer,
+            tokenizer=tokenizer,
             workers=job.workers,
             progress=watcher.show_round,
             checkpoint=work / CHECKPOINT,

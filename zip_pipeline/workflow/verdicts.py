@@ -15,6 +15,7 @@ from zip_pipeline.evaluation.quality import Quality, quality_audit_settings_of, 
 from zip_pipeline.files import fingerprint
 from zip_pipeline.pool.batches import batch_metadata
 from zip_pipeline.samples import serialised_texts
+from zip_pipeline.selection.config import TOKEN_UNITS
 from zip_pipeline.workflow.models import RunJobs, training_job
 from zip_pipeline.workflow.versions import StoredVersion
 
@@ -139,10 +140,14 @@ def version_quality(root: DataRoot, version: StoredVersion) -> Quality:
 def law_series(loss: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
     """Return the fingerprint of all that versions share which the law compares.
 
-    The probe's settings, and the budget: a larger subset of one pool is more redundant.
+    The probe's settings, and the budget: a larger subset of one pool is more redundant. What a
+    token is counts, too.
     """
     budget = manifest["budget"]
-    return fingerprint([loss["series"], budget["unit"], str(budget["value"])])
+    # Versions of older releases do not tell.
+    of_tokens = budget["unit"] in TOKEN_UNITS and "tokenizer_identity" in manifest
+    tokenizer = [manifest["tokenizer_identity"]] if of_tokens else []
+    return fingerprint([loss["series"], budget["unit"], str(budget["value"]), *tokenizer])
 
 
 def _short_probe_words(loss: Mapping[str, Any]) -> str:

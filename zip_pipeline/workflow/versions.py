@@ -8,19 +8,19 @@ from typing import Any
 
 import polars as pl
 
+from zip_pipeline.compression.state import TextTokens, TokenCounter
 from zip_pipeline.data_root import StageFolder, remove_leftovers
 from zip_pipeline.errors import UserError
-from zip_pipeline.pool.batches import (
-    stored_batches,
-)
+from zip_pipeline.pool.batches import counted_otherwise, recount_tokens, stored_batches
 from zip_pipeline.pool.held_out import held_out_settings, read_held_out
 from zip_pipeline.pool.pool import open_selection_pool
 from zip_pipeline.process import return_freed_memory
 from zip_pipeline.samples import Stage
 from zip_pipeline.selection.candidates import Candidates
-from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.selection.config import TOKEN_UNITS, SelectionConfig
 from zip_pipeline.selection.run import Progress
 from zip_pipeline.selection.select import HERE, Cluster, select_candidates
+from zip_pipeline.training.tokens import configured_tokens
 
 SECONDS_BETWEEN_PROGRESS = 10.0
 
@@ -72,8 +72,11 @@ def latest_version(folder: StageFolder) -> StoredVersion:
 def current_version(folder: StageFolder, config: SelectionConfig) -> int | None:
     """Return the latest version if pool, held-out set and ``config`` are those it comes from.
 
+    So must be the tokenizer and its template where the budget counts tokens.
+
     Raises:
-        UserError: a batch is incomplete, or the file of held-out samples is wrong.
+        UserError: a batch is incomplete, or the file of held-out samples or ``zip_pipeline.toml``
+            is wrong.
     """
     store = folder.versions
     number = store.latest()
@@ -86,6 +89,9 @@ def current_version(folder: StageFolder, config: SelectionConfig) -> int | None:
         and (manifest.get("held_out") or {}).get("hash") == (frozen.hash if frozen else None)
         and manifest["config_fingerprint"] == config.fingerprint()
     )
+    if config.unit in TOKEN_UNITS:
+        tokens = configured_tokens(folder.root.path)
+        is_current &= manifest.get("tokenizer_identity") == tokens.identity
     return number if is_current else None
 
 
@@ -103,6 +109,9 @@ def select_version(
 ) -> int:
     """Select from the pool as it is, store the outcome as a new version, and return its number.
 
+    Tokens are those of the model that ``[training]`` names. Where a stored state has others, they
+    are counted anew, and the log tells.
+
     Raises:
         UserError: no batch is ingested, one lacks its compression state, or one is gone
             (:func:`.open_selection_pool`); the settings or the file of held-out samples are
@@ -111,12 +120,15 @@ def select_version(
     _refuse_none(folder, folder.batches())
     return_freed_memory()
     remove_leftovers(folder.root)
+    tokens = configured_tokens(folder.root.path)
+    _recount(folder, tokens, log)
     with open_selection_pool(folder, hold_out=held_out_settings(folder.root)) as pool:
         _refuse_none(folder, pool.fingerprints)
         selection = select_candidates(
             Candidates(pool.index, pool.texts, pool.state),
             folder.stage,
             config,
+            tokenizer=tokens.name,
             progress=_ProgressLog(log),
             checkpoint=folder.checkpoints / f"{config.fingerprint()}.npz",
             duplicates=pool.duplicates,
@@ -127,11 +139,26 @@ def select_version(
         )
         subset = pool.picked_rows(selection.picks, selection.ledger)
     frozen = pool.frozen.summary() if pool.frozen else None
-    return folder.versions.write(
-        subset,
-        selection.ledger,
-        selection.manifest | {"held_out": frozen} | pool.not_read,
-    )
+    facts = {"held_out": frozen, "tokenizer_identity": tokens.identity, **pool.not_read}
+    return folder.versions.write(subset, selection.ledger, selection.manifest | facts)
+
+
+def _recount(folder: StageFolder, tokens: TokenCounter, log: Callable[[str], object]) -> None:
+    """Count the tokens of stored states anew where another tokenizer counted them."""
+    if isinstance(tokens, TextTokens):
+        log(
+            f"Tokens are those of the plain text by {tokens.name}: to count what the model reads, "
+            "transformers is needed (pip install 'zip-pipeline[train]')"
+        )
+    others = counted_otherwise(folder, tokens)
+    if others:
+        before = ", ".join(sorted(set(others.values())))
+        log(
+            f"Counting the tokens of {len(others):,} batches anew: they were counted by {before}, "
+            f"now it is {tokens.name}"
+        )
+    for batch in others:
+        recount_tokens(folder, batch, tokens)
 
 
 class _ProgressLog:

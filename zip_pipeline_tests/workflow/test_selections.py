@@ -9,7 +9,9 @@ import polars as pl
 import pytest
 
 from zip_pipeline.report.trace import trace_in_ledger
-from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.selection.config import BUDGETS, SelectionConfig
+from zip_pipeline.training.base_model import tiny_tokenizer
+from zip_pipeline.training.rows import answer_rows, conversation_rows
 from zip_pipeline.workflow.selections import (
     OutputFiles,
     Selection,
@@ -246,6 +248,42 @@ def test_select_is_the_command(tmp_path: Path, strategy: str):
     assert manifests[0] == manifests[1]
 
 
+@pytest.mark.parametrize("unit", ["tokens", "target_tokens"])
+@pytest.mark.parametrize("strategy", ["zip", "long_range", "random"])
+def test_a_preset_counts_what_its_trainer_reads(tmp_path: Path, unit: str, strategy: str):
+    """Rows of the picks are within the budget; ledger, manifest and a line say whose tokens."""
+    records = sft_records(60)
+    for number, record in enumerate(records):
+        # Some answers are ten times as long as others, and their questions are not.
+        record["output"] = " ".join(f"{number * n % 97}" for n in range(number % 7 * 10 + 1))
+    options = {f"budget_{unit}": 700, "strategy": strategy, "preset": "tiny", **_ROUNDS}
+    selection = select(records, **options)
+    rows = conversation_rows(selection.subset, "sft", tiny_tokenizer(), 1 << 30).counts
+    manifest = selection.manifest
+    assert manifest["picked_tokens"] == rows.num_tokens
+    assert manifest["picked_target_tokens"] == rows.num_target_tokens
+    used = {"tokens": rows.num_tokens, "target_tokens": rows.num_target_tokens}[unit]
+    assert used == 700 - manifest["unused_budget"] > 500
+    assert manifest["tokenizer"] == "tiny, template tiny"
+    facts = f"{rows.num_tokens:,} tokens, {rows.num_target_tokens} of them targets (tiny, template"
+    assert facts in repr(selection)
+    source, place = write_jsonl(tmp_path / "in.jsonl", records), tmp_path / "out.jsonl"
+    budget = (f"--budget-{unit.replace('_', '-')}", "700", "--strategy", strategy)
+    rounds = ("--k1", "20", "--k2", "10", "--k3", "5")
+    output = call_well("select", source, "-o", place, *budget, *rounds, "--preset", "tiny")
+    assert facts.partition(" (")[0] in output
+    assert read_jsonl(place) == selection.records()
+
+
+def test_a_pair_costs_what_its_two_rows_cost():
+    """So KTO reads no more than the budget."""
+    records = preference_records(30)
+    selection = select(records, stage="preference", budget_tokens=900, preset="tiny", **_ROUNDS)
+    rows = answer_rows(selection.subset, tiny_tokenizer(), 1 << 30).counts
+    assert rows.num_rows == 2 * len(selection) > 0
+    assert rows.num_tokens == 900 - selection.manifest["unused_budget"]
+
+
 def test_select_takes_records_a_pool_and_a_configuration():
     """However source and options are given, the picks are those of the records."""
     records = preference_records(20)
@@ -268,7 +306,23 @@ def test_select_as_published_takes_records_too():
 @pytest.mark.parametrize(
     ("arguments", "options", "message"),
     [
-        ((sft_records(2),), {}, "give exactly one of budget_samples, budget_tokens, budget_bytes"),
+        ((sft_records(2),), {}, f"give exactly one of {', '.join(BUDGETS)}"),
+        (
+            (sft_records(2),),
+            {"budget_target_tokens": 9},
+            "name the model that you train by a preset",
+        ),
+        (
+            (sft_records(2),),
+            {"budget_tokens": 9, "preset": "tiny", "tokenizer": "other"},
+            "a preset has a tokenizer, give one of them",
+        ),
+        ((sft_records(2),), {"budget_tokens": 9, "preset": "huge"}, "preset: got 'huge'; allowed"),
+        (
+            (sft_records(2),),
+            {"budget_samples": 1, "reference_compat": True, "preset": "tiny"},
+            "reference_compat: takes rows that need not be samples",
+        ),
         ((sft_records(2), SelectionConfig(budget_samples=1)), {"k1": 3}, "got config and k1; "),
         ((sft_records(2),), {"budget_samples": 1, "straategy": "zip"}, "straategy"),
         (([{"odd": 1}],), {"budget_samples": 1}, "no sample in records: 1 rows read, quarantined"),

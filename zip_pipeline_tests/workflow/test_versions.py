@@ -1,0 +1,110 @@
+"""Versions by the tokens of the model that the data root trains."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from zip_pipeline.data_root import DataRoot, StageFolder
+from zip_pipeline.pool.batches import state_metadata
+from zip_pipeline.pool.pool import open_selection_pool
+from zip_pipeline.samples import STAGES, Stage
+from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.training import tokens
+from zip_pipeline.training.base_model import tiny_tokenizer
+from zip_pipeline.training.rows import answer_rows, conversation_rows
+from zip_pipeline.training.tokens import configured_tokens
+from zip_pipeline.workflow.versions import current_version, read_version, select_version
+from zip_pipeline_tests.pool.pools import BATCHES, store_pool
+from zip_pipeline_tests.training.small_tokenizers import sentencepiece_like
+
+_ROUNDS = {"k1": 20, "k2": 6, "k3": 3}
+
+
+def _config(**budget: int) -> SelectionConfig:
+    return SelectionConfig(**budget, **_ROUNDS)
+
+
+@pytest.fixture
+def log() -> list[str]:
+    """Return what is said."""
+    return []
+
+
+def _select(folder: StageFolder, config: SelectionConfig, log: list[str]) -> dict[str, Any]:
+    return read_version(folder, select_version(folder, config, log.append)).manifest
+
+
+@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("unit", ["tokens", "target_tokens"])
+def test_a_trainer_reads_no_more_than_the_budget(
+    tmp_path: Path, stage: Stage, unit: str, log: list[str]
+) -> None:
+    """What it reads of a version is what the manifest says, and within the budget."""
+    folder = DataRoot(tmp_path)[stage]
+    store_pool(folder)
+    number = select_version(folder, _config(**{f"budget_{unit}": 200}), log.append)
+    version = read_version(folder, number)
+    rows = (
+        conversation_rows(version.subset, stage, tiny_tokenizer(), 1 << 30).counts
+        if stage == "sft"
+        else answer_rows(version.subset, tiny_tokenizer(), 1 << 30).counts
+    )
+    read = {"tokens": rows.num_tokens, "target_tokens": rows.num_target_tokens}
+    manifest = version.manifest
+    assert {unit: manifest[f"picked_{unit}"] for unit in read} == read
+    assert 0 < read[unit] == 200 - manifest["unused_budget"]
+    assert manifest["tokenizer"] == "tiny, template tiny"
+
+
+def test_states_of_another_tokenizer_are_counted_anew_once(tmp_path: Path, log: list[str]) -> None:
+    """The log tells; the next selection has nothing to count."""
+    folder = DataRoot(tmp_path)["sft"]
+    store_pool(folder)
+    before = "the tokens of 5 batches anew: they were counted by tiny, now it is tiny, template"
+    _select(folder, _config(budget_samples=3), log)
+    assert before in log[0]
+    said = len(log)
+    _select(folder, _config(budget_samples=4), log)
+    assert not any("anew" in words for words in log[said:])
+    assert {(state_metadata(folder, batch) or {})["tokenizer"] for batch in BATCHES} == {
+        "tiny, template tiny"
+    }
+    with open_selection_pool(folder) as pool:
+        counted = pool.count_tokens(configured_tokens(tmp_path))
+        assert pool.state.select(counted.columns).equals(counted)
+
+
+def test_another_template_makes_another_version_where_the_budget_counts_tokens(
+    tmp_path: Path, log: list[str]
+) -> None:
+    """A budget of samples does not ask."""
+    folder = DataRoot(tmp_path)["sft"]
+    store_pool(folder)
+    manifest = _select(folder, of_tokens := _config(budget_tokens=200), log)
+    assert current_version(folder, of_tokens) == 1
+    sentencepiece_like().save_pretrained(tmp_path / "other")
+    overrides = f'{{template = "vicuna", model = "{tmp_path / "other"}"}}'
+    (tmp_path / "zip_pipeline.toml").write_text(f"[training]\noverrides = {overrides}\n")
+    assert current_version(folder, of_tokens) is None
+    other = _select(folder, of_tokens, log)
+    assert other["tokenizer_identity"] != manifest["tokenizer_identity"]
+    assert other["tokenizer"] == f"{tmp_path / 'other'}, template vicuna"
+    assert current_version(folder, of_tokens) == 2
+    _select(folder, of_samples := _config(budget_samples=3), log)
+    (tmp_path / "zip_pipeline.toml").unlink()
+    assert current_version(folder, of_samples) == 3
+
+
+def test_without_transformers_a_selection_says_what_it_counts(
+    tmp_path: Path, log: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Tokens are those of the plain text; no budget can be in target tokens."""
+    monkeypatch.setattr(tokens, "find_spec", lambda _: None)
+    folder = DataRoot(tmp_path)["sft"]
+    store_pool(folder)
+    manifest = _select(folder, _config(budget_tokens=200), log)
+    assert "Tokens are those of the plain text by tiny" in log[0]
+    assert (manifest["tokenizer"], manifest["picked_target_tokens"]) == ("tiny", None)
+    with pytest.raises(ValueError, match="budget_target_tokens: in plain texts, counted by tiny"):
+        _select(folder, _config(budget_target_tokens=200), log)
