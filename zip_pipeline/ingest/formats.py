@@ -23,10 +23,12 @@ from zip_pipeline.ingest.turns import (
     parse_messages,
     peek,
     present,
+    reasoning_of,
     system_turns,
     text_field,
     text_of,
     turns_of,
+    with_reasoning,
 )
 from zip_pipeline.samples import AnySample, PreferencePair, RatedAnswer, Sample, Stage, Turn
 
@@ -35,13 +37,19 @@ _CHOSEN_SCORES = ("chosen_score", "score_chosen", "chosen_rating", "chosen_avg_r
 _REJECTED_SCORES = ("rejected_score", "score_rejected", "rejected_rating", "rejected_avg_rating")
 _COMPLETION_SCORES = ("overall_score", "fine-grained_score", "score", "rating", "annotations")
 _RESPONSES = ("response", "completion", "text", "content", "output", "answer")
-_LABELS = ("label", "kto_tag")
+_LABELS = ("label", "kto_tag", "desirable")
 _TRUTHS: dict[str, object] = {
-    "true": True, "false": False, "1": True, "0": False, "desirable": True, "undesirable": False,
-}  # fmt: skip
+    **dict.fromkeys(("true", "yes", "y", "t", "good", "desirable", "chosen", "like"), True),
+    **dict.fromkeys(("false", "no", "n", "f", "bad", "undesirable", "rejected", "dislike"), False),
+}
 # What a question is about, in the order in which it is put below the question.
-_CONTEXT = ("context", "passage", "document", "article", "schema", "table", "hint")
+_CONTEXT = (
+    "definition", "instruction", "context", "contexts", "passage", "passages", "document",
+    "documents", "article", "story", "paragraph", "support", "schema", "table", "starter_code",
+    "hint",
+)  # fmt: skip
 _CHOICES = ("choices", "options")
+_ANSWER_CUE = "\n\nAssistant:"
 _ABOUT = frozenset({"input", "history", *_CONTEXT, *_CHOICES})
 
 
@@ -73,7 +81,7 @@ def question_turns(record: Record, *fields: str) -> Turns:
     value = decoded(field_value(record, *fields))
     if isinstance(value, list):
         turns = parse_messages(value)
-    elif isinstance(value, str) and is_dialogue(value):
+    elif isinstance(value, str) and is_dialogue(value) and _ANSWER_CUE in value:
         turns = parse_dialogue(value)
         # Such prompts end with the cue "Assistant:", which is no turn.
         turns = turns[:-1] if turns[-1] == Turn("assistant", "") else turns
@@ -83,7 +91,7 @@ def question_turns(record: Record, *fields: str) -> Turns:
         return turns
     extra = text_of(record.get("input"), "input") if "input" in record else ""
     about = [f"\n{extra}"] if extra.strip() else []
-    about += [f"\n\n{text}" for text in _context(record)]
+    about += [f"\n\n{text}" for text in _context(record, fields)]
     return history_turns(record) + _with_more(turns, "".join(about))
 
 
@@ -96,9 +104,9 @@ def _with_more(turns: Turns, text: str) -> Turns:
     return (*turns, Turn("user", text.strip()))
 
 
-def _context(record: Record) -> list[str]:
+def _context(record: Record, question: Sequence[str]) -> list[str]:
     found = []
-    for field in (field for field in _CONTEXT if field in record):
+    for field in (f for f in _CONTEXT if f in record and f not in question):
         value = record.get(field)
         text = json_of(value) if isinstance(value, list | dict) and value else ""
         text = text or ("" if isinstance(value, list | dict) else text_of(value, field))
@@ -442,6 +450,13 @@ def _is_unrated(record: Record) -> bool:
     return present(record, *_PROMPTS) is not None and any(_has(*two)(record) for two in names)
 
 
+def _truth_of(text: str) -> object:
+    """Return what a rating written as text says: true, false, a number, or the text itself."""
+    word = text.strip().lower()
+    number = number_of(word)
+    return _TRUTHS.get(word, text) if number is None else number
+
+
 def rating_of(record: Record) -> bool | None:
     """Return whether a record's own answer was found good, None where it does not say.
 
@@ -451,7 +466,7 @@ def rating_of(record: Record) -> bool | None:
     for field in _LABELS:
         value = peek(record, field)
         if isinstance(value, str):
-            value = _TRUTHS.get(value.lower(), value)
+            value = _truth_of(value)
         if value is None or value != value:
             continue
         if value not in (0, 1):
@@ -588,7 +603,7 @@ PREFERENCE_FORMATS = (
 # Conversations
 
 _CONVERSATIONS = ("conversations", "conversation")
-_ANSWERS = ("answer", "response")
+_ANSWERS = ("solution", "answer", "response", "answerKey")
 
 
 def _items(record: Record, *fields: str) -> list[object]:
@@ -654,7 +669,8 @@ def _exchanges(record: Record) -> Turns:
 
 
 def _gemini(record: Record) -> Turns:
-    instruction = record.get("systemInstruction") if "systemInstruction" in record else None
+    field = present(record, "systemInstruction", "system_instruction")
+    instruction = record.get(field) if field else None
     if isinstance(instruction, dict):
         instruction = parse_messages([{"role": "system", "parts": instruction.get("parts")}])[
             0
@@ -715,11 +731,16 @@ def _question_answer(questions: Sequence[str], answers: Sequence[str]) -> Callab
 
     def turns(record: Record) -> Turns:
         prompt = question_turns(record, *questions)
-        value = decoded(field_value(record, *answers))
-        if isinstance(value, list) and _has_roles(value):
-            answer = parse_messages(value)
+        value = field_value(record, *answers)
+        if isinstance(decoded(peek(record, questions[0])), list):
+            # Where the prompt is a list of messages in a text, so is the answer.
+            value = decoded(value)
+        said = [value] if isinstance(value, dict) and _has_roles([value]) else value
+        if isinstance(said, list) and _has_roles(said):
+            answer = parse_messages(said)
         else:
-            answer = (Turn("assistant", answer_text(record, *answers)),)
+            text = answer_text(record, *answers)
+            answer = (with_reasoning(Turn("assistant", text), reasoning_of(record)),)
         return _with_system(record, prompt + answer)
 
     return turns
@@ -753,8 +774,8 @@ def _refuse_rated(record: Record) -> None:
     for field in (*_LABELS, "chosen", "rejected"):
         value = peek(record, field)
         # A label that is a word, such as a topic, rates nothing.
-        is_topic = field == "label" and isinstance(value, str) and value.lower() not in _TRUTHS
-        if value is not None and value == value and not is_topic:
+        is_topic = field == "label" and isinstance(value, str) and value == _truth_of(value)
+        if value not in (None, "") and value == value and not is_topic:
             detail = f"the record carries a rating of its own in {field}; drop it under preference"
             raise RejectionError("rated_record", detail)
 

@@ -195,11 +195,19 @@ def _record_source(record: Record) -> str | None:
     return None
 
 
+def said_in(record: Record) -> Record:
+    """Return the fields that hold something: joined tables have those of all their parts."""
+    return {name: value for name, value in record.items() if value not in (None, "", [])}
+
+
 def _row_format(record: Record | None, stage: Stage, file_format: Format | None) -> Format | None:
     """Return the format of the file, or the record's own where sources are mixed in the file."""
-    if record is None or (file_format is not None and file_format.matches(record)):
+    if record is None:
         return file_format
-    return detect_format([record], stage) or file_format
+    said = said_in(record)
+    if file_format is not None and file_format.matches(said):
+        return file_format
+    return detect_format([said], stage) or file_format or detect_format([record], stage)
 
 
 def _with_formats(
@@ -218,7 +226,9 @@ def _with_formats(
             if len(head) == _NUM_DETECTION_ROWS:
                 break
         records = [row.record for row in head if row.record is not None]
-        file_format = override or detect_format(records, stage)
+        said = [said_in(record) for record in records]
+        # Where all rows lack what their format needs, the names of the fields tell it still.
+        file_format = override or detect_format(said, stage) or detect_format(records, stage)
         for row in chain(head, file_rows):
             yield row, override or _row_format(row.record, stage, file_format)
 

@@ -251,6 +251,8 @@ def _read_file(
     extension = _split_name(path.name)[1]
     if path.exists() and not path.is_file():
         raise RejectionError("unsupported_file", "neither a regular file nor a folder")
+    if not extension and _tells_its_kind(path, limits):
+        extension = ".jsonl"
     if not extension:
         known = f"{', '.join(EXTENSIONS)}, each also with {' or '.join(COMPRESSIONS)}"
         raise RejectionError("unsupported_file", f"supported are {known}")
@@ -261,6 +263,14 @@ def _read_file(
         return
     read = _text_reader(extension, separator)
     yield from read(text_chunks(chunks, encoding), source_file, limits)
+
+
+def _tells_its_kind(path: Path, limits: ReadLimits) -> bool:
+    """Return whether a file without a known ending begins like JSON, or is a table."""
+    head, _ = peek(read_chunks(path, limits), lambda head: len(head) >= HEAD_BYTES)
+    mark, encoding = text_encoding(head)
+    text = head[len(mark) :].decode(encoding, "ignore").lstrip()
+    return is_table(head) or text[:2] in ('{"', "[{") or (text[:1] in ("{", "[") and '"' in text)
 
 
 def describe_file(path: Path, encoding: str | None = None) -> str:

@@ -3,11 +3,12 @@
 import csv
 import io
 import json
+import re
 from collections import deque
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from functools import partial
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 from zoneinfo import ZoneInfo
@@ -361,6 +362,9 @@ def _csv_records(lines: _CsvLines, separator: str) -> Iterator[list[str] | Rejec
             yield why
 
 
+_SEPARATOR_LINE = re.compile(rb"sep=([\t -~])\r?\n", re.IGNORECASE)
+
+
 def read_csv(
     chunks: Iterator[bytes],
     source_file: str,
@@ -384,6 +388,10 @@ def read_csv(
     # The csv module has one limit for the process; records are bounded before it is reached.
     csv.field_size_limit(max(csv.field_size_limit(), limits.max_row_bytes))
     head, chunks = peek(chunks, lambda head: len(head) >= _SAMPLE_BYTES)
+    # Excel reads such a first line as the separator.
+    if match := _SEPARATOR_LINE.match(head):
+        separator = separator or match[1].decode()
+        chunks = chain((next(chunks, b"")[match.end() :],), chunks)
     if separator is None:
         separator = _separator_of(head[:_SAMPLE_BYTES], first_guess)
     lines = _CsvLines(chunks, limits)

@@ -4,6 +4,7 @@ import ast
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
 from zip_pipeline.ingest.rows import Record, RejectionError
@@ -27,6 +28,7 @@ _ROLES = {name: role for role, names in _ROLE_NAMES.items() for name in names}
 _CALL_ROLES = ("function_call", "tool_call", "tool_calls")
 _MODEL_NAME = re.compile(r"gpt-?\d.*")
 _DIALOGUE_TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant): ?")
+_SPEAKER = re.compile(r"\s*###\s*(Human|Assistant|User|System):\s?")
 _MARKED_TURN = re.compile(
     r"(?:\A|\n)?\s*###\s*(Human|Assistant|System|User|Instruction|Response):\s?"
 )
@@ -37,14 +39,17 @@ _MARKED_ROLES = {
 }  # fmt: skip
 _END_OF_TEXT = "<|endoftext|>"
 _THINK = re.compile(r"\A\s*<think>(.*?)</think>\s*", re.DOTALL)
-_REASONING = ("reasoning_content", "reasoning", "thinking")
-_LOSS = ("weight", "train", "loss_weight", "mask", "loss")
+_REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
+_LOSS = ("weight", "train", "training", "loss_weight", "mask", "loss")
 # What an old-style list of messages printed by Python looks like.
 _PRINTED = re.compile(r"\s*\[\s*\{.*['\"](?:role|from)['\"].*\}\s*\]\s*", re.DOTALL)
 _OPENINGS = frozenset("[ \t\r\n")
 _MISSING_COMMA = re.compile(r"\}\s*\n\s*\{")
 _TOOL_PLACES = frozenset({"tools", "functions", "body", "input"})
-_MEDIA_FIELDS = ("images", "image", "videos", "video", "audios", "audio")
+_MEDIA_FIELDS = (
+    "images", "image", "image_url", "image_path", "attachments", "videos", "video", "audios",
+    "audio",
+)  # fmt: skip
 _MEDIA_PARTS = (
     "image", "image_url", "input_image", "audio", "input_audio", "audio_url", "video", "video_url",
     "file", "input_file",
@@ -181,7 +186,7 @@ def text_of(value: object, name: str) -> str:
         return str(value).lower()
     if isinstance(value, int | float):
         return str(value)
-    raise RejectionError("wrong_type", f"{name} is a {type(value).__name__}, expected text")
+    raise RejectionError("wrong_type", f"{name} is {_kind(value)}, expected text")
 
 
 def text_field(record: Record, *fields: str) -> str:
@@ -205,7 +210,7 @@ def answer_text(record: Record, *fields: str) -> str:
 
 def system_turns(record: Record) -> Turns:
     """Return the system turn of a record that has it in a field of its own."""
-    for field in ("system", "system_prompt"):
+    for field in ("system", "system_prompt", "system_message"):
         content = text_of(record.get(field), field) if field in record else ""
         if content.strip():
             return (Turn("system", content),)
@@ -277,11 +282,11 @@ class _Message:
         if isinstance(part, str):
             return [part]
         if not isinstance(part, dict):
-            raise RejectionError(
-                "unsupported_content", f"a content part is a {type(part).__name__}"
-            )
+            raise RejectionError("unsupported_content", f"a content part is {_kind(part)}")
         kind = str(part.get("type") or "text")
-        if kind in ("thinking", "reasoning"):
+        if part.get("thought") is True:
+            self.reasoning.append(text_field(part, "text"))
+        elif kind in ("thinking", "reasoning"):
             self.reasoning.append(text_field(part, kind, "text", "value"))
         elif kind == "tool_use":
             call = {"name": part.get("name"), "arguments": whole(part.get("input"))}
@@ -301,7 +306,8 @@ class _Message:
 
 def _tool_calls(message: Record) -> str:
     """Return the calls of a message as JSON text with sorted keys, empty where it has none."""
-    calls = message.get("tool_calls") if "tool_calls" in message else None
+    field = present(message, "tool_calls", "function_calls")
+    calls = message.get(field) if field else None
     if not calls and "function_call" in message and (call := message.get("function_call")):
         calls = [{"type": "function", "function": call}]
     return _calls_text(calls)
@@ -315,7 +321,8 @@ def _calls_text(calls: object) -> str:
             calls = json.loads(calls)
         except (ValueError, RecursionError):
             return str(calls)
-    return json_of(calls)
+    kept = [call for call in calls if call] if isinstance(calls, list) else calls
+    return json_of(kept) if kept else ""
 
 
 def _role(message: Record) -> str:
@@ -350,21 +357,22 @@ def _has_loss(message: Record) -> bool:
 def _turns(message: object) -> Iterator[Turn]:
     """Yield the turn of a message, after the answers of tools that it carries."""
     if not isinstance(message, dict):
-        raise RejectionError("wrong_type", f"a turn is a {type(message).__name__}")
+        raise RejectionError(
+            "wrong_type", f"a turn is {_kind(message)}, expected an object with role and content"
+        )
     role, calls, made = _role(message), _tool_calls(message), _Message(message)
     content = _content(message, made, may_lack=bool(calls))
     if role == "call":
         role, calls, content = "assistant", calls or _calls_text(content), ""
     if made.calls:
         calls = json_of(made.calls)
-    reasoning = _reasoning(message) or "\n".join(made.reasoning)
-    if role == "assistant" and not reasoning and (match := _THINK.match(content)):
-        reasoning, content = match[1], content[match.end() :]
+    reasoning = reasoning_of(message) or "\n".join(made.reasoning)
     yield from made.results
     if content or calls or reasoning or not made.results:
         # No loss falls on what others say, whatever their weight.
         loss = _has_loss(message) or role != "assistant"
-        yield Turn(role, content, calls, reasoning, _name(message), loss)
+        turn = Turn(role, content, calls, "", _name(message), loss)
+        yield with_reasoning(turn, reasoning) if role == "assistant" else turn
 
 
 def _content(message: Record, made: _Message, *, may_lack: bool) -> str:
@@ -373,9 +381,18 @@ def _content(message: Record, made: _Message, *, may_lack: bool) -> str:
     return made.content(field_value(message, "content", "value", "parts", "refusal"))
 
 
-def _reasoning(message: Record) -> str:
-    fields = [field for field in _REASONING if field in message]
+def reasoning_of(message: Record) -> str:
+    """Return what was thought before a message, or before the answer of a record."""
+    fields = [field for field in _REASONING if isinstance(peek(message, field), str)]
     return text_of(field_value(message, *fields), fields[0]) if fields else ""
+
+
+def with_reasoning(turn: Turn, reasoning: str) -> Turn:
+    """Return a turn with its reasoning: what is given, or what stands in tags before it."""
+    if not reasoning and (match := _THINK.match(turn.content)):
+        reasoning = match[1]
+        turn = replace(turn, content=turn.content[match.end() :])
+    return replace(turn, reasoning=reasoning) if reasoning else turn
 
 
 def _name(message: Record) -> str:
@@ -395,7 +412,10 @@ def parse_messages(value: object) -> Turns:
 
 
 def _kind(value: object) -> str:
-    return "null" if value is None else f"a {type(value).__name__}"
+    """Return what a value is called in JSON."""
+    names = ((bool, "true or false"), (str, "a text"), (list, "a list"), (dict, "an object"))
+    kinds = (words for kind, words in names if isinstance(value, kind))
+    return "null" if value is None else next(kinds, f"a {type(value).__name__}")
 
 
 def decoded(value: object) -> object:
@@ -444,7 +464,9 @@ def is_marked_dialogue(value: object) -> bool:
 
 def parse_marked_dialogue(text: str) -> Turns:
     """Return the turns of a text in ``### Human: …### Assistant: …`` or ``USER: …`` form."""
-    marks = _MARKED_TURN if _MARKED_TURN.match(text) else _SHOUTED_TURN
+    # A text of Human and Assistant may hold the other marks in what they say.
+    all_marks = (_SPEAKER, _MARKED_TURN, _SHOUTED_TURN)
+    marks = next(marks for marks in all_marks if marks.match(text))
     return _split_turns(marks, text.replace(_END_OF_TEXT, ""))
 
 
@@ -484,7 +506,7 @@ def history_turns(record: Record) -> Turns:
     if not value:
         return ()
     if not isinstance(value, list):
-        raise RejectionError("wrong_type", f"history is a {type(value).__name__}, expected a list")
+        raise RejectionError("wrong_type", f"history is {_kind(value)}, expected a list")
     if all(isinstance(item, dict) for item in value):
         return parse_messages(value)
     texts: list[object] = []

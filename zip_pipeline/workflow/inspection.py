@@ -169,10 +169,9 @@ def _advice(
     given, words = options.given(), []
     reasons = {refusal.reason for refusal in refusals}
     if reasons & {"unknown_format", "missing_field"} and not options.map:
-        names = _text_fields(rows)
-        if len(names) == 2:
-            given["map"] = {"user": names[0], "assistant": names[1]}
-            words.append("check the mapping: it takes the first two fields that hold text")
+        if names := _likely_map(rows):
+            given["map"] = names
+            words.append("check the mapping: it goes by the names of the fields")
         else:
             words.append('say which field is what, as in map = { user = "…", assistant = "…" }')
     if any(r.reason == "unsupported_content" and "pictures" in r.detail for r in refusals):
@@ -188,7 +187,25 @@ def _advice(
     return ReadOptions(**given), words
 
 
-def _text_fields(rows: Sequence[RawRow]) -> list[str]:
-    """Return the first two fields of the first record that hold text, as far as there are."""
+_LIKELY = {
+    "user": (
+        "user", "question", "query", "prompt", "instruction", "input", "problem", "q", "human",
+    ),
+    "assistant": (
+        "assistant", "answer", "response", "output", "completion", "target", "reply", "solution",
+        "r", "a",
+    ),
+    "system": ("system", "system_prompt"),
+}  # fmt: skip
+
+
+def _likely_map(rows: Sequence[RawRow]) -> dict[str, str]:
+    """Return which fields look like question and answer by their names, empty where none do."""
     record = next((row.record for row in rows if row.record is not None), {})
-    return [name for name, value in record.items() if isinstance(value, str) and value][:2]
+    texts = {name.lower(): name for name, value in record.items() if isinstance(value, str)}
+    found = {
+        target: next(texts[name] for name in names if name in texts)
+        for target, names in _LIKELY.items()
+        if any(name in texts for name in names)
+    }
+    return found if {"user", "assistant"} <= found.keys() else {}

@@ -264,6 +264,12 @@ CASES = [
     ("answer_list_pair", {"instruction": "p", "input": "", "output": ["c", "r"]}, SIMPLE),
     ("rated_answer", {"prompt": "p", "completion": "a", "label": True}, rated("a", True)),
     ("rated_answer", {"prompt": "p", "completion": "a", "label": "false"}, rated("a", False)),
+    ("rated_answer", {"prompt": "p", "completion": "a", "label": "1.0"}, rated("a", True)),
+    (
+        "rated_answer",
+        {"prompt": "p", "completion": "a", "label": "Undesirable "},
+        rated("a", False),
+    ),
     ("rated_answer", {"instruction": "p", "output": "a", "kto_tag": False}, rated("a", False)),
     ("rated_answer", {"messages": messages("p", "a"), "label": 1}, rated("a", True)),
 ]

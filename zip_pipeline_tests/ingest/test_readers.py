@@ -429,3 +429,14 @@ def test_file_name_that_is_not_utf8_is_readable(tmp_path):
 def test_plain_name_has_no_extension(name, plain):
     """Only the extensions of supported files are cut."""
     assert plain_name(name) == plain
+
+
+def test_a_file_without_a_known_ending_is_told_by_its_beginning(tmp_path):
+    """JSON in a .txt, and Excel's line that names the separator."""
+    rows = b'{"prompt": "p", "completion": "c"}\n'
+    assert [r.record for r in read_rows(write(tmp_path / "a.txt", rows))] == [
+        {"prompt": "p", "completion": "c"}
+    ]
+    assert [r.reason for r in read_rows(write(tmp_path / "b.txt", b"text"))] == ["unsupported_file"]
+    table = write(tmp_path / "a.csv", b"sep=;\r\nprompt;completion\r\np;c\r\n")
+    assert [r.record for r in read_rows(table)] == [{"prompt": "p", "completion": "c"}]

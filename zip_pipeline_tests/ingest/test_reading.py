@@ -134,3 +134,24 @@ def test_a_format_that_does_not_fit_rejects(name: str) -> None:
     result = taken_in(records, FORMATS[name].stage, format=name)
     assert "unexpected_content" not in result.quarantine["reason"].to_list()
     assert result.num_rows_read == len(records)
+
+
+def test_fields_that_joined_tables_leave_empty_tell_no_format() -> None:
+    """Each row is read by the fields that hold something in it."""
+    fields = dict.fromkeys(("instruction", "output", "messages", "chosen"))
+    said = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]
+    rows = [
+        {**fields, "instruction": "i", "output": "o"},
+        {**fields, "messages": said},
+        {**fields, "messages": [], "chosen": "", "instruction": "j", "output": "p"},
+    ]
+    assert taken_in(rows).samples["format"].to_list() == ["alpaca", "messages", "alpaca"]
+    assert taken_in(rows[1:] + rows[:1]).samples.height == 3
+
+
+def test_references_to_pictures_have_many_names() -> None:
+    """None of them is taken for text that may be left out."""
+    for field in ("image_url", "image_path", "attachments"):
+        assert taken_in([chat(**{field: "x.png"})]).quarantine["reason"].to_list() == [
+            "unsupported_content"
+        ]

@@ -198,6 +198,52 @@ CASES = [
     ("marked_text", {"text": "### Human: u### Assistant: a"}, (U("u"), A("a"))),
     (
         "marked_text",
+        {"text": "### Human: u\n### Assistant: so:\n### Instruction:\nfoo"},
+        (U("u"), A("so:\n### Instruction:\nfoo")),
+    ),
+    (
+        "question_answer",
+        {"question": "q", "solution": "s, so 4", "answer": "4"},
+        (U("q"), A("s, so 4")),
+    ),
+    (
+        "question_answer",
+        {"question": "q", "instruction": "i", "answer": "a"},
+        (U("q\n\ni"), A("a")),
+    ),
+    (
+        "alpaca",
+        {"instruction": "i", "thinking": "t", "output": "a"},
+        (U("i"), Turn("assistant", "a", reasoning="t")),
+    ),
+    (
+        "alpaca",
+        {"instruction": "Human:u\nAssistant:a\nHuman:v\nAssistant:", "output": "b"},
+        (U("Human:u\nAssistant:a\nHuman:v\nAssistant:"), A("b")),
+    ),
+    (
+        "alpaca",
+        {"instruction": "Write a chat.", "output": '[{"role": "user", "content": "hi"}]'},
+        (U("Write a chat."), A('[{"role": "user", "content": "hi"}]')),
+    ),
+    (
+        "prompt_completion",
+        {"prompt": "p", "response": {"role": "assistant", "content": "a", "thinking": "t"}},
+        (U("p"), Turn("assistant", "a", reasoning="t")),
+    ),
+    (
+        "gemini",
+        {
+            "system_instruction": {"parts": [{"text": "s"}]},
+            "contents": [
+                {"role": "user", "parts": [{"text": "u"}]},
+                {"role": "model", "parts": [{"text": "t", "thought": True}, {"text": "a"}]},
+            ],
+        },
+        (Turn("system", "s"), U("u"), Turn("assistant", "a", reasoning="t")),
+    ),
+    (
+        "marked_text",
         {"system": "SYSTEM: s", "chat": "USER: u\n\n\nASSISTANT: a <|endoftext|>"},
         (Turn("system", "s"), U("u"), A("a")),
     ),
@@ -236,6 +282,12 @@ def test_reasoning_is_kept_with_its_turn():
     assert reply(content=parts) == expected
 
 
+@pytest.mark.parametrize("calls", ["[]", "null", "{}", [None], [{}]])
+def test_empty_calls_are_none(calls):
+    """What programs write where no tool was called."""
+    assert reply(content="a", tool_calls=calls) == A("a")
+
+
 def test_a_refusal_is_the_answer():
     """In a field of its own, or as a part of the content."""
     assert reply(content=None, refusal="No.") == A("No.")
@@ -245,7 +297,13 @@ def test_a_refusal_is_the_answer():
 def test_names_and_weights_are_kept():
     """Weight 0, train false and a mask take the loss from a turn of the assistant, none other."""
     assert reply(content="a", name="n") == Turn("assistant", "a", name="n")
-    for field, value in {"weight": 0, "train": False, "loss_weight": 0.0, "mask": 1}.items():
+    for field, value in {
+        "weight": 0,
+        "train": False,
+        "training": False,
+        "loss_weight": 0.0,
+        "mask": 1,
+    }.items():
         assert reply(content="a", **{field: value}) == Turn("assistant", "a", loss=False)
     assert reply(content="a", weight=1, mask=0) == A("a")
     user = {"messages": [{"role": "user", "content": "u", "weight": 0}]}
@@ -265,7 +323,16 @@ def test_blocks_of_tools_become_calls_and_answers():
 
 
 @pytest.mark.parametrize(
-    "rating", [{"label": True}, {"label": 0}, {"kto_tag": False}, {"label": "false"}]
+    "rating",
+    [
+        {"label": True},
+        {"label": 0},
+        {"kto_tag": False},
+        {"label": "false"},
+        {"label": "0.0"},
+        {"label": "bad"},
+        {"desirable": False},
+    ],
 )
 def test_a_rated_record_is_never_a_conversation(rating):
     """Neither told by the fields nor by a person's hint; a label that is a topic rates nothing."""
@@ -276,7 +343,7 @@ def test_a_rated_record_is_never_a_conversation(rating):
         found = detect_format([record | rating], "sft")
         assert found is not None
         with pytest.raises(
-            RejectionError, match=r"a rating of its own in (label|kto_tag)"
+            RejectionError, match=r"a rating of its own in (label|kto_tag|desirable)"
         ) as caught:
             found.parse(record | rating)
         assert caught.value.reason == "rated_record"

@@ -47,13 +47,20 @@ def test_refused_rows_are_told_with_one_of_each(tmp_path: Path) -> None:
 
 def test_what_no_format_knows_is_mapped_by_a_sidecar_that_is_proposed(tmp_path: Path) -> None:
     """Written as it is proposed, it makes the rows samples."""
-    path = written(DataRoot(tmp_path)["sft"].raw / "a.jsonl", {"n": 1, "q": "q", "r": "r"})
+    path = written(DataRoot(tmp_path)["sft"].raw / "a.jsonl", {"title": "t", "q": "q", "r": "r"})
     found = inspect_file(path)
     assert found.sidecar == 'a.jsonl.batch.toml:\nmap = { "user" = "q", "assistant" = "r" }\n'
     name, _, text = found.sidecar.partition(":\n")
     (path.parent / name).write_text(text)
     mapped = inspect_file(path)
     assert (mapped.num_samples, mapped.refusals) == (1, [])
+
+
+def test_no_mapping_is_proposed_where_no_name_tells(tmp_path: Path) -> None:
+    """A wrong one would read wrongly."""
+    found = inspect_file(written(tmp_path / "a.jsonl", {"id": "1", "title": "t"}), "sft")
+    assert found.sidecar == ""
+    assert found.advice == ['say which field is what, as in map = { user = "…", assistant = "…" }']
 
 
 def test_the_stage_is_told_by_the_rows(tmp_path: Path) -> None:
