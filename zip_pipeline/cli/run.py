@@ -133,10 +133,10 @@ DIARY = "demo.json"
 _SETTINGS = """\
 # One budget for all states of the demonstration, about nine tenths of the first one.
 [sft]
-budget_tokens = 130_000
+budget_tokens = 122_000
 
 [preference]
-budget_tokens = 60_000
+budget_tokens = 73_000
 
 # The sample sources are small: hold out more of each than the default two per cent.
 [held_out]

@@ -1,5 +1,6 @@
 """The compression state of samples: sizes alone, before anything is selected."""
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -79,18 +80,17 @@ def compression_state(
     """
     workers = worker_count(workers)
     texts = texts_of(samples, stage)
-    columns = {
-        "sample_id": samples.get_column("sample_id"),
-        "num_bytes": pl.Series([len(text) for text in texts], dtype=pl.Int64),
-        **{
+    # Meanwhile, as a part of the counting is on one core.
+    with ThreadPoolExecutor(1) as executor:
+        counting = executor.submit((tokens or TextTokens()).count, samples, stage)
+        sizes = {
             f"{name}_bytes": pl.Series(codecs[name].alone_sizes(texts, level, workers))
             for name, level in pool_levels().items()
-        },
-    }
-    sizes = pl.DataFrame(columns).with_columns(
-        (pl.col("num_bytes") / pl.col("deflate_bytes")).alias("pi")
-    )
-    return sizes.hstack((tokens or TextTokens()).count(samples, stage))
+        }
+        counts = counting.result()
+    num_bytes = pl.Series([len(text) for text in texts], dtype=pl.Int64)
+    state = pl.DataFrame({"sample_id": samples["sample_id"], "num_bytes": num_bytes, **sizes})
+    return state.with_columns((pl.col("num_bytes") / pl.col("deflate_bytes")).alias("pi"), *counts)
 
 
 def state_settings(tokens: TokenCounter) -> dict[str, str]:

@@ -60,8 +60,8 @@ def test_demo_takes_each_state_through_the_graph(
     assert [text.index(f"x{n}: ") for n in range(1, 6)] == sorted(
         text.index(f"x{n}: ") for n in range(1, 6)
     )
-    assert stage_selection(tmp_path, "sft").budget_tokens == 130_000
-    assert stage_selection(tmp_path, "preference").budget_tokens == 60_000
+    assert stage_selection(tmp_path, "sft").budget_tokens == 122_000
+    assert stage_selection(tmp_path, "preference").budget_tokens == 73_000
     assert held_out_settings(DataRoot(tmp_path)).share == 0.05
 
 

@@ -274,12 +274,11 @@ def test_short_probe_is_told(fifth: Graph, fake: FakeProbe) -> None:
     assert row_of(fifth, 5)["reason"] == metadata["reason"]
 
 
-def test_wrong_training_file_fails_the_probe_alone(fifth: Graph) -> None:
-    """The code location loads and selects; the probe says what is wrong with the file."""
+def test_wrong_training_file_fails_what_needs_it(fifth: Graph) -> None:
+    """The code location loads; the probe, and what counts the model's tokens, say what is wrong."""
     (fifth.path / "zip_pipeline.toml").write_text('[training]\npresets = "tiny"\n')
-    assert fifth.select("sft").success
-    result = probe(fifth)
-    assert "[training] presets: unknown; allowed are preset, overrides, " in error_of(result)
+    for result in (fifth.select("sft", {"seed": 9}), probe(fifth)):
+        assert "[training] presets: unknown; allowed are preset, overrides, " in error_of(result)
 
 
 def test_training_file_sets_the_defaults(fifth: Graph, fake: FakeProbe) -> None:
