@@ -301,6 +301,25 @@ def test_a_checkpoint_of_another_pool_or_configuration_is_ignored(tmp_path: Path
     assert stored(config) is None
 
 
+@pytest.mark.parametrize("num_shards", [1, 2])
+def test_a_checkpoint_of_other_token_counts_is_ignored(tmp_path: Path, num_shards: int) -> None:
+    """A tokenizer that changed while the selection lay stopped makes no difference to the picks."""
+    table, path = numbered_pool(60), tmp_path / "c.npz"
+    config = SelectionConfig(budget_tokens=900, num_shards=num_shards, k1=30, k2=6, k3=2)
+    state = compression_state(table, "sft")
+    larger = state.with_columns(pl.col("num_tokens") * 3)
+
+    def stop(progress: Progress) -> None:
+        if progress.num_picked >= 8:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        select(table, state, "sft", config, checkpoint=path, progress=stop)
+    resumed = select(table, larger, "sft", config, checkpoint=path)
+    assert resumed.picks == select(table, larger, "sft", config).picks
+    assert resumed.manifest["picked_tokens"] <= 900
+
+
 def test_reference_selection_resumes_and_reports(tmp_path: Path) -> None:
     """The published algorithm has the same ledger, manifest and checkpoints."""
     records = [{"id": i, "text": f"{i * i} " * (i % 9 + 1), "source": "s"} for i in range(60)]
