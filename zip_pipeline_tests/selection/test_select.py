@@ -307,7 +307,7 @@ def test_a_checkpoint_of_other_token_counts_is_ignored(tmp_path: Path, num_shard
     table, path = numbered_pool(60), tmp_path / "c.npz"
     config = SelectionConfig(budget_tokens=900, num_shards=num_shards, k1=30, k2=6, k3=2)
     state = compression_state(table, "sft")
-    larger = state.with_columns(pl.col("num_tokens") * 3)
+    larger = state.with_columns(pl.col("num_tokens") * 10)
 
     def stop(progress: Progress) -> None:
         if progress.num_picked >= 8:
