@@ -22,7 +22,7 @@ from zip_pipeline.training.presets import TEMPLATES, Preset, load_preset, templa
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-_TOKENIZER_FILES = frozenset({".json", ".model", ".txt"})
+_TOKENIZER_FILES = frozenset({".json", ".model", ".txt", ".jinja"})
 _BATCH_SAMPLES = 1024
 
 
@@ -45,7 +45,9 @@ class PresetTokens:
     def identity(self) -> str:
         """A hash of the template and the tokenizer's files, or the model's commit on the hub."""
         folder = Path(self.preset.source)
-        parts = [self.preset.template, TEMPLATES[self.preset.template].text]
+        name = self.preset.template
+        # The model's own template lies in the files of its tokenizer.
+        parts = [name, TEMPLATES[name].text if name in TEMPLATES else ""]
         if not folder.is_dir():
             return fingerprint([*parts, self.preset.source, str(self.preset.revision)])
         for path in sorted(p for p in folder.iterdir() if p.suffix in _TOKENIZER_FILES):

@@ -131,6 +131,15 @@ def test_another_template_or_tokenizer_is_another_identity(tmp_path: Path) -> No
     assert len({tiny.identity, same.identity, vicuna.identity, hub.identity}) == 4
 
 
+def test_the_template_of_a_model_of_its_own_is_part_of_the_identity(tmp_path: Path) -> None:
+    """It lies in the files of the tokenizer."""
+    tiny_tokenizer().save_pretrained(tmp_path)
+    own = {"model": str(tmp_path), "template": "model"}
+    before = trained_tokens("tiny", own).identity
+    (tmp_path / "chat_template.jinja").write_text("{% generation %}x{% endgeneration %}")
+    assert trained_tokens("tiny", own).identity != before
+
+
 def test_without_transformers_texts_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the tokenizer of the preset, and nothing is known of targets."""
     monkeypatch.setattr(tokens, "find_spec", lambda _: None)
