@@ -200,7 +200,8 @@ def left_out_splits(path: Path, within: Path | None = None) -> list[str]:
     """Return the files of a folder that are not read, for they are for tests or validation.
 
     Their own name, or else that of the nearest folder that names a split, begins or ends with
-    ``test``, ``validation`` or the like. In a folder that has no other files they are read.
+    ``test``, ``validation`` or the like. They are read in a folder without a file for training:
+    its names then tell no splits.
 
     Raises:
         UserError: as :func:`data_files`.
@@ -209,9 +210,10 @@ def left_out_splits(path: Path, within: Path | None = None) -> list[str]:
 
 
 def _left_out_splits(files: list[tuple[str, Path]]) -> set[str]:
-    found = {name for name, _ in files if _split_of(name) in _HELD_BACK}
-    others = [name for name, _ in files if name not in found and _split_name(name)[1]]
-    return found if others else set()
+    splits = {name: _split_of(name) for name, _ in files}
+    if not any(split in _TRAIN for split in splits.values()):
+        return set()
+    return {name for name, split in splits.items() if split in _HELD_BACK}
 
 
 def _split_of(name: str) -> str | None:

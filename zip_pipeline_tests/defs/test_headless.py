@@ -216,7 +216,7 @@ def test_headless_stops_at_an_interrupt(
 ) -> None:
     """Ctrl-C ends the whole run, not only the step at work; the next run does the rest."""
 
-    def interrupted(*_: object) -> None:
+    def interrupted(*_: object, **__: object) -> None:
         os.kill(os.getpid(), signal.SIGINT)
         time.sleep(10)
 

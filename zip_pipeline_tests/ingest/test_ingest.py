@@ -113,7 +113,8 @@ def test_ingest_reads_as_the_override_says(tmp_path):
     path = write(tmp_path / "a.jsonl", json_lines([row]))
     assert ingest(path, "sft", batch="b").samples["format"].item() == "alpaca"
     result = ingest(path, "sft", batch="b", options=ReadOptions(format="question_answer"))
-    assert result.samples["turns"].item()[0]["content"] == "q"
+    assert result.samples["turns"].item()[0]["content"] == "q\n\ni"
+    assert result.unread == {"output": 1}
     with pytest.raises(ValueError, match="format: 'csv' is no format of sft; choose one of"):
         ingest(path, "sft", batch="b", options=ReadOptions(format="csv"))
 

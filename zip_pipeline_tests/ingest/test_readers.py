@@ -275,8 +275,11 @@ def test_files_of_other_splits_are_left_out_and_named(tmp_path):
     assert sources(tmp_path / "drop") == sorted(READ)
 
 
-def test_test_files_alone_are_read(tmp_path):
-    """A file that is named, and a folder that has nothing else, hold what is wanted."""
+def test_test_files_are_read_where_none_is_for_training(tmp_path):
+    """In a person's own folder such a name tells no split; nor does that of a single file."""
+    for name in ("hh_test.jsonl", "web.jsonl"):
+        write(tmp_path / "own" / name, json_lines([{"n": 1}]))
+    assert sources(tmp_path / "own") == ["hh_test.jsonl", "web.jsonl"]
     for name in ("test.jsonl", "eval/a.jsonl"):
         write(tmp_path / "test" / name, json_lines([{"n": 1}]))
     assert left_out_splits(tmp_path / "test") == []
