@@ -3,6 +3,7 @@
 import math
 import re
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
 from zip_pipeline.errors import UserError
 from zip_pipeline.ingest.rows import Format, Record, RejectionError
@@ -100,7 +101,7 @@ def _with_more(turns: Turns, text: str) -> Turns:
     if not text:
         return turns
     if turns and turns[-1].role == "user":
-        return (*turns[:-1], Turn("user", turns[-1].content + text))
+        return (*turns[:-1], replace(turns[-1], content=turns[-1].content + text))
     return (*turns, Turn("user", text.strip()))
 
 

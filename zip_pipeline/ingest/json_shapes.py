@@ -147,7 +147,7 @@ def _holds_rows(value: object) -> bool:
 
 
 _CONVERSATIONS = ("messages", "conversations", "conversation")
-BEGINS_NESTED = re.compile(rb'\{\s*+"(?:[^"\\]++|\\.)*+"\s*+:\s*+[\[{]')
+BEGINS_NESTED = re.compile(rb'\{\s*+"[^"\\]*(?:\\.[^"\\]*)*"\s*+:\s*+[\[{]')
 
 
 def table_rows(text: bytes, *, is_alone: bool) -> Iterator[Record] | None:

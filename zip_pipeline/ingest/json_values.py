@@ -6,6 +6,7 @@ holds an over-long string in full; here each costs one row.
 
 import json
 import re
+import sys
 from collections.abc import Iterator
 from itertools import islice
 from typing import TypeAlias
@@ -41,16 +42,24 @@ Value: TypeAlias = Line | RejectionError
 _PEEK_BYTES = 1 << 20
 # Of an over-long value so much is kept before a place: what precedes a bracket tells what it is.
 _LOOK_BACK_BYTES = 1 << 10
-_BETWEEN = re.compile(rb"(?:[\s,]++|\xef\xbb\xbf)*+")
+_BETWEEN = re.compile(rb"[\s,]*(?:\xef\xbb\xbf[\s,]*)*")
 # What may become a byte order mark when more is read.
 _PARTS_OF_MARK = (b"", b"\xef", b"\xef\xbb")
 # JSON has them between its parts only, never in a string.
 _LINE_BREAKS = re.compile(r"[\r\n]\s*")
-_EMPTY_LINES = re.compile(rb"\s*+(?:\{\s*+\}[ \t\r]*+\n\s*+)*+")
+_EMPTY_LINES = re.compile(rb"\s*(?:\{\s*\}[ \t\r]*\n\s*)*")
 # Each ends before the next mark outside strings, or before a string that does not end yet.
-_TO_BRACKET = re.compile(rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
-_TO_MARK = re.compile(rb'(?:[^"\[\]{},]++|"(?:[^"\\]++|\\.)*+")*+', re.DOTALL)
-_STRING_REST = re.compile(rb'(?:[^"\\]++|\\.)*+', re.DOTALL)
+_TO_BRACKET = rb'(?:[^"\[\]{}]++|"(?:[^"\\]++|\\.)*+")*+'
+_TO_MARK = rb'(?:[^"\[\]{},]++|"(?:[^"\\]++|\\.)*+")*+'
+_STRING_REST = rb'(?:[^"\\]++|\\.)*+'
+if sys.version_info < (3, 11, 5):
+    # There possessive groups match wrongly (gh-106052). These match the same, with more memory.
+    _TO_BRACKET = rb'(?:[^"\[\]{}]+|"[^"\\]*(?:\\.[^"\\]*)*")*'
+    _TO_MARK = rb'(?:[^"\[\]{},]+|"[^"\\]*(?:\\.[^"\\]*)*")*'
+    _STRING_REST = rb'[^"\\]*(?:\\.[^"\\]*)*'
+TO_BRACKET, TO_MARK, STRING_REST = (
+    re.compile(pattern, re.DOTALL) for pattern in (_TO_BRACKET, _TO_MARK, _STRING_REST)
+)
 _QUOTE, _BACKSLASH, _COMMA, _OPEN_LIST, _CLOSE_LIST, _OPEN_OBJECT, _CLOSE_OBJECT = b'"\\,[]{}'
 _OPENERS, _CLOSERS = (_OPEN_LIST, _OPEN_OBJECT), (_CLOSE_LIST, _CLOSE_OBJECT)
 _WHITE_SPACE = b" \t\r\n"
@@ -113,7 +122,7 @@ class ValueSplitter:
 
     def _junk(self) -> Line:
         """Cut off what is neither list nor object."""
-        while self._mark(_TO_MARK) in _CLOSERS:
+        while self._mark(TO_MARK) in _CLOSERS:
             self._at += 1
         return self._cut()
 
@@ -129,7 +138,7 @@ class ValueSplitter:
     def _is_conversation(self) -> bool:
         """Return whether a list begins with a turn and is no longer than a row; go to its end."""
         self._at = 1
-        if self._mark(_TO_MARK, ahead=True) != _OPEN_OBJECT:
+        if self._mark(TO_MARK, ahead=True) != _OPEN_OBJECT:
             return False
         self._at += 1
         begins = self._pass(_OPEN_OBJECT, ahead=True) and is_turn(first_item(self._text))
@@ -141,7 +150,7 @@ class ValueSplitter:
         """Yield the items of the list whose bracket has just been cut off."""
         mark = _COMMA
         while mark != _CLOSE_LIST:
-            while (mark := self._mark(_TO_MARK)) not in (_COMMA, _CLOSE_LIST):
+            while (mark := self._mark(TO_MARK)) not in (_COMMA, _CLOSE_LIST):
                 self._at += 1
                 if mark == _END or (mark in _OPENERS and not self._pass(mark)):
                     raise self._ending()
@@ -205,7 +214,7 @@ class ValueSplitter:
         """
         rows = None
         self._at = 1
-        while (mark := self._mark(_TO_BRACKET, ahead=True)) in _OPENERS:
+        while (mark := self._mark(TO_BRACKET, ahead=True)) in _OPENERS:
             if self._has_lost_end():
                 return rows, self._at <= self._limits.max_row_bytes
             start = self._at
@@ -251,7 +260,7 @@ class ValueSplitter:
     def _pass(self, opener: int, *, ahead: bool = False) -> bool:
         """Go behind the end of the value whose opening bracket is passed; False if it has none."""
         depth = 1
-        while mark := self._mark(_TO_BRACKET, ahead=ahead):
+        while mark := self._mark(TO_BRACKET, ahead=ahead):
             if mark in _CLOSERS:
                 depth -= 1
             elif depth == 1 and opener == _OPEN_OBJECT and self._has_lost_end():
@@ -293,7 +302,7 @@ class ValueSplitter:
         """Go to the next mark outside strings and return it, ``_END`` where there is none."""
         text = self._text
         while True:
-            match = (_STRING_REST if self._in_string else skipped).match(text, self._at)
+            match = (STRING_REST if self._in_string else skipped).match(text, self._at)
             self._at = match.end() if match else self._at
             # In a string the match also stops before a backslash that ends the text.
             mark = text[self._at] if self._at < len(text) else _BACKSLASH
