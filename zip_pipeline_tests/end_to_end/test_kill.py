@@ -154,7 +154,8 @@ def _check_select(out: Path) -> bool:
     if checkpoint.exists():
         check_checkpoint(checkpoint)
     names = {path.name for path in out.parent.iterdir()}
-    assert names <= {out.name, ledger.name, manifest.name, ".out.checkpoint"}
+    refused = {"out.quarantine.parquet", "out.duplicates.parquet"}
+    assert names <= {out.name, ledger.name, manifest.name, ".out.checkpoint", *refused}
     if ledger.exists():
         pl.read_parquet(ledger)
     if manifest.exists():
