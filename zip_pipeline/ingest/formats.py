@@ -39,6 +39,8 @@ _REJECTED_SCORES = ("rejected_score", "score_rejected", "rejected_rating", "reje
 _COMPLETION_SCORES = ("overall_score", "fine-grained_score", "score", "rating", "annotations")
 _RESPONSES = ("response", "completion", "text", "content", "output", "answer")
 _LABELS = ("label", "kto_tag", "desirable")
+RATINGS = frozenset({*_LABELS, "chosen", "rejected"})
+"""Fields that say whether an answer was found good: a record that has one is never SFT."""
 _TRUTHS: dict[str, object] = {
     **dict.fromkeys(("true", "yes", "y", "t", "good", "desirable", "chosen", "like"), True),
     **dict.fromkeys(("false", "no", "n", "f", "bad", "undesirable", "rejected", "dislike"), False),
@@ -772,7 +774,7 @@ def _conversation(
 
 def _refuse_rated(record: Record) -> None:
     """Refuse a record that carries a rating: what was found bad is nothing to learn to write."""
-    for field in (*_LABELS, "chosen", "rejected"):
+    for field in sorted(RATINGS.intersection(record)):
         value = peek(record, field)
         # A label that is a word, such as a topic, rates nothing.
         is_topic = field == "label" and isinstance(value, str) and value == _truth_of(value)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from zip_pipeline.errors import UserError
-from zip_pipeline.ingest.formats import format_named
+from zip_pipeline.ingest.formats import RATINGS, format_named
 from zip_pipeline.ingest.rows import RawRow, Record, RejectionError, rejected_row
 from zip_pipeline.ingest.streams import check_encoding_name
 from zip_pipeline.samples import ROLES, Stage
@@ -26,8 +26,6 @@ TARGETS = {
     },
 }  # fmt: skip
 """What a column may be mapped to, and the field that it becomes."""
-# What says that an answer was rated is not lost by a mapping that leaves it out.
-_RATINGS = ("label", "kto_tag", "chosen", "rejected")
 
 
 class ReadOptions(Settings):
@@ -128,7 +126,8 @@ class ReadOptions(Settings):
         made = {TARGETS[name]: _value_at(record, path) for name, path in self.map.items()}
         paths = self.map.values()
         used = {path if path in record else path.partition(".")[0] for path in paths}
-        rated = {name: record[name] for name in _RATINGS if name in record and name not in used}
+        # What says that an answer was rated is not lost by a mapping that leaves it out.
+        rated = {name: record[name] for name in record if name in RATINGS and name not in used}
         left_out = tuple(name for name in record if name not in used and name not in rated)
         return replace(row, record={**rated, **made}, left_out=left_out)
 

@@ -70,7 +70,8 @@ def hashes_of(arguments: list[str], pool: Path, folder: Path) -> dict[str, str]:
     command = [sys.executable, "-m", "zip_pipeline.cli", "select", "-o", str(folder / "out.jsonl")]
     subprocess.run([*command, *arguments], cwd=pool, check=True, capture_output=True)
     manifest: dict[str, Any] = json.loads((folder / "out.manifest.json").read_text())
-    del manifest["seconds"], manifest["created_at"]
+    # When and by which Python it was made.
+    del manifest["seconds"], manifest["created_at"], manifest["versions"]["python"]
     ledger = pl.read_parquet(folder / "out.ledger.parquet")
     return {
         "subset": _hash((folder / "out.jsonl").read_bytes()),

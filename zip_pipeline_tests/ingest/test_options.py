@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from zip_pipeline.errors import UserError
+from zip_pipeline.ingest.formats import RATINGS
 from zip_pipeline.ingest.options import ReadOptions
 from zip_pipeline.pool.batches import IngestResult
 from zip_pipeline_tests.ingest.test_reading import taken_in
@@ -40,9 +41,10 @@ def test_columns_become_a_pair_or_a_rated_answer() -> None:
     assert said(result, "rejected") == [("assistant", "b")]
 
 
-def test_a_mapping_does_not_hide_a_rating() -> None:
+@pytest.mark.parametrize("field", sorted(RATINGS))
+def test_a_mapping_does_not_hide_a_rating(field: str) -> None:
     """A record that its owner rated is never an SFT sample, whatever is mapped."""
-    record = {"q": "q", "a": "a", "label": False}
+    record = {"q": "q", "a": "a", field: False}
     result = taken_in([record], map={"user": "q", "assistant": "a"})
     assert result.quarantine["reason"].to_list() == ["rated_record"]
 
