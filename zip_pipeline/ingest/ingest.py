@@ -1,11 +1,13 @@
 """A drop to a batch: every row becomes a sample, a duplicate or a quarantined row."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import cache, partial
 from itertools import chain, groupby
 from operator import attrgetter
 from pathlib import Path
+from typing import TypeAlias
 
 import polars as pl
 
@@ -46,7 +48,7 @@ from zip_pipeline.pool.batches import (
 from zip_pipeline.samples import (
     AnySample,
     Stage,
-    pool_schema,
+    frame_of,
     sample_columns,
     sample_id,
     serialise,
@@ -68,13 +70,16 @@ _NUM_BUFFERED_ROWS = 1 << 12
 _SOURCE_FIELDS = ("source", "dataset")
 
 
+Rows: TypeAlias = list[dict[str, object]]
+
+
 class _Table:
     """A table that grows by rows, a few thousand of which are Python objects at a time."""
 
-    def __init__(self, schema: pl.Schema) -> None:
-        self._schema = schema
-        self._parts = [schema.to_frame()]
-        self._rows: list[dict[str, object]] = []
+    def __init__(self, frame_of_rows: Callable[[Rows], pl.DataFrame]) -> None:
+        self._frame_of_rows = frame_of_rows
+        self._parts = [frame_of_rows([])]
+        self._rows: Rows = []
 
     def add(self, row: dict[str, object]) -> None:
         self._rows.append(row)
@@ -82,7 +87,7 @@ class _Table:
             self._flush()
 
     def _flush(self) -> None:
-        self._parts.append(pl.DataFrame(self._rows, schema=self._schema, orient="row"))
+        self._parts.append(self._frame_of_rows(self._rows))
         self._rows = []
 
     def finish(self) -> pl.DataFrame:
@@ -100,8 +105,8 @@ class _Ingestion:
         self._unread: Counter[str] = Counter()
         # By file: how often each source that its rows name comes.
         self._own_sources: dict[str, Counter[str]] = {}
-        self._samples = _Table(pool_schema(stage))
-        self._quarantine = _Table(QUARANTINE_SCHEMA)
+        self._samples = _Table(partial(frame_of, stage))
+        self._quarantine = _Table(partial(pl.DataFrame, schema=QUARANTINE_SCHEMA, orient="row"))
         self._num_rows = 0
 
     def add(self, row: RawRow, record_format: Format | None) -> None:
@@ -126,7 +131,7 @@ class _Ingestion:
         reading = Reading(record, self._options.roles)
         sample = self._sample(reading, record_format)
         own_source = _record_source(reading)
-        source = self._options.source or own_source or plain_name(Path(row.source_file).name)
+        source = self._options.source or own_source or _plain_name(row.source_file)
         check_encoding((serialise(sample), source))
         provenance = {
             "sample_id": sample_id(sample),
@@ -180,10 +185,15 @@ class _Ingestion:
             if num_rows < _MIN_ROWS_OF_SOURCES or len(found) <= num_rows / 2:
                 continue
             is_own = (pl.col("source_file") == file) & pl.col("source").is_in(list(found))
-            named = pl.when(is_own).then(pl.lit(plain_name(Path(file).name)))
+            named = pl.when(is_own).then(pl.lit(_plain_name(file)))
             samples = samples.with_columns(named.otherwise("source").alias("source"))
             self._unread["source"] += num_rows
         return samples
+
+
+@cache
+def _plain_name(file: str) -> str:
+    return plain_name(Path(file).name)
 
 
 def _record_source(record: Record) -> str | None:
