@@ -3,7 +3,7 @@
 import inspect
 import re
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 
@@ -52,6 +52,21 @@ def parse_quota(text: str) -> tuple[str, tuple[float | None, float | None]]:
     return source, limits
 
 
+def parse_weight(text: str) -> tuple[str, float]:
+    """Return source and weight of ``SOURCE=WEIGHT``.
+
+    Raises:
+        UserError: any other form.
+    """
+    source, _, weight = text.rpartition("=")
+    with suppress(ValueError):
+        if source:
+            return source, float(weight)
+    raise UserError(
+        f"--mixture-weight: got {text!r}; allowed is SOURCE=WEIGHT, for example maths=2"
+    )
+
+
 def _share(text: str) -> float | None:
     if not text:
         return None
@@ -85,6 +100,16 @@ Quotas = Annotated[
         metavar="SOURCE=MAX",
         help="Largest share of the budget for a source, as 0.2 or 20%; SOURCE=MIN:MAX sets the "
         "least as well. Repeatable.",
+        rich_help_panel="Strategy",
+        show_default=False,
+    ),
+]
+Weights = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--mixture-weight",
+        metavar="SOURCE=WEIGHT",
+        help="What the share of a source in the mixture is multiplied by, as maths=2. Repeatable.",
         rich_help_panel="Strategy",
         show_default=False,
     ),
@@ -155,7 +180,7 @@ _EXAMPLES = {"--map": "--map user=question", "--role": "--role agent=assistant"}
 
 def _flag(name: str) -> str:
     """Return how a field of the configuration is called on the command line."""
-    names = {"num_shards": "--shards", "quotas": "--quota"}
+    names = {"num_shards": "--shards", "quotas": "--quota", "mixture_weights": "--mixture-weight"}
     return names.get(name, "--" + name.replace("_", "-"))
 
 
@@ -237,7 +262,9 @@ def _with_options_of_config(command: Callable[..., None]) -> Callable[..., None]
     """Put an option for each field of the configuration in the place of ``**options``."""
     signature = inspect.signature(command)
     own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    made = [_option(*item) for item in SelectionConfig.model_fields.items() if item[0] != "quotas"]
+    of_tables = ("quotas", "mixture_weights")
+    fields = SelectionConfig.model_fields.items()
+    made = [_option(name, field) for name, field in fields if name not in of_tables]
     made += reading_parameters()
     # What one must give comes first.
     made.sort(key=lambda option: not option.name.startswith("budget_"))
@@ -266,6 +293,7 @@ def select(
     stage: StageOption = "sft",
     *,
     quotas: Quotas = None,
+    mixture_weights: Weights = None,
     tokenizer: Tokenizer = "tiny",
     preset: PresetOption = "",
     workers: Workers = 0,
@@ -282,7 +310,11 @@ def select(
         )
     reading = reading_options(options)
     with _names_as_typed():
-        config = SelectionConfig(**options, quotas=dict(parse_quota(text) for text in quotas or ()))
+        config = SelectionConfig(
+            **options,
+            quotas=dict(map(parse_quota, quotas or ())),
+            mixture_weights=dict(map(parse_weight, mixture_weights or ())),
+        )
     files = OutputFiles(out)
     job = SelectJob(
         source=inputs,

@@ -44,6 +44,8 @@ def show_selection(console: Console, manifest: Mapping[str, Any], ledger: pl.Dat
     facts.add_row("Budget", f"{budget['value']:,} {unit}, {unused:,} unused")
     if quotas := manifest.get("quotas"):
         facts.add_row("Quotas", words_of_quotas(quotas, unit))
+    if mixture := manifest.get("mixture"):
+        facts.add_row("Mixture", words_of_mixture(manifest["config"]["mixture"], mixture, unit))
     left = ledger.filter(~pl.col("fate").is_in(["picked", "duplicate", "held_out"]))
     facts.add_row("Left", words_of_counts(num_by_fate(left)))
     facts.add_row("R of pool", _ratios(manifest["pool_compression_ratio"]))
@@ -81,6 +83,7 @@ def words_of_counts(counts: Mapping[str, int]) -> str:
 
 
 _NUM_FIELDS = 8
+_NUM_GAPS = 3
 
 
 def words_of_unread(fields: Mapping[str, int]) -> str:
@@ -101,6 +104,16 @@ def words_of_quotas(quotas: Mapping[str, Mapping[str, int]], unit: str) -> Text:
         words = f"{source} {used:,} of at most {quota['maximum']:,} {unit}"
         lines.append(styled(words, ", " if warning else "", (warning, "yellow")))
     return Text("\n").join(lines)
+
+
+def words_of_mixture(kind: str, mixture: Mapping[str, Mapping[str, int]], unit: str) -> str:
+    """Return by what mixture a budget was shared out, and where the sources ended otherwise."""
+    gaps = {source: figures["used"] - figures["allotted"] for source, figures in mixture.items()}
+    far = sorted(gaps, key=lambda source: -abs(gaps[source]))[:_NUM_GAPS]
+    told = ", ".join(f"{source} {gaps[source]:+,}" for source in far if gaps[source])
+    apart = f"; farthest from their share, in {unit}: {told}" if told else ""
+    noun = "source" if len(mixture) == 1 else "sources"
+    return f"{kind}, {len(mixture):,} {noun}{apart}"
 
 
 def _strategy(manifest: Mapping[str, Any]) -> str:

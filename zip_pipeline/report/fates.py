@@ -82,6 +82,8 @@ def _quota(row: Row, config: Row) -> str:
     shares = quotas.get(row["source"]) if isinstance(quotas, Mapping) else None
     if shares and shares[1] is not None:
         return f"in reach, but its source {row['source']} had its maximum of {shares[1]:.1%}"
+    if (mixture := config.get("mixture") or "none") != "none":
+        return f"in reach, but its source {row['source']} had its share in the {mixture} mixture"
     return "in reach, but what was left of the budget was reserved for other sources' minimum"
 
 

@@ -1,6 +1,6 @@
 """The pool as a selection sees it: narrow columns, texts in a file, sizes, and one budget."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -36,46 +36,77 @@ class Budget:
     and what other sources still need for their minimum remains. A minimum reserves no more
     than its source can still supply.
 
+    In a mixture every source has its allotment besides (:func:`allotments`). A sample fits into it
+    when at least half of its cost does, so that sources end above it as often as below. What the
+    allotments leave, as no sample fits them any more, is for all sources.
+
     Args:
         value: the budget, in its unit.
         costs: cost of each sample in that unit, shape (samples,).
         sources: the source of each sample, shape (samples,).
         quotas: least and largest share of the budget by source.
+        mixture: what a source with a supply weighs in the mixture; None for no mixture.
     """
 
     def __init__(
         self,
         value: int,
         costs: Indices,
-        sources: Iterable[str],
+        sources: Sequence[str] | pl.Series,
         quotas: Mapping[str, tuple[float | None, float | None]],
+        mixture: Callable[[str, int], float] | None = None,
     ) -> None:
         self.value = value
         self.costs = costs
         self.used = 0
-        names = sorted(quotas)
-        codes = {name: code for code, name in enumerate(names)}
+        self.sources = sorted({*quotas, *(sources if mixture else ())})
+        codes = {name: code for code, name in enumerate(self.sources)}
         # The last code stands for all sources without a quota.
-        other = len(names)
+        other = len(codes)
         self._codes = np.array([codes.get(source, other) for source in sources], dtype=np.int64)
-        shares = [quotas[name] for name in names]
+        shares = [quotas.get(name, (None, None)) for name in self.sources]
         self._minimum = np.array([int((low or 0) * value) for low, _ in shares] + [0])
         limits = [value if high is None else int(high * value) for _, high in shares]
         self._maximum = np.array([*limits, value])
         self._used = np.zeros(other + 1, dtype=np.int64)
         self._reserved = np.zeros(other + 1, dtype=np.int64)
+        self.allotment: Indices | None = None
+        if mixture is not None:
+            supply = self._supply(np.ones(len(costs), dtype=np.bool_))
+            weights = np.array([*map(mixture, self.sources, supply.tolist()), 0.0])
+            most = np.minimum(self._maximum, supply)
+            self.allotment = allotments(value, weights, np.minimum(self._minimum, most), most)
 
     @property
     def unused(self) -> int:
         """What is left of the budget."""
         return self.value - self.used
 
+    def by_source(self) -> dict[str, dict[str, int]]:
+        """Return what each source of a mixture may use and what it has used, in budget units."""
+        if self.allotment is None:
+            return {}
+        figures = zip(self.allotment.tolist(), self._used.tolist(), strict=True)
+        return {
+            source: {"allotted": allotted, "used": used}
+            for source, (allotted, used) in zip(self.sources, figures, strict=False)
+        }
+
+    def _supply(self, among: Mask) -> Indices:
+        costs = np.bincount(
+            self._codes[among], weights=self.costs[among], minlength=len(self._minimum)
+        )
+        return costs.astype(np.int64)
+
     def open_round(self, unpicked: Mask) -> None:
         """Reserve what sources below their minimum can still supply."""
-        supply = np.bincount(
-            self._codes[unpicked], weights=self.costs[unpicked], minlength=len(self._minimum)
-        ).astype(np.int64)
-        self._reserved = np.clip(np.minimum(self._minimum - self._used, supply), 0, None)
+        lacking = np.minimum(self._minimum - self._used, self._supply(unpicked))
+        self._reserved = np.clip(lacking, 0, None)
+
+    def release(self) -> bool:
+        """Let all sources use what the allotments left; return whether there were any."""
+        had_any, self.allotment = self.allotment is not None, None
+        return had_any
 
     def fits(self, indices: Indices) -> NDArray[np.int8]:
         """Return the :class:`Fit` of each sample, shape (indices,)."""
@@ -84,6 +115,8 @@ class Budget:
         verdict = np.full(len(indices), Fit.YES, dtype=np.int8)
         verdict[costs > self.unused - for_others] = Fit.QUOTA
         verdict[self._used[codes] + costs > self._maximum[codes]] = Fit.QUOTA
+        if self.allotment is not None:
+            verdict[self._used[codes] + costs / 2 > self.allotment[codes]] = Fit.QUOTA
         verdict[costs > self.unused] = Fit.OVER_BUDGET
         return verdict
 
@@ -93,6 +126,32 @@ class Budget:
         self.used += cost
         self._used[code] += cost
         self._reserved[code] = max(0, self._reserved[code] - cost)
+
+
+def allotments(budget: int, weights: NDArray[np.float64], least: Indices, most: Indices) -> Indices:
+    """Return what each source may use, shape (sources,), in the unit of the budget.
+
+    It is the source's share by weight, but at least ``least`` and at most ``most``; what one
+    source cannot take goes to the others by their weights. They add up to the budget where
+    ``least`` and ``most`` let them.
+    """
+    low, high = 0.0, float(budget) / max(weights[weights > 0].min(initial=1.0), 1e-300)
+    # What a weight of one gets: the sum of the allotments grows with it.
+    for _ in range(_HALVINGS):
+        middle = (low + high) / 2
+        low, high = (
+            (middle, high)
+            if np.clip(weights * middle, least, most).sum() < budget
+            else (low, middle)
+        )
+    exact = np.clip(weights * high, least, most)
+    rounded: Indices = np.floor(exact).astype(np.int64)
+    num_left = min(max(budget - int(rounded.sum()), 0), int((exact > rounded).sum()))
+    rounded[np.argsort(rounded - exact, kind="stable")[:num_left]] += 1
+    return rounded
+
+
+_HALVINGS = 100
 
 
 _TEXTS_AT_A_TIME = 1 << 14

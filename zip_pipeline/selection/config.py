@@ -1,7 +1,8 @@
 """What a selection is asked to do."""
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -24,6 +25,12 @@ MAX_SHARDS = 1000
 # The shards of a selection together pick so many times the budget.
 SHARD_OVERSAMPLING = 2
 
+MIXTURES = {
+    "none": "as it comes",
+    "natural": "its share of the pool, in the unit of the budget",
+    "equal": "as much as any other",
+}
+
 BUDGET: JsonDict = {"group": "Budget (give exactly one)"}
 _STRATEGY: JsonDict = {"group": "Strategy"}
 _MEASURING: JsonDict = {"group": "Measuring"}
@@ -44,6 +51,7 @@ class SelectionConfig(Settings):
     choices: ClassVar[Choices] = {
         "strategy": lambda: {strategy.name: strategy.description for strategy in strategies},
         "codec": lambda: dict.fromkeys(selection_codecs(), ""),
+        "mixture": lambda: MIXTURES,
     }
 
     strategy: str = Field(default="zip", description="How to select.", json_schema_extra=_STRATEGY)
@@ -119,6 +127,25 @@ class SelectionConfig(Settings):
         "{web: {min_share: 0.1, max_share: 0.3}}.",
         json_schema_extra=_STRATEGY,
     )
+    mixture: str | None = Field(
+        default=None,
+        description="What share of the budget each source gets. What a source cannot fill goes to "
+        "the others. If not given, none for zip and random, else natural.",
+        json_schema_extra=_STRATEGY,
+    )
+    mixture_temperature: float = Field(
+        default=1.0,
+        gt=0,
+        description="Of the natural mixture: shares are raised to 1 / temperature, so that above "
+        "1 small sources get more.",
+        json_schema_extra=_STRATEGY,
+    )
+    mixture_weights: dict[str, float] = Field(
+        default={},
+        description="By source: what its share of the mixture is multiplied by, for example "
+        "{maths: 2, web: 0.5}.",
+        json_schema_extra=_STRATEGY,
+    )
     seed: int = Field(
         default=0,
         ge=0,
@@ -158,6 +185,7 @@ class SelectionConfig(Settings):
             )
         check_codec(self.resolved_codec, self.resolved_level)
         self._check_quotas()
+        self._check_mixture()
         if self.reference_compat:
             self._check_reference()
         return self
@@ -182,11 +210,31 @@ class SelectionConfig(Settings):
                 f"quotas: the minimums add up to {minimums:.3g} of the budget; allowed is at most 1"
             )
 
+    def _check_mixture(self) -> None:
+        for source, weight in self.mixture_weights.items():
+            if not 0 <= weight < math.inf:
+                raise UserError(
+                    f"mixture_weights: got {weight} for source {source!r}; allowed are numbers, 0 "
+                    "and up"
+                )
+        if self.resolved_mixture == "none" and (
+            self.mixture_weights or self.mixture_temperature != 1
+        ):
+            raise UserError(
+                "mixture: got weights or a temperature, and no mixture; give mixture natural or "
+                "equal as well"
+            )
+
     def _check_reference(self) -> None:
         if not self._strategy.uses("reference_compat") or self.unit != "samples" or self.quotas:
             raise UserError(
                 "reference_compat: the published implementation knows strategy zip with "
                 "budget_samples and no quotas only; leave reference_compat off for the rest"
+            )
+        if self.resolved_mixture != "none":
+            raise UserError(
+                f"reference_compat: got mixture {self.mixture!r}; the published implementation "
+                "knows none, leave it out"
             )
         if self.num_shards > 1:
             raise UserError(
@@ -224,6 +272,34 @@ class SelectionConfig(Settings):
         return level
 
     @property
+    def resolved_mixture(self) -> str:
+        """The mixture, with the strategy's default filled in."""
+        return self.mixture or self._strategy.mixture
+
+    @property
+    def weight_of_source(self) -> Callable[[str, int], float] | None:
+        """What a source with a supply, in budget units, weighs in the mixture; None without one."""
+        if self.resolved_mixture == "none":
+            return None
+
+        def weight(source: str, supply: int) -> float:
+            is_natural = self.resolved_mixture == "natural"
+            share = float(supply if is_natural else supply > 0)
+            tempered: float = share ** (1 / self.mixture_temperature)
+            return tempered * self.mixture_weights.get(source, 1.0)
+
+        return weight
+
+    def with_mixture_of(self, supply: Mapping[str, int]) -> "SelectionConfig":
+        """Return the configuration for parts of a pool whose sources have this supply."""
+        weigh = self.weight_of_source
+        if weigh is None:
+            return self
+        weights = {source: weigh(source, has) for source, has in supply.items()}
+        settled = {"mixture": "equal", "mixture_temperature": 1.0, "mixture_weights": weights}
+        return self.model_copy(update=settled)
+
+    @property
     def is_sharded(self) -> bool:
         """Whether the pool is split into shards; some strategies pay no heed to them."""
         return self.num_shards > 1 and self._strategy.uses("num_shards")
@@ -245,14 +321,17 @@ class SelectionConfig(Settings):
         """Return all fields, codec and level filled in, as JSON can hold them."""
         quotas = {source: list(shares) for source, shares in sorted(self.quotas.items())}
         filled = {"codec": self.resolved_codec, "level": self.resolved_level, "quotas": quotas}
-        return self.model_dump() | filled
+        return self.model_dump() | filled | {"mixture": self.resolved_mixture}
 
     def fingerprint(self) -> str:
         """Return a hash of the configuration."""
         values = self.as_dict()
-        # What gave no such budget keeps the hash that it had before there was one.
+        # What has no such budget and no mixture keeps the hash that it had before there were any.
         if self.budget_target_tokens is None:
             del values["budget_target_tokens"]
+        if self.resolved_mixture == "none":
+            for name in ("mixture", "mixture_temperature", "mixture_weights"):
+                del values[name]
         return fingerprint([json.dumps(values, sort_keys=True)])
 
 
@@ -265,6 +344,23 @@ def _shares(source: str, shares: object) -> object:
             )
         return shares.get("min_share"), shares.get("max_share")
     return tuple(shares) if isinstance(shares, list) else shares
+
+
+class MixtureSettings(Settings):
+    """The mixture of both stages, the table ``[mixture]``; a stage's own table overrides it."""
+
+    choices: ClassVar[Choices] = {"shares": lambda: MIXTURES}
+
+    shares: str | None = Field(default=None, description="As mixture.")
+    temperature: float = Field(default=1.0, gt=0, description="As mixture_temperature.")
+    weights: dict[str, float] = Field(default={}, description="As mixture_weights.")
+    quotas: dict[str, Any] = Field(default={}, description="As quotas.")
+
+    def as_options(self) -> dict[str, Any]:
+        """Return the fields of :class:`SelectionConfig` that the table sets."""
+        names = {name: f"mixture_{name}" for name in ("temperature", "weights")}
+        names |= {"shares": "mixture", "quotas": "quotas"}
+        return {names[name]: value for name, value in self.model_dump(exclude_unset=True).items()}
 
 
 def stage_selection(
@@ -286,7 +382,9 @@ def stage_selection(
             "zip-pipeline select"
         )
     has_budget = any(name in values for name in BUDGETS)
-    defaults = {} if has_budget else {"budget_tokens": DEFAULT_BUDGET_TOKENS[stage]}
+    defaults = read_settings(data_root, "mixture", MixtureSettings).as_options()
+    if not has_budget:
+        defaults["budget_tokens"] = DEFAULT_BUDGET_TOKENS[stage]
     changes = dict(changes or {})
     if any(name in changes for name in BUDGETS):
         changes = {**dict.fromkeys(BUDGETS), **changes}

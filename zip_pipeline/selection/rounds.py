@@ -137,6 +137,8 @@ def _open_round(run: Run, budget: Budget, k1: int) -> Indices:
         return unpicked[:0]
     budget.open_round(unpicked_mask)
     fit = budget.fits(unpicked)
+    if not (fit == Fit.YES).any() and budget.release():
+        fit = budget.fits(unpicked)
     eligible: Indices = unpicked[fit == Fit.YES]
     if len(eligible) < len(unpicked):
         in_reach = lowest_index_first(run.pi[unpicked], k1)
@@ -195,10 +197,17 @@ def fill_in_order(run: Run, budget: Budget, order: Indices) -> None:
     """Pick in order whatever fits, until nothing fits any more; one round.
 
     A sample that does not fit is passed over while a later one may still fit; what comes
-    after the last pick was never reached.
+    after the last pick was never reached. What the allotments of a mixture leave is for those
+    that were passed over, in order again.
     """
     run.num_rounds += 1
     budget.open_round(run.unpicked)
+    _fill(run, budget, order)
+    if budget.unused and budget.release():
+        _fill(run, budget, order[run.unpicked[order]])
+
+
+def _fill(run: Run, budget: Budget, order: Indices) -> None:
     cheapest_from = np.minimum.accumulate(budget.costs[order][::-1])[::-1]
     misfits: list[tuple[int, Fit]] = []
     for position, index in enumerate(order.tolist()):
@@ -230,6 +239,12 @@ class OrderStrategy(Strategy):
         yield run
 
 
+def budget_of(pool: Measured, config: SelectionConfig) -> Budget:
+    """Return the budget of a selection of which nothing is used."""
+    sources = pool.candidates.index["source"]
+    return Budget(config.budget, pool.costs, sources, config.quotas, config.weight_of_source)
+
+
 def run_selection(
     pool: Measured,
     config: SelectionConfig,
@@ -254,7 +269,7 @@ def run_selection(
         estimate: whether ``progress`` is told the estimated time, before the first round or
             after a second of rounds, as the strategy can.
     """
-    budget = Budget(config.budget, pool.costs, pool.candidates.index["source"], config.quotas)
+    budget = budget_of(pool, config)
     run = run or store.load() or Run.start(pool.pi)
     for index in run.picks:
         budget.take(index)
@@ -325,8 +340,3 @@ class _Report:
                 is_estimate=estimate is not None,
             )
         )
-
-
-def used_budget(pool: Measured, run: Run) -> int:
-    """Return what the picks cost, in the unit of the budget."""
-    return int(pool.costs[np.array(run.picks, dtype=np.int64)].sum())

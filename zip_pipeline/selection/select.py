@@ -21,7 +21,7 @@ from zip_pipeline.samples import Stage
 from zip_pipeline.selection.candidates import Candidates, measure, picked_tokens
 from zip_pipeline.selection.config import TOKEN_UNITS, SelectionConfig
 from zip_pipeline.selection.ledger import build_ledger, build_manifest, measure_ratios
-from zip_pipeline.selection.rounds import ProgressHook, run_selection, used_budget
+from zip_pipeline.selection.rounds import ProgressHook, budget_of, run_selection
 from zip_pipeline.selection.run import Checkpoint
 from zip_pipeline.selection.shards import (
     Runner,
@@ -295,6 +295,9 @@ def select_candidates(
         held_out,
         shards=shards,
     )
+    budget = budget_of(pool, config)
+    for index in run.picks:
+        budget.take(index)
     manifest = build_manifest(
         stage,
         config,
@@ -303,8 +306,10 @@ def select_candidates(
         inputs=inputs or {},
         counts=counts or {"num_rows_read": len(candidates.index)},
         num_rounds=run.num_rounds,
-        used=used_budget(pool, run),
+        used=budget.used,
     )
+    if mixture := budget.by_source():
+        manifest["mixture"] = mixture
     manifest |= measure_ratios(candidates.texts.read(run.picks), candidates.texts)
     clock.append(time.monotonic())
     durations = np.diff(clock).round(3).tolist()

@@ -271,16 +271,23 @@ def run_sharded(
     costs = pool.costs.tobytes().hex()
     key = fingerprint([config.fingerprint(), pool.candidates.texts.fingerprint(), costs])
     shards = shard_of(pool.candidates.index["sample_id"], config.num_shards)
+    # Shards and their union hold other shares of a source than the pool does.
+    of_parts = config.with_mixture_of(_supply(pool))
     with _place_in(folder, f"{stage}-{key}{SHARDS_SUFFIX}") as place:
         members = [np.flatnonzero(shards == number) for number in range(config.num_shards)]
-        tasks = _tasks(pool, config, place, members, workers, key)
+        tasks = _tasks(pool, of_parts, place, members, workers, key)
         outcomes = run_tasks(tasks, _ticker(tasks, progress))
         run, union = _gather(pool, members, outcomes)
-        _merge(pool, config, run, union, store, workers, progress)
+        _merge(pool, of_parts, run, union, store, workers, progress)
     # A shard may have had less to give than its share, or had no room for a large sample.
     return run_selection(
         pool, config, run=run, workers=workers, progress=progress, phase=_FILLING, estimate=False
     ), shards
+
+
+def _supply(pool: Measured) -> dict[str, int]:
+    costs = pool.candidates.index.select("source", cost=pl.Series(pool.costs))
+    return dict(costs.group_by("source").agg(pl.col("cost").sum()).iter_rows())
 
 
 @contextmanager

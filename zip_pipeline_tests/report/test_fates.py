@@ -34,6 +34,12 @@ _ROW = {
             "picked", {"strategy": "random"}, "drawn as number 12 with seed 7", id="picked randomly"
         ),
         pytest.param(
+            "quota",
+            {"mixture": "natural"},
+            "in reach, but its source web had its share in the natural mixture",
+            id="share of a mixture",
+        ),
+        pytest.param(
             "shortlisted",
             {},
             "left on the shortlist (the 20 least redundant candidates), last in round 3, with "

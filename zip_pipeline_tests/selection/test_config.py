@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from zip_pipeline.errors import UserError
+from zip_pipeline.samples import STAGES
 from zip_pipeline.selection.config import SelectionConfig, stage_selection
 
 
@@ -125,3 +127,32 @@ def test_wrong_table_of_a_stage_is_named(tmp_path: Path, text: str, message: str
     with pytest.raises(ValueError) as caught:
         stage_selection(tmp_path, "sft", {"k1": 500})
     assert str(caught.value).startswith(f"{file}: {message}")
+
+
+def test_the_mixture_table_holds_for_both_stages_unless_theirs_says_otherwise(
+    tmp_path: Path,
+) -> None:
+    """Its keys are those of the configuration; a wrong one is named with the table."""
+    file = tmp_path / "zip_pipeline.toml"
+    file.write_text(
+        """
+        [mixture]
+        shares = "natural"
+        temperature = 2
+        weights = {maths = 2.0}
+        quotas = {web = {max_share = 0.3}}
+        [preference]
+        mixture = "equal"
+        """
+    )
+    sft, pairs = (stage_selection(tmp_path, stage) for stage in STAGES)
+    assert (sft.mixture, sft.mixture_temperature, sft.mixture_weights) == (
+        "natural",
+        2.0,
+        {"maths": 2.0},
+    )
+    assert (pairs.mixture, pairs.mixture_weights) == ("equal", {"maths": 2.0})
+    assert sft.quotas == pairs.quotas == {"web": (None, 0.3)}
+    file.write_text("[mixture]\nshares = 'even'\n")
+    with pytest.raises(UserError, match=r"\[mixture\] shares: got 'even'; allowed are none, nat"):
+        stage_selection(tmp_path, "sft")

@@ -15,6 +15,8 @@ from zip_pipeline_tests.selection.oracles import long_range_oracle
 from zip_pipeline_tests.selection.pools import conversations, numbered_pool, pool_table
 from zip_pipeline_tests.selection.test_zip import shapes
 
+PLAIN = {"strategy": "long_range", "mixture": "none"}
+
 
 @given(conversations(), shapes, st.integers(0, 600), st.sampled_from([0, 24]))
 @settings(max_examples=60, deadline=None)
@@ -26,6 +28,7 @@ def test_long_range_equals_oracle(
     texts = texts_of(table, "sft")
     config = SelectionConfig(
         strategy="long_range",
+        mixture="none",
         budget_bytes=budget,
         k1=k[0],
         k2=k[1],
@@ -41,7 +44,13 @@ def test_long_range_equals_oracle_on_a_larger_pool(k: tuple[int, int, int]) -> N
     """The same on 150 samples over several rounds, also where a round measures a few only."""
     table = numbered_pool(150)
     config = SelectionConfig(
-        strategy="long_range", budget_samples=40, k1=k[0], k2=k[1], k3=k[2], overhead_bytes=0
+        strategy="long_range",
+        mixture="none",
+        budget_samples=40,
+        k1=k[0],
+        k2=k[1],
+        k3=k[2],
+        overhead_bytes=0,
     )
     expected = long_range_oracle(texts_of(table, "sft"), k, 40, lambda _: 1, overhead_bytes=0)
     picks = select(table, None, "sft", config).picks
@@ -51,7 +60,9 @@ def test_long_range_equals_oracle_on_a_larger_pool(k: tuple[int, int, int]) -> N
 
 def test_candidates_that_cannot_reach_the_shortlist_are_not_measured() -> None:
     """Of 100 candidates a round with a shortlist of 5 measures the 20 nearest where that does."""
-    config = SelectionConfig(strategy="long_range", budget_samples=1, k1=100, k2=5, k3=1)
+    config = SelectionConfig(
+        strategy="long_range", mixture="none", budget_samples=1, k1=100, k2=5, k3=1
+    )
     ledger = select(numbered_pool(150), None, "sft", config).ledger
     lowest = set(ledger.sort("initial_pi", maintain_order=True).head(20)["sample_id"])
     reached = ledger.filter(pl.col("fate") != "never_reached")
@@ -67,7 +78,9 @@ def test_a_round_ends_when_its_shortlist_repeats_what_was_just_picked() -> None:
         for n in range(30, 60)
     ]
     table = pool_table(copies + others)
-    config = SelectionConfig(strategy="long_range", budget_samples=20, k1=60, k2=30, k3=20)
+    config = SelectionConfig(
+        strategy="long_range", mixture="none", budget_samples=20, k1=60, k2=30, k3=20
+    )
     picks = select(table, None, "sft", config).picks
     assert len(picks) == 20
     assert sum(i < 30 for i in picks) == 1
@@ -89,7 +102,9 @@ def test_long_range_sees_a_repetition_that_deflate_has_forgotten() -> None:
     table = pool_table([sample(t, "one") for t in texts] + [sample(t, "two") for t in texts])
     num_twins = {}
     for strategy in ("zip", "long_range"):
-        config = SelectionConfig(strategy=strategy, budget_samples=40, k1=80, k2=20, k3=10)
+        config = SelectionConfig(
+            strategy=strategy, mixture="none", budget_samples=40, k1=80, k2=20, k3=10
+        )
         picks = select(table, None, "sft", config).picks
         assert len(picks) == 40
         num_twins[strategy] = len(picks) - len({i % 40 for i in picks})

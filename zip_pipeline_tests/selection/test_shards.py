@@ -15,7 +15,7 @@ from zip_pipeline.selection.select import Cluster, Selection, select, select_can
 from zip_pipeline.selection.shards import ShardOutcome, ShardTask, select_shard, shard_of
 from zip_pipeline_tests.selection.pools import numbered_pool
 
-K = {"k1": 60, "k2": 20, "k3": 5}
+K = {"mixture": "none", "k1": 60, "k2": 20, "k3": 5}
 CONFIG = SelectionConfig(strategy="long_range", budget_samples=30, num_shards=3, **K)
 
 

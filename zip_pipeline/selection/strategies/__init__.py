@@ -23,6 +23,8 @@ class Strategy(ABC):
     """fields of the configuration that it heeds, besides the budget and the quotas"""
     codec: ClassVar[str] = "deflate"
     """what measures redundancy where the configuration does not say"""
+    mixture: ClassVar[str] = "natural"
+    """what share of the budget each source gets where the configuration does not say"""
     words: ClassVar[Mapping[str, str]] = {}
     """sentences of ``trace`` by fate, where they differ from those of rounds; fields of the ledger
     row and of the configuration in braces"""

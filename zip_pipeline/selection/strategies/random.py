@@ -31,6 +31,7 @@ class Random(OrderStrategy):
     name = "random"
     description = "a seeded baseline"
     parameters = ("seed",)
+    mixture = "none"
     words: ClassVar[Mapping[str, str]] = {
         "picked": "drawn as number {rank} with seed {seed}",
         "never_reached": "not drawn with seed {seed} before the budget was used",
