@@ -2,14 +2,17 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
-from transformers import PreTrainedTokenizerBase
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from zip_pipeline.chat_models import (
+    _tokenizer_class,
     encode,
     knows,
     load_model,
@@ -19,6 +22,7 @@ from zip_pipeline.chat_models import (
     special_tokens,
     tool_schemas,
 )
+from zip_pipeline.compression.tokens import TINY_MODEL
 from zip_pipeline.samples import Turn
 from zip_pipeline.training.base_model import tiny_tokenizer
 from zip_pipeline.training.presets import TEMPLATES
@@ -222,6 +226,38 @@ def test_special_tokens_are_harmless_wherever_they_are_spelled(name: str) -> Non
             turns, tools = conversation(token, key)
             (found,) = encode(tokenizer, [turns], [tools])
             assert sum(id_ in special for id_ in found.input_ids) == num_special
+
+
+def test_a_plain_tokenizer_is_the_one_that_transformers_would_load() -> None:
+    """Torch, which takes seconds to import, is not needed for it."""
+    code = (
+        "import sys; from zip_pipeline.chat_models import load_tokenizer\n"
+        f"found = load_tokenizer({str(TINY_MODEL)!r}, None)\n"
+        "print('torch' in sys.modules, repr(found), found.backend_tokenizer.to_str(), sep='\\n')"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    wanted: Any = AutoTokenizer.from_pretrained(TINY_MODEL)
+    assert run.stdout == f"False\n{wanted!r}\n{wanted.backend_tokenizer.to_str()}\n"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("config.json", {"model_type": "mistral"}),
+        ("tokenizer_config.json", {"tokenizer_class": "LlamaTokenizer"}),
+        ("tokenizer_config.json", {}),
+        ("tokenizer_config.json", []),
+    ],
+)
+def test_transformers_chooses_the_class_of_any_other_tokenizer(
+    tmp_path: Path, name: str, content: object
+) -> None:
+    """Or of one whose files do not say what it is."""
+    for known in ("config.json", "tokenizer_config.json"):
+        shutil.copy(TINY_MODEL / known, tmp_path)
+    assert _tokenizer_class(tmp_path) is not AutoTokenizer
+    (tmp_path / name).write_text(json.dumps(content))
+    assert _tokenizer_class(tmp_path) is AutoTokenizer
 
 
 def test_model_that_is_not_there_is_named(tmp_path: Path) -> None:
