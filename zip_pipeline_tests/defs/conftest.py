@@ -2,11 +2,29 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from unittest.mock import create_autospec
 
 import dagster as dg
 import pytest
 
+from zip_pipeline.defs import law, stage
 from zip_pipeline_tests.defs.graph import Graph
+
+
+@pytest.fixture
+def real_figures() -> None:
+    """Ask for this where figures are to be drawn."""
+
+
+@pytest.fixture(autouse=True)
+def _quick_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Draw nothing unless asked to: matplotlib takes most of the time of a small run."""
+    if "real_figures" in request.fixturenames:
+        return
+    names = ("loss_figure", "relation_figure", "versions_figure")
+    for module, name in ((stage, "selection_figure"), *((law, name) for name in names)):
+        quick = create_autospec(getattr(module, name), return_value=b"\x89PNG")
+        monkeypatch.setattr(module, name, quick)
 
 
 @pytest.fixture

@@ -139,6 +139,7 @@ def test_mt_bench_takes_the_place_of_the_loss(pool: Graph, fake: FakeEvaluation)
     assert len(fake.jobs) == 1
 
 
+@pytest.mark.usefixtures("real_figures")
 def test_law_has_a_table_and_figures(pool: Graph) -> None:
     """Every version is in the table; the figures are in the UI and on disk."""
     for number in range(1, 8):

@@ -91,6 +91,7 @@ def row_of(graph: Graph, version: int) -> dict[str, Any]:
     return row
 
 
+@pytest.mark.usefixtures("real_figures")
 def test_first_version_is_measured_and_passes(graph: Graph, fake: FakeProbe) -> None:
     """R, L, Q and the series go into the table; with nothing to compare the check passes."""
     graph.drop("sft", "a.jsonl", [*alpaca_rows(19), {"instruction": "only"}])
@@ -207,6 +208,7 @@ def fake_training(monkeypatch: pytest.MonkeyPatch) -> Callable[[], list[dict[str
     return lambda: jobs
 
 
+@pytest.mark.usefixtures("real_figures")
 def test_override_lets_a_blocked_version_through(
     fifth: Graph, fake: FakeProbe, monkeypatch: pytest.MonkeyPatch
 ) -> None:

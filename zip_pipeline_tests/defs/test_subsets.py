@@ -94,6 +94,7 @@ def test_equal_picks_keep_the_data_version(graph: Graph) -> None:
     assert len({data_version_of(result, "sft", "zip_subset") for result in everything}) == 1
 
 
+@pytest.mark.usefixtures("real_figures")
 def test_version_metadata_tells_counts_ratios_sources_and_plot(graph: Graph) -> None:
     """What the UI shows: counts, R before and after, budget, sources, a picture, the schema."""
     _ingest(graph, "a.jsonl", 12)
