@@ -28,7 +28,7 @@ from zip_pipeline_tests.end_to_end.kills import (
 pytestmark = pytest.mark.slow
 
 _PROJECT = Path(__file__).parents[2]
-_SCALE = 0.4
+_SCALE = 0.2
 _ROUNDS = ("--k1", str(CONFIG.k1), "--k2", str(CONFIG.k2), "--k3", str(CONFIG.k3))
 
 
