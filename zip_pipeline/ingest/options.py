@@ -8,7 +8,8 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from zip_pipeline.errors import UserError
-from zip_pipeline.ingest.formats import RATINGS, format_named
+from zip_pipeline.ingest.formats import format_named
+from zip_pipeline.ingest.ratings import RATINGS
 from zip_pipeline.ingest.rows import RawRow, Record, RejectionError, rejected_row
 from zip_pipeline.ingest.streams import check_encoding_name
 from zip_pipeline.samples import ROLES, Stage

@@ -3,7 +3,7 @@
 import ast
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -145,6 +145,11 @@ def peek(record: Record, field: str) -> object:
 def present(record: Record, *fields: str) -> str | None:
     """Return the first of the fields that the record has."""
     return next((field for field in fields if field in record), None)
+
+
+def has_fields(*fields: str) -> Callable[[Record], bool]:
+    """Return what tells whether a record has all of the fields."""
+    return lambda record: all(field in record for field in fields)
 
 
 def field_value(record: Record, *fields: str) -> object:

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 
 from zip_pipeline.errors import UserError
-from zip_pipeline.ingest.formats import RATINGS
 from zip_pipeline.ingest.options import ReadOptions
+from zip_pipeline.ingest.ratings import RATINGS
 from zip_pipeline.pool.batches import IngestResult
 from zip_pipeline_tests.ingest.test_reading import taken_in
 

@@ -4,7 +4,8 @@ import json
 
 import pytest
 
-from zip_pipeline.ingest.formats import FORMATS, detect_format, number_of
+from zip_pipeline.ingest.formats import FORMATS, detect_format
+from zip_pipeline.ingest.ratings import number_of
 from zip_pipeline.ingest.rows import RejectionError
 from zip_pipeline.ingest.turns import check_sample
 from zip_pipeline.samples import PreferencePair, RatedAnswer, Turn

@@ -1,0 +1,252 @@
+"""The formats of SFT: conversations, and questions with their answers."""
+
+import re
+from collections.abc import Callable, Sequence
+
+from zip_pipeline.ingest.questions import question_turns, with_system
+from zip_pipeline.ingest.ratings import refuse_rated
+from zip_pipeline.ingest.rows import Format, Record, RejectionError
+from zip_pipeline.ingest.turns import (
+    Turns,
+    alternating,
+    answer_text,
+    decoded,
+    field_value,
+    has_fields,
+    is_marked_dialogue,
+    objects_of,
+    parse_marked_dialogue,
+    parse_messages,
+    peek,
+    present,
+    reasoning_of,
+    system_turns,
+    text_field,
+    text_of,
+    with_reasoning,
+)
+from zip_pipeline.samples import AnySample, Sample, Turn
+
+_CONVERSATIONS = ("conversations", "conversation")
+_ANSWERS = ("solution", "answer", "response", "answerKey")
+
+
+def _items(record: Record, *fields: str) -> list[object]:
+    """Return the list in the first of the fields that has one; of a JSON text, what it holds."""
+    for field in fields:
+        try:
+            value = decoded(record.get(field)) if field in record else None
+        except RejectionError:
+            continue
+        if isinstance(value, list) and value:
+            return value
+    return []
+
+
+def _has_roles(items: Sequence[object]) -> bool:
+    """Return whether a list of messages names its speakers as OpenAI does."""
+    return any(isinstance(item, dict) and "role" in item for item in items)
+
+
+def _is_messages(record: Record) -> bool:
+    field = present(record, "messages", *_CONVERSATIONS, "data")
+    if field == "messages":
+        return not _is_strings(record)
+    return field is not None and _has_roles(_items(record, field))
+
+
+def _is_strings(record: Record) -> bool:
+    items = _items(record, "messages", *_CONVERSATIONS, "data")
+    return bool(items) and all(isinstance(item, str) for item in items)
+
+
+def _is_exchanges(record: Record) -> bool:
+    items = _items(record, *_CONVERSATIONS)
+    return bool(items) and all(
+        isinstance(item, dict) and {"input", "output"} <= item.keys() for item in items
+    )
+
+
+def _is_sharegpt(record: Record) -> bool:
+    if present(record, *_CONVERSATIONS) is None:
+        return False
+    return not (_is_messages(record) or _is_strings(record) or _is_exchanges(record))
+
+
+def _messages(record: Record) -> Turns:
+    value = decoded(field_value(record, "messages", *_CONVERSATIONS, "data"))
+    return with_system(record, parse_messages(value))
+
+
+def _strings(record: Record) -> Turns:
+    items = _items(record, "messages", *_CONVERSATIONS, "data")
+    return with_system(record, alternating(items, "a turn"))
+
+
+def _exchanges(record: Record) -> Turns:
+    turns: Turns = ()
+    for item in objects_of(field_value(record, *_CONVERSATIONS), "conversation"):
+        turns += (
+            Turn("user", text_field(item, "input")),
+            Turn("assistant", text_field(item, "output")),
+        )
+    return with_system(record, turns)
+
+
+def _gemini(record: Record) -> Turns:
+    field = present(record, "systemInstruction", "system_instruction")
+    instruction = record.get(field) if field else None
+    if isinstance(instruction, dict):
+        instruction = parse_messages([{"role": "system", "parts": instruction.get("parts")}])[
+            0
+        ].content
+    system = text_of(instruction, "systemInstruction")
+    turns = parse_messages(field_value(record, "contents"))
+    return (*([Turn("system", system)] if system.strip() else []), *turns)
+
+
+def _batch_body(record: Record) -> Turns:
+    body = record["body"]
+    if not isinstance(body, dict):
+        raise RejectionError("wrong_type", "body is no object with messages")
+    return _messages(body)
+
+
+def _segments(record: Record) -> Turns:
+    """Return the segments of a text: those that are labelled are the assistant's."""
+    turns = []
+    for item in objects_of(field_value(record, "segments"), "segments"):
+        role = "assistant" if item.get("label") else "user"
+        text = re.sub(r"\A<s>|</s>\Z", "", text_field(item, "text").strip())
+        turns.append(Turn(role, text.strip()))
+    return tuple(turns)
+
+
+def _instances(record: Record) -> Turns:
+    instances = objects_of(field_value(record, "instances"), "instances")
+    if len(instances) != 1:
+        detail = f"{len(instances)} instances, expected one; write each as a row of its own"
+        raise RejectionError("wrong_type", detail)
+    extra = text_of(instances[0].get("input"), "input")
+    instruction = text_field(record, "instruction")
+    question = f"{instruction}\n{extra}" if extra.strip() else instruction
+    return (Turn("user", question), Turn("assistant", answer_text(instances[0], "output")))
+
+
+def _marked(*fields: str) -> Callable[[Record], Turns]:
+    def turns(record: Record) -> Turns:
+        found = parse_marked_dialogue(text_field(record, *fields))
+        system = [
+            Turn("system", turn.content.removeprefix("SYSTEM:").strip())
+            for turn in system_turns(record)
+        ]
+        return (*system, *found) if not any(t.role == "system" for t in found) else found
+
+    return turns
+
+
+def _is_marked(record: Record) -> bool:
+    return any(
+        is_marked_dialogue(record.get(field)) for field in ("text", "chat") if field in record
+    )
+
+
+def _question_answer(questions: Sequence[str], answers: Sequence[str]) -> Callable[[Record], Turns]:
+    """Return the parser of records with a question in one field and its answer in another."""
+
+    def turns(record: Record) -> Turns:
+        prompt = question_turns(record, *questions)
+        value = field_value(record, *answers)
+        if isinstance(decoded(peek(record, questions[0])), list):
+            # Where the prompt is a list of messages in a text, so is the answer.
+            value = decoded(value)
+        said = [value] if isinstance(value, dict) and _has_roles([value]) else value
+        if isinstance(said, list) and _has_roles(said):
+            answer = parse_messages(said)
+        else:
+            text = answer_text(record, *answers)
+            answer = (with_reasoning(Turn("assistant", text), reasoning_of(record)),)
+        return with_system(record, prompt + answer)
+
+    return turns
+
+
+def _has_one_of(questions: Sequence[str], answers: Sequence[str]) -> Callable[[Record], bool]:
+    def matches(record: Record) -> bool:
+        return None not in (present(record, *questions), present(record, *answers))
+
+    return matches
+
+
+_CONVERSATION_PARSERS: dict[str, Callable[[Record], Turns]] = {}
+
+
+def _conversation(
+    name: str, fields: str, matches: Callable[[Record], bool], turns: Callable[[Record], Turns]
+) -> Format:
+    """Return a format of SFT conversations."""
+    _CONVERSATION_PARSERS[name] = turns
+
+    def parse(record: Record) -> AnySample:
+        refuse_rated(record)
+        return Sample(turns(record))
+
+    return Format(name, "sft", fields, matches, parse)
+
+
+def _pairs_of_fields(name: str, questions: Sequence[str], answers: Sequence[str]) -> Format:
+    words = f"{' or '.join(questions)}, {' or '.join(answers)}"
+    return _conversation(
+        name, words, _has_one_of(questions, answers), _question_answer(questions, answers)
+    )
+
+
+SFT_FORMATS = (
+    _conversation("messages", "messages[role, content, tool_calls]", _is_messages, _messages),
+    _conversation(
+        "turn_texts", "conversations or data as texts, the user's first", _is_strings, _strings
+    ),
+    _conversation("exchanges", "conversation[input, output]", _is_exchanges, _exchanges),
+    _conversation("sharegpt", "conversations[from, value]", _is_sharegpt, _messages),
+    _conversation("gemini", "contents[role, parts]", has_fields("contents"), _gemini),
+    _conversation(
+        "openai_batch",
+        "body[messages]",
+        lambda record: isinstance(body := record.get("body"), dict) and "messages" in body,
+        _batch_body,
+    ),
+    _conversation(
+        "segments", "segments[label, text]", lambda r: bool(_items(r, "segments")), _segments
+    ),
+    _conversation(
+        "instances",
+        "instruction, instances[input, output]",
+        has_fields("instruction", "instances"),
+        _instances,
+    ),
+    _pairs_of_fields("alpaca", ("instruction",), ("output", "response", "generation")),
+    _pairs_of_fields("prompt_completion", ("prompt",), ("completion", "response")),
+    _pairs_of_fields("question_answer", ("question",), _ANSWERS),
+    _pairs_of_fields("query_response", ("query",), ("response", "answer")),
+    _pairs_of_fields("inputs_targets", ("inputs",), ("targets",)),
+    _pairs_of_fields("problem_solution", ("problem",), ("solution",)),
+    _conversation(
+        "marked_text",
+        "text as ### Human: / ### Assistant:, chat as USER: / ASSISTANT:",
+        _is_marked,
+        _marked("text", "chat"),
+    ),
+)  # fmt: skip
+
+
+def parse_conversation(record: Record) -> Turns:
+    """Return the turns of a record of any format of SFT.
+
+    Raises:
+        RejectionError: as the format that it matches, or ``unknown_format``.
+    """
+    # Of a copy: to look at a field is not to read it.
+    found = next((f for f in SFT_FORMATS if f.matches(dict(record))), None)
+    if found is None:
+        raise RejectionError("unknown_format", f"{', '.join(sorted(record))}: no format of sft")
+    return _CONVERSATION_PARSERS[found.name](record)
