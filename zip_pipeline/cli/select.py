@@ -5,7 +5,7 @@ import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal, cast
+from typing import Annotated, Any, Literal, cast, get_origin
 
 import typer
 from pydantic.fields import FieldInfo
@@ -211,14 +211,14 @@ def reading_parameters() -> list[inspect.Parameter]:
 
 
 def _reading_option(name: str, field: FieldInfo) -> inspect.Parameter:
-    is_pairs = name in _PAIRS
+    is_pairs, is_choice = name in _PAIRS, get_origin(field.annotation) is Literal
     kind: Any = list[str] | None if is_pairs else field.annotation
     option = typer.Option(
         _PAIRS.get(name, f"--{name}"),
-        metavar="NAME=VALUE" if is_pairs else None if name == "media" else name.upper(),
+        metavar="NAME=VALUE" if is_pairs else None if is_choice else name.upper(),
         help=f"{field.description}{' Repeatable.' if is_pairs else ''}",
         rich_help_panel="Reading",
-        show_default=name == "media",
+        show_default=is_choice,
     )
     default = None if is_pairs else field.default
     return inspect.Parameter(

@@ -2,10 +2,17 @@
 
 import re
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from zip_pipeline.ingest.questions import question_turns, with_system
 from zip_pipeline.ingest.ratings import refuse_rated
 from zip_pipeline.ingest.rows import Format, Record, RejectionError
+from zip_pipeline.ingest.trees import (
+    conversations_of_table,
+    conversations_of_tree,
+    is_message_of_tree,
+    is_tree,
+)
 from zip_pipeline.ingest.turns import (
     Turns,
     alternating,
@@ -230,6 +237,16 @@ SFT_FORMATS = (
     _pairs_of_fields("query_response", ("query",), ("response", "answer")),
     _pairs_of_fields("inputs_targets", ("inputs",), ("targets",)),
     _pairs_of_fields("problem_solution", ("problem",), ("solution",)),
+    replace(
+        _conversation("message_tree", "prompt[role, text, replies[]]", is_tree, _messages),
+        unfold=conversations_of_tree,
+    ),
+    replace(
+        _conversation(
+            "message_table", "message_id, parent_id, role, text", is_message_of_tree, _messages
+        ),
+        gather=conversations_of_table,
+    ),
     _conversation(
         "marked_text",
         "text as ### Human: / ### Assistant:, chat as USER: / ASSISTANT:",

@@ -14,7 +14,7 @@ import polars as pl
 from zip_pipeline.data_root import StageFolder
 from zip_pipeline.errors import UserError
 from zip_pipeline.ingest.drops import check_batch_name, read_sidecar, snapshot
-from zip_pipeline.ingest.formats import describe_unknown, detect_format, format_named
+from zip_pipeline.ingest.formats import FORMATS, describe_unknown, detect_format, format_named
 from zip_pipeline.ingest.options import AS_FOUND, ReadOptions
 from zip_pipeline.ingest.readers import left_out_splits, plain_name, read_rows
 from zip_pipeline.ingest.rows import (
@@ -26,6 +26,8 @@ from zip_pipeline.ingest.rows import (
     ReadLimits,
     Record,
     RejectionError,
+    Unfold,
+    rejected_row,
     unexpected,
 )
 from zip_pipeline.ingest.turns import (
@@ -243,6 +245,44 @@ def _with_formats(
             yield row, override or _row_format(row.record, stage, file_format)
 
 
+def _unfolded(
+    rows: Iterable[tuple[RawRow, Format | None]], pairs: str
+) -> Iterator[tuple[RawRow, Format | None]]:
+    """Yield the rows that hold several samples, and those that make some together, as samples."""
+    for _, file_rows in groupby(rows, key=lambda item: item[0].source_file):
+        gathered: dict[str, list[RawRow]] = {}
+        for row, found in file_rows:
+            if found is None or row.record is None:
+                yield row, found
+            elif found.gather:
+                gathered.setdefault(found.name, []).append(row)
+            elif found.unfold or found.pairs:
+                yield from ((one, found) for one in _parts(row, found, pairs))
+            else:
+                yield row, found
+        for name, held in gathered.items():
+            found = FORMATS[name]
+            for row in found.gather(held) if found.gather else ():
+                yield from ((one, found) for one in _parts(row, found, pairs))
+
+
+def _parts(row: RawRow, found: Format, pairs: str) -> Iterable[RawRow]:
+    unfoldings = (found.unfold, found.pairs if pairs == "all" else None)
+    rows = [row]
+    for unfold in filter(None, unfoldings):
+        rows = [part for one in rows for part in _unfold(one, unfold)]
+    return rows
+
+
+def _unfold(row: RawRow, unfold: Unfold) -> Iterable[RawRow]:
+    try:
+        return list(unfold(row, row.record)) if row.record is not None else [row]
+    except RejectionError as why:
+        return [rejected_row(row.source_file, row.source_row, row.raw, why)]
+    except DATA_ERRORS as error:
+        return [rejected_row(row.source_file, row.source_row, row.raw, unexpected(error))]
+
+
 def ingest(
     path: Path,
     stage: Stage,
@@ -292,7 +332,8 @@ def ingest_rows(
         UserError: the format is unknown.
     """
     ingestion = _Ingestion(stage, batch, options)
-    for row, record_format in _with_formats(options.applied(rows), stage, options):
+    found = _with_formats(options.applied(rows), stage, options)
+    for row, record_format in _unfolded(found, options.pairs):
         ingestion.add(row, record_format)
     return ingestion.finish()
 

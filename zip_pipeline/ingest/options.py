@@ -42,6 +42,10 @@ class ReadOptions(Settings):
         default="quarantine",
         description="Rows with pictures or sound: quarantine, or keep, which measures their text.",
     )
+    pairs: Literal["best-worst", "all"] = Field(
+        default="best-worst",
+        description="Of ranked answers the best against the worst, or all that differ in rank.",
+    )
     encoding: str | None = Field(
         default=None, description="Encoding of text files that are not UTF-8, such as cp1252."
     )

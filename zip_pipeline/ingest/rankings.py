@@ -1,6 +1,10 @@
 """The formats of preference that list several answers to a prompt, with scores or ranks."""
 
 import math
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import replace
+from itertools import combinations, islice
 
 from zip_pipeline.ingest.preferences import (
     CHOSEN_SCORES,
@@ -15,12 +19,19 @@ from zip_pipeline.ingest.preferences import (
     with_scores_in_order,
 )
 from zip_pipeline.ingest.ratings import number_of
-from zip_pipeline.ingest.rows import Record, RejectionError
-from zip_pipeline.ingest.turns import field_value, objects_of, present, turns_of
+from zip_pipeline.ingest.rows import RawRow, Record, RejectionError, Unfold, json_text
+from zip_pipeline.ingest.trees import (
+    choices_of_table,
+    choices_of_tree,
+    is_message_of_tree,
+    is_tree,
+)
+from zip_pipeline.ingest.turns import field_value, has_fields, objects_of, present, turns_of
 from zip_pipeline.samples import PreferencePair
 
 _SCORES = ("overall_score", "fine-grained_score", "score", "rating", "annotations", "rank")
 _RESPONSES = ("response", "completion", "text", "content", "output", "answer")
+_MAX_PAIRS = 2_000
 
 
 def _score(answer: Record, field: str) -> float | None:
@@ -83,9 +94,25 @@ def _best_and_worst(record: Record, answers: list[Record]) -> PreferencePair:
     return pair_of(record, prompt_turns(record), sides, scores)
 
 
+def _completions(record: Record) -> list[Record]:
+    return objects_of(record["completions"], "completions")
+
+
+def _answers(record: Record) -> list[Record]:
+    return objects_of(record["answers"], "answers")
+
+
+def _generations(record: Record) -> list[Record]:
+    texts, ratings = record["generations"], record["ratings"]
+    if not isinstance(texts, list) or not isinstance(ratings, list) or len(texts) != len(ratings):
+        raise RejectionError("wrong_type", "generations and ratings are no lists of one length")
+    pairs = zip(texts, ratings, strict=True)
+    return [{"response": text, "rating": rating} for text, rating in pairs]
+
+
 def _parse_scored(record: Record) -> PreferencePair:
     if "completions" in record:
-        return _best_and_worst(record, objects_of(record["completions"], "completions"))
+        return _best_and_worst(record, _completions(record))
     return with_scores_in_order(parse_pair(record))
 
 
@@ -96,14 +123,6 @@ def _is_scored(record: Record) -> bool:
     return is_pair(record) and None not in scores
 
 
-def _parse_generations(record: Record) -> PreferencePair:
-    texts, ratings = record["generations"], record["ratings"]
-    if not isinstance(texts, list) or not isinstance(ratings, list) or len(texts) != len(ratings):
-        raise RejectionError("wrong_type", "generations and ratings are no lists of one length")
-    pairs = zip(texts, ratings, strict=True)
-    return _best_and_worst(record, [{"response": text, "rating": rating} for text, rating in pairs])
-
-
 def _is_ranked(record: Record) -> bool:
     answers = record.get("answers")
     has_ranks = isinstance(answers, list) and any(
@@ -112,23 +131,85 @@ def _is_ranked(record: Record) -> bool:
     return has_ranks and not is_pair(record)
 
 
+def _pairs(answers: Callable[[Record], list[Record]], *lists: str) -> Unfold:
+    """Return what yields a row for each two answers that differ in score, with these two alone.
+
+    Args:
+        answers: returns the answers of a record.
+        lists: the fields in which they stand.
+    """
+
+    def pairs(row: RawRow, record: Record) -> Iterable[RawRow]:
+        numbers: list[tuple[int, int]] = []
+        # What is wrong with the answers, their parser says.
+        with suppress(RejectionError):
+            numbers = _unequal(answers(record)) if has_fields(*lists)(record) else []
+        if len(numbers) > _MAX_PAIRS:
+            detail = f'pairs = "all" makes more than {_MAX_PAIRS} pairs of it'
+            raise RejectionError("unexpected_content", detail)
+        return [of_two(row, record, two) for two in numbers] if len(numbers) > 1 else [row]
+
+    def of_two(row: RawRow, record: Record, two: tuple[int, int]) -> RawRow:
+        made = {**record, **{name: _items(record[name], two) for name in lists}}
+        return replace(row, record=made, raw=json_text(made))
+
+    return pairs
+
+
+def _unequal(answers: list[Record]) -> list[tuple[int, int]]:
+    """Return the numbers of each two answers that differ in score; at most one pair too many."""
+    scores = {id(answer): score for score, answer in _scored(answers)[1]}
+    known = [(n, scores[id(answer)]) for n, answer in enumerate(answers) if id(answer) in scores]
+    pairs = ((n, m) for (n, one), (m, other) in combinations(known, 2) if one != other)
+    return list(islice(pairs, _MAX_PAIRS + 1))
+
+
+def _items(values: object, numbers: tuple[int, ...]) -> list[object]:
+    return [values[n] for n in numbers] if isinstance(values, list) else []
+
+
+def _parse_answers(record: Record) -> PreferencePair:
+    return _best_and_worst(record, _answers(record))
+
+
+_RANKED = replace(
+    preference_format(
+        "ranked_answers", "prompt, answers[answer, rank] (1: best)", _is_ranked, _parse_answers
+    ),
+    pairs=_pairs(_answers, "answers"),
+)
 RANKING_FORMATS = (
-    preference_format(
-        "scored_completions",
-        "prompt, completions[response, score]; or prompt, chosen, rejected and their scores",
-        _is_scored,
-        _parse_scored,
+    replace(
+        preference_format(
+            "scored_completions",
+            "prompt, completions[response, score]; or prompt, chosen, rejected and their scores",
+            _is_scored,
+            _parse_scored,
+        ),
+        pairs=_pairs(_completions, "completions"),
     ),
-    preference_format(
-        "ranked_answers",
-        "prompt, answers[answer, rank] (1: best)",
-        _is_ranked,
-        lambda record: _best_and_worst(record, objects_of(record["answers"], "answers")),
+    _RANKED,
+    replace(
+        preference_format(
+            "rated_generations",
+            "instruction or prompt, generations[], ratings[]",
+            lambda record: has_fields("generations", "ratings")(record) and not is_pair(record),
+            lambda record: _best_and_worst(record, _generations(record)),
+        ),
+        pairs=_pairs(_generations, "generations", "ratings"),
     ),
-    preference_format(
-        "rated_generations",
-        "instruction or prompt, generations[], ratings[]",
-        lambda record: "generations" in record and "ratings" in record and not is_pair(record),
-        _parse_generations,
+    replace(
+        _RANKED,
+        name="ranked_tree",
+        fields="prompt[role, text, replies[rank]] (0: best)",
+        matches=is_tree,
+        unfold=choices_of_tree,
+    ),
+    replace(
+        _RANKED,
+        name="ranked_table",
+        fields="message_id, parent_id, role, text, rank (0: best)",
+        matches=is_message_of_tree,
+        gather=choices_of_table,
     ),
 )

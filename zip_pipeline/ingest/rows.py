@@ -4,7 +4,7 @@ import base64
 import json
 import math
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
@@ -39,6 +39,7 @@ REASONS: dict[str, str] = {
     "unsupported_content": "a turn holds an image or another part that is no text",
     "printed_list": "a list of messages that a program printed cannot be read",
     "rated_record": "the record carries a rating of its own, so it belongs to preference",
+    "failed_review": "the message, or one before it, failed its review or is deleted",
     "step_labels": "each step has a label of its own, which is none of the two stages",
     "no_user_turn": "no turn of the user says anything",
     "no_final_assistant": "the last turn does not come from the assistant",
@@ -332,6 +333,9 @@ def _as_text(value: object) -> str:
     return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 
+Unfold: TypeAlias = Callable[[RawRow, Record], Iterable[RawRow]]
+
+
 @dataclass(frozen=True)
 class Format:
     """A way to write a sample as a record.
@@ -342,6 +346,9 @@ class Format:
         fields: the fields in words, for messages.
         matches: tells whether a record looks like this format.
         parse: returns the sample; raises ``RejectionError`` where the record holds none.
+        gather: returns what the rows of a file are together, where one alone is no sample.
+        unfold: returns the rows that a row holds, where it holds several samples.
+        pairs: returns a row for each pair of the ranked answers of a row.
     """
 
     name: str
@@ -349,3 +356,6 @@ class Format:
     fields: str
     matches: Callable[[Record], bool]
     parse: Callable[[Record], AnySample]
+    gather: Callable[[Iterable[RawRow]], Iterable[RawRow]] | None = None
+    unfold: Unfold | None = None
+    pairs: Unfold | None = None

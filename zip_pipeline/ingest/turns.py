@@ -381,9 +381,9 @@ def _turns(message: object) -> Iterator[Turn]:
 
 
 def _content(message: Record, made: _Message, *, may_lack: bool) -> str:
-    if may_lack and present(message, "content", "value", "refusal", "parts") is None:
+    if may_lack and present(message, "content", "value", "refusal", "parts", "text") is None:
         return ""
-    return made.content(field_value(message, "content", "value", "parts", "refusal"))
+    return made.content(field_value(message, "content", "value", "parts", "text", "refusal"))
 
 
 def reasoning_of(message: Record) -> str:

@@ -41,6 +41,7 @@ SFT_ROWS = {
     "unsupported_content": chat({"role": "user", "content": [{"type": "image_url"}]}, ANSWER),
     "no_user_turn": chat({"role": "system", "content": "s"}, ANSWER),
     "no_final_assistant": chat({"role": "user", "content": "u"}),
+    "failed_review": b'{"prompt": {"text": "t", "role": "u", "deleted": true, "replies": []}}',
     "empty_final_assistant": chat({"role": "user", "content": "u"}, {**ANSWER, "content": " \n"}),
 }
 PREFERENCE_ROWS = {
