@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
+from zip_pipeline.ingest.chat_texts import chat_text_field, parse_chat_text
 from zip_pipeline.ingest.questions import question_turns, with_system
 from zip_pipeline.ingest.ratings import refuse_rated
 from zip_pipeline.ingest.rows import Format, Record, RejectionError
@@ -19,6 +20,7 @@ from zip_pipeline.ingest.turns import (
     answer_text,
     decoded,
     field_value,
+    first_of,
     has_fields,
     is_marked_dialogue,
     objects_of,
@@ -35,7 +37,7 @@ from zip_pipeline.ingest.turns import (
 from zip_pipeline.samples import AnySample, Sample, Turn
 
 _CONVERSATIONS = ("conversations", "conversation")
-_ANSWERS = ("solution", "answer", "response", "answerKey")
+_ANSWERS = ("solution", "answer", "answers", "response", "answerKey")
 
 
 def _items(record: Record, *fields: str) -> list[object]:
@@ -64,7 +66,7 @@ def _is_messages(record: Record) -> bool:
 
 def _is_strings(record: Record) -> bool:
     items = _items(record, "messages", *_CONVERSATIONS, "data")
-    return bool(items) and all(isinstance(item, str) for item in items)
+    return bool(items) and _are_texts(items)
 
 
 def _is_exchanges(record: Record) -> bool:
@@ -137,7 +139,10 @@ def _instances(record: Record) -> Turns:
     extra = text_of(instances[0].get("input"), "input")
     instruction = text_field(record, "instruction")
     question = f"{instruction}\n{extra}" if extra.strip() else instruction
-    return (Turn("user", question), Turn("assistant", answer_text(instances[0], "output")))
+    return (
+        Turn("user", question),
+        Turn("assistant", answer_text(instances[0]["output"], "output")),
+    )
 
 
 def _marked(*fields: str) -> Callable[[Record], Turns]:
@@ -150,6 +155,11 @@ def _marked(*fields: str) -> Callable[[Record], Turns]:
         return (*system, *found) if not any(t.role == "system" for t in found) else found
 
     return turns
+
+
+def _chat_text(record: Record) -> Turns:
+    field = chat_text_field(record) or "text"
+    return with_system(record, parse_chat_text(text_field(record, field)))
 
 
 def _is_marked(record: Record) -> bool:
@@ -167,15 +177,47 @@ def _question_answer(questions: Sequence[str], answers: Sequence[str]) -> Callab
         if isinstance(decoded(peek(record, questions[0])), list):
             # Where the prompt is a list of messages in a text, so is the answer.
             value = decoded(value)
-        said = [value] if isinstance(value, dict) and _has_roles([value]) else value
-        if isinstance(said, list) and _has_roles(said):
-            answer = parse_messages(said)
-        else:
-            text = answer_text(record, *answers)
-            answer = (with_reasoning(Turn("assistant", text), reasoning_of(record)),)
-        return with_system(record, prompt + answer)
+        name = next((name for name in answers if peek(record, name) is not None), answers[0])
+        return with_system(record, prompt + _answer(record, name, value))
 
     return turns
+
+
+def _answer(record: Record, name: str, value: object) -> Turns:
+    said = [value] if isinstance(value, dict) and _has_roles([value]) else value
+    if isinstance(said, list) and _has_roles(said):
+        return parse_messages(said)
+    if name in ("answer", "answers"):
+        value = _short_answer(record, name, value)
+    elif name == "output" and isinstance(value, list) and len(value) == 2 and _are_texts(value):
+        raise RejectionError(
+            "rated_record",
+            "output is a list of two answers, as pairs (better, worse) have it; drop it under "
+            "preference",
+        )
+    text = answer_text(value, name)
+    return (with_reasoning(Turn("assistant", text), reasoning_of(record)),)
+
+
+def _short_answer(record: Record, name: str, value: object) -> object:
+    """Return the first of several spellings of an answer, as questions of knowledge have them."""
+    if isinstance(value, dict) and (field := present(value, "value", "text")):
+        return _short_answer(value, field, value.get(field))
+    return first_of(record, name, value) if isinstance(value, list) and _are_texts(value) else value
+
+
+def _are_texts(items: Sequence[object]) -> bool:
+    return all(isinstance(item, str) for item in items)
+
+
+def _is_calls(record: Record) -> bool:
+    return {"query", "answers", "tools"} <= record.keys()
+
+
+def _calls(record: Record) -> Turns:
+    prompt = question_turns(record, "query")
+    called = {"role": "assistant", "content": None, "tool_calls": record["answers"]}
+    return with_system(record, prompt + parse_messages([called]))
 
 
 def _has_one_of(questions: Sequence[str], answers: Sequence[str]) -> Callable[[Record], bool]:
@@ -234,7 +276,8 @@ SFT_FORMATS = (
     _pairs_of_fields("alpaca", ("instruction",), ("output", "response", "generation")),
     _pairs_of_fields("prompt_completion", ("prompt",), ("completion", "response")),
     _pairs_of_fields("question_answer", ("question",), _ANSWERS),
-    _pairs_of_fields("query_response", ("query",), ("response", "answer")),
+    _conversation("query_calls", "query, answers[name, arguments], tools", _is_calls, _calls),
+    _pairs_of_fields("query_response", ("query",), ("response", "answer", "answers")),
     _pairs_of_fields("inputs_targets", ("inputs",), ("targets",)),
     _pairs_of_fields("problem_solution", ("problem",), ("solution",)),
     replace(
@@ -246,6 +289,14 @@ SFT_FORMATS = (
             "message_table", "message_id, parent_id, role, text", is_message_of_tree, _messages
         ),
         gather=conversations_of_table,
+    ),
+    _pairs_of_fields("user_assistant", ("user",), ("assistant",)),
+    _pairs_of_fields("input_output", ("input",), ("output", "target", "response", "answer")),
+    _conversation(
+        "chat_text",
+        "text as ChatML, Llama, Mistral, Gemma or Zephyr write it",
+        lambda record: chat_text_field(record) is not None,
+        _chat_text,
     ),
     _conversation(
         "marked_text",

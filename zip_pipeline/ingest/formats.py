@@ -3,13 +3,16 @@
 from collections.abc import Sequence
 
 from zip_pipeline.errors import UserError
+from zip_pipeline.ingest.choices import CHOICE_FORMATS
 from zip_pipeline.ingest.conversations import SFT_FORMATS
 from zip_pipeline.ingest.preferences import PAIR_FORMATS
 from zip_pipeline.ingest.rankings import RANKING_FORMATS
 from zip_pipeline.ingest.rows import Format, Record
 from zip_pipeline.samples import Stage
 
-FORMATS: dict[str, Format] = {f.name: f for f in (*SFT_FORMATS, *RANKING_FORMATS, *PAIR_FORMATS)}
+FORMATS: dict[str, Format] = {
+    f.name: f for f in (*SFT_FORMATS, *RANKING_FORMATS, *PAIR_FORMATS, *CHOICE_FORMATS)
+}
 
 
 def _of_stage(stage: Stage) -> list[Format]:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 
 from zip_pipeline.ingest.conversations import SFT_FORMATS, parse_conversation
 from zip_pipeline.ingest.questions import question_turns, with_system
-from zip_pipeline.ingest.ratings import LABELS, first_number, number_of, rating_of
+from zip_pipeline.ingest.ratings import LABELS, first_number, rating_of
 from zip_pipeline.ingest.rows import Format, Record, RejectionError
 from zip_pipeline.ingest.turns import (
     Turns,
@@ -16,23 +16,27 @@ from zip_pipeline.ingest.turns import (
     parse_dialogue,
     parse_messages,
     present,
-    text_field,
     text_of,
     turns_of,
 )
-from zip_pipeline.samples import AnySample, PreferencePair, RatedAnswer, Turn
+from zip_pipeline.samples import AnySample, PreferencePair, RatedAnswer
 
 PROMPTS = ("prompt", "question", "instruction")
-CHOSEN_SCORES = ("chosen_score", "score_chosen", "chosen_rating", "chosen_avg_rating")
-REJECTED_SCORES = ("rejected_score", "score_rejected", "rejected_rating", "rejected_avg_rating")
+_EARLIER = ("conversations", "messages", "conversation", "trajectory")
+_SCORES = ("{}_score", "score_{}", "{}_rating", "rating_{}", "{}_avg_rating")
+_REJECTED_BESIDE = ("rejected_response", "rejected_messages")
+CHOSEN_SCORES, REJECTED_SCORES = (
+    tuple(name.format(side) for name in _SCORES) for side in ("chosen", "rejected")
+)
 
 
 def prompt_turns(record: Record) -> Turns:
     """Return what comes before the answers: a question, or earlier messages."""
-    earlier = present(record, "conversations", "messages", "conversation")
-    if earlier and present(record, *PROMPTS) is None:
+    if present(record, *PROMPTS) is not None:
+        return question_turns(record, *PROMPTS)
+    if earlier := present(record, *_EARLIER):
         return turns_of(record.get(earlier), "user", earlier)
-    return question_turns(record, *PROMPTS)
+    return question_turns(record, *PROMPTS, *(["input"] if "input" in record else []))
 
 
 def _holds(turns: Turns, part: Turns) -> bool:
@@ -84,17 +88,20 @@ def _is_dialogue_pair(record: Record) -> bool:
     return is_dialogue(record.get("chosen")) and is_dialogue(record.get("rejected"))
 
 
-def _answers(record: Record, *names: str) -> list[Turns]:
+def answers_of(record: Record, *names: str) -> list[Turns]:
+    """Return the answers in the fields."""
     return [turns_of(field_value(record, name), "assistant", name) for name in names]
 
 
 def parse_pair(record: Record) -> PreferencePair:
     """Return the pair of the answers in ``chosen`` and ``rejected``."""
     as_dialogue = _is_dialogue_pair(record)
-    sides = _dialogues(record) if as_dialogue else _answers(record, "chosen", "rejected")
+    sides = _dialogues(record) if as_dialogue else answers_of(record, "chosen", "rejected")
     # Dialogues and lists of messages hold the prompt themselves, if need be.
     implicit = as_dialogue or isinstance(decoded(record["chosen"]), list)
-    fields = (*PROMPTS, "conversations", "conversation")
+    fields: tuple[str, ...] = (*PROMPTS, "conversations", "conversation", "trajectory")
+    if not any(turn.role == "user" for side in sides for turn in side):
+        fields = (*fields, "messages", "input")
     has_prompt = not implicit or any(record.get(field) for field in fields if field in record)
     return pair_of(record, prompt_turns(record) if has_prompt else (), sides)
 
@@ -110,66 +117,25 @@ def _sides(chosen: str, rejected: str) -> Callable[[Record], AnySample]:
     def parse(record: Record) -> AnySample:
         has_prompt = present(record, *PROMPTS, "conversations", "messages") is not None
         prompt = prompt_turns(record) if has_prompt else ()
-        return with_scores_in_order(pair_of(record, prompt, _answers(record, chosen, rejected)))
+        return with_scores_in_order(pair_of(record, prompt, answers_of(record, chosen, rejected)))
 
     return parse
 
 
-def _choice(
-    answers: tuple[str, str],
-    better: Callable[[Record], int],
-    prompt: Callable[[Record], Turns] = prompt_turns,
-    scores: tuple[str, str] | None = None,
-) -> Callable[[Record], AnySample]:
-    """Return the parser of records with two answers, one of which is said to be better.
-
-    Args:
-        answers: the fields of the two.
-        better: tells whether the first (0) or the second (1) is better.
-        prompt: returns the turns before the answers.
-        scores: the fields of their scores.
-    """
-
-    def parse(record: Record) -> AnySample:
-        best = better(record)
-        order = (best, 1 - best)
-        sides = _answers(record, *(answers[n] for n in order))
-        high, low = (first_number(record, [scores[n]]) for n in order) if scores else (None, None)
-        pair = pair_of(record, prompt(record), sides, (high, low) if scores else None)
-        return with_scores_in_order(pair)
-
-    return parse
+def _is_rejected_beside(record: Record) -> bool:
+    return present(record, *_REJECTED_BESIDE) is not None and _is_conversation(record)
 
 
-def _code(field: str, first: float, second: float) -> Callable[[Record], int]:
-    """Return what tells the better answer by a number that stands for it."""
-
-    def better(record: Record) -> int:
-        value = number_of(record.get(field))
-        if value not in (first, second):
-            detail = f"{field} is {value}, expected {first} or {second}"
-            raise RejectionError("no_preference", detail)
-        return int(value == second)
-
-    return better
+def _parse_rejected_beside(record: Record) -> PreferencePair:
+    turns = parse_conversation(record)
+    (rejected,) = answers_of(record, present(record, *_REJECTED_BESIDE) or _REJECTED_BESIDE[0])
+    if any(turn.role == "user" for turn in rejected):
+        return pair_of(record, (), (turns, rejected))
+    return pair_of(record, turns[:-1], (turns[-1:], rejected))
 
 
-def _better_output(record: Record) -> int:
-    preference = number_of(record.get("preference"))
-    if preference is None or not 1 <= preference <= 2 or preference == 1.5:
-        detail = f"preference is {record.get('preference')!r}, expected 1 to 2, but not 1.5"
-        raise RejectionError("no_preference", detail)
-    return int(preference > 1.5)
-
-
-def _better_and_safer(record: Record) -> int:
-    better = _code("better_response_id", 0, 1)(record)
-    safer = number_of(record.get("safer_response_id"))
-    if safer in (0, 1) and safer != better:
-        raise RejectionError(
-            "contradicting_scores", "another response is the safer one than the better one"
-        )
-    return better
+def _is_conversation(record: Record) -> bool:
+    return any(found.matches(record) for found in SFT_FORMATS)
 
 
 def _parse_openai_preference(record: Record) -> PreferencePair:
@@ -177,7 +143,7 @@ def _parse_openai_preference(record: Record) -> PreferencePair:
     if not isinstance(given, dict):
         raise RejectionError("wrong_type", "input is no object with messages")
     prompt = parse_messages(field_value(given, "messages"))
-    return pair_of(record, prompt, _answers(record, "preferred_output", "non_preferred_output"))
+    return pair_of(record, prompt, answers_of(record, "preferred_output", "non_preferred_output"))
 
 
 def with_scores_in_order(pair: PreferencePair) -> PreferencePair:
@@ -207,19 +173,6 @@ def _parse_list_pair(record: Record) -> PreferencePair:
     return pair_of(record, prompt_turns(record), sides)
 
 
-def _parse_unrated(record: Record) -> PreferencePair:
-    raise RejectionError(
-        "no_preference",
-        "two answers, and no field says which is better; map them with "
-        "--map chosen=… --map rejected=… if their order does",
-    )
-
-
-def _is_unrated(record: Record) -> bool:
-    names = ("answer1", "answer2"), ("response1", "response2"), ("answer_1", "answer_2")
-    return present(record, *PROMPTS) is not None and any(has_fields(*two)(record) for two in names)
-
-
 def _parse_rated(record: Record) -> RatedAnswer:
     desirable = rating_of(record)
     if desirable is None:
@@ -231,7 +184,7 @@ def _parse_rated(record: Record) -> RatedAnswer:
 
 
 def _is_rated(record: Record) -> bool:
-    return present(record, *LABELS) is not None and any(f.matches(record) for f in SFT_FORMATS)
+    return present(record, *LABELS) is not None and _is_conversation(record)
 
 
 def _parse_steps(record: Record) -> PreferencePair:
@@ -282,27 +235,16 @@ PAIR_FORMATS = (
         _sides("chosen_response", "rejected_response"),
     ),
     preference_format(
-        "output_pair",
-        "instruction, input, output_1, output_2, preference (1 to 2)",
-        has_fields("output_1", "output_2"),
-        _choice(("output_1", "output_2"), _better_output),
+        "response_j",
+        "question, response_j, response_k (j is the better one)",
+        has_fields("response_j", "response_k"),
+        _sides("response_j", "response_k"),
     ),
     preference_format(
-        "better_response",
-        "prompt, response_0, response_1, better_response_id",
-        has_fields("response_0", "response_1", "better_response_id"),
-        _choice(("response_0", "response_1"), _better_and_safer),
-    ),
-    preference_format(
-        "two_comments",
-        "history, human_ref_A, human_ref_B, labels (1: A, 0: B)",
-        has_fields("human_ref_A", "human_ref_B"),
-        _choice(
-            ("human_ref_A", "human_ref_B"),
-            _code("labels", 1, 0),
-            lambda record: (Turn("user", text_field(record, "history")),),
-            ("score_A", "score_B"),
-        ),
+        "rejected_beside",
+        "any conversation of sft with rejected_response or rejected_messages",
+        _is_rejected_beside,
+        _parse_rejected_beside,
     ),
     preference_format(
         "openai_preference",
@@ -323,5 +265,4 @@ PAIR_FORMATS = (
         _parse_rated,
     ),
     preference_format("step_labels", "completions[], labels[]", is_steps, _parse_steps),
-    preference_format("two_answers", "prompt, answer1, answer2", _is_unrated, _parse_unrated),
 )

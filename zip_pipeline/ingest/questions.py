@@ -47,7 +47,8 @@ def question_turns(record: Record, *fields: str) -> Turns:
         turns = (Turn("user", text_of(value, " or ".join(fields))),)
     if record.keys().isdisjoint(_ABOUT):
         return turns
-    extra = text_of(record.get("input"), "input") if "input" in record else ""
+    has_input = "input" in record and "input" not in fields
+    extra = text_of(record.get("input"), "input") if has_input else ""
     about = [f"\n{extra}"] if extra.strip() else []
     about += [f"\n\n{text}" for text in _context(record, fields)]
     return history_turns(record) + _with_more(turns, "".join(about))

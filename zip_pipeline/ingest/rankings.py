@@ -26,10 +26,22 @@ from zip_pipeline.ingest.trees import (
     is_message_of_tree,
     is_tree,
 )
-from zip_pipeline.ingest.turns import field_value, has_fields, objects_of, present, turns_of
+from zip_pipeline.ingest.turns import (
+    Reading,
+    field_value,
+    has_fields,
+    json_of,
+    objects_of,
+    present,
+    turns_of,
+)
 from zip_pipeline.samples import PreferencePair
 
-_SCORES = ("overall_score", "fine-grained_score", "score", "rating", "annotations", "rank")
+_SCORES = (
+    "overall_score", "fine-grained_score", "score", "rating", "annotations", "rank", "helpfulness",
+)  # fmt: skip
+_LISTS = ("generations", "responses", "candidates")
+_RATINGS = ("ratings", "scores", "rewards")
 _RESPONSES = ("response", "completion", "text", "content", "output", "answer")
 _MAX_PAIRS = 2_000
 
@@ -103,11 +115,31 @@ def _answers(record: Record) -> list[Record]:
 
 
 def _generations(record: Record) -> list[Record]:
-    texts, ratings = record["generations"], record["ratings"]
+    texts, ratings = field_value(record, *_LISTS), field_value(record, *_RATINGS)
     if not isinstance(texts, list) or not isinstance(ratings, list) or len(texts) != len(ratings):
-        raise RejectionError("wrong_type", "generations and ratings are no lists of one length")
+        raise RejectionError("wrong_type", "answers and ratings are no lists of one length")
     pairs = zip(texts, ratings, strict=True)
     return [{"response": text, "rating": rating} for text, rating in pairs]
+
+
+def _is_generations(record: Record) -> bool:
+    fields = (present(record, *_LISTS), present(record, *_RATINGS))
+    return None not in fields and not is_pair(record)
+
+
+def _by_prompt(rows: Iterable[RawRow]) -> Iterable[RawRow]:
+    """Yield a row for each prompt, with the answers of all rows that have it."""
+    found: dict[str, tuple[RawRow, list[Record]]] = {}
+    for row in rows:
+        record = row.record or {}
+        if "prompt" not in record:
+            yield row
+            continue
+        answer = {name: value for name, value in record.items() if name != "prompt"}
+        found.setdefault(json_of(record.get("prompt")), (row, []))[1].append(answer)
+    for row, answers in found.values():
+        record = {"prompt": (row.record or {}).get("prompt"), "answers": answers}
+        yield replace(row, record=record, raw=json_text(record))
 
 
 def _parse_scored(record: Record) -> PreferencePair:
@@ -136,21 +168,22 @@ def _pairs(answers: Callable[[Record], list[Record]], *lists: str) -> Unfold:
 
     Args:
         answers: returns the answers of a record.
-        lists: the fields in which they stand.
+        lists: the fields in which they, and what is said of each, may stand.
     """
 
     def pairs(row: RawRow, record: Record) -> Iterable[RawRow]:
         numbers: list[tuple[int, int]] = []
         # What is wrong with the answers, their parser says.
         with suppress(RejectionError):
-            numbers = _unequal(answers(record)) if has_fields(*lists)(record) else []
+            numbers = _unequal(answers(Reading(record)))
         if len(numbers) > _MAX_PAIRS:
             detail = f'pairs = "all" makes more than {_MAX_PAIRS} pairs of it'
             raise RejectionError("unexpected_content", detail)
         return [of_two(row, record, two) for two in numbers] if len(numbers) > 1 else [row]
 
     def of_two(row: RawRow, record: Record, two: tuple[int, int]) -> RawRow:
-        made = {**record, **{name: _items(record[name], two) for name in lists}}
+        columns = {name: record[name] for name in lists if name in record}
+        made = {**record, **{name: _items(column, two) for name, column in columns.items()}}
         return replace(row, record=made, raw=json_text(made))
 
     return pairs
@@ -192,11 +225,11 @@ RANKING_FORMATS = (
     replace(
         preference_format(
             "rated_generations",
-            "instruction or prompt, generations[], ratings[]",
-            lambda record: has_fields("generations", "ratings")(record) and not is_pair(record),
+            "instruction or prompt, generations[] or responses[], ratings[] or scores[]",
+            _is_generations,
             lambda record: _best_and_worst(record, _generations(record)),
         ),
-        pairs=_pairs(_generations, "generations", "ratings"),
+        pairs=_pairs(_generations, *_LISTS, *_RATINGS),
     ),
     replace(
         _RANKED,
@@ -211,5 +244,12 @@ RANKING_FORMATS = (
         fields="message_id, parent_id, role, text, rank (0: best)",
         matches=is_message_of_tree,
         gather=choices_of_table,
+    ),
+    replace(
+        _RANKED,
+        name="scored_rows",
+        fields="prompt, response, helpfulness; the answers to a prompt in several rows",
+        matches=has_fields("prompt", "response", "helpfulness"),
+        gather=_by_prompt,
     ),
 )

@@ -7,7 +7,7 @@ from zip_pipeline.ingest.rows import Record, RejectionError
 from zip_pipeline.ingest.turns import peek
 
 LABELS = ("label", "kto_tag", "desirable")
-RATINGS = frozenset({*LABELS, "chosen", "rejected"})
+RATINGS = frozenset({*LABELS, "chosen", "rejected", "rejected_response", "rejected_messages"})
 """Fields that say whether an answer was found good: a record that has one is never SFT."""
 _TRUTHS: dict[str, object] = {
     **dict.fromkeys(("true", "yes", "y", "t", "good", "desirable", "chosen", "like"), True),

@@ -54,6 +54,7 @@ _MEDIA_PARTS = (
     "image", "image_url", "input_image", "audio", "input_audio", "audio_url", "video", "video_url",
     "file", "input_file",
 )  # fmt: skip
+_GEMINI_MEDIA = ("inlineData", "inline_data", "fileData", "file_data")
 
 
 class Reading(dict[str, object]):
@@ -62,6 +63,8 @@ class Reading(dict[str, object]):
     ``media`` holds the references to pictures and the like among its parts; ``roles`` says which
     role further names of speakers stand for.
     """
+
+    parts_left: tuple[str, ...] = ()
 
     def __init__(
         self, fields: Mapping[str, object], roles: Mapping[str, str] | None = None
@@ -88,6 +91,7 @@ class Reading(dict[str, object]):
 
     def unread(self) -> Iterator[str]:
         """Yield the path of each field that holds something and was not read."""
+        yield from self.parts_left
         yield from (n for n in self.keys() - self.read if _says_something(dict.get(self, n)))
         for name, item in self._inner():
             if name.partition("[")[0] in self.read:
@@ -166,6 +170,13 @@ def field_value(record: Record, *fields: str) -> object:
     return None
 
 
+def first_of(record: Record, field: str, values: list[object]) -> object:
+    """Return the first of the values in a field; the others, where they differ, are not read."""
+    if isinstance(record, Reading) and any(value != values[0] for value in values):
+        record.parts_left += (f"{field}[1:]",)
+    return values[0] if values else ""
+
+
 def objects_of(value: object, name: str) -> list[Record]:
     """Return a list of objects.
 
@@ -203,14 +214,9 @@ def text_field(record: Record, *fields: str) -> str:
     return text_of(field_value(record, *fields), " or ".join(fields))
 
 
-def answer_text(record: Record, *fields: str) -> str:
-    """Return the answer in the first of the fields that is not null; lists and objects as JSON.
-
-    Raises:
-        RejectionError: ``missing_field``.
-    """
-    value = field_value(record, *fields)
-    return json_of(value) if isinstance(value, list | dict) else text_of(value, fields[0])
+def answer_text(value: object, name: str) -> str:
+    """Return an answer as text, lists and objects as JSON."""
+    return json_of(value) if isinstance(value, list | dict) else text_of(value, name)
 
 
 def system_turns(record: Record) -> Turns:
@@ -289,24 +295,53 @@ class _Message:
         if not isinstance(part, dict):
             raise RejectionError("unsupported_content", f"a content part is {_kind(part)}")
         kind = str(part.get("type") or "text")
+        if self._is_of_tool(part, kind):
+            return []
         if part.get("thought") is True:
             self.reasoning.append(text_field(part, "text"))
         elif kind in ("thinking", "reasoning"):
             self.reasoning.append(text_field(part, kind, "text", "value"))
-        elif kind == "tool_use":
-            call = {"name": part.get("name"), "arguments": whole(part.get("input"))}
-            self.calls.append({"id": part.get("id"), "type": "function", "function": call})
-        elif kind == "tool_result":
-            part.get("tool_use_id")
-            self.results.append(Turn("tool", self.content(part.get("content"))))
-        elif kind in _MEDIA_PARTS:
+        elif kind in _MEDIA_PARTS or present(part, *_GEMINI_MEDIA):
             self.message.media.append(whole(part))
+            kind = kind if kind in _MEDIA_PARTS else "file"
             return [f"<{kind.removeprefix('input_').removesuffix('_url')}>"]
         elif present(part, "text", "value", "refusal") is not None:
             return [text_field(part, "text", "value", "refusal")]
         else:
             raise RejectionError("unsupported_content", f"a content part is a {kind}")
         return []
+
+    def _is_of_tool(self, part: Record, kind: str) -> bool:
+        """Take in a part that calls a tool, or that a tool answers; False where it is another."""
+        if kind == "tool_use":
+            call = {"name": part.get("name"), "arguments": whole(part.get("input"))}
+            self.calls.append({"id": part.get("id"), "type": "function", "function": call})
+        elif kind == "tool_result":
+            part.get("tool_use_id")
+            self.results.append(Turn("tool", self.content(part.get("content"))))
+        elif name := present(part, "functionCall", "function_call"):
+            # As Gemini writes calls and answers.
+            self.calls.append({"type": "function", "function": _called(part.get(name))})
+        elif name := present(part, "functionResponse", "function_response"):
+            self.results.append(_answered(part.get(name)))
+        else:
+            return False
+        return True
+
+
+def _called(call: object) -> object:
+    if not isinstance(call, dict):
+        return call
+    known = whole(call)
+    assert isinstance(known, dict)
+    return {"arguments" if name == "args" else name: value for name, value in known.items()}
+
+
+def _answered(answer: object) -> Turn:
+    if not isinstance(answer, dict):
+        return Turn("tool", text_of(answer, "functionResponse"))
+    name = text_of(answer.get("name"), "name")
+    return Turn("tool", answer_text(answer.get("response"), "response"), name=name)
 
 
 def _tool_calls(message: Record) -> str:
@@ -468,10 +503,16 @@ def is_marked_dialogue(value: object) -> bool:
 
 
 def parse_marked_dialogue(text: str) -> Turns:
-    """Return the turns of a text in ``### Human: …### Assistant: …`` or ``USER: …`` form."""
+    """Return the turns of a text in ``### Human: …### Assistant: …`` or ``USER: …`` form.
+
+    Raises:
+        RejectionError: ``not_a_dialogue``.
+    """
     # A text of Human and Assistant may hold the other marks in what they say.
     all_marks = (_SPEAKER, _MARKED_TURN, _SHOUTED_TURN)
-    marks = next(marks for marks in all_marks if marks.match(text))
+    marks = next((marks for marks in all_marks if marks.match(text)), None)
+    if marks is None:
+        raise RejectionError("not_a_dialogue", "expected a text that starts with ### Human:")
     return _split_turns(marks, text.replace(_END_OF_TEXT, ""))
 
 

@@ -262,6 +262,80 @@ CASES = [
         {"instruction": "p", "generations": ["r", "c", "m"], "ratings": [1, 5, 3]},
         pair([U("p")], [A("c")], [A("r")], 5.0, 1.0),
     ),
+    (
+        "rated_generations",
+        {"prompt": "p", "responses": ["r", "c"], "rewards": [-1.5, 2]},
+        pair([U("p")], [A("c")], [A("r")], 2.0, -1.5),
+    ),
+    (
+        "prompt_chosen_rejected",
+        {"trajectory": [{"from": "user", "value": "p"}], "chosen": "c", "rejected": "r"},
+        SIMPLE,
+    ),
+    (
+        "prompt_chosen_rejected",
+        {"system": "s", "input": "p", "chosen": "c", "rejected": "r"},
+        pair([S("s"), U("p")], [A("c")], [A("r")]),
+    ),
+    (
+        "prompt_chosen_rejected",
+        {
+            "messages": messages("p"),
+            "chosen": messages("c", first="assistant"),
+            "rejected": messages("r", first="assistant"),
+        },
+        SIMPLE,
+    ),
+    (
+        "scored_completions",
+        {"prompt": "p", "chosen": "c", "rejected": "r", "rating_chosen": 5, "rating_rejected": 4},
+        pair([U("p")], [A("c")], [A("r")], 5.0, 4.0),
+    ),
+    (
+        "signed_preference",
+        {"context": messages("p"), "response1": "r", "response2": "c", "overall_preference": 2},
+        SIMPLE,
+    ),
+    (
+        "signed_preference",
+        {"prompt": "p", "response1": "c", "response2": "r", "overall_preference": -1},
+        SIMPLE,
+    ),
+    (
+        "arena",
+        {
+            "model_a": "x",
+            "winner": "model_b",
+            "conversation_a": messages("p", "r"),
+            "conversation_b": messages("p", "c"),
+        },
+        SIMPLE,
+    ),
+    (
+        "arena",
+        {
+            "prompt": '["q", "p"]',
+            "response_a": '["a", "c"]',
+            "response_b": '["a", "r"]',
+            "winner_model_a": 1,
+            "winner_model_b": 0,
+        },
+        pair([U("q"), A("a"), U("p")], [A("c")], [A("r")]),
+    ),
+    ("arena", {"prompt": "p", "response_a": "c", "response_b": "r", "winner": "A"}, SIMPLE),
+    ("response_j", {"question": "p", "response_j": "c", "response_k": "r"}, SIMPLE),
+    ("rejected_beside", {"messages": messages("p", "c"), "rejected_response": "r"}, SIMPLE),
+    ("rejected_beside", {"query": "p", "response": "c", "rejected_response": "r"}, SIMPLE),
+    (
+        "rejected_beside",
+        {"messages": messages("p", "c"), "rejected_messages": messages("p", "r")},
+        SIMPLE,
+    ),
+    (
+        "rejected_beside",
+        {"messages": messages("p", "c"), "rejected_messages": messages("r", first="assistant")},
+        SIMPLE,
+    ),
     ("answer_list_pair", {"instruction": "p", "input": "", "output": ["c", "r"]}, SIMPLE),
     ("rated_answer", {"prompt": "p", "completion": "a", "label": True}, rated("a", True)),
     ("rated_answer", {"prompt": "p", "completion": "a", "label": "false"}, rated("a", False)),
@@ -294,7 +368,7 @@ def test_preference_cases_cover_every_format():
     """Every preference format has a case above; those of several rows are in test_trees.py."""
     formats = {f.name for f in FORMATS.values() if f.stage == "preference"}
     told = {name for name, _, _ in CASES} | REFUSED.keys()
-    assert told | {"ranked_tree", "ranked_table"} == formats
+    assert told | {"ranked_tree", "ranked_table", "scored_rows"} == formats
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -322,6 +396,11 @@ def binarised(chosen_score: object, rejected_score: object) -> dict[str, object]
     """Return a binarised pair with these scores."""
     sides = {"prompt": "p", "chosen": "a", "rejected": "b"}
     return sides | {"score_chosen": chosen_score, "score_rejected": rejected_score}
+
+
+def arena(**winner: object) -> dict[str, object]:
+    """Return two answers and who has won."""
+    return {"prompt": "p", "response_a": "a", "response_b": "b", **winner}
 
 
 @pytest.mark.parametrize(
@@ -361,6 +440,11 @@ def binarised(chosen_score: object, rejected_score: object) -> dict[str, object]
         ("two_comments", {"human_ref_A": "a", "human_ref_B": "b", "labels": 2}, "no_preference"),
         ("ranked_answers", {"answers": [{"answer": "a", "rank": 1}]}, "no_preference"),
         ("rated_answer", {"prompt": "p", "completion": "a", "label": 3}, "no_preference"),
+        ("signed_preference", {"overall_preference": 0}, "tied_scores"),
+        ("signed_preference", {"overall_preference": None}, "no_preference"),
+        ("arena", arena(winner="tie (bothbad)"), "tied_scores"),
+        ("arena", arena(winner="c"), "no_preference"),
+        ("arena", arena(winner_model_a=0, winner_model_b=0, winner_tie=1), "tied_scores"),
         ("dialogue_pair", {"chosen": "Human: p", "rejected": "no"}, "not_a_dialogue"),
         ("prompt_chosen_rejected", {"chosen": "a", "rejected": "b"}, "missing_field"),
         ("prompt_chosen_rejected", {"prompt": "p", "chosen": "a"}, "missing_field"),

@@ -9,6 +9,22 @@ from zip_pipeline.samples import Sample, Turn
 U, A = (lambda text: Turn("user", text)), (lambda text: Turn("assistant", text))
 CALLS = [{"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
 CALLS_TEXT = '[{"function": {"arguments": "{}", "name": "f"}, "id": "1", "type": "function"}]'
+GEMINI_CALLS = [
+    {"role": "user", "parts": [{"text": "u"}]},
+    {"role": "model", "parts": [{"functionCall": {"name": "f", "args": {"x": 1}}}]},
+    {"role": "user", "parts": [{"functionResponse": {"name": "f", "response": {"y": 2}}}]},
+    {"role": "model", "parts": [{"text": "a"}]},
+]
+GEMINI_TURNS = (
+    U("u"),
+    Turn(
+        "assistant",
+        "",
+        '[{"function": {"arguments": {"x": 1}, "name": "f"}, "type": "function"}]',
+    ),
+    Turn("tool", '{"y": 2}', name="f"),
+    A("a"),
+)
 
 CASES = [
     ("alpaca", {"instruction": "Add.", "input": "1 1", "output": "2"}, (U("Add.\n1 1"), A("2"))),
@@ -242,6 +258,82 @@ CASES = [
         },
         (Turn("system", "s"), U("u"), Turn("assistant", "a", reasoning="t")),
     ),
+    ("gemini", {"contents": GEMINI_CALLS}, GEMINI_TURNS),
+    (
+        "prompt_completion",
+        {"prompt": "p", "response": "r", "helpfulness": 4, "verbosity": 1},
+        (U("p"), A("r")),
+    ),
+    ("query_response", {"query": "q", "answers": ["a", "b"]}, (U("q"), A("a"))),
+    (
+        "query_calls",
+        {"query": "q", "answers": '[{"name": "f", "arguments": {"x": 1}}]', "tools": "[]"},
+        (U("q"), Turn("assistant", "", '[{"arguments": {"x": 1}, "name": "f"}]')),
+    ),
+    (
+        "user_assistant",
+        {"system": "s", "user": "u", "assistant": "a"},
+        (Turn("system", "s"), U("u"), A("a")),
+    ),
+    ("input_output", {"input": "i", "output": "o"}, (U("i"), A("o"))),
+    ("input_output", {"kind": "k", "input": "i", "target": "t"}, (U("i"), A("t"))),
+    (
+        "question_answer",
+        {"context": "c", "question": "q", "answers": {"text": ["a", "b"], "answer_start": [1]}},
+        (U("q\n\nc"), A("a")),
+    ),
+    (
+        "question_answer",
+        {"question": "q", "answers": {"text": [], "answer_start": []}},
+        (U("q"), A("")),
+    ),
+    (
+        "question_answer",
+        {"question": "q", "answer": {"value": "v", "aliases": []}},
+        (U("q"), A("v")),
+    ),
+    ("question_answer", {"question": "q", "answer": ["a", "b"]}, (U("q"), A("a"))),
+    ("question_answer", {"question": "q", "answer": [1, 2]}, (U("q"), A("[1, 2]"))),
+    (
+        "chat_text",
+        {
+            "text": "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\nu\n\nv<|im_end|>\n"
+            "<|im_start|>assistant\n<think>t</think>a<|im_end|>\n"
+        },
+        (Turn("system", "s"), U("u\n\nv"), Turn("assistant", "a", reasoning="t")),
+    ),
+    (
+        "chat_text",
+        {"text": "<|im_start|>user\nu\n<|im_start|>assistant\na < b", "system": "s"},
+        (Turn("system", "s"), U("u"), A("a < b")),
+    ),
+    (
+        "chat_text",
+        {"text": "<s>[INST] <<SYS>>\ns\n<</SYS>>\n\nu [/INST] a </s><s>[INST] v [/INST] b </s>"},
+        (Turn("system", "s"), U("u"), A("a"), U("v"), A("b")),
+    ),
+    (
+        "chat_text",
+        {"text": "[INST] u [/INST] a[0]</s>[INST] v [/INST] b"},
+        (U("u"), A("a[0]"), U("v"), A("b")),
+    ),
+    (
+        "chat_text",
+        {
+            "text": "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nu<|eot_id|>"
+            "<|start_header_id|>assistant<|end_header_id|>\n\na<|eot_id|><|end_of_text|>"
+        },
+        (U("u"), A("a")),
+    ),
+    (
+        "chat_text",
+        {
+            "chat": "<bos><start_of_turn>user\nu<end_of_turn>\n"
+            "<start_of_turn>model\na<end_of_turn>\n"
+        },
+        (U("u"), A("a")),
+    ),
+    ("chat_text", {"text": "<|user|>\nu</s>\n<|assistant|>\na</s>"}, (U("u"), A("a"))),
     (
         "marked_text",
         {"system": "SYSTEM: s", "chat": "USER: u\n\n\nASSISTANT: a <|endoftext|>"},
@@ -388,6 +480,26 @@ def test_messages_that_are_none_are_rejected(record, reason):
     with pytest.raises(RejectionError) as caught:
         FORMATS["messages"].parse(record)
     assert caught.value.reason == reason
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "<|im_start|>user\nu<|im_end|>\nlost\n<|im_start|>assistant\na<|im_end|>",
+        "[INST] u [/INST] a </s> lost",
+    ],
+)
+def test_text_outside_of_the_turns_of_a_chat_is_not_lost(text):
+    """The row is refused with what stands there."""
+    with pytest.raises(RejectionError, match="not_a_dialogue: no mark of a turn before 'lost"):
+        FORMATS["chat_text"].parse({"text": text})
+
+
+def test_a_pair_of_outputs_is_no_answer():
+    """An output that is a list of two texts is a better and a worse answer."""
+    record = {"instruction": "i", "output": ["better", "worse"]}
+    with pytest.raises(RejectionError, match="rated_record: output is a list of two answers"):
+        FORMATS["alpaca"].parse(record)
 
 
 def test_numbers_are_text_and_nan_is_none():

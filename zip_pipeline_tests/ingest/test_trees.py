@@ -186,3 +186,41 @@ def test_a_row_is_not_blown_up_without_bounds() -> None:
     assert result.quarantine["detail"].to_list() == [
         'pairs = "all" makes more than 2000 pairs of it'
     ]
+
+
+def test_answers_in_rows_of_their_own_are_ranked_by_prompt() -> None:
+    """By their helpfulness, wherever they stand in the file; one alone has nobody to be better."""
+    rows = [
+        {"prompt": prompt, "response": response, "helpfulness": score, "verbosity": 1}
+        for prompt, response, score in [("p", "r", 0), ("q", "x", 3), ("p", "c", 4), ("p", "m", 2)]
+    ]
+    result = taken_in(rows, "preference")
+    assert (said(result, "prompt"), said(result, "chosen"), said(result, "rejected")) == (
+        ["p"],
+        ["c"],
+        ["r"],
+    )
+    assert result.samples["chosen_score"].to_list() == [4.0]
+    assert result.unread == {"answers[].response": 1, "answers[].verbosity": 1}
+    assert result.quarantine["reason"].to_list() == ["no_preference"]
+    assert taken_in(rows, "preference", pairs="all").samples.height == 3
+    assert taken_in(rows, "sft").unread == {"helpfulness": 4, "verbosity": 4}
+
+
+def test_parts_of_an_answer_that_are_not_read_are_listed() -> None:
+    """Other spellings, unless they are the same."""
+    answers = {"text": ["a", "b"], "answer_start": [1, 2]}
+    records = [
+        {"question": "1", "answers": answers},
+        {"question": "2", "answer": ["a", "b"]},
+        {"question": "3", "answer": ["a", "a"]},
+        {"question": "4", "answer": {"value": "v", "aliases": ["w"]}},
+    ]
+    result = taken_in(records)
+    assert said(result) == ["1 a", "2 a", "3 a", "4 v"]
+    assert result.unread == {
+        "answers.text[1:]": 1,
+        "answers.answer_start": 1,
+        "answer[1:]": 1,
+        "answer.aliases": 1,
+    }

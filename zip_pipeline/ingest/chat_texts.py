@@ -1,0 +1,77 @@
+"""Conversations that are one text with the marks of a chat template around each turn."""
+
+import re
+from collections.abc import Iterator
+
+from zip_pipeline.ingest.rows import Record, RejectionError
+from zip_pipeline.ingest.turns import Turns, parse_messages
+
+_OUTER = r"(?:\s|<s>|</s>|<bos>|<eos>|<\|begin_of_text\|>|<\|end_of_text\|>|<\|endoftext\|>)*"
+# Of each template where a turn begins, the names of its roles, where that ends, and the turn.
+_MARKS = (
+    (r"<\|im_start\|>", r"\w+", r"\n", r"<\|im_end\|>"),
+    (r"<\|start_header_id\|>", r"\w+", r"<\|end_header_id\|>", r"<\|eot_id\|>|<\|eom_id\|>"),
+    (r"<start_of_turn>", r"\w+", r"\n", r"<end_of_turn>"),
+    (r"<\|", r"(?:system|user|assistant)", r"\|>", r"</s>|<\|end\|>|<\|endoftext\|>"),
+)
+_TURNS = [
+    re.compile(rf"{_OUTER}{begin}({role}){of}(.*?)(?:{end}|(?={begin}{role}{of})|\Z)", re.DOTALL)
+    for begin, role, of, end in _MARKS
+]
+_STARTS = [re.compile(rf"{_OUTER}{begin}{role}{of}") for begin, role, of, _ in _MARKS]
+_INSTRUCTION = re.compile(
+    rf"{_OUTER}\[INST\](.*?)\[/INST\](.*?)(?:</s>|(?=\[INST\])|\Z)", re.DOTALL
+)
+_SYSTEM = re.compile(r"\s*<<SYS>>(.*?)<</SYS>>", re.DOTALL)
+
+
+def is_chat_text(value: object) -> bool:
+    """Return whether a text begins as a chat template writes it."""
+    if not isinstance(value, str) or not ("<" in value[:500] or "[" in value[:500]):
+        return False
+    return bool(_INSTRUCTION.match(value) or any(start.match(value) for start in _STARTS))
+
+
+def parse_chat_text(text: str) -> Turns:
+    """Return the turns of a text in the form of ChatML, Llama, Mistral, Gemma or Zephyr.
+
+    Raises:
+        RejectionError: ``not_a_dialogue`` where some text is in no turn, or as
+            :func:`.parse_messages`.
+    """
+    found = next((n for n, start in enumerate(_STARTS) if start.match(text)), None)
+    turns = _TURNS[found] if found is not None else _INSTRUCTION
+    messages: list[object] = []
+    for match in _matches(turns, text):
+        said = _instructed(*match.groups()) if found is None else [match.groups()]
+        messages += [{"role": role, "content": content.strip()} for role, content in said]
+    return parse_messages(messages)
+
+
+def _matches(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:
+    """Yield the turns, which follow one another without a gap."""
+    at = 0
+    while match := pattern.match(text, at):
+        yield match
+        at = match.end()
+    if rest := re.sub(_OUTER, "", text[at:]):
+        raise RejectionError("not_a_dialogue", f"no mark of a turn before {rest[:40]!r}")
+
+
+def _instructed(question: str, answer: str) -> Iterator[tuple[str, str]]:
+    """Yield what stands around ``[/INST]``, with the system's text in the first question."""
+    if system := _SYSTEM.match(question):
+        yield "system", system[1]
+        question = question[system.end() :]
+    yield "user", question
+    yield "assistant", answer
+
+
+_FIELDS = ("text", "chat", "formatted_chat")
+
+
+def chat_text_field(record: Record) -> str | None:
+    """Return the field that holds such a text."""
+    return next(
+        (name for name in _FIELDS if name in record and is_chat_text(record.get(name))), None
+    )
