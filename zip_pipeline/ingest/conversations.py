@@ -44,10 +44,11 @@ def _items(record: Record, *fields: str) -> list[object]:
     """Return the list in the first of the fields that has one; of a JSON text, what it holds."""
     for field in fields:
         try:
-            value = decoded(record.get(field)) if field in record else None
+            value = decoded(peek(record, field))
         except RejectionError:
             continue
         if isinstance(value, list) and value:
+            record.get(field)
             return value
     return []
 

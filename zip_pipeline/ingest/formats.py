@@ -7,6 +7,7 @@ from zip_pipeline.ingest.choices import CHOICE_FORMATS
 from zip_pipeline.ingest.conversations import SFT_FORMATS
 from zip_pipeline.ingest.preferences import PAIR_FORMATS
 from zip_pipeline.ingest.rankings import RANKING_FORMATS
+from zip_pipeline.ingest.ratings import ratings_in
 from zip_pipeline.ingest.rows import Format, Record
 from zip_pipeline.samples import Stage
 
@@ -50,7 +51,9 @@ def describe_unknown(record: Record, stage: Stage) -> str:
     """Return what a record of no known format has, and what is known."""
     fields = f"fields {', '.join(sorted(record)[:20]) or 'none'}"
     other = next((f for f in FORMATS.values() if f.stage != stage and f.matches(record)), None)
-    if other is not None:
+    if other is not None and ratings_in(record):
+        fields += f", rated in {', '.join(ratings_in(record))}, but no pair"
+    elif other is not None:
         return f"{fields}: this is {other.name} of {other.stage}; drop the file there"
     known = "; ".join(f"{f.name} ({f.fields})" for f in _of_stage(stage))
     return f"{fields}; known are {known}"

@@ -29,6 +29,9 @@ TARGETS = {
 """What a column may be mapped to, and the field that it becomes."""
 
 
+_SAID = frozenset({"user", "assistant", "messages", "chosen", "rejected"})
+
+
 class ReadOptions(Settings):
     """How files are to be read, where detection is wrong or has nothing to go by."""
 
@@ -131,10 +134,16 @@ class ReadOptions(Settings):
         made = {TARGETS[name]: _value_at(record, path) for name, path in self.map.items()}
         paths = self.map.values()
         used = {path if path in record else path.partition(".")[0] for path in paths}
-        # What says that an answer was rated is not lost by a mapping that leaves it out.
-        rated = {name: record[name] for name in record if name in RATINGS and name not in used}
-        left_out = tuple(name for name in record if name not in used and name not in rated)
-        return replace(row, record={**rated, **made}, left_out=left_out)
+        # What says that an answer was rated is not lost by a mapping that leaves it out, and a
+        # mapping of neither question nor answer adds to the record.
+        is_whole = not _SAID.isdisjoint(self.map)
+        rest = {
+            name: value
+            for name, value in record.items()
+            if name not in {*used, *made} and (name in RATINGS or not is_whole)
+        }
+        left_out = tuple(name for name in record if name not in used and name not in rest)
+        return replace(row, record={**rest, **made}, left_out=left_out)
 
     def _unfolded(self, rows: Iterable[RawRow]) -> Iterator[RawRow]:
         """Yield the rows of the list at ``rows`` in the place of the object that holds it."""

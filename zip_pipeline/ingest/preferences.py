@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 
 from zip_pipeline.ingest.conversations import SFT_FORMATS, parse_conversation
 from zip_pipeline.ingest.questions import question_turns, with_system
-from zip_pipeline.ingest.ratings import LABELS, first_number, rating_of
+from zip_pipeline.ingest.ratings import LABELS, first_number, rating_of, ratings_in
 from zip_pipeline.ingest.rows import Format, Record, RejectionError
 from zip_pipeline.ingest.turns import (
     Turns,
@@ -184,7 +184,7 @@ def _parse_rated(record: Record) -> RatedAnswer:
 
 
 def _is_rated(record: Record) -> bool:
-    return present(record, *LABELS) is not None and _is_conversation(record)
+    return not set(LABELS).isdisjoint(ratings_in(record)) and _is_conversation(record)
 
 
 def _parse_steps(record: Record) -> PreferencePair:

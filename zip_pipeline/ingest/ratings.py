@@ -41,30 +41,44 @@ def _truth_of(text: str) -> object:
     return _TRUTHS.get(word, text) if number is None else number
 
 
+def ratings_in(record: Record) -> list[str]:
+    """Return the fields in which a record says how good its own answer is."""
+    return [name for name in sorted(RATINGS.intersection(record)) if _rates(record, name)]
+
+
+def _rates(record: Record, field: str) -> bool:
+    value = peek(record, field)
+    if value in (None, "", [], {}) or value != value:
+        return False
+    # A label that is a word or a list of them, such as a topic, rates nothing.
+    if field == "label" and isinstance(value, str):
+        return value != _truth_of(value)
+    return field != "label" or not isinstance(value, list | dict)
+
+
 def rating_of(record: Record) -> bool | None:
     """Return whether a record's own answer was found good, None where it does not say.
 
     Raises:
         RejectionError: ``no_preference`` where the rating is none of true, false, 1 and 0.
     """
-    for field in LABELS:
-        value = peek(record, field)
-        if isinstance(value, str):
-            value = _truth_of(value)
-        if value is None or value != value:
-            continue
-        if value not in (0, 1):
+    for field in (field for field in LABELS if field in record and _rates(record, field)):
+        value = record.get(field)
+        truth = _truth_of(value) if isinstance(value, str) else value
+        if truth not in (0, 1):
             raise RejectionError("no_preference", f"{field} is {value!r}, expected true or false")
-        return bool(record.get(field) is not None and value)
+        return bool(truth)
     return None
 
 
 def refuse_rated(record: Record) -> None:
     """Refuse a record that carries a rating: what was found bad is nothing to learn to write."""
-    for field in sorted(RATINGS.intersection(record)):
+    for field in ratings_in(record):
         value = peek(record, field)
-        # A label that is a word, such as a topic, rates nothing.
-        is_topic = field == "label" and isinstance(value, str) and value == _truth_of(value)
-        if value not in (None, "") and value == value and not is_topic:
-            detail = f"the record carries a rating of its own in {field}; drop it under preference"
-            raise RejectionError("rated_record", detail)
+        truth = _truth_of(value) if isinstance(value, str) else value
+        remedy = "drop it under preference"
+        if field in LABELS and truth not in (0, 1):
+            remedy = f"{value!r} is neither true nor false: remove the field if it rates nothing"
+        raise RejectionError(
+            "rated_record", f"the record carries a rating of its own in {field}; {remedy}"
+        )

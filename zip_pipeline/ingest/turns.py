@@ -4,6 +4,7 @@ import ast
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import TypeAlias
 
@@ -239,14 +240,15 @@ def tools_of(record: Record) -> str:
 
 def _tools(record: Record) -> str:
     for field in ("tools", "functions"):
-        value = record.get(field) if peek(record, field) else None
-        if isinstance(value, str) and value.strip():
-            try:
-                value = json.loads(value)
-            except (ValueError, RecursionError):
-                return value
-        if isinstance(value, list | dict) and value:
-            return json_of(value)
+        known = isinstance(peek(record, field), str | list | dict)
+        value = record.get(field) if known else None
+        text = value if isinstance(value, str) and value.strip() else ""
+        with suppress(ValueError, RecursionError):
+            value = json.loads(text) if text else value
+        if isinstance(value, list | dict):
+            text = json_of(value) if value else ""
+        if text:
+            return text
     return ""
 
 

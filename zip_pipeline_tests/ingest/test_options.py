@@ -49,6 +49,18 @@ def test_a_mapping_does_not_hide_a_rating(field: str) -> None:
     assert result.quarantine["reason"].to_list() == ["rated_record"]
 
 
+def test_a_mapping_of_neither_question_nor_answer_adds_to_the_record() -> None:
+    """So a rating or a system text under another name is all that a person need map."""
+    record = {"question": "q", "answer": "a", "is_correct": False, "persona": "s"}
+    result = taken_in([record], "preference", map={"label": "is_correct", "system": "persona"})
+    assert said(result, "prompt") == [("system", "s"), ("user", "q")]
+    assert said(result, "rejected") == [("assistant", "a")]
+    assert result.unread == {}
+    again = taken_in([record | {"system": "t"}], map={"system": "persona"})
+    assert said(again)[0] == ("system", "s")
+    assert again.unread == {"system": 1, "is_correct": 1}
+
+
 def test_a_field_that_is_not_there_is_named() -> None:
     """As the person typed it."""
     result = taken_in([{"q": "q"}], map={"user": "q", "assistant": "a.b"})

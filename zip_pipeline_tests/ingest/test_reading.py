@@ -110,10 +110,15 @@ def test_no_change_of_a_record_goes_unnoticed(data: st.DataObject) -> None:
         if value not in ("", " ", None, [], {})
     ]
     if same and record.get(field) != changed.get(field) and said:
-        assert {*before.unread, *after.unread} & {
-            field,
-            *(f"{field}{end}" for end in ("[]", ".")),
-        } or (_only_in_another_form(record.get(field), changed.get(field))), (
+        inside = (f"{field}.", f"{field}[")
+        is_told = any(
+            name == field or name.startswith(inside) for name in (*before.unread, *after.unread)
+        )
+        # The two sides may hold the whole prompt themselves.
+        is_repeated = field == "prompt" and not changed.get(field) and "chosen" in record
+        assert (
+            is_told or is_repeated or _only_in_another_form(record.get(field), changed.get(field))
+        ), (
             field,
             record,
             changed,

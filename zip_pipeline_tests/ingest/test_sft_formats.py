@@ -2,7 +2,7 @@
 
 import pytest
 
-from zip_pipeline.ingest.formats import FORMATS, detect_format
+from zip_pipeline.ingest.formats import FORMATS, describe_unknown, detect_format
 from zip_pipeline.ingest.rows import RejectionError
 from zip_pipeline.samples import Sample, Turn
 
@@ -439,7 +439,31 @@ def test_a_rated_record_is_never_a_conversation(rating):
         ) as caught:
             found.parse(record | rating)
         assert caught.value.reason == "rated_record"
-    assert FORMATS["prompt_completion"].parse({"prompt": "p", "completion": "c", "label": "art"})
+
+
+@pytest.mark.parametrize("label", ["art", {"ability": ["maths"]}, ["maths"]])
+def test_a_label_that_is_a_topic_rates_nothing(label):
+    """The record is a conversation of SFT, and preference sends it there."""
+    record = {"prompt": "p", "completion": "c", "label": label}
+    assert FORMATS["prompt_completion"].parse(record) == Sample((U("p"), A("c")))
+    assert detect_format([record], "preference") is None
+    assert describe_unknown(record, "preference").endswith("of sft; drop the file there")
+
+
+@pytest.mark.parametrize(
+    "rating", [{"chosen": "x"}, {"rejected_response": "r"}, {"label": 0}, {"label": 3}]
+)
+def test_the_stages_never_send_a_record_to_each_other(rating):
+    """What SFT refuses for its rating, preference takes, or refuses for a reason of its own."""
+    record = {"prompt": "p", "completion": "c"} | rating
+    with pytest.raises(RejectionError) as caught:
+        FORMATS["prompt_completion"].parse(record)
+    found = detect_format([record], "preference")
+    if "drop it under preference" in caught.value.detail and "chosen" not in rating:
+        assert found is not None
+        assert found.parse(record)
+    else:
+        assert "drop the file there" not in describe_unknown(record, "preference")
 
 
 @pytest.mark.parametrize(("name", "record", "turns"), CASES)
