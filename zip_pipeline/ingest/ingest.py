@@ -1,5 +1,6 @@
 """A drop to a batch: every row becomes a sample, a duplicate or a quarantined row."""
 
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -166,7 +167,9 @@ class _Ingestion:
 
     def finish(self) -> IngestResult:
         """Return the three tables with their fingerprint."""
-        samples, repeated = split_duplicates(self._with_sources(self._samples.finish()))
+        taken = self._with_sources(self._samples.finish())
+        samples, repeated = split_duplicates(taken)
+        self._unread.update(_differences(taken, repeated, self._unread))
         # Rows that wait for their file's format to be told come late; this is reading order.
         quarantine = self._quarantine.finish().sort(
             "source_file", "source_row", maintain_order=True
@@ -196,6 +199,27 @@ class _Ingestion:
 @cache
 def _plain_name(file: str) -> str:
     return plain_name(Path(file).name)
+
+
+def _differences(
+    taken: pl.DataFrame, repeated: pl.DataFrame, unread: Iterable[str]
+) -> Counter[str]:
+    """Return the fields that no format reads, and in how many duplicates each is another.
+
+    They say the same as the first, but a person may mean the difference.
+    """
+    names = {path.partition(".")[0].partition("[")[0] for path in unread}
+    found: Counter[str] = Counter()
+    if repeated.is_empty() or not names:
+        return found
+    firsts: dict[str, Record] = {}
+    raws = taken.filter(pl.col("sample_id").is_in(repeated["sample_id"].unique().implode()))
+    for sample, raw in raws.select("sample_id", "raw").iter_rows():
+        record = json.loads(raw)
+        first = firsts.setdefault(sample, record)
+        differing = (name for name in names if record.get(name) != first.get(name))
+        found.update(f"{name} (differs between duplicates)" for name in differing)
+    return found
 
 
 def _record_source(record: Record) -> str | None:

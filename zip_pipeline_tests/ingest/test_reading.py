@@ -83,6 +83,26 @@ def test_fields_that_are_not_read_are_counted() -> None:
     assert json.loads(result.metadata()["unread"]) == result.unread
 
 
+def test_duplicates_that_differ_in_what_is_not_read_are_told() -> None:
+    """Their text is the same, so one is kept; but nobody need find out by chance."""
+    same = {"id": 1, "difficulty": "easy", "meta": {"x": 1}}
+    records = [
+        chat(**same),
+        chat(**same),
+        chat(**same | {"difficulty": "hard"}),
+        chat(**same | {"id": 2, "meta": {"x": 2}}),
+        chat({"role": "user", "content": "other"}, id=3),
+    ]
+    result = taken_in(records)
+    assert (result.samples.height, result.duplicates.height) == (2, 3)
+    told = {name: num for name, num in result.unread.items() if "duplicates" in name}
+    assert told == {
+        "difficulty (differs between duplicates)": 1,
+        "id (differs between duplicates)": 1,
+        "meta (differs between duplicates)": 1,
+    }
+
+
 _VALUES = st.sampled_from(["", "other", 3, True, None, [], ["x"], {"k": "v"}, [{"k": "v"}]])
 
 
