@@ -1,7 +1,6 @@
 """Kill a process at a chosen moment, and say whether what it left behind is whole."""
 
 import json
-import os
 import subprocess
 import time
 from collections.abc import Callable, Sequence
@@ -20,7 +19,7 @@ _TIMES = ("created_at", "seconds")
 def kill_after_line(command: Sequence[str], marker: str, seconds: float) -> bool:
     """Kill a command so many seconds after it printed a line; return whether it still ran."""
     pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, text=True, env=_environment()) as process:
+    with subprocess.Popen(command, stdout=pipe, text=True) as process:
         assert process.stdout is not None
         for line in process.stdout:
             if line.strip() == marker:
@@ -34,18 +33,11 @@ def kill_after(
 ) -> bool:
     """Kill a command so many seconds after ``begun`` held; return whether it still ran."""
     quiet = subprocess.DEVNULL
-    with subprocess.Popen(
-        command, stdout=quiet, stderr=quiet, cwd=cwd, env=_environment()
-    ) as process:
+    with subprocess.Popen(command, stdout=quiet, stderr=quiet, cwd=cwd) as process:
         while process.poll() is None and not begun():
             time.sleep(0.001)
         time.sleep(seconds)
         return _kill(process)
-
-
-def _environment() -> dict[str, str]:
-    """Return the environment without coverage, whose own files a kill would break."""
-    return {name: v for name, v in os.environ.items() if not name.startswith("COVERAGE_")}
 
 
 def _kill(process: subprocess.Popen[str] | subprocess.Popen[bytes]) -> bool:
