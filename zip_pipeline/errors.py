@@ -14,6 +14,7 @@ EXTRAS = {
     **dict.fromkeys(("dagster", "httpx", "matplotlib", "scipy"), "dagster"),
     **dict.fromkeys(("torch", "transformers", "trl", "accelerate", "peft", "datasets"), "train"),
     "ray": "ray",
+    **dict.fromkeys(("fsspec", "huggingface_hub", "s3fs", "gcsfs", "aiohttp"), "remote"),
 }
 """Which extra of this package installs a library that its core does without."""
 

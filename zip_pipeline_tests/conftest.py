@@ -1,10 +1,13 @@
 """Fixtures that several test folders use."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+
+from zip_pipeline_tests.ingest.remote_servers import FileServer, Hub
 
 # A busy machine is no fault of the code: no test of properties measures time.
 settings.register_profile(
@@ -20,3 +23,21 @@ def shared_folder() -> Path:
     if not (folder / "pools").is_dir():
         pytest.skip(f"no real pools at {folder}; set ZIP_SHARED to a folder that has them")
     return folder
+
+
+@pytest.fixture
+def web(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FileServer]:
+    """Return a web server on loopback; copies of its files go below ``tmp_path``."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    with FileServer() as server:
+        yield server
+
+
+@pytest.fixture
+def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    """Return a hub of datasets on loopback, the one that addresses of ``hf://`` mean."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    monkeypatch.setenv("HF_TOKEN", "secret-token")
+    with Hub() as server:
+        monkeypatch.setenv("HF_ENDPOINT", server.url)
+        yield server

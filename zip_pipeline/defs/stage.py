@@ -1,5 +1,6 @@
 """Raw files to versions: the pool, its compression state, the selected subset and its checks."""
 
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -159,8 +160,10 @@ def describe_pool(folder: StageFolder, batch: str) -> dict[str, Any]:
     unread = unread_fields([counts])
     first = read_first_sample(folder, batch)
     first_sample = readable(folder.stage, first)[:_NUM_CHARACTERS] if first.height else "none"
+    origin = json.loads(counts.get("origin", "{}"))
     return {
         **{name: int(counts[name]) for name in counts if name.startswith("num_")},
+        **{name: origin[name] for name in ("address", "revision") if origin},
         "formats": counts_table(samples, "format"),
         "top_sources": counts_table(samples, "source"),
         "quarantine_reasons": counts_table(quarantine, "reason"),

@@ -4,13 +4,15 @@ import os
 import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 from zip_pipeline.data_root import StageFolder
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint
 from zip_pipeline.ingest.options import ReadOptions
 from zip_pipeline.ingest.readers import check_place, list_files, unreadable
+from zip_pipeline.ingest.remote import DROP_SUFFIX, EXAMPLE, is_address
+from zip_pipeline.samples import Stage
 
 SIDECAR_SUFFIX = ".batch.toml"
 UNFINISHED_SUFFIXES = (".tmp", ".part", ".crdownload")
@@ -51,18 +53,45 @@ def read_sidecar(folder: StageFolder, batch: str) -> ReadOptions:
     if not os.path.lexists(path):
         return ReadOptions()
     check_place(path, path.parent)
+    return _options(path, _settings(path), folder.stage)
+
+
+def read_drop_file(path: Path, stage: Stage | None = None) -> tuple[str, ReadOptions]:
+    """Return the address that a drop file ``NAME.drop.toml`` names, and how to read it.
+
+    Raises:
+        UserError: as :func:`read_sidecar`, or it names no address.
+    """
+    settings = _settings(path)
+    address = settings.pop("from", None)
+    if not is_address(address):
+        words = "it names no address" if address is None else f"from: got {address!r}"
+        raise UserError(f'{path}: {words}; write from = "{EXAMPLE}", or another address')
+    return address, _options(path, settings, stage)
+
+
+def _settings(path: Path) -> dict[str, Any]:
     try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+        return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise unreadable(path, error) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(f"{path}: no valid TOML ({error}); correct it or remove it") from error
+
+
+def _options(path: Path, settings: dict[str, Any], stage: Stage | None) -> ReadOptions:
     try:
         options = ReadOptions(**settings)
-        options.check_stage(folder.stage)
+        if stage is not None:
+            options.check_stage(stage)
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     return options
+
+
+def is_drop_file(path: Path) -> bool:
+    """Return whether a file names where a drop lies, instead of holding it."""
+    return path.name.endswith(DROP_SUFFIX) and path.is_file()
 
 
 def snapshot(path: Path) -> Snapshot:

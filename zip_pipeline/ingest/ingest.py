@@ -14,10 +14,17 @@ import polars as pl
 
 from zip_pipeline.data_root import StageFolder
 from zip_pipeline.errors import UserError
-from zip_pipeline.ingest.drops import check_batch_name, read_sidecar, snapshot
+from zip_pipeline.ingest.drops import (
+    check_batch_name,
+    is_drop_file,
+    read_drop_file,
+    read_sidecar,
+    snapshot,
+)
 from zip_pipeline.ingest.formats import FORMATS, describe_unknown, detect_format, format_named
 from zip_pipeline.ingest.options import AS_FOUND, ReadOptions
-from zip_pipeline.ingest.readers import left_out_splits, plain_name, read_rows
+from zip_pipeline.ingest.readers import check_place, left_out_splits, plain_name, read_rows
+from zip_pipeline.ingest.remote import Fetched, fetch
 from zip_pipeline.ingest.rows import (
     DATA_ERRORS,
     DEFAULT_LIMITS,
@@ -44,6 +51,7 @@ from zip_pipeline.pool.batches import (
     IngestResult,
     batch_fingerprint,
     batch_metadata,
+    origin_of,
     read_batch,
     split_duplicates,
     write_batch,
@@ -343,6 +351,20 @@ def ingest(
     return replace(result, left_out_files=tuple(left_out_splits(path, within)))
 
 
+def ingest_fetched(
+    fetched: Fetched,
+    stage: Stage,
+    *,
+    batch: str,
+    options: ReadOptions = AS_FOUND,
+    limits: ReadLimits = DEFAULT_LIMITS,
+) -> IngestResult:
+    """Read what was fetched as :func:`ingest` reads what lies here."""
+    result = ingest(fetched.path, stage, batch=batch, options=options, limits=limits)
+    left_out = (*fetched.left_out, *result.left_out_files)
+    return replace(result, left_out_files=left_out, origin=fetched.origin)
+
+
 def ingest_rows(
     rows: Iterable[RawRow],
     stage: Stage,
@@ -367,6 +389,9 @@ def ingest_drop(
 ) -> IngestResult:
     """Read a drop of the drop folder as its sidecar says, and write its batch.
 
+    What a drop file names is fetched first. As long as it names the same address, the revision
+    that its batch was read at is read again, whatever has come there since.
+
     Args:
         folder: of the stage, as ``root["sft"]``.
         batch: the full name of the file or folder in the drop folder.
@@ -374,21 +399,19 @@ def ingest_drop(
 
     Raises:
         UserError: the drop is missing, empty or changed while it was read, a part of it cannot
-            be read, a link leads out of the drop folder, or its sidecar is wrong; nothing is
-            written then.
+            be read or fetched, a link leads out of the drop folder, or its sidecar is wrong;
+            nothing is written then.
     """
     check_batch_name(batch)
     path = folder.raw / batch
     options = read_sidecar(folder, batch)
     before = snapshot(path)
-    result = ingest(
-        path,
-        folder.stage,
-        batch=batch,
-        options=options,
-        limits=limits,
-        within=folder.raw,
-    )
+    if is_drop_file(path):
+        result = _ingest_drop_file(folder, batch, options, limits)
+    else:
+        result = ingest(
+            path, folder.stage, batch=batch, options=options, limits=limits, within=folder.raw
+        )
     if snapshot(path) != before:
         raise UserError(
             f"{path}: the drop changed while it was read; drop it again when it is complete, "
@@ -396,3 +419,14 @@ def ingest_drop(
         )
     write_batch(folder, batch, result)
     return result
+
+
+def _ingest_drop_file(
+    folder: StageFolder, batch: str, options: ReadOptions, limits: ReadLimits
+) -> IngestResult:
+    path = check_place(folder.raw / batch, folder.raw)
+    address, own = read_drop_file(path, folder.stage)
+    fetched = fetch(address, folder.root.cache / "remote", origin_of(folder, batch))
+    return ingest_fetched(
+        fetched, folder.stage, batch=batch, options=own.over(options), limits=limits
+    )

@@ -210,13 +210,22 @@ def left_out_splits(path: Path, within: Path | None = None) -> list[str]:
 
 
 def _left_out_splits(files: list[tuple[str, Path]]) -> set[str]:
-    splits = {name: _split_of(name) for name, _ in files}
+    return held_back({name: name for name, _ in files})
+
+
+def held_back(labels: Mapping[str, str]) -> set[str]:
+    """Return the files for tests or validation, where others are for training.
+
+    Args:
+        labels: for each file the name that tells its split, mostly its own.
+    """
+    splits = {name: split_of(label) for name, label in labels.items()}
     if not any(split in _TRAIN for split in splits.values()):
         return set()
     return {name for name, split in splits.items() if split in _HELD_BACK}
 
 
-def _split_of(name: str) -> str | None:
+def split_of(name: str) -> str | None:
     """Return which split a file belongs to by its name, None where that does not tell."""
     *folders, file_name = name.split("/")
     for part in (plain_name(file_name), *reversed(folders)):

@@ -46,6 +46,7 @@ class IngestResult:
         fingerprint: hash of the three tables' content.
         unread: fields that no format reads, and in how many samples they hold something.
         left_out_files: files of a folder that are for tests or validation, and so are not read.
+        origin: address and revision of what was fetched for it; empty where it lay here.
     """
 
     samples: pl.DataFrame
@@ -55,6 +56,7 @@ class IngestResult:
     fingerprint: str
     unread: Mapping[str, int] = field(default_factory=dict)
     left_out_files: tuple[str, ...] = ()
+    origin: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         num_kept = self.samples.height + self.quarantine.height + self.duplicates.height
@@ -72,6 +74,7 @@ class IngestResult:
             "fingerprint": self.fingerprint,
             "unread": json.dumps(self.unread),
             "left_out_files": json.dumps(self.left_out_files),
+            **({"origin": json.dumps(dict(self.origin))} if self.origin else {}),
             **{name: str(count) for name, count in counts.items()},
         }
 
@@ -114,6 +117,7 @@ _METADATA = (
     "num_duplicates",
     "unread",
     "left_out_files",
+    "origin",
 )
 
 
@@ -153,6 +157,22 @@ def unread_fields(batches: Iterable[Metadata]) -> dict[str, int]:
 def left_out_files(batches: Iterable[Metadata]) -> list[str]:
     """Return the files of batches that were not read, since they are for tests or validation."""
     return [name for counts in batches for name in json.loads(counts["left_out_files"])]
+
+
+def origin_of(folder: StageFolder, batch: str) -> dict[str, str] | None:
+    """Return where a stored batch was fetched from, None where there is none or it lay here."""
+    # Of the table that completes a batch: a writer that was killed has not forgotten it.
+    path = folder.samples(batch)
+    stored = read_metadata(path) if path.exists() else {}
+    found: dict[str, str] | None = json.loads(stored.get("origin", "null"))
+    return found
+
+
+def recorded_origins(origins: Mapping[str, Mapping[str, str]]) -> dict[str, object]:
+    """Return what a manifest records of batches that were fetched: address and revision."""
+    names = ("address", "revision")
+    found = {batch: {n: origin[n] for n in names} for batch, origin in origins.items() if origin}
+    return {"origins": found} if found else {}
 
 
 def is_ingested(folder: StageFolder, batch: str) -> bool:

@@ -1,6 +1,7 @@
 """The pool of a stage as a selection needs it: narrow in memory, everything else on disk."""
 
 import io
+import json
 import os
 import shutil
 import tempfile
@@ -27,6 +28,7 @@ from zip_pipeline.pool.batches import (
     gone_error,
     left_out_files,
     read_sizes,
+    recorded_origins,
     refuse_gone,
     split_duplicates,
     stored_batches,
@@ -52,6 +54,7 @@ class AssembledPool:
         num_batch_duplicates: rows that repeat a sample of their own batch.
         unread: fields that no format reads, and in how many samples of the batches each stands.
         left_out_files: files of the batches that are for tests or validation, and so not read.
+        origins: where each batch was fetched from that was.
     """
 
     samples: pl.DataFrame
@@ -64,6 +67,7 @@ class AssembledPool:
     num_batch_duplicates: int
     unread: Mapping[str, int]
     left_out_files: Sequence[str]
+    origins: Mapping[str, Mapping[str, str]]
 
     def __post_init__(self) -> None:
         num_kept = self.samples.height + self.num_quarantined + self.num_duplicates
@@ -121,6 +125,7 @@ def assemble(
         num_batch_duplicates=total("num_duplicates"),
         unread=unread_fields(metadata.values()),
         left_out_files=left_out_files(metadata.values()),
+        origins={b: json.loads(m["origin"]) for b, m in metadata.items() if "origin" in m},
     )
 
 
@@ -305,6 +310,11 @@ class SelectionPool:
             "unread_fields": dict(self._pool.unread),
             "left_out_files": list(self._pool.left_out_files),
         }
+
+    @property
+    def origins(self) -> dict[str, object]:
+        """What a version records of batches that were fetched: their address and revision."""
+        return recorded_origins(self._pool.origins)
 
     @property
     def duplicates(self) -> pl.DataFrame:

@@ -140,7 +140,8 @@ def select_version(
         subset = pool.picked_rows(selection.picks, selection.ledger)
     frozen = pool.frozen.summary() if pool.frozen else None
     facts = {"held_out": frozen, "tokenizer_identity": tokens.identity, **pool.not_read}
-    return folder.versions.write(subset, selection.ledger, selection.manifest | facts)
+    manifest = selection.manifest | facts | pool.origins
+    return folder.versions.write(subset, selection.ledger, manifest)
 
 
 def _recount(folder: StageFolder, tokens: TokenCounter, log: Callable[[str], object]) -> None:

@@ -1,5 +1,7 @@
 """A drop becomes one partition of the pool and of the compression state."""
 
+import json
+
 import polars as pl
 import pytest
 
@@ -13,6 +15,7 @@ from zip_pipeline_tests.defs.graph import (
     metadata_of,
     pair_rows,
 )
+from zip_pipeline_tests.ingest.remote_servers import FileServer, Hub
 
 
 def test_ingestion_tells_what_became_of_every_row(graph: Graph) -> None:
@@ -116,3 +119,35 @@ def test_any_file_name_can_be_a_partition(graph: Graph, name: str) -> None:
     graph.drop("sft", name, alpaca_rows(3))
     result = graph.ingest("sft", name)
     assert metadata_of(result, "sft", "compression_state")["num_samples"] == 3
+
+
+@pytest.mark.server
+def test_a_drop_that_lies_elsewhere_tells_where_it_was_read(graph: Graph, hub: Hub) -> None:
+    """In its metadata and in the manifest of a version."""
+    rows = "".join(json.dumps(row) + "\n" for row in alpaca_rows(30)).encode()
+    sha = hub.commit("org/name", {"train.jsonl": rows, "dev.jsonl": rows})
+    path = graph.drop("sft", "a.drop.toml", [])
+    path.write_text('from = "hf://datasets/org/name@main"\n')
+    metadata = metadata_of(graph.ingest("sft", "a.drop.toml"), "sft", "raw_pool")
+    address = "hf://datasets/org/name@main"
+    assert (metadata["address"], metadata["revision"]) == (address, sha)
+    assert (metadata["num_samples"], metadata["left_out_files"]) == (30, "dev.jsonl")
+    assert graph.select("sft").success
+    manifest = json.loads((graph.root["sft"].versions.folder / "v000001/manifest.json").read_text())
+    assert manifest["origins"] == {"a.drop.toml": {"address": address, "revision": sha}}
+
+
+@pytest.mark.server
+def test_history_tells_no_signature_of_an_address_that_failed(
+    graph: Graph, web: FileServer
+) -> None:
+    """Nor a password, in all that Dagster stores of the run."""
+    path = graph.drop("sft", "a.drop.toml", [])
+    address = web.url.replace("//", "//user:pass-word@")
+    path.write_text(f'from = "{address}/a.jsonl?sig=signature"\n')
+    result = graph.ingest("sft", "a.drop.toml")
+    stored = "".join(event.to_json() for event in graph.instance.all_logs(result.run_id))
+    assert "nothing is there (404); check the address" in error_of(result)
+    assert "nothing is there" in stored
+    assert "pass-word" not in stored
+    assert "signature" not in stored
