@@ -1,7 +1,6 @@
 """``zip-pipeline inspect``: how a file will be read, before it is dropped."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -14,7 +13,14 @@ from zip_pipeline.workflow.inspection import Inspection, inspect_file
 _NUM_FILES = 20
 _NUM_CHARACTERS = 1_500
 
-File = Annotated[Path, typer.Argument(metavar="FILE", help="A file, or a folder of files.")]
+File = Annotated[
+    str,
+    typer.Argument(
+        metavar="FILE",
+        help="A file, a folder of files, or an address, as hf://datasets/ORG/NAME.",
+        show_default=False,
+    ),
+]
 AnyStage = Annotated[
     Stage | None,
     typer.Option(help="What the rows are.", show_default="the stage that takes more of them"),
@@ -22,14 +28,16 @@ AnyStage = Annotated[
 
 
 @with_reading_options
-def inspect(path: File, stage: AnyStage = None, **options: Any) -> None:  # noqa: ANN401
+def inspect(file: File, stage: AnyStage = None, **options: Any) -> None:  # noqa: ANN401
     """Show how FILE will be read, and what to say where it is read wrongly; nothing is stored."""
-    _show(inspect_file(path, stage, reading_options(options)))
+    _show(inspect_file(file, stage, reading_options(options)))
 
 
 def _show(found: Inspection) -> None:
     console = output()
     facts = new_facts()
+    if found.origin:
+        facts.add_row("From", "{address}, {revision}".format_map(found.origin))
     for name, kind in list(found.files.items())[:_NUM_FILES]:
         facts.add_row("File", f"{name}: {kind}")
     if len(found.files) > _NUM_FILES:
@@ -56,7 +64,7 @@ def _show(found: Inspection) -> None:
         place = f", as {refusal.place}: {refusal.detail}\n"
         console.print(styled(words, place, (refusal.raw, "dim")), soft_wrap=True)
     if found.sidecar:
-        console.print(styled("\nBeside the drop, in ", (found.sidecar, "bold")), soft_wrap=True)
+        console.print(styled("\nTo drop it: ", (found.sidecar, "bold")), soft_wrap=True)
     for advice in found.advice:
         console.print(styled(f"Advice: {advice}"), soft_wrap=True)
 

@@ -76,10 +76,22 @@ def _share(text: str) -> float | None:
 _RUNNING = "Running"
 
 Inputs = Annotated[
-    list[Path],
+    list[str] | None,
     typer.Argument(
         metavar="INPUT",
         help="Files (JSONL, JSON, Parquet, CSV; .gz and .zst of each) or folders of such files.",
+        show_default=False,
+    ),
+]
+From = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--from",
+        metavar="ADDRESS",
+        help="Input that lies elsewhere: hf://datasets/ORG/NAME@main:train, or a file or folder "
+        "of s3:// or gs://, or a file of https://. Repeatable.",
+        rich_help_panel="Reading",
+        show_default=False,
     ),
 ]
 Out = Annotated[
@@ -288,10 +300,11 @@ def _names_as_typed() -> Iterator[None]:
 
 @_with_options_of_config
 def select(
-    inputs: Inputs,
     out: Out,
+    inputs: Inputs = None,
     stage: StageOption = "sft",
     *,
+    addresses: From = None,
     quotas: Quotas = None,
     mixture_weights: Weights = None,
     tokenizer: Tokenizer = "tiny",
@@ -308,6 +321,9 @@ def select(
             f"{'--ray' if ray else '--shard-folder'}: is for shards, and there is one; give "
             "--shards N, with --ray at least one per core of the cluster"
         )
+    source = [*(inputs or ()), *(addresses or ())]
+    if not source:
+        raise UserError("nothing to select from; name files or folders, or --from an address")
     reading = reading_options(options)
     with _names_as_typed():
         config = SelectionConfig(
@@ -317,7 +333,7 @@ def select(
         )
     files = OutputFiles(out)
     job = SelectJob(
-        source=inputs,
+        source=source,
         files=files,
         stage=stage,
         config=config,

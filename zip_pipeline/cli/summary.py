@@ -31,6 +31,8 @@ def show_selection(console: Console, manifest: Mapping[str, Any], ledger: pl.Dat
     """Print what a selection read, picked and measured, and where its picks come from."""
     facts = new_facts()
     facts.add_row("Strategy", _strategy(manifest))
+    for origin in manifest.get("origins", {}).values():
+        facts.add_row("From", "{address}, {revision}".format_map(origin))
     facts.add_row("Rows read", words_of_rows(manifest))
     if reasons := manifest.get("quarantine_reasons"):
         facts.add_row("Quarantined", words_of_counts(reasons))

@@ -1,5 +1,6 @@
 """A file before it is dropped: what it is, how its rows will be read, and what to say about it."""
 
+import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -13,11 +14,12 @@ from zip_pipeline.ingest.drops import SIDECAR_SUFFIX
 from zip_pipeline.ingest.ingest import ingest_rows
 from zip_pipeline.ingest.options import AS_FOUND, ReadOptions
 from zip_pipeline.ingest.readers import data_files, describe_file, left_out_splits, read_rows
+from zip_pipeline.ingest.remote import DROP_SUFFIX, Fetched
 from zip_pipeline.ingest.rows import RawRow, RejectionError
 from zip_pipeline.pool.batches import IngestResult
 from zip_pipeline.report.trace import readable
 from zip_pipeline.samples import STAGES, Stage
-from zip_pipeline.workflow.sources import sidecar_of
+from zip_pipeline.workflow.sources import located, sidecar_of
 
 NUM_ROWS = 2_000
 _NUM_EXAMPLE_CHARACTERS = 200
@@ -41,6 +43,7 @@ class Inspection:
     """What a file or folder gives.
 
     Args:
+        origin: address and revision of what was fetched; empty where it lies here.
         files: kind, compression and encoding of each file.
         left_out: files that are for tests or validation.
         stage: the stage whose samples the rows are.
@@ -53,10 +56,12 @@ class Inspection:
         fields_not_read: fields that no format reads, and in how many samples each stands.
         first_sample: the first sample as it will be read.
         refusals: why the other rows are no samples, most frequent first.
-        sidecar: the sidecar's name and what to write into it; empty where nothing is needed.
+        sidecar: the name of the sidecar, or of the drop file of an address, and what to write into
+            it; empty where nothing is needed.
         advice: what else to do, in words.
     """
 
+    origin: Mapping[str, str]
     files: Mapping[str, str]
     left_out: Sequence[str]
     stage: Stage
@@ -74,18 +79,22 @@ class Inspection:
 
 
 def inspect_file(
-    path: Path, stage: Stage | None = None, options: ReadOptions = AS_FOUND
+    source: str | Path, stage: Stage | None = None, options: ReadOptions = AS_FOUND
 ) -> Inspection:
     """Read the first rows of a file or folder as an ingestion would, and store nothing.
 
     Args:
-        path: the file or folder.
+        source: the file or folder, or its address, or a drop file that names it.
         stage: what the rows are; None for the stage that takes more of them.
         options: how to read it; a sidecar counts where they say nothing.
 
     Raises:
-        UserError: the file cannot be read, or the options are wrong.
+        UserError: the file cannot be read or fetched, or the options are wrong.
     """
+    place = located(source)
+    path, fetched = (place.path, place) if isinstance(place, Fetched) else (place, None)
+    if fetched:
+        options = options.over(fetched.options)
     left_out = left_out_splits(path)
     files = {name: file for name, file in data_files(path) if name not in left_out}
     tried = [_Reading(path, one, options) for one in ((stage,) if stage else STAGES)]
@@ -93,10 +102,10 @@ def inspect_file(
     best = max(tried, key=_Reading.num_taken)
     samples, refusals = best.result.samples, refusals_of(best.result.quarantine)
     sidecar, advice = _advice(refusals, best.rows, options)
-    name = f"{path.name}{SIDECAR_SUFFIX}"
     return Inspection(
+        origin=fetched.origin if fetched else {},
         files={name: _kind(file, options.encoding) for name, file in files.items()},
-        left_out=left_out,
+        left_out=[*(fetched.left_out if fetched else ()), *left_out],
         stage=best.stage,
         num_rows=best.result.num_rows_read,
         is_whole=len(best.rows) <= NUM_ROWS,
@@ -107,9 +116,17 @@ def inspect_file(
         fields_not_read=best.result.unread,
         first_sample=readable(best.stage, samples.head(1)) if samples.height else "",
         refusals=refusals,
-        sidecar=f"{name}:\n{sidecar.toml()}" if sidecar.given() else "",
+        sidecar=_sidecar(path.name, fetched, sidecar),
         advice=advice,
     )
+
+
+def _sidecar(name: str, fetched: Fetched | None, options: ReadOptions) -> str:
+    """Return the name and the text of what to put into the drop folder."""
+    if fetched:
+        address = json.dumps(str(fetched), ensure_ascii=False)
+        return f"{name}{DROP_SUFFIX}:\nfrom = {address}\n{options.toml()}"
+    return f"{name}{SIDECAR_SUFFIX}:\n{options.toml()}" if options.given() else ""
 
 
 class _Reading:

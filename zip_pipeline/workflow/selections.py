@@ -47,6 +47,7 @@ from zip_pipeline.workflow.sources import (
     check_stage,
     html_table,
     open_inputs,
+    origins_of,
     parts_of,
     read_as_they_come,
     read_options,
@@ -367,7 +368,7 @@ def run_job(job: SelectJob, progress: Watcher | None = None) -> Selection:
     return_freed_memory()
     watcher = progress or _Nobody()
     _check_counting(job)
-    parts = parts_of(job.source)
+    parts = parts_of(job.source, lambda address: watcher.stage(f"Fetching {address}"))
     if job.files is None:
         with tempfile.TemporaryDirectory(prefix="zip-pipeline-") as folder:
             return _select(job, parts, Path(folder), watcher)
@@ -395,8 +396,10 @@ def _check_counting(job: SelectJob) -> None:
 
 def _select(job: SelectJob, parts: Mapping[str, Part], work: Path, watcher: Watcher) -> Selection:
     if job.config.reference_compat:
-        return _select_as_they_come(job, parts, work, watcher)
-    return _select_curated(job, parts, work, watcher)
+        selection = _select_as_they_come(job, parts, work, watcher)
+    else:
+        selection = _select_curated(job, parts, work, watcher)
+    return replace(selection, manifest=selection.manifest | origins_of(parts))
 
 
 def _select_curated(

@@ -5,7 +5,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from html import escape
 from pathlib import Path
@@ -16,12 +16,19 @@ import polars as pl
 from zip_pipeline.data_root import DataRoot, StageFolder
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint, scan_table
-from zip_pipeline.ingest.drops import SIDECAR_SUFFIX, read_sidecar
-from zip_pipeline.ingest.ingest import IngestResult, ingest, ingest_rows, write_batch
+from zip_pipeline.ingest.drops import SIDECAR_SUFFIX, is_drop_file, read_drop_file, read_sidecar
+from zip_pipeline.ingest.ingest import (
+    IngestResult,
+    ingest,
+    ingest_fetched,
+    ingest_rows,
+    write_batch,
+)
 from zip_pipeline.ingest.options import ReadOptions
 from zip_pipeline.ingest.readers import plain_name, read_rows, rows_in_memory
+from zip_pipeline.ingest.remote import Fetched, fetch, is_address, shown, user_cache
 from zip_pipeline.ingest.rows import DATA_ERRORS, QUARANTINE_SCHEMA, RawRow
-from zip_pipeline.pool.batches import DUPLICATES_SCHEMA
+from zip_pipeline.pool.batches import DUPLICATES_SCHEMA, recorded_origins
 from zip_pipeline.pool.pool import (
     AssembledPool,
     SelectionPool,
@@ -33,31 +40,36 @@ from zip_pipeline.samples import STAGES, Stage
 RECORDS = "records"
 """The batch of what a program holds in memory."""
 Source: TypeAlias = "str | os.PathLike[str] | Pool | Iterable[object]"
-"""A file, a folder or a list of these; a table; records; or a pool that was read before."""
-Part: TypeAlias = Path | IngestResult | Iterable[RawRow]
+"""A file, folder or address, or a list of these; a table; records; or a pool read before."""
+Part: TypeAlias = Path | Fetched | IngestResult | Iterable[RawRow]
 """A batch before it is read: a file or folder, what was read before, or rows in memory."""
 
 
-def parts_of(source: Source) -> dict[str, Part]:
+def parts_of(source: Source, tell: Callable[[str], None] = lambda _: None) -> dict[str, Part]:
     """Return what a source consists of by batch name; rows in memory can be read once.
 
+    Args:
+        source: what a person gave.
+        tell: called with each address before it is fetched.
+
     Raises:
-        UserError: no kind of source, or a file that does not exist or is given twice.
+        UserError: no kind of source, a file that does not exist or is given twice, or an address
+            that cannot be fetched.
     """
     if isinstance(source, Pool):
         return dict(source.batches)
     if isinstance(source, str) and not source:
         raise UserError("source: got an empty path; name a file or folder")
     if isinstance(source, str | os.PathLike):
-        return {**name_inputs([Path(source)])}
+        return {**name_inputs([located(source, tell)])}
     if isinstance(source, list | tuple) and source and all(map(_is_path, source)):
-        return {**name_inputs([Path(path) for path in source])}
+        return {**name_inputs([located(path, tell) for path in source])}
     if (table := _as_table(source)) is not None:
         return {RECORDS: rows_in_memory(table, RECORDS)}
     if isinstance(source, Mapping) or not isinstance(source, Iterable):
         raise UserError(
-            f"source: got a {type(source).__name__}; allowed are files and folders, a table "
-            "(Polars, pandas, Arrow, datasets.Dataset), and records, such as a list of dicts"
+            f"source: got a {type(source).__name__}; allowed are files, folders and addresses, "
+            "a table (Polars, pandas, Arrow, datasets.Dataset), and records, as a list of dicts"
         )
     return {RECORDS: rows_in_memory(source, RECORDS)}
 
@@ -83,17 +95,37 @@ def _as_table(source: object) -> pl.DataFrame | None:
         ) from error
 
 
-def name_inputs(inputs: Sequence[Path]) -> dict[str, Path]:
+def located(
+    source: str | os.PathLike[str], tell: Callable[[str], None] = lambda _: None
+) -> Path | Fetched:
+    """Return a local path, or what an address or a drop file names, fetched.
+
+    Raises:
+        UserError: it cannot be fetched, or the drop file is wrong.
+    """
+    options = ReadOptions()
+    address = str(source)
+    if not is_address(source):
+        path = Path(source)
+        if not is_drop_file(path):
+            return path
+        address, options = read_drop_file(path)
+    tell(shown(address))
+    return replace(fetch(address, user_cache()), options=options)
+
+
+def name_inputs(inputs: Sequence[Path | Fetched]) -> dict[str, Path | Fetched]:
     """Return the inputs by batch name: the file name, the whole path where names collide.
 
     Raises:
         UserError: an input that does not exist or is given twice.
     """
     wanted = [path for path in inputs if not path.name.endswith(SIDECAR_SUFFIX)]
-    missing = [str(path) for path in wanted if not path.exists()]
+    missing = [str(path) for path in wanted if isinstance(path, Path) and not path.exists()]
     if missing:
         raise UserError(f"{missing[0]}: no such file or folder")
-    twice = [p for p, num in Counter(path.resolve() for path in wanted).items() if num > 1]
+    places = (path.resolve() if isinstance(path, Path) else str(path) for path in wanted)
+    twice = [place for place, num in Counter(places).items() if num > 1]
     if twice:
         raise UserError(f"{twice[0]}: given twice; give each input once")
     names = Counter(path.name for path in wanted)
@@ -193,8 +225,9 @@ def read(
 
     Args:
         source: a file or folder, or a list of these (JSONL, JSON, Parquet, CSV; ``.gz`` and
-            ``.zst`` of each); a table (Polars, pandas, Arrow, ``datasets.Dataset``); or records,
-            such as a list of dicts.
+            ``.zst`` of each), also by address, as ``hf://datasets/ORG/NAME@main:train`` or
+            ``s3://bucket/x.jsonl``; a table (Polars, pandas, Arrow, ``datasets.Dataset``); or
+            records, such as a list of dicts.
         stage: what the records are: ``sft`` for conversations, ``preference`` for pairs.
         format: the format of the records, such as ``alpaca``; None to detect it.
         reading: more of how to read them, such as ``ReadOptions(map={"user": "q"})``.
@@ -285,6 +318,10 @@ def _stored_name(number: int) -> str:
 def _ingest(batch: str, part: Part, stage: Stage, options: ReadOptions) -> IngestResult:
     if isinstance(part, IngestResult):
         return part
+    if isinstance(part, Fetched):
+        own = options.over(part.options)
+        own.check_stage(stage)
+        return ingest_fetched(part, stage, batch=batch, options=own)
     options.check_stage(stage)
     if not isinstance(part, Path):
         return ingest_rows(part, stage, batch=batch, options=options)
@@ -379,4 +416,12 @@ def _raw_rows(part: Part) -> Iterable[RawRow]:
             "reference_compat: got a pool; the published implementation takes every row as it "
             "comes, so give the files or records themselves"
         )
+    if isinstance(part, Fetched):
+        return read_rows(part.path)
     return read_rows(part) if isinstance(part, Path) else part
+
+
+def origins_of(parts: Mapping[str, Part]) -> dict[str, object]:
+    """Return what a manifest records of parts that were fetched: their address and revision."""
+    fetched = {b: part for b, part in parts.items() if isinstance(part, Fetched | IngestResult)}
+    return recorded_origins({batch: part.origin for batch, part in fetched.items()})

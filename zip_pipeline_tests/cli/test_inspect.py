@@ -3,9 +3,12 @@
 import json
 from pathlib import Path
 
+import pytest
 from typer.testing import CliRunner
 
 from zip_pipeline.cli import app
+from zip_pipeline_tests.cli.commands import call_well
+from zip_pipeline_tests.ingest.remote_servers import Hub
 
 
 def test_inspect_prints_what_a_person_needs(tmp_path: Path) -> None:
@@ -33,3 +36,18 @@ def test_options_that_are_no_pairs_are_refused(tmp_path: Path) -> None:
     assert "--map: got 'user'; write it as NAME=VALUE, as in --map user=question" in done.output
     done = CliRunner().invoke(app, ["inspect", str(tmp_path), "--role", "agent=boss"])
     assert "--role: got 'boss'; allowed are system, user, assistant, tool" in done.output
+
+
+@pytest.mark.server
+def test_inspect_shows_what_lies_elsewhere(hub: Hub) -> None:
+    """Its revision, and the drop file to write."""
+    row = b'{"q": "q", "r": "r"}\n'
+    sha = hub.commit("org/name", {"train.jsonl": row, "test.jsonl": row})
+    address = "hf://datasets/org/name@main"
+    shown = call_well("inspect", address, "--stage", "sft")
+    lines = [line.rstrip() for line in shown.splitlines()]
+    assert lines[0] == f"From      {address}, {sha}"
+    assert "Left out  test.jsonl: of test or validation splits" in lines
+    place = lines.index("To drop it: name.drop.toml:")
+    assert lines[place + 1] == f'from = "{address}"'
+    assert lines[place + 2] == 'map = { "user" = "q", "assistant" = "r" }'

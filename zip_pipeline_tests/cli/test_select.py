@@ -9,13 +9,14 @@ import pytest
 from zip_pipeline.cli.console import StageProgress
 from zip_pipeline.files import own_folder
 from zip_pipeline.selection.run import Progress
-from zip_pipeline_tests.cli.commands import call, call_well
+from zip_pipeline_tests.cli.commands import call, call_badly, call_well
 from zip_pipeline_tests.cli.pools import (
     preference_records,
     read_jsonl,
     sft_records,
     write_jsonl,
 )
+from zip_pipeline_tests.ingest.remote_servers import Hub
 
 _ROUNDS = ("--k1", "60", "--k2", "12", "--k3", "4")
 _MANIFEST_KEYS = {
@@ -295,3 +296,26 @@ def test_select_reads_the_sidecar_of_a_drop(tmp_path: Path):
     out = tmp_path / "out.json"
     call_well("select", source, sidecar, "-o", out, "--budget-samples", "2")
     assert set(_ledger(out)["source"]) == {"named"}
+
+
+@pytest.mark.server
+def test_select_from_an_address_is_select_from_the_file(tmp_path: Path, hub: Hub) -> None:
+    """Besides files or instead of them; the summary says what was read."""
+    path = write_jsonl(tmp_path / "train.jsonl", sft_records(30))
+    sha = hub.commit("org/name", {"train.jsonl": path.read_bytes(), "test.jsonl": b"{}"})
+    address = "hf://datasets/org/name@main"
+    budget = (*_ROUNDS, "--budget-samples", "5")
+    call_well("select", path, "-o", tmp_path / "local.jsonl", *budget)
+    shown = call_well("select", "--from", address, "-o", tmp_path / "o.jsonl", *budget)
+    assert (tmp_path / "o.jsonl").read_text() == (tmp_path / "local.jsonl").read_text()
+    assert f"{address}, {sha}" in shown
+    assert "of test or validation splits: test.jsonl" in " ".join(shown.split())
+    call_well("select", path, "--from", address, "-o", tmp_path / "o.jsonl", *budget)
+    assert _manifest(tmp_path / "o.jsonl")["num_duplicates"] == 30
+
+
+def test_select_from_nothing_is_refused(tmp_path: Path) -> None:
+    """With what may be named."""
+    assert call_badly("select", "-o", tmp_path / "o.jsonl", "--budget-samples", "1") == (
+        "nothing to select from; name files or folders, or --from an address"
+    )

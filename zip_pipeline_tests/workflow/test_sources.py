@@ -9,11 +9,14 @@ import polars as pl
 import pytest
 
 from zip_pipeline.compression.state import texts_of
+from zip_pipeline.errors import UserError
 from zip_pipeline.ingest.ingest import ingest
-from zip_pipeline.ingest.options import AS_FOUND
+from zip_pipeline.ingest.options import AS_FOUND, ReadOptions
 from zip_pipeline.pool.pool import assemble_results
+from zip_pipeline.workflow.selections import select
 from zip_pipeline.workflow.sources import Source, name_inputs, open_inputs, read
 from zip_pipeline_tests.cli.pools import preference_records, sft_records, write_jsonl
+from zip_pipeline_tests.ingest.remote_servers import Answer, FileServer
 
 
 @pytest.fixture
@@ -156,7 +159,7 @@ class _NoTable:
 @pytest.mark.parametrize(
     ("source", "options", "message"),
     [
-        (7, {}, "source: got a int; allowed are files and folders, a table"),
+        (7, {}, "source: got a int; allowed are files, folders and addresses, a table"),
         ({"question": "a", "answer": "b"}, {}, "source: got a dict; allowed are"),
         (["no.jsonl"], {}, "no.jsonl: no such file or folder"),
         ("", {}, "source: got an empty path; name a file or folder"),
@@ -169,3 +172,38 @@ def test_read_refuses_what_it_cannot_use(source: Any, options: Any, message: str
     """The message names what came and what is allowed."""
     with pytest.raises(ValueError, match=re.escape(message)):
         read(source, **options)
+
+
+@pytest.mark.server
+def test_addresses_are_sources_as_paths_are(tmp_path: Path, web: FileServer):
+    """Together with paths, alone, and in a drop file, whose options count below those given."""
+    path = write_jsonl(tmp_path / "a.jsonl", sft_records(3))
+    web.files |= {f"/{n}/a.jsonl": Answer(path.read_bytes()) for n in "xy"}
+    addresses = [f"{web.url}/x/a.jsonl", f"{web.url}/y/a.jsonl?sig=secret"]
+    drop = tmp_path / "b.drop.toml"
+    drop.write_text(f'from = "{addresses[0]}"\nsource = "s"\nformat = "alpaca"\n')
+    pool = read([path, *addresses])
+    assert list(pool.batches) == [str(path), addresses[0], f"{web.url}/y/a.jsonl?…"]
+    assert pool.counts == {"rows read": 9, "samples": 3, "quarantined": 0, "duplicates": 6}
+    assert read(addresses[0]).samples.equals(read(path).samples)
+    assert read(drop).samples["source"].to_list() == ["s"] * 3
+    assert read(drop, reading=ReadOptions(source="t")).samples["source"].to_list() == ["t"] * 3
+    assert drop.write_text(f'from = "{addresses[0]}"\nformat = "x"\n')
+    with pytest.raises(UserError, match="'x' is no format of sft"):
+        read(drop)
+    with pytest.raises(UserError, match=f"^{re.escape(addresses[0])}: given twice"):
+        read([addresses[0], addresses[0]])
+
+
+@pytest.mark.server
+def test_a_selection_records_where_its_records_come_from(tmp_path: Path, web: FileServer):
+    """Address and revision of each batch that was fetched, also of a pool read before."""
+    path = write_jsonl(tmp_path / "a.jsonl", sft_records(5))
+    web.files["/b.jsonl"] = Answer(path.read_bytes(), headers={"ETag": '"e"'})
+    address = f"{web.url}/b.jsonl"
+    expected = {"b.jsonl": {"address": address, "revision": "ETag=e"}}
+    for source in ([path, address], read([path, address])):
+        assert select(source, budget_samples=2).manifest["origins"] == expected
+    published = select(address, budget_samples=2, k1=4, k2=2, k3=1, reference_compat=True)
+    assert published.manifest["origins"] == expected
+    assert "origins" not in select(path, budget_samples=2).manifest
