@@ -1,6 +1,7 @@
 """Rows of CSV, Parquet and Arrow files."""
 
 import csv
+import errno
 import io
 import json
 import re
@@ -520,8 +521,17 @@ def read_table(path: Path, source_file: str, limits: ReadLimits) -> Iterator[Raw
                 else:
                     yield RawRow(source_file, number, raw, record)
     except (pl.exceptions.PolarsError, pl.exceptions.PanicException, OSError) as error:
-        # Polars says of some damage that a buffer could not be filled; the system gives a number.
-        if isinstance(error, OSError) and (error.errno or "os error" in str(error)):
+        if isinstance(error, OSError) and _is_of_system(error):
             raise
         detail = f"{error}; write the file again"
         raise RejectionError("corrupt_table", detail) from error
+
+
+def _is_of_system(error: OSError) -> bool:
+    """Return whether the system withholds a file, which has a number, unlike damage.
+
+    But where damage names a place that no file has, the system finds that invalid.
+    """
+    told = re.search(r"os error (\d+)", str(error))
+    number = error.errno or (told and int(told[1]))
+    return number not in (None, errno.EINVAL)

@@ -20,7 +20,7 @@ from zip_pipeline.errors import UserError
 from zip_pipeline.ingest.formats import FORMATS
 from zip_pipeline.ingest.ingest import ingest_drop, ingest_rows
 from zip_pipeline.ingest.options import ReadOptions
-from zip_pipeline.ingest.rows import RawRow
+from zip_pipeline.ingest.rows import RawRow, json_text
 from zip_pipeline.pool.held_out import HeldOutSettings, freeze_held_out
 from zip_pipeline.pool.pool import assemble_pool
 from zip_pipeline.samples import STAGES, Stage
@@ -78,7 +78,7 @@ def read_odd_records(rng: random.Random, num: int) -> Counter[str]:
         roles=rng.choice([{}, {"agent": "assistant"}]),
     )
     records = [odd_record(rng) for _ in range(num)]
-    rows = [RawRow("f", n, repr(record)[:99], record) for n, record in enumerate(records, 1)]
+    rows = [RawRow("f", n, json_text(record), record) for n, record in enumerate(records, 1)]
     try:
         result = ingest_rows(rows, stage, batch="b", options=options)
     except Exception:

@@ -336,6 +336,17 @@ def test_an_error_of_polars_that_is_the_systems_ends_the_reading(tmp_path, monke
         list(read_rows(path))
 
 
+def test_a_place_that_no_file_has_is_damage(tmp_path, monkeypatch):
+    """Where a table tells Polars to look there, the system finds that invalid, not the file."""
+    path = write(tmp_path / "a.parquet", parquet_table(RECORDS))
+
+    def nowhere(_: Path):
+        raise OSError("Invalid argument (os error 22)")
+
+    monkeypatch.setattr(tables, "scan_table", nowhere)
+    assert [row.reason for row in read_rows(path)] == ["corrupt_table"]
+
+
 def test_too_little_memory_ends_the_reading(tmp_path, monkeypatch):
     """What there is no memory for today may be read tomorrow."""
     _break_csv(monkeypatch, MemoryError())
