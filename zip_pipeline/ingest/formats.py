@@ -1,6 +1,7 @@
 """All record formats by name, and how the format of a file is told."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import islice
 
 from zip_pipeline.errors import UserError
 from zip_pipeline.ingest.choices import CHOICE_FORMATS
@@ -14,6 +15,8 @@ from zip_pipeline.samples import Stage
 FORMATS: dict[str, Format] = {
     f.name: f for f in (*SFT_FORMATS, *RANKING_FORMATS, *PAIR_FORMATS, *CHOICE_FORMATS)
 }
+
+_MAX_PLACES = 5
 
 
 def _of_stage(stage: Stage) -> list[Format]:
@@ -55,5 +58,22 @@ def describe_unknown(record: Record, stage: Stage) -> str:
         fields += f", rated in {', '.join(ratings_in(record))}, but no pair"
     elif other is not None:
         return f"{fields}: this is {other.name} of {other.stage}; drop the file there"
+    elif places := sorted(islice(_places_of_rows(record, ""), _MAX_PLACES), key=_is_no_training):
+        found = " or ".join(f'rows = "{place}"' for place in places)
+        return f"{fields}: the object holds rows; say {found} in the sidecar, or --rows {places[0]}"
     known = "; ".join(f"{f.name} ({f.fields})" for f in _of_stage(stage))
     return f"{fields}; known are {known}"
+
+
+def _is_no_training(path: str) -> bool:
+    return "train" not in path.lower()
+
+
+def _places_of_rows(value: object, path: str) -> Iterator[str]:
+    """Yield the paths of lists that begin with a record of a known format."""
+    if isinstance(value, list) and value and isinstance(first := value[0], dict):
+        if any(f.matches(first) for f in FORMATS.values()):
+            yield path
+    elif isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _places_of_rows(inner, f"{path}.{name}".lstrip("."))

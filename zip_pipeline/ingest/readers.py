@@ -41,7 +41,6 @@ from zip_pipeline.ingest.streams import (
     text_encoding,
 )
 from zip_pipeline.ingest.tables import (
-    MAGIC_BYTES,
     check_separator,
     is_table,
     iter_records,
@@ -262,18 +261,41 @@ def _read_file(
     extension = _split_name(path.name)[1]
     if path.exists() and not path.is_file():
         raise RejectionError("unsupported_file", "neither a regular file nor a folder")
+    head, chunks = peek(read_chunks(path, limits), lambda head: len(head) >= _FOREIGN_BYTES)
+    if words := _foreign(head):
+        raise RejectionError("unsupported_file", f"this is {words}")
     if not extension and _tells_its_kind(path, limits):
         extension = ".jsonl"
     if not extension:
         known = f"{', '.join(EXTENSIONS)}, each also with {' or '.join(COMPRESSIONS)}"
         raise RejectionError("unsupported_file", f"supported are {known}")
-    head, chunks = peek(read_chunks(path, limits), lambda head: len(head) >= MAGIC_BYTES)
     if extension in _TABLES or is_table(head):
         with decompressed_file(path, limits) as plain:
             yield from read_table(plain, source_file, limits)
         return
     read = _text_reader(extension, separator)
     yield from read(text_chunks(chunks, encoding), source_file, limits)
+
+
+_FOREIGN_BYTES = 512
+_FOREIGN = {
+    rb"version https://git-lfs": "a Git LFS pointer, not the file itself; run git lfs pull",
+    rb"PK\x03\x04.{26}(\[Content_Types|xl/|_rels/)": "an Excel workbook; save its sheet as CSV",
+    rb"\xd0\xcf\x11\xe0": "an Excel workbook of before 2007; save its sheet as CSV",
+    rb"PK\x03\x04": "a zip archive; unpack it into a folder, and drop that",
+    rb".{257}ustar": "a tar archive; unpack it into a folder, and drop that",
+    rb"7z\xbc\xaf|Rar!": "an archive; unpack it into a folder, and drop that",
+    rb"\s*<(?i:!doctype html|html)": "a web page, as servers give that want a login; download the "
+    "file itself",
+    rb"%PDF-": "a PDF document; write its rows as JSON lines",
+    rb"SQLite format 3": "an SQLite database; write the table as CSV or JSON lines",
+}
+
+
+def _foreign(head: bytes) -> str:
+    """Return what a file is that no reader reads, and what to do; empty for any other."""
+    found = (words for mark, words in _FOREIGN.items() if re.match(mark, head, re.DOTALL))
+    return next(found, "")
 
 
 def _tells_its_kind(path: Path, limits: ReadLimits) -> bool:

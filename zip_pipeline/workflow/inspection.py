@@ -25,6 +25,10 @@ NUM_ROWS = 2_000
 _NUM_EXAMPLE_CHARACTERS = 200
 # As the readers say what bytes look like.
 _ENCODING = re.compile(r'encoding = "([^"]+)"')
+_ROWS = re.compile(r'rows = "([^"]+)"')
+# What may say whether an answer is good.
+_VERDICTS = ("is_correct", "correct", "is_safe", "safe", "accepted", "is_good")
+_CONTEXT = ("system", "system_prompt", "context", "history", "tools", "images")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,6 +106,7 @@ def inspect_file(
     best = max(tried, key=_Reading.num_taken)
     samples, refusals = best.result.samples, refusals_of(best.result.quarantine)
     sidecar, advice = _advice(refusals, best.rows, options)
+    advice += _of_stages(tried, best) + _of_fields(best, options)
     return Inspection(
         origin=fetched.origin if fetched else {},
         files={name: _kind(file, options.encoding) for name, file in files.items()},
@@ -185,7 +190,10 @@ def _advice(
     """Return the options to put into the sidecar, and what else to do."""
     given, words = options.given(), []
     reasons = {refusal.reason for refusal in refusals}
-    if reasons & {"unknown_format", "missing_field"} and not options.map:
+    places = [found[1] for refusal in refusals if (found := _ROWS.search(refusal.detail))]
+    if places:
+        given["rows"] = places[0]
+    elif reasons & {"unknown_format", "missing_field"} and not options.map:
         if names := _likely_map(rows):
             given["map"] = names
             words.append("check the mapping: it goes by the names of the fields")
@@ -199,9 +207,32 @@ def _advice(
             given["encoding"] = found[1]
     if "unknown_role" in reasons:
         words.append('say what the other roles are, as in roles = { agent = "assistant" }')
-    if "rated_record" in reasons:
+    if any(r.reason == "rated_record" and "under preference" in r.detail for r in refusals):
         words.append("drop the file under preference: its records carry ratings")
     return ReadOptions(**given), words
+
+
+def _of_stages(tried: Sequence[_Reading], best: _Reading) -> list[str]:
+    """Return that another stage takes rows, too, where it does."""
+    return [
+        f"{other.stage} takes {other.result.samples.height:,} samples of it, too: drop it there "
+        f"for those, and see them with --stage {other.stage}"
+        for other in tried
+        if other is not best and other.result.samples.height
+    ]
+
+
+def _of_fields(best: _Reading, options: ReadOptions) -> list[str]:
+    """Return what to do about fields that are not read, and that a person may well mean."""
+    unread, words = best.result.unread, []
+    for name in [name for name in _VERDICTS if name in unread and best.stage == "sft"]:
+        words.append(
+            f"if {name} says whether the answer is good, train KTO on it: --stage preference "
+            f"--map label={name}, and the same in the sidecar of a drop under preference"
+        )
+    if options.map and (names := [name for name in _CONTEXT if name in unread]):
+        words.append(f"the mapping leaves out {', '.join(names)}; map what belongs to the question")
+    return words
 
 
 _LIKELY = {

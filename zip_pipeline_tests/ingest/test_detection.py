@@ -48,3 +48,14 @@ def test_format_named_refuses_names_of_the_other_stage():
     assert format_named("alpaca", "sft") is FORMATS["alpaca"]
     with pytest.raises(ValueError, match="'alpaca' is no format of preference; choose one of"):
         format_named("alpaca", "preference")
+
+
+def test_an_object_that_holds_rows_says_where_they_are():
+    """Rows for training come first; lists of other things are none."""
+    file = {"test": [ALPACA], "train": [ALPACA], "authors": [{"name": "x"}]}
+    assert describe_unknown(file, "sft") == (
+        "fields authors, test, train: the object holds rows; say "
+        'rows = "train" or rows = "test" in the sidecar, or --rows train'
+    )
+    assert "--rows result.items" in describe_unknown({"result": {"items": [ALPACA]}}, "sft")
+    assert "rows =" not in describe_unknown({"authors": [{"name": "x"}], "x": {"y": []}}, "sft")

@@ -454,3 +454,23 @@ def test_a_file_without_a_known_ending_is_told_by_its_beginning(tmp_path):
     assert [r.reason for r in read_rows(write(tmp_path / "b.txt", b"text"))] == ["unsupported_file"]
     table = write(tmp_path / "a.csv", b"sep=;\r\nprompt;completion\r\np;c\r\n")
     assert [r.record for r in read_rows(table)] == [{"prompt": "p", "completion": "c"}]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.parquet", b"version https://git-lfs.github.com/spec/v1\noid x\n", "run git lfs pull"),
+        ("a.xlsx", b"PK\x03\x04" + bytes(26) + b"[Content_Types].xml", "save its sheet as CSV"),
+        ("a.csv", b"PK\x03\x04" + bytes(26) + b"_rels/.rels", "an Excel workbook"),
+        ("a.xls", b"\xd0\xcf\x11\xe0" + bytes(600), "Excel workbook of before 2007"),
+        ("a.zip", b"PK\x03\x04" + bytes(26) + b"rows.jsonl", "a zip archive; unpack it"),
+        ("a.tar.gz", b"rows".ljust(257, b"\0") + b"ustar", "a tar archive"),
+        ("a.jsonl", b"\n<!DOCTYPE html>\n<title>Sign in</title>", "a web page"),
+        ("a.json", b"<HTML><body>", "download the file itself"),
+    ],
+)
+def test_a_file_of_another_kind_is_called_by_its_name(tmp_path, name, content, words):
+    """With what to do about it, whatever the file is called."""
+    [row] = read_rows(write(tmp_path / name, content))
+    assert row.reason == "unsupported_file"
+    assert words in row.detail

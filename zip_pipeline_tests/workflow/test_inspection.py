@@ -108,3 +108,38 @@ def test_errors_are_for_people(tmp_path: Path) -> None:
     path = written(tmp_path / "a.jsonl", {"prompt": "p", "completion": "c"})
     with pytest.raises(UserError, match="'alpaca' is no format of preference"):
         inspect_file(path, "preference", ReadOptions(format="alpaca"))
+
+
+def test_rows_under_another_name_are_found_by_the_sidecar_that_is_proposed(tmp_path: Path) -> None:
+    """Written as it is proposed, it makes them samples."""
+    path = tmp_path / "a.json"
+    rows = [{"prompt": "p", "completion": "c"}]
+    path.write_text(json.dumps({"result": {"items": rows}, "page": 1}))
+    found = inspect_file(path)
+    assert found.sidecar == 'a.json.batch.toml:\nrows = "result.items"\n'
+    assert inspect_file(path, options=ReadOptions(rows="result.items")).num_samples == 1
+
+
+def test_a_file_that_both_stages_take_is_told(tmp_path: Path) -> None:
+    """Its rows are conversations, and in pairs they are ranked."""
+    rows = [{"prompt": "p", "response": f"{n}", "helpfulness": n} for n in range(3)]
+    path = written(tmp_path / "a.jsonl", *rows)
+    assert inspect_file(path).advice == [
+        "preference takes 1 samples of it, too: drop it there for those, and see them with "
+        "--stage preference"
+    ]
+    assert inspect_file(path, "sft").advice == []
+
+
+def test_fields_that_a_person_may_mean_are_told(tmp_path: Path) -> None:
+    """A verdict on the answer, and context that a mapping leaves out."""
+    row = {"question": "q", "answer": "a", "is_correct": True, "system": "s"}
+    path = written(tmp_path / "a.jsonl", row)
+    assert inspect_file(path).advice == [
+        "if is_correct says whether the answer is good, train KTO on it: --stage preference --map "
+        "label=is_correct, and the same in the sidecar of a drop under preference"
+    ]
+    rated = inspect_file(path, "preference", ReadOptions(map={"label": "is_correct"}))
+    assert (rated.formats, rated.advice) == ({"rated_answer": 1}, [])
+    mapped = inspect_file(path, "sft", ReadOptions(map={"user": "question", "assistant": "answer"}))
+    assert "the mapping leaves out system; map what belongs to the question" in mapped.advice
