@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from zip_pipeline.ingest.rows import Record, RejectionError
-from zip_pipeline.ingest.turns import Turns, parse_messages
+from zip_pipeline.ingest.turns import Turns, parse_messages, peek
 
 _OUTER = r"(?:\s|<s>|</s>|<bos>|<eos>|<\|begin_of_text\|>|<\|end_of_text\|>|<\|endoftext\|>)*"
 # Of each template where a turn begins, the names of its roles, where that ends, and the turn.
@@ -72,6 +72,4 @@ _FIELDS = ("text", "chat", "formatted_chat")
 
 def chat_text_field(record: Record) -> str | None:
     """Return the field that holds such a text."""
-    return next(
-        (name for name in _FIELDS if name in record and is_chat_text(record.get(name))), None
-    )
+    return next((name for name in _FIELDS if is_chat_text(peek(record, name))), None)

@@ -105,7 +105,16 @@ def _listed(choices: Iterable[tuple[object, object]]) -> str:
 
 
 def with_system(record: Record, turns: Turns) -> Turns:
-    """Return turns with the system turn of the record before them, unless they have one."""
+    """Return turns with the system turn of the record before them, unless they have one.
+
+    Where the user's first turn repeats it, the repetition is left out.
+    """
     if any(turn.role == "system" for turn in turns):
         return turns
-    return system_turns(record) + turns
+    system = system_turns(record)
+    if system and turns and turns[0].role == "user":
+        said, repeated = turns[0].content, f"{system[0].content.rstrip()}\n"
+        if said.startswith(repeated) and said[len(repeated) :].strip():
+            first = replace(turns[0], content=said[len(repeated) :].lstrip("\n"))
+            turns = (first, *turns[1:])
+    return system + turns

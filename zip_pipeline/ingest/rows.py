@@ -202,6 +202,21 @@ def nesting_depth(value: object) -> int:
     return depth
 
 
+def _object(pairs: list[tuple[str, object]]) -> Record:
+    """Return the object of these fields; where a name comes again, the first value is kept, too.
+
+    Under a name that no format reads, so that it is told.
+    """
+    record = dict(pairs)
+    if len(record) < len(pairs):
+        again = (pair for pair in reversed(pairs) if record[pair[0]] != pair[1])
+        record |= {f"{name} (given twice)": value for name, value in again}
+    return record
+
+
+_DECODE = json.JSONDecoder(object_pairs_hook=_object).decode
+
+
 def parse_record(text: str, limits: ReadLimits) -> Record:
     """Return the object that a JSON text holds; NaN and Infinity are read as Python does.
 
@@ -211,7 +226,7 @@ def parse_record(text: str, limits: ReadLimits) -> Record:
         RejectionError: ``invalid_json``, ``nested_too_deep`` or ``not_an_object``.
     """
     try:
-        value = json.loads(text)
+        value = _DECODE(text)
     except RecursionError:
         raise RejectionError("nested_too_deep", f"allowed are {limits.max_depth} levels") from None
     except ValueError as error:

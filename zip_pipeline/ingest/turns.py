@@ -46,7 +46,9 @@ _LOSS = ("weight", "train", "training", "loss_weight", "mask", "loss")
 _PRINTED = re.compile(r"\s*\[\s*\{.*['\"](?:role|from)['\"].*\}\s*\]\s*", re.DOTALL)
 _OPENINGS = frozenset("[ \t\r\n")
 _MISSING_COMMA = re.compile(r"\}\s*\n\s*\{")
-_TOOL_PLACES = frozenset({"tools", "functions", "body", "input"})
+# What is given to a chat template beside the messages.
+_KWARGS = "chat_template_kwargs"
+_TOOL_PLACES = frozenset({"tools", "functions", "body", "input", _KWARGS})
 _MEDIA_FIELDS = (
     "images", "image", "image_url", "image_path", "attachments", "videos", "video", "audios",
     "audio",
@@ -226,20 +228,27 @@ def system_turns(record: Record) -> Turns:
         content = text_of(record.get(field), field) if field in record else ""
         if content.strip():
             return (Turn("system", content),)
-    return ()
+    if not isinstance(peek(record, _KWARGS), dict):
+        return ()
+    inner = record.get(_KWARGS)
+    own = inner.get("custom_instructions") if isinstance(inner, dict) else ""
+    return (Turn("system", own),) if isinstance(own, str) and own.strip() else ()
 
 
 def tools_of(record: Record) -> str:
     """Return the schemas of the tools of a record as JSON text, empty where it has none."""
     if record.keys().isdisjoint(_TOOL_PLACES):
         return ""
-    places = (record, peek(record, "body"), peek(record, "input"))
+    places = (record, *(peek(record, name) for name in ("body", "input", _KWARGS)))
     found = (_tools(place) for place in places if isinstance(place, dict))
-    return next(filter(None, found), "")
+    tools = next(filter(None, found), "")
+    if isinstance(peek(record, _KWARGS), dict):
+        record.get(_KWARGS)
+    return tools
 
 
 def _tools(record: Record) -> str:
-    for field in ("tools", "functions"):
+    for field in ("tools", "functions", "xml_tools", "python_tools"):
         known = isinstance(peek(record, field), str | list | dict)
         value = record.get(field) if known else None
         text = value if isinstance(value, str) and value.strip() else ""
@@ -530,12 +539,24 @@ def turns_of(value: object, role: str, name: str) -> Turns:
     Raises:
         RejectionError: as :func:`parse_messages`.
     """
-    value = decoded(value)
+    value = _message_in(decoded(value))
     if isinstance(value, dict):
         value = [value]
     if isinstance(value, list):
         return parse_messages(value)
     return (Turn(role, text_of(value, name)),)
+
+
+def _message_in(value: object) -> object:
+    """Return the message that a text holds as JSON, any other value as it is."""
+    if not isinstance(value, str) or value[:1] != "{" or not value.rstrip().endswith("}"):
+        return value
+    try:
+        found = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    is_message = isinstance(found, dict) and found.keys() & {"role", "from"}
+    return _reading(found) if is_message and found.keys() & {"content", "value"} else value
 
 
 def alternating(values: Sequence[object], name: str) -> Turns:

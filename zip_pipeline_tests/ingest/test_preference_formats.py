@@ -211,6 +211,20 @@ CASES = [
         SIMPLE,
     ),
     (
+        "prompt_chosen_rejected",
+        {
+            "prompt": "p",
+            "chosen": json.dumps({"role": "assistant", "content": "c"}),
+            "rejected": json.dumps({"role": "assistant", "content": "r"}),
+        },
+        SIMPLE,
+    ),
+    (
+        "prompt_chosen_rejected",
+        {"prompt": "p", "chosen": '{"role": "king"}', "rejected": "{no"},
+        pair([U("p")], [A('{"role": "king"}')], [A("{no")]),
+    ),
+    (
         "chosen_messages",
         {"chosen_messages": messages("p", "c"), "rejected_messages": messages("p", "r")},
         SIMPLE,

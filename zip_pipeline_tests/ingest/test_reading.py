@@ -43,6 +43,14 @@ def test_tools_are_part_of_a_sample() -> None:
     assert result.duplicates["source_row"].to_list() == [2, 3, 4, 6]
 
 
+def test_tools_of_a_chat_template_are_part_of_a_sample() -> None:
+    """What else is given to the template is listed."""
+    kwargs = {"xml_tools": [TOOL], "python_tools": [], "enable_thinking": True}
+    result = taken_in([chat(chat_template_kwargs=kwargs)])
+    assert result.samples["tools"].to_list() == [TOOL_TEXT]
+    assert result.unread == {"chat_template_kwargs.enable_thinking": 1}
+
+
 IMAGES = [
     chat(images=["1.png"]),
     chat(images=["2.png"]),

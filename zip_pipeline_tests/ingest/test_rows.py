@@ -88,3 +88,9 @@ def test_json_text_can_always_be_stored():
     assert json_text({"é": "\ud800"}) == '{"\\u00e9": "\\ud800"}'
     assert json_text({"a": b"x"}) == '{"a": "eA=="}'
     assert json_text({"a": [float("nan"), {"é": float("inf")}]}) == '{"a": [null, {"é": null}]}'
+
+
+def test_a_name_that_comes_twice_is_kept_under_another_name() -> None:
+    """The last one counts, as everywhere; the first is listed as not read."""
+    record = parse_record('{"a": 1, "b": [{"c": 1, "c": 1}], "a": 2, "a": 3}', DEFAULT_LIMITS)
+    assert record == {"a": 3, "b": [{"c": 1}], "a (given twice)": 1}

@@ -260,6 +260,24 @@ CASES = [
     ),
     ("gemini", {"contents": GEMINI_CALLS}, GEMINI_TURNS),
     (
+        "messages",
+        {
+            "messages": [{"role": "user", "content": "u"}],
+            "chat_template_kwargs": {"custom_instructions": "s", "enable_thinking": True},
+        },
+        (Turn("system", "s"), U("u")),
+    ),
+    (
+        "prompt_completion",
+        {"system": "Be brief.", "prompt": "Be brief.\n\nHi", "completion": "Ho"},
+        (Turn("system", "Be brief."), U("Hi"), A("Ho")),
+    ),
+    (
+        "prompt_completion",
+        {"system": "Hi", "prompt": "Hi there\n", "completion": "Ho"},
+        (Turn("system", "Hi"), U("Hi there\n"), A("Ho")),
+    ),
+    (
         "prompt_completion",
         {"prompt": "p", "response": "r", "helpfulness": 4, "verbosity": 1},
         (U("p"), A("r")),
