@@ -190,11 +190,11 @@ def _answer(record: Record, name: str, value: object) -> Turns:
         return parse_messages(said)
     if name in ("answer", "answers"):
         value = _short_answer(record, name, value)
-    elif name == "output" and isinstance(value, list) and len(value) == 2 and _are_texts(value):
+    elif name == "output" and "input" in record and _is_pair_of_texts(value):
+        # As LLaMA-Factory writes pairs; without the field input it may be any list of two.
         raise RejectionError(
             "rated_record",
-            "output is a list of two answers, as pairs (better, worse) have it; drop it under "
-            "preference",
+            "output is a list of two answers, a better and a worse one; drop it under preference",
         )
     text = answer_text(value, name)
     return (with_reasoning(Turn("assistant", text), reasoning_of(record)),)
@@ -205,6 +205,10 @@ def _short_answer(record: Record, name: str, value: object) -> object:
     if isinstance(value, dict) and (field := present(value, "value", "text")):
         return _short_answer(value, field, value.get(field))
     return first_of(record, name, value) if isinstance(value, list) and _are_texts(value) else value
+
+
+def _is_pair_of_texts(value: object) -> bool:
+    return isinstance(value, list) and len(value) == 2 and _are_texts(value)
 
 
 def _are_texts(items: Sequence[object]) -> bool:
