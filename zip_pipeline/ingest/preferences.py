@@ -15,6 +15,7 @@ from zip_pipeline.ingest.turns import (
     num_common_turns,
     parse_dialogue,
     parse_messages,
+    peek,
     present,
     text_of,
     turns_of,
@@ -102,7 +103,7 @@ def parse_pair(record: Record) -> PreferencePair:
     fields: tuple[str, ...] = (*PROMPTS, "conversations", "conversation", "trajectory")
     if not any(turn.role == "user" for side in sides for turn in side):
         fields = (*fields, "messages", "input")
-    has_prompt = not implicit or any(record.get(field) for field in fields if field in record)
+    has_prompt = not implicit or any(peek(record, field) for field in fields)
     return pair_of(record, prompt_turns(record) if has_prompt else (), sides)
 
 
