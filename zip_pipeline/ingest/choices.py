@@ -24,6 +24,8 @@ from zip_pipeline.ingest.turns import (
 )
 from zip_pipeline.samples import AnySample, PreferencePair, Turn
 
+_RESPONSES = (("response1", "response2"), ("response_1", "response_2"))
+_STRENGTHS = ("overall_preference", "preference_strength")
 _WINNERS = {"model_a": 0, "response_a": 0, "a": 0, "model_b": 1, "response_b": 1, "b": 1}
 
 
@@ -91,12 +93,25 @@ def _context_turns(record: Record) -> Turns:
 
 
 def _by_sign(record: Record) -> int:
-    value = number_of(record.get("overall_preference"))
+    field = present(record, *_STRENGTHS) or _STRENGTHS[0]
+    value = number_of(record.get(field))
     if value is None:
-        raise RejectionError("no_preference", "overall_preference is no number")
+        raise RejectionError("no_preference", f"{field} is no number")
     if value == 0:
-        raise RejectionError("tied_scores", "overall_preference is 0")
+        raise RejectionError("tied_scores", f"{field} is 0")
     return int(value > 0)
+
+
+def _is_signed(record: Record) -> bool:
+    return _two_responses(record) is not None and present(record, *_STRENGTHS) is not None
+
+
+def _parse_signed(record: Record) -> AnySample:
+    return _choice(_two_responses(record) or _RESPONSES[0], _by_sign, _context_turns)(record)
+
+
+def _two_responses(record: Record) -> tuple[str, str] | None:
+    return next((two for two in _RESPONSES if has_fields(*two)(record)), None)
 
 
 def _winner(record: Record) -> int:
@@ -158,7 +173,7 @@ def _parse_unrated(record: Record) -> PreferencePair:
 
 
 def _is_unrated(record: Record) -> bool:
-    names = ("answer1", "answer2"), ("response1", "response2"), ("answer_1", "answer_2")
+    names = ("answer1", "answer2"), ("answer_1", "answer_2"), *_RESPONSES
     return present(record, *PROMPTS) is not None and any(has_fields(*two)(record) for two in names)
 
 
@@ -188,9 +203,9 @@ CHOICE_FORMATS = (
     ),
     preference_format(
         "signed_preference",
-        "context, response1, response2, overall_preference (below 0: the first)",
-        has_fields("response1", "response2", "overall_preference"),
-        _choice(("response1", "response2"), _by_sign, _context_turns),
+        "prompt or context, response1, response2, overall_preference (below 0: the first)",
+        _is_signed,
+        _parse_signed,
     ),
     preference_format(
         "arena",

@@ -312,7 +312,7 @@ CASES = [
     ),
     (
         "signed_preference",
-        {"prompt": "p", "response1": "c", "response2": "r", "overall_preference": -1},
+        {"prompt": "p", "response_1": "c", "response_2": "r", "preference_strength": -1},
         SIMPLE,
     ),
     (
