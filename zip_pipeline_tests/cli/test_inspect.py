@@ -51,3 +51,15 @@ def test_inspect_shows_what_lies_elsewhere(hub: Hub) -> None:
     place = lines.index("To drop it: name.drop.toml:")
     assert lines[place + 1] == f'from = "{address}"'
     assert lines[place + 2] == 'map = { "user" = "q", "assistant" = "r" }'
+
+
+def test_all_pairs_are_an_option(tmp_path: Path) -> None:
+    """As in the sidecar; other words are refused."""
+    answers = [{"answer": f"{rank}", "rank": rank} for rank in (1, 2, 3)]
+    path = tmp_path / "a.jsonl"
+    path.write_text(json.dumps({"prompt": "p", "answers": answers}))
+    done = CliRunner().invoke(app, ["inspect", str(path), "--pairs", "all"])
+    assert "3 = 3 samples of preference + 0 refused + 0 duplicates" in done.stdout
+    done = CliRunner().invoke(app, ["inspect", str(path)])
+    assert "1 = 1 samples of preference + 0 refused + 0 duplicates" in done.stdout
+    assert CliRunner().invoke(app, ["inspect", str(path), "--pairs", "some"]).exit_code == 2

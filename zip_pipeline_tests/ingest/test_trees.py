@@ -5,6 +5,8 @@ from typing import Any
 
 import pytest
 
+from zip_pipeline.ingest.ingest import ingest_rows
+from zip_pipeline.ingest.rows import RawRow
 from zip_pipeline.pool.batches import IngestResult
 from zip_pipeline.samples import Stage
 from zip_pipeline_tests.ingest.test_reading import taken_in
@@ -68,6 +70,33 @@ def test_a_tree_gives_all_paths_that_pass_the_review(layout: str) -> None:
     assert refused(result) == REFUSED
     assert result.num_rows_read == len(THREADS) + len(REFUSED)
     assert json.loads(result.samples["raw"][2])["messages"][1]["synthetic"] is True
+
+
+@pytest.mark.parametrize("stage", ["sft", "preference"])
+@pytest.mark.parametrize("layout", ["tree", "table"])
+def test_rows_of_a_tree_are_read_again_as_they_were_made(layout: str, stage: Stage) -> None:
+    """What a selection exports of them is what was picked."""
+    made = in_layout(layout, stage, pairs="all").samples
+    again = taken_in([json.loads(raw) for raw in made["raw"]], stage).samples
+    assert again["sample_id"].to_list() == made["sample_id"].to_list()
+    assert set(again["format"]) == {"messages" if stage == "sft" else "ranked_answers"}
+
+
+def test_a_broken_row_does_not_part_a_table() -> None:
+    """The messages after it still find their parents; so do those of another file."""
+    table = as_table(message("u1", message("a1")))
+    rows = [
+        RawRow("f", 1, "", table[0]),
+        RawRow("f", 2, "{", None, "invalid_json"),
+        RawRow("f", 3, "", table[1]),
+        RawRow("g", 1, "", table[1]),
+    ]
+    result = ingest_rows(rows, "sft", batch="b")
+    assert said(result) == ["u1 a1"]
+    assert result.quarantine.select("source_file", "reason").rows() == [
+        ("f", "invalid_json"),
+        ("g", "missing_field"),
+    ]
 
 
 def test_what_a_tree_says_beside_its_messages_is_listed() -> None:
