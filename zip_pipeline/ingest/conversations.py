@@ -13,6 +13,7 @@ from zip_pipeline.ingest.trees import (
     conversations_of_tree,
     is_message_of_tree,
     is_tree,
+    read_places,
 )
 from zip_pipeline.ingest.turns import (
     Turns,
@@ -86,6 +87,11 @@ def _is_sharegpt(record: Record) -> bool:
 def _messages(record: Record) -> Turns:
     value = decoded(field_value(record, "messages", *_CONVERSATIONS, "data"))
     return with_system(record, parse_messages(value))
+
+
+def _thread(record: Record) -> Turns:
+    read_places(record)
+    return _messages(record)
 
 
 def _strings(record: Record) -> Turns:
@@ -286,12 +292,12 @@ SFT_FORMATS = (
     _pairs_of_fields("inputs_targets", ("inputs",), ("targets",)),
     _pairs_of_fields("problem_solution", ("problem",), ("solution",)),
     replace(
-        _conversation("message_tree", "prompt[role, text, replies[]]", is_tree, _messages),
+        _conversation("message_tree", "prompt[role, text, replies[]]", is_tree, _thread),
         unfold=conversations_of_tree,
     ),
     replace(
         _conversation(
-            "message_table", "message_id, parent_id, role, text", is_message_of_tree, _messages
+            "message_table", "message_id, parent_id, role, text", is_message_of_tree, _thread
         ),
         gather=conversations_of_table,
     ),

@@ -25,6 +25,7 @@ from zip_pipeline.ingest.trees import (
     choices_of_tree,
     is_message_of_tree,
     is_tree,
+    read_places,
 )
 from zip_pipeline.ingest.turns import (
     Reading,
@@ -205,6 +206,11 @@ def _parse_answers(record: Record) -> PreferencePair:
     return _best_and_worst(record, _answers(record))
 
 
+def _parse_replies(record: Record) -> PreferencePair:
+    read_places(record)
+    return _parse_answers(record)
+
+
 _RANKED = replace(
     preference_format(
         "ranked_answers", "prompt, answers[answer, rank] (1: best)", _is_ranked, _parse_answers
@@ -236,6 +242,7 @@ RANKING_FORMATS = (
         name="ranked_tree",
         fields="prompt[role, text, replies[rank]] (0: best)",
         matches=is_tree,
+        parse=_parse_replies,
         unfold=choices_of_tree,
     ),
     replace(
@@ -243,6 +250,7 @@ RANKING_FORMATS = (
         name="ranked_table",
         fields="message_id, parent_id, role, text, rank (0: best)",
         matches=is_message_of_tree,
+        parse=_parse_replies,
         gather=choices_of_table,
     ),
     replace(

@@ -12,6 +12,7 @@ from zip_pipeline.ingest.rows import RawRow, Record, RejectionError, json_text, 
 from zip_pipeline.ingest.turns import objects_of, peek
 
 _MAX_MESSAGES = 64
+_PLACES = ("message_id", "parent_id", "role", "review_result", "deleted")
 _Walk = Callable[["_Message", list[Record]], Iterator[RawRow]]
 
 
@@ -51,6 +52,15 @@ class _Message:
         """Return the rejection of the message alone."""
         raw = json_text(self.fields)
         return rejected_row(self.row.source_file, self.row.source_row, raw, why)
+
+
+def read_places(record: Record) -> None:
+    """Count as read what made the row of its tree: places and reviews of its messages."""
+    for name in ("messages", "prompt", "answers"):
+        messages = peek(record, name)
+        for message in messages if isinstance(messages, list) else ():
+            for place in _PLACES if isinstance(message, dict) else ():
+                message.get(place)
 
 
 def is_tree(record: Record) -> bool:

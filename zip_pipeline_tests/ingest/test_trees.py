@@ -100,9 +100,13 @@ def test_a_broken_row_does_not_part_a_table() -> None:
 
 
 def test_what_a_tree_says_beside_its_messages_is_listed() -> None:
-    """The fields of the tree and of its messages."""
-    assert in_layout("tree").unread["lang"] == 4
-    assert in_layout("table").unread["messages[].message_id"] == 4
+    """The fields of the tree and of its messages, but for those that made the row."""
+    beside = {"lang": 4, "message_tree_id": 4}
+    of_messages = {"messages[].rank": 4, "messages[].synthetic": 1}
+    assert in_layout("tree").unread == beside | of_messages
+    assert in_layout("table").unread == of_messages
+    ranked = in_layout("table", "preference").unread
+    assert ranked == {"prompt[].rank": 1, "answers[].text": 1, "answers[].synthetic": 1}
 
 
 @pytest.mark.parametrize("layout", ["tree", "table"])
