@@ -184,9 +184,8 @@ class _Ingestion:
         )
         duplicates = repeated.select(BATCH_DUPLICATES_SCHEMA.names())
         content = batch_fingerprint(samples, quarantine, duplicates)
-        return IngestResult(
-            samples, quarantine, duplicates, self._num_rows, content, dict(self._unread)
-        )
+        unread = dict(sorted(self._unread.items(), key=lambda item: (-item[1], item[0])))
+        return IngestResult(samples, quarantine, duplicates, self._num_rows, content, unread)
 
     def _with_sources(self, samples: pl.DataFrame) -> pl.DataFrame:
         """Return the samples with their file as source where nearly each row names one of its own.
