@@ -24,9 +24,10 @@ _Plugin = TypeVar("_Plugin", bound=Plugin)
 class Registry(Generic[_Plugin]):
     """The plug-ins of one kind, the default first, then by name.
 
-    They are looked for at the first question, not at import. A module of ``package`` offers one
-    as the constant that is called like the kind (``STRATEGY``), another installed package as an
-    entry point that names such a constant, and a program by :meth:`register`.
+    They are looked for at the first question, not at import. A module of ``package`` offers one,
+    or a tuple of them, as the constant that is called like the kind (``STRATEGY``), another
+    installed package as an entry point that names such a constant, and a program by
+    :meth:`register`.
 
     Args:
         kind: what one of them is called, such as ``strategy``.
@@ -49,8 +50,11 @@ class Registry(Generic[_Plugin]):
         names = (module.name for module in pkgutil.iter_modules(package.__path__))
         modules = [importlib.import_module(f"{self._package}.{name}") for name in names]
         constant = self.kind.upper()
-        plugins = [getattr(module, constant) for module in modules if hasattr(module, constant)]
-        plugins += [entry.load() for entry in entry_points(group=self._group)]
+        found = [getattr(module, constant) for module in modules if hasattr(module, constant)]
+        found += [entry.load() for entry in entry_points(group=self._group)]
+        plugins = [
+            p for offered in found for p in (offered if isinstance(offered, tuple) else [offered])
+        ]
         return {plugin.name: plugin for plugin in plugins}
 
     def register(self, plugin: _Plugin) -> _Plugin:

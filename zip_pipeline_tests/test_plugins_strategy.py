@@ -49,7 +49,7 @@ def toy() -> Iterator[None]:
 
 def test_an_unregistered_strategy_is_refused_with_what_there_is() -> None:
     """The fixtures of other tests leave nothing behind."""
-    with pytest.raises(UserError, match="strategy: got 'longest'; allowed are zip, long_range, ra"):
+    with pytest.raises(UserError, match="strategy: got 'longest'; allowed are zip, "):
         SelectionConfig(strategy="longest", budget_samples=2)
 
 

@@ -17,6 +17,7 @@ class Plain:
 
 
 OFFERED = Plain("offered")
+MANY = (Plain("one"), Plain("two"))
 
 
 def plain_codecs() -> Registry[Plain]:
@@ -58,3 +59,10 @@ def test_entry_points_of_the_group_are_loaded_at_the_first_question(
     assert codecs.names() == ("zstd", "deflate", "offered", "xz")
     assert codecs["offered"].name == "offered"
     assert asked == ["toys.codecs"]
+
+
+def test_one_entry_point_may_offer_several(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A tuple of plug-ins stands for each of them."""
+    entry = EntryPoint("many", "zip_pipeline_tests.test_registry:MANY", "toys.codecs")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [entry])
+    assert plain_codecs().names() == ("zstd", "deflate", "one", "two", "xz")

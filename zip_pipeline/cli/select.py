@@ -203,11 +203,12 @@ def _option(name: str, field: FieldInfo) -> inspect.Parameter:
     kind: Any = Literal[names] if is_choice else field.annotation
     # Of numbers without an upper limit everybody knows what they can be.
     limits = "" if is_choice else SelectionConfig.allowed(name)
+    shown = cast("dict[str, str]", field.json_schema_extra)
     option = typer.Option(
         _flag(name),
-        metavar=None if is_choice or kind is bool else "N",
+        metavar=None if is_choice or kind is bool else shown.get("metavar", "N"),
         help=SelectionConfig.about(name) + (f" Allowed: {limits}." if " to " in limits else ""),
-        rich_help_panel=cast("dict[str, str]", field.json_schema_extra)["group"],
+        rich_help_panel=shown["group"],
     )
     return inspect.Parameter(
         name,

@@ -167,17 +167,24 @@ class Candidates:
         texts: the serialised samples.
         state: what is known of tokens (``TOKENS_SCHEMA``) and sizes (``deflate_bytes``,
             ``zstd_bytes``); what is not there and needed is measured.
+        target: the serialised samples of the target file, none where there is no such file.
     """
 
     index: pl.DataFrame
     texts: TextFile
     state: pl.DataFrame | None = None
+    target: Sequence[bytes] = ()
 
     def __post_init__(self) -> None:
         lengths = {len(self.index), len(self.texts)}
         if self.state is not None:
             lengths.add(len(self.state))
         assert len(lengths) == 1, f"index, texts and state differ in length: {lengths}"
+
+    def parts(self) -> Iterator[list[bytes]]:
+        """Yield the texts, some thousands of them at a time."""
+        for start in range(0, len(self.texts), _TEXTS_AT_A_TIME):
+            yield self.texts.read(range(start, min(start + _TEXTS_AT_A_TIME, len(self.texts))))
 
 
 @dataclass(frozen=True)
@@ -212,15 +219,20 @@ def measure(
     """Return sizes, costs and the initial redundancy state of all candidates.
 
     Raises:
-        UserError: the budget is in target tokens, and nothing tells which these are.
+        UserError: the budget is in target tokens, and nothing tells which these are; or the
+            strategy needs a target, and there is none.
     """
-    texts, state = candidates.texts, candidates.state
-    num_bytes = texts.num_bytes
+    if strategies[config.strategy].uses("target") and not candidates.target:
+        raise UserError(
+            f"target: {config.strategy} needs the samples of a target file, which plain texts do "
+            "not come with; select from records or a data root"
+        )
+    state, num_bytes = candidates.state, candidates.texts.num_bytes
     codec, level = config.resolved_codec, config.resolved_level
     if state is not None and f"{codec}_bytes" in state and pool_levels().get(codec) == level:
         sizes = state[f"{codec}_bytes"].to_numpy()
     else:
-        parts = [codecs[codec].alone_sizes(part, level, workers) for part in _parts(texts)]
+        parts = [codecs[codec].alone_sizes(part, level, workers) for part in candidates.parts()]
         sizes = np.concatenate([np.zeros(0, np.int64), *parts])
     tokens = _tokens(candidates, config.unit, tokenizer)
     overhead = config.overhead_bytes if strategies[config.strategy].uses("overhead_bytes") else 0
@@ -230,13 +242,14 @@ def measure(
 
 def _tokens(candidates: Candidates, unit: str, tokenizer: str) -> pl.DataFrame | None:
     """Return the tokens that are known, or those that the budget needs."""
-    state, texts, tokens = candidates.state, candidates.texts, None
+    state, tokens = candidates.state, None
     if state is not None and "num_tokens" in state:
         known = [name for name in TOKENS_SCHEMA if name in state and not state[name].has_nulls()]
         tokens = state.select(known)
     elif unit == "tokens":
-        counts = [count_tokens([t.decode() for t in part], tokenizer) for part in _parts(texts)]
-        numbers = pl.Series([num for part in counts for num in part], dtype=pl.Int64)
+        parts = ([text.decode() for text in part] for part in candidates.parts())
+        counts = [num for part in parts for num in count_tokens(part, tokenizer)]
+        numbers = pl.Series(counts, dtype=pl.Int64)
         tokens = pl.DataFrame({"num_tokens": numbers})
     if unit == "target_tokens" and (tokens is None or "num_target_tokens" not in tokens):
         raise UserError(
@@ -245,12 +258,6 @@ def _tokens(candidates: Candidates, unit: str, tokenizer: str) -> pl.DataFrame |
             "is installed (pip install 'zip-pipeline[train]') and a preset names the model"
         )
     return tokens
-
-
-def _parts(texts: TextFile) -> Iterator[list[bytes]]:
-    """Yield the texts, some thousands of them at a time."""
-    for start in range(0, len(texts), _TEXTS_AT_A_TIME):
-        yield texts.read(range(start, min(start + _TEXTS_AT_A_TIME, len(texts))))
 
 
 def _costs(num_bytes: Indices, tokens: pl.DataFrame | None, config: SelectionConfig) -> Indices:

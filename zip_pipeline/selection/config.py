@@ -31,6 +31,8 @@ MIXTURES = {
     "equal": "as much as any other",
 }
 
+_OWN_TO_SOME = ("target",)
+
 BUDGET: JsonDict = {"group": "Budget (give exactly one)"}
 _STRATEGY: JsonDict = {"group": "Strategy"}
 _MEASURING: JsonDict = {"group": "Measuring"}
@@ -130,7 +132,7 @@ class SelectionConfig(Settings):
     mixture: str | None = Field(
         default=None,
         description="What share of the budget each source gets. What a source cannot fill goes to "
-        "the others. If not given, none for zip and random, else natural.",
+        "the others. If not given, natural for long_range and random_balanced, else none.",
         json_schema_extra=_STRATEGY,
     )
     mixture_temperature: float = Field(
@@ -145,6 +147,12 @@ class SelectionConfig(Settings):
         description="By source: what its share of the mixture is multiplied by, for example "
         "{maths: 2, web: 0.5}.",
         json_schema_extra=_STRATEGY,
+    )
+    target: str | None = Field(
+        default=None,
+        description="zip_fit, dsir, random_lengths: file of samples to select by, in any format "
+        "that is read.",
+        json_schema_extra=_STRATEGY | {"metavar": "FILE"},
     )
     seed: int = Field(
         default=0,
@@ -186,6 +194,7 @@ class SelectionConfig(Settings):
         check_codec(self.resolved_codec, self.resolved_level)
         self._check_quotas()
         self._check_mixture()
+        self._strategy.check(self)
         if self.reference_compat:
             self._check_reference()
         return self
@@ -318,10 +327,17 @@ class SelectionConfig(Settings):
         return self.model_copy(update={"num_shards": 1, f"budget_{self.unit}": share})
 
     def as_dict(self) -> dict[str, object]:
-        """Return all fields, codec and level filled in, as JSON can hold them."""
+        """Return the fields, codec and level filled in, as JSON can hold them.
+
+        Of those that only some strategies have the ones that make a difference are there.
+        """
         quotas = {source: list(shares) for source, shares in sorted(self.quotas.items())}
         filled = {"codec": self.resolved_codec, "level": self.resolved_level, "quotas": quotas}
-        return self.model_dump() | filled | {"mixture": self.resolved_mixture}
+        values = self.model_dump() | filled | {"mixture": self.resolved_mixture}
+        for name in _OWN_TO_SOME:
+            if values[name] is None or not self._strategy.uses(name):
+                del values[name]
+        return values
 
     def fingerprint(self) -> str:
         """Return a hash of the configuration."""

@@ -153,6 +153,14 @@ def fingerprint_of_inputs(inputs: Mapping[str, str]) -> str:
     return fingerprint([json.dumps(dict(sorted(inputs.items())))])
 
 
+def target_facts(target: Sequence[bytes]) -> dict[str, object]:
+    """Return what a manifest tells of the samples of a target file."""
+    return {
+        "num_samples": len(target),
+        "fingerprint": fingerprint([text.decode() for text in target]),
+    }
+
+
 def build_manifest(
     stage: str,
     config: SelectionConfig,

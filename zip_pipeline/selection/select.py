@@ -20,7 +20,12 @@ from zip_pipeline.errors import UserError
 from zip_pipeline.samples import Stage
 from zip_pipeline.selection.candidates import Candidates, measure, picked_tokens
 from zip_pipeline.selection.config import TOKEN_UNITS, SelectionConfig
-from zip_pipeline.selection.ledger import build_ledger, build_manifest, measure_ratios
+from zip_pipeline.selection.ledger import (
+    build_ledger,
+    build_manifest,
+    measure_ratios,
+    target_facts,
+)
 from zip_pipeline.selection.rounds import ProgressHook, budget_of, run_selection
 from zip_pipeline.selection.run import Checkpoint
 from zip_pipeline.selection.shards import (
@@ -310,6 +315,8 @@ def select_candidates(
     )
     if mixture := budget.by_source():
         manifest["mixture"] = mixture
+    if candidates.target:
+        manifest["target"] = target_facts(candidates.target)
     manifest |= measure_ratios(candidates.texts.read(run.picks), candidates.texts)
     clock.append(time.monotonic())
     durations = np.diff(clock).round(3).tolist()

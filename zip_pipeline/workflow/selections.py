@@ -51,6 +51,7 @@ from zip_pipeline.workflow.sources import (
     parts_of,
     read_as_they_come,
     read_options,
+    target_texts,
 )
 
 OUTPUT_SUFFIXES = (".jsonl", ".json", ".parquet")
@@ -406,6 +407,7 @@ def _select_curated(
     job: SelectJob, parts: Mapping[str, Part], work: Path, watcher: Watcher
 ) -> Selection:
     started = time.monotonic()
+    target = target_texts(job.config, job.stage)
 
     def tell(name: str) -> None:
         watcher.stage(f"Reading {name}")
@@ -417,7 +419,7 @@ def _select_curated(
             watcher.stage("Counting tokens")
             counter = PresetTokens(load_preset(job.preset))
             state, tokenizer = given.pool.count_tokens(counter), counter.name
-        candidates = Candidates(given.pool.index, given.pool.texts, state)
+        candidates = Candidates(given.pool.index, given.pool.texts, state, target)
         ingest_seconds = time.monotonic() - started
         watcher.stage(f"Measuring {len(candidates.index):,} samples")
         selection = select_candidates(

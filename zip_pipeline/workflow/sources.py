@@ -13,6 +13,7 @@ from typing import TypeAlias
 
 import polars as pl
 
+from zip_pipeline.compression.state import texts_of
 from zip_pipeline.data_root import DataRoot, StageFolder
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint, scan_table
@@ -36,6 +37,8 @@ from zip_pipeline.pool.pool import (
     open_selection_pool,
 )
 from zip_pipeline.samples import STAGES, Stage
+from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.selection.strategies import strategies
 
 RECORDS = "records"
 """The batch of what a program holds in memory."""
@@ -254,6 +257,34 @@ def read(
     options = read_options(format, reading)
     parts = parts_of(source).items()
     return Pool(stage, {batch: _ingest(batch, part, stage, options) for batch, part in parts})
+
+
+def target_texts(config: SelectionConfig, stage: Stage, folder: Path = Path()) -> list[bytes]:
+    """Return the serialised samples of the target file, none where the strategy heeds no target.
+
+    Args:
+        config: names the file; of samples that stand in it twice one counts.
+        stage: what its records are.
+        folder: where a relative path starts.
+
+    Raises:
+        UserError: the file cannot be read, or one of its rows is no sample.
+    """
+    if config.target is None or not strategies[config.strategy].uses("target"):
+        return []
+    try:
+        pool = read(folder / config.target, stage)
+    except UserError as error:
+        raise UserError(f"target: {error}") from error
+    for row in pool.quarantine.head(1).iter_rows(named=True):
+        raise UserError(
+            f"target: {row['source_file']}, row {row['source_row']} is no sample: {row['reason']} "
+            f"({row['detail']}), and so {pool.quarantine.height:,} of {pool.counts['rows read']:,} "
+            "rows; mend or remove them"
+        )
+    if not len(pool):
+        raise UserError(f"target: no sample in {config.target}; name a file that has some")
+    return texts_of(pool.samples, stage)
 
 
 def read_options(format: str | None, reading: ReadOptions | None) -> ReadOptions:

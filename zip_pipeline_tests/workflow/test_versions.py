@@ -15,6 +15,7 @@ from zip_pipeline.training.base_model import tiny_tokenizer
 from zip_pipeline.training.rows import answer_rows, conversation_rows
 from zip_pipeline.training.tokens import configured_tokens
 from zip_pipeline.workflow.versions import current_version, read_version, select_version
+from zip_pipeline_tests.cli.pools import sft_records, write_jsonl
 from zip_pipeline_tests.pool.pools import BATCHES, store_pool
 from zip_pipeline_tests.training.small_tokenizers import sentencepiece_like
 
@@ -108,3 +109,19 @@ def test_without_transformers_a_selection_says_what_it_counts(
     assert (manifest["tokenizer"], manifest["picked_target_tokens"]) == ("tiny", None)
     with pytest.raises(ValueError, match="budget_target_tokens: in plain texts, counted by tiny"):
         _select(folder, _config(budget_target_tokens=200), log)
+
+
+def test_a_target_that_changed_makes_another_version(tmp_path: Path, log: list[str]) -> None:
+    """The same name with other samples is another question; the path starts at the data root."""
+    folder = DataRoot(tmp_path)["sft"]
+    store_pool(folder)
+    config = _config(budget_samples=3).model_copy(
+        update={"strategy": "random_lengths", "target": "target.jsonl"}
+    )
+    path = write_jsonl(tmp_path / "target.jsonl", sft_records(2))
+    manifest = _select(folder, config, log)
+    assert manifest["target"]["num_samples"] == 2
+    assert manifest["config"]["target"] == "target.jsonl"
+    assert current_version(folder, config) == 1
+    write_jsonl(path, sft_records(2, first=5))
+    assert current_version(folder, config) is None

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, ClassVar
 
+from zip_pipeline.errors import UserError
 from zip_pipeline.registry import Registry
 
 if TYPE_CHECKING:
@@ -32,6 +33,14 @@ class Strategy(ABC):
     def uses(self, parameter: str) -> bool:
         """Return whether a field of the configuration makes a difference."""
         return parameter in self.parameters
+
+    def check(self, config: "SelectionConfig") -> None:
+        """Raise UserError where the configuration is none for this strategy."""
+        if self.uses("target") and config.target is None:
+            raise UserError(
+                f"target: {self.name} selects by what a target file holds, and got none; name a "
+                "file of samples that are like what the model shall do"
+            )
 
     @abstractmethod
     def rounds(

@@ -1,27 +1,32 @@
-"""Strategy ``random``: a seeded baseline."""
+"""Strategies ``random``, ``random_balanced`` and ``random_lengths``: seeded baselines."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from zip_pipeline.selection.candidates import Indices, Measured
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.rounds import OrderStrategy
 
 
-def random_order(sample_ids: Iterable[str], seed: int) -> Indices:
-    """Return all positions in a uniform order that depends on the ids and the seed alone.
+def random_keys(sample_ids: Iterable[str], seed: int) -> list[bytes]:
+    """Return 8 uniform bytes for each sample that depend on its id and the seed alone.
 
-    Each id is hashed with the seed and the hashes are sorted (ties: by id), so the order of
-    the samples in the pool does not matter, and a new sample changes no other's place.
+    So the order of the samples in the pool does not matter, and a new one changes no other's.
     """
     salt = seed.to_bytes(8, "little")
-    keys = [
-        (hashlib.blake2b(sample_id.encode(), digest_size=8, salt=salt).digest(), sample_id)
+    return [
+        hashlib.blake2b(sample_id.encode(), digest_size=8, salt=salt).digest()
         for sample_id in sample_ids
     ]
+
+
+def random_order(sample_ids: Sequence[str], seed: int) -> Indices:
+    """Return all positions in a uniform order: by :func:`random_keys`, ties by id."""
+    keys = list(zip(random_keys(sample_ids, seed), sample_ids, strict=True))
     return np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
 
 
@@ -30,7 +35,7 @@ class Random(OrderStrategy):
 
     name = "random"
     description = "a seeded baseline"
-    parameters = ("seed",)
+    parameters: ClassVar[tuple[str, ...]] = ("seed",)
     mixture = "none"
     words: ClassVar[Mapping[str, str]] = {
         "picked": "drawn as number {rank} with seed {seed}",
@@ -39,7 +44,56 @@ class Random(OrderStrategy):
 
     def order(self, pool: Measured, config: SelectionConfig) -> Indices:
         """Return a uniform order of all positions."""
-        return random_order(pool.candidates.index["sample_id"], config.seed)
+        return random_order(pool.candidates.index["sample_id"].to_list(), config.seed)
 
 
-STRATEGY = Random()
+class RandomBalanced(Random):
+    """The same draw, each source held to its share of the pool."""
+
+    name = "random_balanced"
+    description = "the same, with each source at its share of the pool"
+    mixture = "natural"
+
+
+# Samples are as long as each other when their sizes lie in one class, each 1.41 times the last.
+_CLASSES_PER_DOUBLING = 2
+
+
+def length_classes(num_bytes: Indices) -> Indices:
+    """Return the class of each size: floor(2 log2(bytes))."""
+    classes: Indices = np.floor(_CLASSES_PER_DOUBLING * np.log2(np.maximum(num_bytes, 1)))
+    return classes.astype(np.int64)
+
+
+class RandomLengths(Random):
+    """Draws so that at any time as many are of each length as in the target file.
+
+    The n-th draw of a length class of which the target has m samples comes at (n - 1/2) / m; the
+    classes that the target lacks come last. As target serves what another strategy has picked: what
+    is then left of a difference does not come from the lengths.
+
+    Source: Sainte-Laguë's apportionment.
+    """
+
+    name = "random_lengths"
+    description = "the same, with as many samples of each length as the target file has"
+    parameters = ("seed", "target")
+
+    def order(self, pool: Measured, config: SelectionConfig) -> Indices:
+        """Return the positions in the order of the draws, ties as in the uniform order."""
+        order = super().order(pool, config)
+        target = np.array([len(text) for text in pool.candidates.target], dtype=np.int64)
+        return order[np.argsort(_turns(pool.num_bytes[order], target), kind="stable")]
+
+
+def _turns(num_bytes: Indices, target_bytes: Indices) -> NDArray[np.float64]:
+    """Return when each sample is drawn, given the sizes in an order, shape (samples,)."""
+    classes, targets = length_classes(num_bytes), length_classes(target_bytes)
+    turns = np.full(len(classes), np.inf)
+    for own, num_targets in zip(*np.unique(targets, return_counts=True), strict=True):
+        (places,) = np.nonzero(classes == own)
+        turns[places] = (np.arange(len(places)) + 0.5) / num_targets
+    return turns
+
+
+STRATEGY = (Random(), RandomBalanced(), RandomLengths())
