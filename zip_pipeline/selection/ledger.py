@@ -41,7 +41,10 @@ _SCHEMA = {
     **dict.fromkeys(("duplicate_of_batch", "duplicate_of_file"), pl.String),
     "duplicate_of_row": pl.Int64,
     "shard": pl.Int64,
+    "score": pl.Float64,
 }
+# Columns that a ledger lacks where nothing is known of them.
+_OPTIONAL = ("num_target_tokens", "score")
 
 
 def build_ledger(
@@ -61,7 +64,7 @@ def build_ledger(
     ``fate`` is a key of :data:`FATES`; ``round`` the last round in which the sample reached
     that stage (null: none); ``rank`` the place in pick order from 1 (null: not picked);
     ``pi`` the last known ratio, raw / compressed bytes, and ``initial_pi`` that of the sample
-    alone.
+    alone. Where the strategy scores samples, ``score`` is the last known score, higher = better.
 
     Args:
         samples: pool table; missing provenance columns are null.
@@ -89,13 +92,15 @@ def build_ledger(
     )
     if shards is not None:
         ledger = ledger.with_columns(shard=pl.Series(shards))
+    if run.scores is not None:
+        ledger = ledger.with_columns(score=pl.Series(run.scores))
+    unknown = [name for name in _OPTIONAL if name not in ledger.columns]
     parts = [_complete(ledger)]
     if duplicates is not None and len(duplicates):
         parts.append(_complete(_duplicate_rows(duplicates)))
     if held_out is not None and len(held_out):
         parts.append(_complete(held_out.select(_PROVENANCE).with_columns(fate=pl.lit("held_out"))))
-    whole = pl.concat(parts)
-    return whole if "num_target_tokens" in tokens else whole.drop("num_target_tokens")
+    return pl.concat(parts).drop(unknown)
 
 
 def _null_where_zero(values: np.ndarray[tuple[int], np.dtype[np.int64]]) -> pl.Series:

@@ -239,6 +239,23 @@ class OrderStrategy(Strategy):
         yield run
 
 
+class ScoreStrategy(Strategy):
+    """Scores each sample of the pool by itself, and fills the budget, highest score first."""
+
+    @abstractmethod
+    def scores(self, pool: Measured, config: SelectionConfig, workers: int) -> NDArray[np.float64]:
+        """Return the score of each sample, shape (samples,), higher = better."""
+
+    def rounds(
+        self, run: Run, budget: Budget, pool: Measured, config: SelectionConfig, workers: int
+    ) -> Iterator[Run]:
+        """Yield the run at its end, ties by sample id; see :meth:`.Strategy.rounds`."""
+        run.scores = self.scores(pool, config, workers)
+        places = pool.candidates.index["sample_id"].rank("ordinal").to_numpy()
+        fill_in_order(run, budget, np.lexsort((places, -run.scores)))
+        yield run
+
+
 def budget_of(pool: Measured, config: SelectionConfig) -> Budget:
     """Return the budget of a selection of which nothing is used."""
     sources = pool.candidates.index["source"]

@@ -80,6 +80,7 @@ class Run:
 
     ``pi`` is the redundancy state, shape (samples,), raw / compressed bytes, higher = more
     redundant; ``fate`` and ``round_of`` run along it; ``picks`` are indices in pick order.
+    ``scores``, too, where the strategy picks by scores: the last known one of each sample.
     """
 
     pi: NDArray[np.floating[Any]]
@@ -87,6 +88,7 @@ class Run:
     round_of: NDArray[np.int32]
     picks: list[int] = field(default_factory=list)
     num_rounds: int = 0
+    scores: NDArray[np.float64] | None = None
 
     @classmethod
     def start(cls, pi: NDArray[np.floating[Any]]) -> "Run":
