@@ -285,7 +285,11 @@ CASES = [
     ("query_response", {"query": "q", "answers": ["a", "b"]}, (U("q"), A("a"))),
     (
         "query_calls",
-        {"query": "q", "answers": '[{"name": "f", "arguments": {"x": 1}}]', "tools": "[]"},
+        {
+            "query": "q",
+            "answers": '[{"name": "f", "arguments": {"x": 1}}]',
+            "tools": [{"name": "f"}],
+        },
         (U("q"), Turn("assistant", "", '[{"arguments": {"x": 1}, "name": "f"}]')),
     ),
     (
