@@ -11,12 +11,14 @@ from zip_pipeline.ingest.preferences import (
     prompt_turns,
     with_scores_in_order,
 )
-from zip_pipeline.ingest.ratings import first_number, number_of
+from zip_pipeline.ingest.ratings import first_number, number_of, truth_of
 from zip_pipeline.ingest.rows import Record, RejectionError
 from zip_pipeline.ingest.turns import (
     Turns,
     alternating,
+    field_value,
     has_fields,
+    leave_part,
     present,
     text_field,
     text_of,
@@ -99,6 +101,7 @@ def _by_sign(record: Record) -> int:
         raise RejectionError("no_preference", f"{field} is no number")
     if value == 0:
         raise RejectionError("tied_scores", f"{field} is 0")
+    leave_part(record, f"{field}.strength")
     return int(value > 0)
 
 
@@ -118,13 +121,21 @@ def _winner(record: Record) -> int:
     if "winner" in record:
         words = text_of(record.get("winner"), "winner").strip().lower()
     else:
-        flags = [record.get(f"winner_model_{side}") in (1, "1", "true", "True") for side in "ab"]
+        flags = [_flag(record, f"winner_model_{side}") for side in "ab"]
         words = "tie" if flags[0] == flags[1] else "a" if flags[0] else "b"
     if "tie" in words or "bad" in words:
         raise RejectionError("tied_scores", f"the winner is {words!r}")
     if words not in _WINNERS:
         raise RejectionError("no_preference", f"the winner is {words!r}, expected model_a, model_b")
     return _WINNERS[words]
+
+
+def _flag(record: Record, field: str) -> bool:
+    value = field_value(record, field)
+    truth = truth_of(value) if isinstance(value, str) else value
+    if truth not in (0, 1):
+        raise RejectionError("no_preference", f"{field} is {value!r}, expected 1 or 0")
+    return bool(truth)
 
 
 def _is_arena(record: Record) -> bool:

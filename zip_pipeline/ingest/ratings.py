@@ -34,7 +34,7 @@ def first_number(record: Record, fields: Sequence[str]) -> float | None:
     return None
 
 
-def _truth_of(text: str) -> object:
+def truth_of(text: str) -> object:
     """Return what a rating written as text says: true, false, a number, or the text itself."""
     word = text.strip().lower()
     number = number_of(word)
@@ -52,7 +52,7 @@ def _rates(record: Record, field: str) -> bool:
         return False
     # A label that is a word or a list of them, such as a topic, rates nothing.
     if field == "label" and isinstance(value, str):
-        return value != _truth_of(value)
+        return value != truth_of(value)
     return field != "label" or not isinstance(value, list | dict)
 
 
@@ -64,7 +64,7 @@ def rating_of(record: Record) -> bool | None:
     """
     for field in (field for field in LABELS if field in record and _rates(record, field)):
         value = record.get(field)
-        truth = _truth_of(value) if isinstance(value, str) else value
+        truth = truth_of(value) if isinstance(value, str) else value
         if truth not in (0, 1):
             raise RejectionError("no_preference", f"{field} is {value!r}, expected true or false")
         return bool(truth)
@@ -75,7 +75,7 @@ def refuse_rated(record: Record) -> None:
     """Refuse a record that carries a rating: what was found bad is nothing to learn to write."""
     for field in ratings_in(record):
         value = peek(record, field)
-        truth = _truth_of(value) if isinstance(value, str) else value
+        truth = truth_of(value) if isinstance(value, str) else value
         remedy = "drop it under preference"
         if field in LABELS and truth not in (0, 1):
             remedy = f"{value!r} is neither true nor false: remove the field if it rates nothing"

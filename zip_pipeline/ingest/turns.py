@@ -175,9 +175,15 @@ def field_value(record: Record, *fields: str) -> object:
 
 def first_of(record: Record, field: str, values: list[object]) -> object:
     """Return the first of the values in a field; the others, where they differ, are not read."""
-    if isinstance(record, Reading) and any(value != values[0] for value in values):
-        record.parts_left += (f"{field}[1:]",)
+    if any(value != values[0] for value in values):
+        leave_part(record, f"{field}[1:]")
     return values[0] if values else ""
+
+
+def leave_part(record: Record, part: str) -> None:
+    """Count a part of a field that is read as not read."""
+    if isinstance(record, Reading):
+        record.parts_left += (part,)
 
 
 def objects_of(value: object, name: str) -> list[Record]:

@@ -458,6 +458,8 @@ def arena(**winner: object) -> dict[str, object]:
         ("signed_preference", {"overall_preference": None}, "no_preference"),
         ("arena", arena(winner="tie (bothbad)"), "tied_scores"),
         ("arena", arena(winner="c"), "no_preference"),
+        ("arena", arena(winner_model_a=1), "missing_field"),
+        ("arena", arena(winner_model_a=1, winner_model_b="?"), "no_preference"),
         ("arena", arena(winner_model_a=0, winner_model_b=0, winner_tie=1), "tied_scores"),
         ("dialogue_pair", {"chosen": "Human: p", "rejected": "no"}, "not_a_dialogue"),
         ("prompt_chosen_rejected", {"chosen": "a", "rejected": "b"}, "missing_field"),
