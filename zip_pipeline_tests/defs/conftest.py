@@ -44,6 +44,16 @@ def stored_graph(tmp_path: Path) -> Iterator[Graph]:
         "module": "dagster._core.storage.noop_compute_log_manager",
         "class": "NoOpComputeLogManager",
     }
-    quiet = {"telemetry": {"enabled": False}, "compute_logs": no_logs}
-    with dg.DagsterInstance.local_temp(str(tmp_path / "instance"), overrides=quiet) as instance:
+    # One database for all runs: making one for each takes most of the time of a small run.
+    one_file = {
+        "module": "dagster._core.storage.event_log",
+        "class": "ConsolidatedSqliteEventLogStorage",
+        "config": {"base_dir": str(tmp_path / "instance" / "events")},
+    }
+    settings = {
+        "telemetry": {"enabled": False},
+        "compute_logs": no_logs,
+        "event_log_storage": one_file,
+    }
+    with dg.DagsterInstance.local_temp(str(tmp_path / "instance"), overrides=settings) as instance:
         yield Graph(instance, tmp_path / "data")

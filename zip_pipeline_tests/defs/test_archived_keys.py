@@ -1,6 +1,7 @@
 """Partition keys of old drops are archived, so that the UI goes on telling what is stale."""
 
 import os
+from contextlib import nullcontext
 from pathlib import Path
 
 import dagster as dg
@@ -11,7 +12,7 @@ from dagster._core.execution.backfill import BulkActionStatus, PartitionBackfill
 from dagster._core.execution.context import data_version_cache
 from dagster._core.loader import LoadingContextForTest
 
-from zip_pipeline.defs import drops
+from zip_pipeline.defs import drops, headless
 from zip_pipeline.defs.drops import keys_to_archive
 from zip_pipeline.defs.headless import run_graph
 from zip_pipeline_tests.defs.graph import Graph, alpaca_rows
@@ -24,9 +25,18 @@ _BATCHES = ["a.jsonl", "b.jsonl", "c.jsonl", "d.jsonl"]
 
 
 @pytest.fixture
-def filled(stored_graph: Graph, monkeypatch: pytest.MonkeyPatch) -> Graph:
+def filled(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> Graph:
     """Return the graph with four batches, where two keys stay and the UI watches at most three."""
-    graph = stored_graph
+    return _fill(graph, monkeypatch)
+
+
+@pytest.fixture
+def stored(stored_graph: Graph, monkeypatch: pytest.MonkeyPatch) -> Graph:
+    """Return the same with its instance on disk, as ticks of a sensor need it."""
+    return _fill(stored_graph, monkeypatch)
+
+
+def _fill(graph: Graph, monkeypatch: pytest.MonkeyPatch) -> Graph:
     monkeypatch.setattr(drops, "NUM_KEYS", 2)
     for module in (data_version, data_version_cache):
         monkeypatch.setattr(module, "SKIP_PARTITION_DATA_VERSION_DEPENDENCY_THRESHOLD", 4)
@@ -58,43 +68,43 @@ def _status(graph: Graph) -> StaleStatus:
     return resolver.get_status(dg.AssetKey(["sft", "zip_subset"]))
 
 
-def test_subset_is_shown_as_stale_with_any_number_of_drops(filled: Graph) -> None:
+def test_subset_is_shown_as_stale_with_any_number_of_drops(stored: Graph) -> None:
     """After a new drop, and after an archived one that comes again; not without such a reason."""
-    ticks = Ticks(filled)
-    assert filled.select("sft").success
-    filled.drop("sft", "e.jsonl", alpaca_rows(5, first=50))
-    assert filled.ingest("sft", "e.jsonl").success
-    assert _status(filled) == StaleStatus.FRESH, "too many keys: the UI tells nothing"
-    assert _archive(filled, ticks) == []
-    assert _keys(filled) == ["d.jsonl", "e.jsonl"]
-    assert _status(filled) == StaleStatus.STALE
-    assert filled.select("sft").success
-    assert _status(filled) == StaleStatus.FRESH
-    filled.drop("sft", "a.jsonl", alpaca_rows(6, first=70))
-    assert [_archive(filled, ticks), _archive(filled, ticks)] == [[], ["a.jsonl"]]
-    assert filled.ingest("sft", "a.jsonl").success
-    assert _status(filled) == StaleStatus.STALE
-    assert filled.select("sft").success
-    _archive(filled, ticks)
-    assert (_keys(filled), _status(filled)) == (["a.jsonl", "e.jsonl"], StaleStatus.FRESH)
+    ticks = Ticks(stored)
+    assert stored.select("sft").success
+    stored.drop("sft", "e.jsonl", alpaca_rows(5, first=50))
+    assert stored.ingest("sft", "e.jsonl").success
+    assert _status(stored) == StaleStatus.FRESH, "too many keys: the UI tells nothing"
+    assert _archive(stored, ticks) == []
+    assert _keys(stored) == ["d.jsonl", "e.jsonl"]
+    assert _status(stored) == StaleStatus.STALE
+    assert stored.select("sft").success
+    assert _status(stored) == StaleStatus.FRESH
+    stored.drop("sft", "a.jsonl", alpaca_rows(6, first=70))
+    assert [_archive(stored, ticks), _archive(stored, ticks)] == [[], ["a.jsonl"]]
+    assert stored.ingest("sft", "a.jsonl").success
+    assert _status(stored) == StaleStatus.STALE
+    assert stored.select("sft").success
+    _archive(stored, ticks)
+    assert (_keys(stored), _status(stored)) == (["a.jsonl", "e.jsonl"], StaleStatus.FRESH)
 
 
-def test_archived_drops_are_not_ingested_again(filled: Graph) -> None:
+def test_archived_drops_are_not_ingested_again(stored: Graph) -> None:
     """A sensor without memory asks for none of them."""
-    assert keys_to_archive(filled.instance, filled.root["sft"]) == ["a.jsonl", "b.jsonl"]
-    ticks = Ticks(filled)
-    assert [_archive(filled, ticks) for _ in range(3)] == [[], [], []]
-    assert _keys(filled) == ["c.jsonl", "d.jsonl"]
+    assert keys_to_archive(stored.instance, stored.root["sft"]) == ["a.jsonl", "b.jsonl"]
+    ticks = Ticks(stored)
+    assert [_archive(stored, ticks) for _ in range(3)] == [[], [], []]
+    assert _keys(stored) == ["c.jsonl", "d.jsonl"]
 
 
-def test_unfolded_drops_are_not_ingested_again(filled: Graph) -> None:
+def test_unfolded_drops_are_not_ingested_again(stored: Graph) -> None:
     """History knows the batches that an earlier release folded by their names."""
-    fold(filled.root["sft"], ["a.jsonl", "b.jsonl"])
+    fold(stored.root["sft"], ["a.jsonl", "b.jsonl"])
     for key in ("a.jsonl", "b.jsonl"):
-        filled.instance.delete_dynamic_partition("sft_batches", key)
-    ticks = Ticks(filled)
+        stored.instance.delete_dynamic_partition("sft_batches", key)
+    ticks = Ticks(stored)
     assert [ticks.batches() for _ in range(3)] == [[], [], []]
-    assert filled.root["sft"].batches() == _BATCHES
+    assert stored.root["sft"].batches() == _BATCHES
 
 
 def test_key_with_work_ahead_stays(filled: Graph) -> None:
@@ -123,7 +133,7 @@ def test_headless_run_archives_keys(
     filled: Graph, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """It ingests no archived drop again, and one that changed gets its key back."""
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "instance"))
+    monkeypatch.setattr(headless, "open_instance", lambda _: nullcontext(filled.instance))
     selection = "[sft]\nbudget_samples = 5\nk1 = 20\nk2 = 6\nk3 = 3\n"
     (filled.path / "selection.toml").write_text(selection)
     for _ in range(2):

@@ -1,5 +1,6 @@
 """The whole graph without a server."""
 
+import json
 import os
 import shutil
 import signal
@@ -249,12 +250,12 @@ def test_headless_runs_once_at_a_time(
 
 @pytest.mark.slow
 def test_headless_keeps_histories_apart(
-    stored_project: Graph,
-    folder: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Another data root in the same folder would spoil what the UI shows of the first one."""
+    raw = folder / "data" / "raw" / "sft"
+    raw.mkdir(parents=True)
+    (raw / "0.jsonl").write_text("".join(json.dumps(row) + "\n" for row in alpaca_rows(6)))
     assert main(SUBSETS) == 0
     shutil.copytree(folder / "data", folder / "other")
     capsys.readouterr()
