@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from itertools import groupby
 from pathlib import Path
 
 import pytest
@@ -41,3 +42,27 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     with Hub() as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         yield server
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let each process begin with its share of the slow files and end with quick ones.
+
+    Each gets an equal part of the list, then takes what others have left at the end of theirs:
+    of quick tests, so that none waits for the last of another, which may take a minute.
+    """
+    num_processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    files = [list(tests) for _, tests in groupby(items, key=lambda item: item.path)]
+    slow = [tests for tests in files if any(map(_is_slow, tests))]
+    quick = [test for tests in files if tests not in slow for test in tests]
+    size = -(-len(items) // num_processes)
+    ordered: list[pytest.Item] = []
+    for process in range(num_processes):
+        ordered += [test for tests in slow[process::num_processes] for test in tests]
+        num_more = max(0, size * (process + 1) - len(ordered))
+        ordered += quick[:num_more]
+        del quick[:num_more]
+    items[:] = ordered + quick
+
+
+def _is_slow(item: pytest.Item) -> bool:
+    return any(item.get_closest_marker(name) for name in ("slow", "browser", "server"))
