@@ -29,7 +29,7 @@ VERSION_FILES = ("subset.parquet", "ledger.parquet", "manifest.json")
 SECONDS_PER_WEEK = 604_800.0
 GENERATED = (
     "pool", "quarantine", "duplicates", "state", "checkpoints", "versions", "held_out", "models",
-    "cache", "entropy_law",
+    "cache", "entropy_law", "comparison",
 )  # fmt: skip
 
 
@@ -53,6 +53,11 @@ class DataRoot:
     def cache(self) -> Path:
         """The folder of files that can be made again, as the tiny base model."""
         return self.path / "cache"
+
+    @property
+    def comparisons(self) -> Path:
+        """The folder of the comparisons of strategies."""
+        return self.path / "comparison"
 
 
 @dataclass(frozen=True)

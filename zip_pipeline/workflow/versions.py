@@ -121,14 +121,14 @@ def select_version(
             (:func:`.open_selection_pool`); the settings or the file of held-out samples are
             wrong.
     """
-    _refuse_none(folder, folder.batches())
+    refuse_none(folder, folder.batches())
     return_freed_memory()
     remove_leftovers(folder.root)
     tokens = configured_tokens(folder.root.path)
-    _recount(folder, tokens, log)
+    recount(folder, tokens, log)
     target = target_texts(config, folder.stage, folder.root.path)
     with open_selection_pool(folder, hold_out=held_out_settings(folder.root)) as pool:
-        _refuse_none(folder, pool.fingerprints)
+        refuse_none(folder, pool.fingerprints)
         selection = select_candidates(
             Candidates(pool.index, pool.texts, pool.state, target),
             folder.stage,
@@ -149,7 +149,7 @@ def select_version(
     return folder.versions.write(subset, selection.ledger, manifest)
 
 
-def _recount(folder: StageFolder, tokens: TokenCounter, log: Callable[[str], object]) -> None:
+def recount(folder: StageFolder, tokens: TokenCounter, log: Callable[[str], object]) -> None:
     """Count the tokens of stored states anew where another tokenizer counted them."""
     if isinstance(tokens, TextTokens):
         log(
@@ -184,7 +184,8 @@ class _ProgressLog:
         self._log(progress.words())
 
 
-def _refuse_none(folder: StageFolder, batches: Collection[str]) -> None:
+def refuse_none(folder: StageFolder, batches: Collection[str]) -> None:
+    """Raise UserError where there is no batch to select from."""
     if not batches:
         raise UserError(
             f"{folder.raw}: no batch of stage {folder.stage} is ingested; drop a file there and "

@@ -1,0 +1,217 @@
+"""What the runs of a comparison come to: means, paired differences, one sentence, a figure."""
+
+import io
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+import polars as pl
+
+from zip_pipeline.report.figures import BLUE, GREY, clean, literal, new_figure, png, say_nothing
+
+YARDSTICK = "random+natural"
+"""Source-balanced random: each source at its share of the pool."""
+Measure: TypeAlias = Literal["target", "unseen", "seen"]
+WHERE: Mapping[Measure, str] = {
+    "target": "on the part of the target that no strategy was told of",
+    "unseen": "on unseen sources",
+    "seen": "on held-out samples of the sources that are trained on",
+}
+# Student's t at 97.5% by degrees of freedom; a comparison has at most five seeds.
+_T = {1: 12.7062, 2: 4.30265, 3: 3.18245, 4: 2.77645}
+_CHEAPER = 0.5
+
+
+@dataclass(frozen=True)
+class Difference:
+    """The mean of paired differences over seeds, with its 95% interval; negative = better."""
+
+    mean: float
+    low: float
+    high: float
+
+
+def difference(runs: pl.DataFrame, strategy: str, other: str, figure: str) -> Difference | None:
+    """Return how much a figure of a strategy is above that of another, seed by seed.
+
+    Args:
+        runs: one row per strategy and seed.
+        strategy: the one.
+        other: the other.
+        figure: the column.
+
+    Returns:
+        Mean and t-interval of the differences over the seeds that both have; None below two.
+    """
+    pairs = _of(runs, strategy).join(_of(runs, other), on="seed", suffix="_other")
+    values = (pairs[figure] - pairs[f"{figure}_other"]).drop_nulls().to_list()
+    if len(values) < 2:
+        return None
+    mean = sum(values) / len(values)
+    variance = sum((value - mean) ** 2 for value in values) / (len(values) - 1)
+    half = _T[len(values) - 1] * math.sqrt(variance / len(values))
+    return Difference(mean, mean - half, mean + half)
+
+
+def _of(runs: pl.DataFrame, strategy: str) -> pl.DataFrame:
+    return runs.filter(pl.col("strategy") == strategy)
+
+
+def loss_names(runs: pl.DataFrame) -> list[str]:
+    """Return the columns of the losses in nats."""
+    return [name for name in runs.columns if name.endswith("_loss")]
+
+
+def strategies_of(runs: pl.DataFrame) -> list[str]:
+    """Return the strategies, the yardstick first, then by name."""
+    return sorted(set(runs["strategy"]), key=lambda name: (name != YARDSTICK, name))
+
+
+def summary(runs: pl.DataFrame) -> pl.DataFrame:
+    """Return one row per strategy: number of seeds, means, and differences to the yardstick.
+
+    Of each loss there are ``<loss>_difference``, ``_low`` and ``_high``, null below two seeds.
+    """
+    rows = []
+    for name in strategies_of(runs):
+        own = _of(runs, name)
+        row: dict[str, object] = {"strategy": name, "num_seeds": own.height}
+        row |= own.select(pl.exclude("strategy", "seed").mean()).row(0, named=True)
+        for loss in loss_names(runs):
+            found = None if name == YARDSTICK else difference(runs, name, YARDSTICK, loss)
+            row |= {
+                f"{loss}_difference": found and found.mean,
+                f"{loss}_low": found and found.low,
+                f"{loss}_high": found and found.high,
+            }
+        rows.append(row)
+    return pl.DataFrame(rows, infer_schema_length=None)
+
+
+def conclusion(runs: pl.DataFrame, measure: Measure) -> str:
+    """Return the sentence to act on.
+
+    The strategy is chosen by ``<measure>_choice_loss`` and judged by ``<measure>_loss``, which
+    is of other samples: what is best of many by chance on the one is not so on the other.
+    """
+    chosen, judged = f"{measure}_choice_loss", f"{measure}_loss"
+    others = [name for name in strategies_of(runs) if name != YARDSTICK]
+    found = {name: difference(runs, name, YARDSTICK, chosen) for name in others}
+    means = {name: each.mean for name, each in found.items() if each is not None}
+    best = min(means, key=means.__getitem__, default="")
+    difference_of_best = difference(runs, best, YARDSTICK, judged)
+    if difference_of_best is None:
+        return (
+            f"Nothing can be said yet: that takes two seeds each of {YARDSTICK} and of another "
+            "strategy."
+        )
+    mean, low, high = (
+        difference_of_best.mean,
+        difference_of_best.low,
+        difference_of_best.high,
+    )
+    if high < 0:
+        place = "pool and target" if measure == "target" else "pool"
+        return (
+            f"On your {place}, {best} beats source-balanced random by {-mean:.3f} nats "
+            f"(95% {-high:.3f} to {-low:.3f}) {WHERE[measure]}{_cheaper(runs, best, judged)}."
+        )
+    words = f"differs by {mean:+.3f} nats (95% {low:+.3f} to {high:+.3f}), as noise may,"
+    if low > 0:
+        words = f"is {mean:.3f} nats worse (95% {low:.3f} to {high:.3f})"
+    return (
+        f"Nothing beats source-balanced random here: {best}, which did best on the samples to "
+        f"choose by, {words} {WHERE[measure]}."
+    )
+
+
+def _cheaper(runs: pl.DataFrame, best: str, loss: str) -> str:
+    """Return which strategy selects in half the time and cannot be told from the best."""
+    seconds = dict(runs.group_by("strategy").agg(pl.mean("selection_seconds")).iter_rows())
+    for name in sorted(seconds, key=lambda name: (seconds[name], name)):
+        found = difference(runs, name, best, loss)
+        is_cheap = seconds[name] <= _CHEAPER * seconds[best]
+        if is_cheap and name not in (best, YARDSTICK) and found and found.low <= 0 <= found.high:
+            return f"; {name} is cheaper and within noise of it"
+    return ""
+
+
+Shown: TypeAlias = tuple[list[str], list[list[str]]]
+_FIGURES = {
+    "R": ("R", ".3f"),
+    "L": ("L", ".3f"),
+    "distinct 3": ("distinct_3", ".3f"),
+    "Vendi": ("vendi", ".1f"),
+    "NovelSum": ("novelsum", ".3f"),
+    "samples": ("num_samples", ",.0f"),
+    "tokens": ("num_tokens", ",.0f"),
+    "targets": ("num_target_tokens", ",.0f"),
+    "seconds": ("selection_seconds", ".2f"),
+}
+
+
+def shown_tables(table: pl.DataFrame, measure: Measure) -> list[Shown]:
+    """Return header and cells of two tables for people from :func:`summary`.
+
+    The first has the losses, that which decides before the others; the second all else.
+    """
+    losses = [f"{name}_loss" for name in dict.fromkeys((measure, *WHERE))]
+    losses = [name for name in losses if name in table]
+    of_loss = [(name.replace("_", " "), "difference ± 95%") for name in losses]
+    first = ["strategy", "seeds", *(name for pair in of_loss for name in pair)]
+    rows, others = [], []
+    for row in table.iter_rows(named=True):
+        cells = [(f"{row[loss]:.3f}", _interval(row, loss)) for loss in losses]
+        rows.append([row["strategy"], str(row["num_seeds"]), *(c for pair in cells for c in pair)])
+        others.append([row["strategy"], *(f"{row[name]:{how}}" for name, how in _FIGURES.values())])
+    return [(first, rows), (["strategy", *_FIGURES], others)]
+
+
+def _interval(row: Mapping[str, float | None], loss: str) -> str:
+    mean, high = row[f"{loss}_difference"], row[f"{loss}_high"]
+    return "" if mean is None or high is None else f"{mean:+.3f} ± {high - mean:.3f}"
+
+
+def markdown(tables: Sequence[Shown]) -> str:
+    """Return tables as Markdown."""
+    return "\n".join(
+        "".join(
+            f"| {' | '.join(cell.replace('|', ' ') for cell in line)} |\n"
+            for line in (header, ["---"] * len(header), *rows)
+        )
+        for header, rows in tables
+    )
+
+
+def comparison_figure(runs: pl.DataFrame, table: pl.DataFrame, title: str) -> tuple[bytes, bytes]:
+    """Return PNG and SVG: per loss the differences to the yardstick, seeds as small points."""
+    import matplotlib
+
+    measures = [name for name in WHERE if f"{name}_loss" in table]
+    figure = new_figure(4.2 * len(measures) + 1.5, 1.6 + 0.35 * table.height)
+    panels = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
+    names = [name for name in table["strategy"].to_list() if name != YARDSTICK]
+    for axes, measure in zip(panels, measures, strict=True):
+        loss = f"{measure}_loss"
+        axes.axvline(0, color=GREY, linewidth=1.2)
+        for place, name in enumerate(reversed(names)):
+            pairs = _of(runs, name).join(_of(runs, YARDSTICK), on="seed", suffix="_other")
+            seeds = (pairs[loss] - pairs[f"{loss}_other"]).to_list()
+            axes.plot(seeds, [place] * len(seeds), "o", color=GREY, markersize=4)
+            found = difference(runs, name, YARDSTICK, loss)
+            if found:
+                axes.plot([found.low, found.high], [place, place], color=BLUE, linewidth=2)
+                axes.plot([found.mean], [place], "o", color=BLUE, markersize=7)
+        axes.set_title(WHERE[measure], fontsize=9, wrap=True)
+        axes.set_xlabel(f"nats above {YARDSTICK}, lower is better", fontsize=9)
+        clean(axes)
+        if names:
+            axes.set_yticks(range(len(names)), [literal(name) for name in reversed(names)])
+        else:
+            say_nothing(axes, "no other strategy was run")
+    figure.suptitle(literal(title), fontsize=12, fontweight="bold")
+    stream = io.BytesIO()
+    with matplotlib.rc_context({"svg.hashsalt": "comparison"}):
+        figure.savefig(stream, format="svg", metadata={"Date": None})
+    return png(figure), stream.getvalue()

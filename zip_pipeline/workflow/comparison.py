@@ -1,0 +1,362 @@
+"""The same pool, budget and training through every strategy: which one is worth using here."""
+
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from zip_pipeline.compression.state import texts_of
+from zip_pipeline.compression.texts import TemporaryTexts, TextFile
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.errors import UserError
+from zip_pipeline.evaluation.diversity import diversity
+from zip_pipeline.files import write_bytes, write_json, write_table
+from zip_pipeline.pool.pool import SelectionPool, open_selection_pool
+from zip_pipeline.report.comparison import (
+    Measure,
+    Shown,
+    comparison_figure,
+    conclusion,
+    markdown,
+    shown_tables,
+    summary,
+)
+from zip_pipeline.samples import contents_text
+from zip_pipeline.selection.candidates import Candidates
+from zip_pipeline.selection.config import TOKEN_UNITS, SelectionConfig
+from zip_pipeline.selection.select import select_candidates
+from zip_pipeline.selection.strategies import strategies
+from zip_pipeline.training.job import finished_training
+from zip_pipeline.training.tokens import configured_tokens
+from zip_pipeline.workflow.comparison_plan import TABLE, Comparison, Log, draws, open_comparison
+from zip_pipeline.workflow.models import RunJobs
+
+R_CODEC = "deflate"
+FIGURES = "figures.json"
+"""What is known of a finished run; the last file that is written of it."""
+_LEFT_OUT_BY_SEED = 0.1
+_LARGEST_GAP = 0.02
+_TEXTS_AT_A_TIME = 1 << 14
+_TRAINER = "zip_pipeline.training.trainers.sft"
+_PROBE = "zip_pipeline.training.trainers.probe"
+_EVALUATION = "zip_pipeline.evaluation.held_out"
+
+
+def compare_subset(
+    root: DataRoot,
+    strategy: str,
+    seed: int,
+    changes: Mapping[str, Any] | None = None,
+    log: Log = lambda _: None,
+) -> dict[str, Any]:
+    """Select the subset of one strategy and seed, unless it is there; return its manifest.
+
+    Every seed leaves out another tenth of the candidates, so that strategies without chance
+    differ too.
+
+    Returns:
+        The manifest of the selection, or ``skipped``: the reason why it cannot be made.
+
+    Raises:
+        UserError: see :func:`open_comparison`; or the pool changed meanwhile.
+    """
+    comparison = open_comparison(root, changes, log)
+    run = comparison.run(strategy, seed)
+    if (run / "subset.json").exists():
+        return _read(run / "subset.json")
+    try:
+        manifest = _select(comparison, strategy, seed)
+    except _Skipped as error:
+        write_json(run / "skipped.json", {"skipped": str(error)})
+        return {"skipped": str(error)}
+    (run / "skipped.json").unlink(missing_ok=True)
+    return manifest
+
+
+class _Skipped(Exception):
+    """A strategy cannot select, and why."""
+
+
+@contextmanager
+def _skipping() -> Iterator[None]:
+    try:
+        yield
+    except (UserError, ModuleNotFoundError) as error:
+        raise _Skipped(str(error)) from error
+
+
+def _select(comparison: Comparison, name: str, seed: int) -> dict[str, Any]:
+    with _skipping():
+        config, told = _config(comparison, name, seed)
+    run, root = comparison.run(name, seed), comparison.root
+    with open_selection_pool(root["sft"]) as pool:
+        if dict(pool.fingerprints) != comparison.plan["pool"]:
+            raise UserError("the pool changed since the comparison was opened; start it again")
+        rows = _candidates(comparison, pool, seed)
+        with TemporaryTexts.write(_parts(pool.texts, rows), root.cache) as texts, _skipping():
+            selection = select_candidates(
+                Candidates(pool.index[rows], texts, pool.state[rows], **told),
+                "sft",
+                config,
+                tokenizer=configured_tokens(root.path).name,
+                checkpoint=run / "selection",
+            )
+        subset = pool.rows(rows[selection.picks].tolist())
+    if subset.is_empty():
+        raise _Skipped(f"it picked nothing within {config.budget:,} {config.unit}")
+    write_table(run / "subset.parquet", subset, {})
+    write_json(run / "subset.json", selection.manifest)
+    return selection.manifest
+
+
+def _config(comparison: Comparison, name: str, seed: int) -> tuple[SelectionConfig, dict[str, Any]]:
+    """Return what a strategy is asked for, and what else it is given of the pool."""
+    strategy, _, mixture = name.partition("+")
+    options: dict[str, Any] = {"strategy": strategy, "mixture": mixture or None, "seed": seed}
+    options[f"budget_{comparison.settings.unit}"] = comparison.plan["budget"]
+    if not strategies[strategy].uses("target"):
+        return SelectionConfig(**options), {}
+    if not comparison.settings.target:
+        raise UserError(f"{strategy} selects by a target: name a file as target in [{TABLE}]")
+    path = comparison.held("target_told")
+    told = texts_of(pl.read_parquet(path), "sft")
+    return SelectionConfig(**options | {"target": str(path)}), {"target": told}
+
+
+def _candidates(comparison: Comparison, pool: SelectionPool, seed: int) -> NDArray[np.int64]:
+    """Return the positions in the index of what may be picked with a seed."""
+    ids, plan = pool.index["sample_id"], comparison.plan
+    is_left_out = pl.Series(draws(ids, f"left out by seed {seed}") < _LEFT_OUT_BY_SEED)
+    is_left_out |= pool.state["num_tokens"] > plan["max_length"]
+    is_left_out |= pool.index["source"].is_in(plan["unseen_sources"])
+    is_left_out |= ids.is_in(comparison.held_ids.to_list())
+    return np.flatnonzero(~is_left_out.to_numpy())
+
+
+def _parts(texts: TextFile, rows: NDArray[np.int64]) -> Iterator[list[bytes]]:
+    for start in range(0, len(rows), _TEXTS_AT_A_TIME):
+        yield texts.read(rows[start : start + _TEXTS_AT_A_TIME])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return values
+
+
+def compare_model(
+    root: DataRoot,
+    strategy: str,
+    seed: int,
+    run_jobs: RunJobs,
+    changes: Mapping[str, Any] | None = None,
+    log: Log = lambda _: None,
+) -> dict[str, Any]:
+    """Train, probe and evaluate on the subset of one strategy and seed; return the figures.
+
+    The subset is selected where it is not there; what is done is not done again.
+
+    Args:
+        root: the data root.
+        strategy: a STRATEGY or STRATEGY+MIXTURE.
+        seed: of what is left out, of the selection and of the training.
+        run_jobs: runs the processes.
+        changes: settings that replace those of ``[comparison]``.
+        log: told what takes long.
+
+    Returns:
+        Losses and bits per byte of every set that is held out, R, L, diversity, amounts and
+        seconds; or ``skipped``: the reason.
+    """
+    manifest = compare_subset(root, strategy, seed, changes, log)
+    if "skipped" in manifest:
+        return manifest
+    comparison = open_comparison(root, changes)
+    run = comparison.run(strategy, seed)
+    if not (run / FIGURES).exists():
+        loss = _trained(comparison, run, seed, run_jobs)
+        subset = pl.read_parquet(run / "subset.parquet")
+        figures = {"strategy": strategy, "seed": seed, **_losses(comparison, run)}
+        figures |= {"R": manifest["compression_ratio"][R_CODEC], "L": loss["L"]}
+        figures |= diversity(_texts(subset), _reference(comparison))
+        figures |= {"num_samples": manifest["num_picked"]}
+        figures |= {f"num_{unit}": manifest[f"picked_{unit}"] for unit in TOKEN_UNITS}
+        seconds = manifest["seconds"]
+        figures |= {"selection_seconds": round(seconds["prepare"] + seconds["select"], 3)}
+        write_json(run / FIGURES, figures)
+    return _read(run / FIGURES)
+
+
+def _trained(comparison: Comparison, run: Path, seed: int, run_jobs: RunJobs) -> dict[str, Any]:
+    """Run the processes of a run that have not finished; return what the probe found."""
+    training = dict(comparison.job)
+    job = {
+        "stage": "sft",
+        "subset": str(run / "subset.parquet"),
+        "output": str(run),
+        **{name: value for name, value in training.items() if name != "trainer"},
+        "overrides": {**training["overrides"], "seed": seed},
+    }
+    if finished_training(run) is None:
+        run_jobs(_TRAINER, {run / "job.json": job})
+    if not (run / "probe" / "loss.json").exists():
+        run_jobs(_PROBE, {run / "probe" / "job.json": job})
+    evaluations = {
+        run / "evaluation" / f"{name}_job.json": {
+            "model": str(run / "model"),
+            "samples": str(comparison.held(name)),
+            "stage": "sft",
+            "output": str(_loss_file(run, name)),
+            "max_length": comparison.plan["max_length"],
+        }
+        for name in comparison.evaluated
+        if not _loss_file(run, name).exists()
+    }
+    if evaluations:
+        run_jobs(_EVALUATION, evaluations)
+    return _read(run / "probe" / "loss.json")
+
+
+def _loss_file(run: Path, name: str) -> Path:
+    return run / "evaluation" / f"{name}.json"
+
+
+def _losses(comparison: Comparison, run: Path) -> dict[str, float]:
+    found = {name: _read(_loss_file(run, name)) for name in comparison.evaluated}
+    return {
+        f"{name}_{figure}": loss[figure]
+        for name, loss in found.items()
+        for figure in ("loss", "bits_per_byte")
+    }
+
+
+def _texts(samples: pl.DataFrame) -> list[str]:
+    return samples.select(contents_text("sft"))[:, 0].to_list()
+
+
+def _reference(comparison: Comparison) -> list[str]:
+    """Return texts of the pool that no strategy can have picked."""
+    names = [name for name in comparison.evaluated if not name.startswith("target")]
+    return [text for name in names for text in _texts(pl.read_parquet(comparison.held(name)))]
+
+
+@dataclass(frozen=True)
+class ComparisonResult:
+    """What a comparison comes to so far.
+
+    Args:
+        folder: of the files: runs, table, figure.
+        measure: what it is decided by: ``target``, ``unseen`` or ``seen``.
+        runs: one row per strategy and seed, with all figures.
+        table: one row per strategy, see :func:`.summary`.
+        conclusion: the sentence to act on.
+        skipped: by strategy and seed, why there is no run.
+        notes: what else to know.
+        figure: PNG; empty where there is none.
+    """
+
+    folder: Path
+    measure: Measure
+    runs: pl.DataFrame
+    table: pl.DataFrame
+    conclusion: str
+    skipped: dict[str, str]
+    notes: list[str]
+    figure: bytes = b""
+
+    @property
+    def shown(self) -> list[Shown]:
+        """Header and cells of the tables for people."""
+        return shown_tables(self.table, self.measure)
+
+
+def compare_result(root: DataRoot, changes: Mapping[str, Any] | None = None) -> ComparisonResult:
+    """Return what the finished runs of the comparison come to, and write its files.
+
+    Raises:
+        UserError: see :func:`open_comparison`; or no run is finished.
+    """
+    comparison = open_comparison(root, changes)
+    runs_folder = comparison.folder / "runs"
+    figures = [_read(path) for path in sorted(runs_folder.glob(f"*/{FIGURES}"))]
+    skipped = {
+        p.parent.name: _read(p)["skipped"] for p in sorted(runs_folder.glob("*/skipped.json"))
+    }
+    if not figures:
+        words = "".join(f"; {name}: {reason}" for name, reason in skipped.items())
+        raise UserError(
+            f"{comparison.folder}: no run is finished{words}. Materialise partitions of "
+            "comparison/model, or run zip-pipeline compare"
+        )
+    runs = pl.DataFrame(figures, infer_schema_length=None).sort("strategy", "seed")
+    measure: Measure = comparison.plan["measure"]
+    missing = [
+        f"{name}-{seed}"
+        for name in comparison.settings.names()
+        for seed in range(comparison.settings.seeds)
+        if not (comparison.run(name, seed) / FIGURES).exists()
+    ]
+    skipped |= {name: "not run yet" for name in missing if name not in skipped}
+    table, notes = summary(runs), _notes(comparison, runs)
+    result = ComparisonResult(
+        comparison.folder, measure, runs, table, conclusion(runs, measure), skipped, notes
+    )
+    return _write(result, comparison)
+
+
+def _notes(comparison: Comparison, runs: pl.DataFrame) -> list[str]:
+    plan, unit = comparison.plan, comparison.settings.unit
+    words = unit.replace("_", " ")
+    notes = [
+        f"Each picked at most {plan['budget']:,} {words} of {plan['num_candidates']:,} candidates "
+        f"less a tenth by seed; {plan['num_too_long']:,} samples above {plan['max_length']:,} "
+        "tokens take no part.",
+        f"Nothing is trained on: {', '.join(plan['unseen_sources']) or 'no source held out'}.",
+    ]
+    used = runs.group_by("strategy").agg(pl.mean(f"num_{unit}")).sort("strategy").rows()
+    most = max(num for _, num in used)
+    notes += [
+        f"{name} picked {num:,.0f} {words}, {most:,.0f} others: it was trained on less."
+        for name, num in used
+        if num < (1 - _LARGEST_GAP) * most
+    ]
+    if plan["preset"]["model"] == "tiny":
+        notes.append(
+            "The model is tiny, which knows the sample pool alone: on data of your own compare "
+            "with the model that you train (preset in [training])."
+        )
+    if find_spec("matplotlib") is None:
+        notes.append("No figure: matplotlib is missing (pip install 'zip-pipeline[dagster]').")
+    return notes
+
+
+def _write(result: ComparisonResult, comparison: Comparison) -> ComparisonResult:
+    """Write the files of a result, result.json last."""
+    folder = comparison.folder
+    if find_spec("matplotlib") is not None:
+        figure, drawing = comparison_figure(result.runs, result.table, "Comparison of strategies")
+        write_bytes(folder / "comparison.png", figure)
+        write_bytes(folder / "comparison.svg", drawing)
+        result = replace(result, figure=figure)
+    lines = [f"- {name}: {reason}" for name, reason in result.skipped.items()]
+    lines += [f"- {note}" for note in result.notes]
+    text = "\n".join([result.conclusion, "", markdown(result.shown), *lines, ""])
+    write_bytes(folder / "comparison.md", text.encode())
+    write_bytes(folder / "table.csv", result.table.write_csv().encode())
+    write_bytes(folder / "runs.csv", result.runs.write_csv().encode())
+    write_table(folder / "runs.parquet", result.runs, {})
+    content = {
+        "conclusion": result.conclusion,
+        "measure": result.measure,
+        "table": result.table.to_dicts(),
+        "skipped": result.skipped,
+        "notes": result.notes,
+    }
+    write_json(folder / "result.json", content)
+    return result

@@ -1,0 +1,300 @@
+"""What all runs of a comparison share: settings, budget, and what nothing is trained on."""
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from pydantic import Field, field_validator
+
+from zip_pipeline.chat_models import model_identity
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.errors import UserError, require
+from zip_pipeline.files import fingerprint, write_json, write_table
+from zip_pipeline.pool.held_out import (
+    HeldOutSettings,
+    held_out_settings,
+    is_held_out,
+    read_held_out,
+)
+from zip_pipeline.pool.pool import open_selection_pool
+from zip_pipeline.report.comparison import (
+    YARDSTICK,
+    Measure,
+)
+from zip_pipeline.selection.config import MIXTURES, TOKEN_UNITS, stage_selection
+from zip_pipeline.selection.strategies import strategies
+from zip_pipeline.settings import MAX_NUMBER, Choices, Settings, read_settings, training_settings
+from zip_pipeline.training.presets import load_preset
+from zip_pipeline.training.tokens import configured_tokens
+from zip_pipeline.workflow.sources import read
+from zip_pipeline.workflow.versions import pool_inputs, recount, refuse_none
+
+TABLE = "comparison"
+MAX_SEEDS = 5
+_USUAL = (YARDSTICK, "random", "zip", "long_range", "coverage")
+_SHARE_OF_POOL = 0.2
+_LEAST_SOURCES, _UNSEEN_SHARE = 5, 0.2
+# Of a source so many samples at most are evaluated.
+_MOST_OF_SOURCE: Mapping[str, int] = {"unseen": 150, "seen": 40}
+_SEEN = HeldOutSettings(share=0.05, min_source_samples=20, max_source_samples=40)
+Log = Callable[[str], object]
+
+
+class ComparisonSettings(Settings):
+    """What is compared: the table ``[comparison]``."""
+
+    choices: ClassVar[Choices] = {
+        "unit": lambda: {"tokens": "", "target_tokens": "those that the loss falls on"}
+    }
+
+    strategies: tuple[str, ...] = Field(
+        default=(),
+        strict=False,
+        description="Each a STRATEGY or STRATEGY+MIXTURE; if not given, random+natural, random, "
+        "zip, long_range, and coverage where there is one. random+natural is always compared.",
+    )
+    seeds: int = Field(
+        default=3, ge=1, le=MAX_SEEDS, description="How often everything is drawn anew."
+    )
+    budget_tokens: int | None = Field(
+        default=None,
+        ge=1,
+        le=MAX_NUMBER,
+        description="What each strategy may pick, in the unit; if not given, a fifth of the pool, "
+        "or the share of it that [sft] selects where that is less.",
+    )
+    unit: str = Field(default="tokens", description="What all get as much of.")
+    unseen_sources: tuple[str, ...] | None = Field(
+        default=None,
+        strict=False,
+        description="Sources that nothing is trained on; if not given, a fifth of them is drawn "
+        "where there are 5 or more.",
+    )
+    target: str = Field(
+        default="",
+        description="File of samples like those that the model is for; strategies that select by "
+        "a target are told of one half, all are evaluated on the other.",
+    )
+
+    @field_validator("strategies")
+    @classmethod
+    def _are_known(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        for name in names:
+            strategy, plus, mixture = name.partition("+")
+            if strategies[strategy] and plus and mixture not in MIXTURES:
+                raise UserError(
+                    f"got {name!r}; allowed mixtures are {', '.join(MIXTURES)}, as in {YARDSTICK}"
+                )
+        return names
+
+    def names(self) -> list[str]:
+        """Return the strategies to compare, the yardstick first."""
+        usual = [name for name in _USUAL if name.partition("+")[0] in strategies.names()]
+        return list(dict.fromkeys((YARDSTICK, *(self.strategies or usual))))
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A comparison on disk: what all of its runs share.
+
+    Args:
+        root: the data root.
+        folder: holds all of it, named after a hash of what the runs depend on but for strategy and
+            seed: so more strategies and seeds go on with the same comparison.
+        settings: what is compared.
+        job: what every training process is told, but for subset, output and seed.
+        plan: the contents of plan.json.
+    """
+
+    root: DataRoot
+    folder: Path
+    settings: ComparisonSettings
+    job: Mapping[str, Any]
+    plan: Mapping[str, Any]
+
+    def run(self, strategy: str, seed: int) -> Path:
+        """Return the folder of a run."""
+        return self.folder / "runs" / f"{strategy}-{seed}"
+
+    def held(self, name: str) -> Path:
+        """Return a table of samples that nothing is trained on."""
+        return self.folder / "held" / f"{name}.parquet"
+
+    @property
+    def evaluated(self) -> list[str]:
+        """The sets of samples that every model is evaluated on."""
+        return [name for name in self.plan["num_held"] if name != "target_told"]
+
+    @cached_property
+    def held_ids(self) -> pl.Series:
+        """The ids of all samples that nothing is trained on."""
+        tables = [
+            pl.read_parquet(self.held(n), columns=["sample_id"]) for n in self.plan["num_held"]
+        ]
+        return pl.concat(tables)["sample_id"]
+
+
+def open_comparison(
+    root: DataRoot, changes: Mapping[str, Any] | None = None, log: Log = lambda _: None
+) -> Comparison:
+    """Return the comparison of a pool as it is now; what all runs share is drawn at first.
+
+    Args:
+        root: the data root.
+        changes: settings that replace those of ``[comparison]``.
+        log: told what takes long.
+
+    Raises:
+        UserError: the settings or the target file are wrong, the pool is empty or too small, or
+            what trains is not installed.
+    """
+    require("torch", "a comparison")
+    folder = root["sft"]
+    refuse_none(folder, folder.batches())
+    settings = read_settings(root.path, TABLE, ComparisonSettings, changes=changes)
+    training = training_settings(root.path)
+    preset = load_preset(training.preset, training.overrides)
+    tokens = configured_tokens(root.path)
+    recount(folder, tokens, log)
+    if not folder.held_out.exists():
+        with open_selection_pool(folder, hold_out=held_out_settings(root)):
+            pass
+    frozen = read_held_out(folder)
+    target = _read_target(root, settings.target)
+    described = {
+        "settings": settings.model_dump(exclude={"strategies", "seeds", "target"}),
+        "target": [] if target is None else sorted(target["sample_id"]),
+        "share": None if settings.budget_tokens else _share(root),
+        "pool": pool_inputs(folder),
+        "held_out": frozen.hash if frozen else None,
+        "preset": preset.settings(),
+        "model": model_identity(preset.source, preset.revision),
+        "tokenizer": tokens.identity,
+    }
+    name = fingerprint([json.dumps(described, sort_keys=True)])[:16]
+    comparison = Comparison(root, root.comparisons / name, settings, training.job(), {})
+    plan = comparison.folder / "plan.json"
+    if not plan.exists():
+        described["target"] = settings.target
+        write_json(plan, {**described, **_draw(comparison, target, preset.max_length)})
+    found = json.loads(plan.read_text(encoding="utf-8"))
+    return Comparison(root, comparison.folder, settings, comparison.job, found)
+
+
+def _share(root: DataRoot) -> str:
+    """Return what says how much of the pool [sft] selects, where the budget follows from it."""
+    config = stage_selection(root.path, "sft")
+    return f"{config.budget} {config.unit}"
+
+
+def _read_target(root: DataRoot, name: str) -> pl.DataFrame | None:
+    """Return the samples of the target file, all of whose rows must be samples."""
+    if not name:
+        return None
+    path = root.path / name
+    if not path.exists():
+        raise UserError(f"target: {path} does not exist; name a file of samples")
+    pool = read(path)
+    for row in pool.quarantine.head(1).iter_rows(named=True):
+        raise UserError(
+            f"target: {path}, row {row['source_row']} is no sample: {row['reason']} "
+            f"({row['detail']}); mend or remove it"
+        )
+    if len(pool) < 4:
+        raise UserError(f"target: {path} has {len(pool)} samples; give 4 or more, better 200")
+    return pool.samples
+
+
+def _draw(comparison: Comparison, target: pl.DataFrame | None, max_length: int) -> dict[str, Any]:
+    """Write the samples that nothing is trained on; return what the plan tells of them."""
+    settings = comparison.settings
+    with open_selection_pool(comparison.root["sft"]) as pool:
+        index = pool.index.with_row_index("position").hstack(pool.state)
+        frozen = pool.frozen.samples if pool.frozen else pool.rows([])
+        whole = pool.frozen.whole_sources if pool.frozen else ()
+        unseen = _unseen_sources(set(index["source"]), set(whole), settings.unseen_sources)
+        is_unseen = pl.col("source").is_in(unseen)
+        # Rows that are cut would make the tokens of the strategies unequal.
+        fitting = index.filter(pl.col("num_tokens") <= max_length)
+        others = fitting.filter(~is_unseen)
+        drawn = _at_most(fitting.filter(is_unseen), "unseen")["position"]
+        held = {"seen": pool.rows(others.filter(is_held_out(others, _SEEN))["position"])}
+        if unseen:
+            held["unseen"] = pl.concat([frozen.filter(is_unseen), pool.rows(drawn)])
+        held["seen"] = pl.concat([frozen.filter(~is_unseen), held["seen"]])
+    held = {name: _at_most(samples, name) for name, samples in held.items()}
+    if target is not None:
+        held["target_told"], held["target"] = _halves(target, "sample_id", "told")
+    measure: Measure = "target" if target is not None else "unseen" if unseen else "seen"
+    by = "source" if measure == "unseen" and len(unseen) > 1 else "sample_id"
+    held[f"{measure}_choice"], held[measure] = _halves(held[measure], by, "choice")
+    for name, samples in held.items():
+        if samples.is_empty():
+            raise UserError(
+                f"{comparison.root.path}: the pool is too small for a comparison, it leaves no "
+                f"samples to hold out as {name}; ingest more"
+            )
+        write_table(comparison.held(name), samples, {})
+    ids = pl.concat([samples["sample_id"] for samples in held.values()])
+    candidates = others.filter(~pl.col("sample_id").is_in(ids.to_list()))
+    return {
+        "measure": measure,
+        "unseen_sources": unseen,
+        "max_length": max_length,
+        "num_held": {name: samples.height for name, samples in held.items()},
+        "num_too_long": index.height - fitting.height,
+        "num_candidates": candidates.height,
+        "budget": settings.budget_tokens or _budget(comparison.root, candidates, settings.unit),
+    }
+
+
+def _budget(root: DataRoot, candidates: pl.DataFrame, unit: str) -> int:
+    config = stage_selection(root.path, "sft")
+    supply = {unit: int(candidates[f"num_{unit}"].sum()) for unit in TOKEN_UNITS}
+    has = supply.get(config.unit, candidates.height if config.unit == "samples" else 0)
+    share = min(_SHARE_OF_POOL, config.budget / has) if has else _SHARE_OF_POOL
+    return max(1, int(share * supply[unit]))
+
+
+def _unseen_sources(sources: set[str], whole: set[str], given: tuple[str, ...] | None) -> list[str]:
+    """Return the sources to train on nothing of; those that are held out whole are among them."""
+    if given is None:
+        num = round(_UNSEEN_SHARE * len(sources)) if len(sources) >= _LEAST_SOURCES else 0
+        return sorted({*whole, *([] if whole else _in_drawn_order(sources, "unseen")[:num])})
+    unknown = sorted(set(given) - sources - whole)
+    if unknown or sources <= set(given):
+        fault = f"{unknown[0]!r} is none of the pool" if unknown else "these are all of the pool"
+        raise UserError(f"unseen_sources: {fault}; it has {', '.join(sorted(sources))}")
+    return sorted({*given, *whole})
+
+
+def _in_drawn_order(names: Iterable[str], what: str) -> list[str]:
+    found = sorted(set(names))
+    order = np.argsort(draws(found, what), kind="stable")
+    return [found[place] for place in order]
+
+
+def draws(names: Iterable[str], what: str) -> NDArray[np.float64]:
+    """Return a uniform number, 0 to 1, for each name; it depends on what is drawn as well."""
+    key = what.encode()
+    hashes = (hashlib.blake2b(name.encode(), digest_size=8, key=key).digest() for name in names)
+    return np.array([int.from_bytes(digest, "little") / 2**64 for digest in hashes])
+
+
+def _halves(samples: pl.DataFrame, by: str, what: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+    names = _in_drawn_order(samples[by], what)
+    is_first = pl.col(by).is_in(names[: len(names) // 2])
+    return samples.filter(is_first), samples.filter(~is_first)
+
+
+def _at_most(samples: pl.DataFrame, name: str) -> pl.DataFrame:
+    """Return the first of each source by id, a random draw since ids are hashes."""
+    ordered = samples.unique("sample_id").sort("source", "sample_id")
+    return ordered.group_by("source", maintain_order=True).head(_MOST_OF_SOURCE[name])

@@ -1,0 +1,386 @@
+"""Strategies side by side: what all runs share, what is done once, and what is left out."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import create_autospec
+
+import polars as pl
+import pytest
+
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.errors import UserError
+from zip_pipeline.pool.pool import assemble_pool
+from zip_pipeline.selection.strategies import strategies
+from zip_pipeline.selection.strategies.random import Random
+from zip_pipeline.workflow import comparison as module
+from zip_pipeline.workflow import comparison_plan
+from zip_pipeline.workflow.comparison import compare_model, compare_result, compare_subset
+from zip_pipeline.workflow.comparison_plan import ComparisonSettings, open_comparison
+from zip_pipeline_tests.workflow.comparisons import NO_DRAW, Processes, add, pool, records
+
+YARDSTICK = "random+natural"
+NAMES = (YARDSTICK, "random")
+SMALL = {"budget_tokens": 1_000}
+
+
+@pytest.fixture
+def real_figure() -> None:
+    """Ask for this where the figure is to be drawn."""
+
+
+@pytest.fixture(autouse=True)
+def _quick_figure(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "real_figure" not in request.fixturenames:
+        quick = create_autospec(module.comparison_figure, return_value=(b"PNG", b"SVG"))
+        monkeypatch.setattr(module, "comparison_figure", quick)
+
+
+@pytest.fixture(scope="module")
+def ingested(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return the folder of a pool that nobody changes."""
+    return pool(tmp_path_factory.mktemp("pool") / "data").path
+
+
+@pytest.fixture
+def root(ingested: Path, tmp_path: Path) -> DataRoot:
+    """Return a data root with the pool."""
+    return DataRoot(Path(shutil.copytree(ingested, tmp_path / "data")))
+
+
+def _subset(root: DataRoot, name: str, seed: int) -> pl.DataFrame:
+    compare_subset(root, name, seed, SMALL)
+    return pl.read_parquet(open_comparison(root, SMALL).run(name, seed) / "subset.parquet")
+
+
+def _all(root: DataRoot, processes: Processes, num_seeds: int = 2, **changes: Any) -> None:
+    for seed in range(num_seeds):
+        for name in NAMES:
+            compare_model(root, name, seed, processes, SMALL | changes)
+
+
+def test_runs_differ_in_subset_and_seed_alone(root: DataRoot) -> None:
+    """Every process is told the same of preset and settings; a seed is that of all strategies."""
+    processes = Processes()
+    _all(root, processes)
+    assert [name for name, _ in processes.done[:5]] == ["sft", "probe", *["held_out"] * 3]
+    trained = [job for name, job in processes.done if name in ("sft", "probe")]
+    assert [job["overrides"] for job in trained] == [*[{"seed": 0}] * 4, *[{"seed": 1}] * 4]
+    of_run = ("subset", "output", "overrides")
+    shared = [{k: v for k, v in job.items() if k not in of_run} for job in trained]
+    assert all(job == {"stage": "sft", "preset": "tiny", "num_devices": 1} for job in shared)
+    evaluated = [job for name, job in processes.done if name == "held_out"]
+    assert len({job["samples"] for job in evaluated}) == 3
+    assert {job["max_length"] for job in evaluated} == {256}
+
+
+def test_all_pick_from_one_pool_within_one_budget(root: DataRoot) -> None:
+    """Nothing held out, nothing of an unseen source, at most the budget and nearly all of it."""
+    plan = open_comparison(root, SMALL).plan
+    held = open_comparison(root, SMALL).held_ids.to_list()
+    assert len(plan["unseen_sources"]) == 1
+    for name in ("long_range", "zip", *NAMES):
+        subset = _subset(root, name, 0)
+        assert not subset["source"].is_in(plan["unseen_sources"]).any()
+        assert not subset["sample_id"].is_in(held).any()
+        manifest = compare_subset(root, name, 0, SMALL)
+        assert 950 <= manifest["picked_tokens"] <= 1_000
+    everything = {**SMALL, "budget_tokens": 10**9}
+    manifest = compare_subset(root, "random", 0, everything)
+    assert manifest["num_samples"] == pytest.approx(0.9 * plan["num_candidates"], rel=0.1)
+
+
+def test_a_seed_draws_anew_for_a_strategy_without_chance(root: DataRoot) -> None:
+    """Another tenth is left out, the same for all strategies, so zip picks otherwise."""
+    first, second = (_subset(root, "zip", seed) for seed in (0, 1))
+    assert set(first["sample_id"]) != set(second["sample_id"])
+    everything = {"budget_tokens": 10**9}
+    seen: dict[tuple[str, int], set[str]] = {}
+    for name in NAMES:
+        for seed in (0, 1):
+            compare_subset(root, name, seed, everything)
+            path = open_comparison(root, everything).run(name, seed) / "subset.parquet"
+            seen[name, seed] = set(pl.read_parquet(path)["sample_id"])
+    assert seen["random", 0] == seen[YARDSTICK, 0] != seen["random", 1] == seen[YARDSTICK, 1]
+
+
+@pytest.mark.parametrize("stop_before", [1, 2, 3, 5, 6, 8, 10])
+def test_a_stopped_comparison_does_nothing_twice(root: DataRoot, stop_before: int) -> None:
+    """Interrupted before any process, the next call goes on with that one."""
+    first, second = Processes(stop_before=stop_before), Processes()
+    changes = SMALL | {"seeds": 1}
+    with pytest.raises(KeyboardInterrupt):
+        _all(root, first, num_seeds=1)
+    _all(root, second, num_seeds=1)
+    _all(root, Processes(stop_before=1), num_seeds=1)
+    outputs = [(name, job["output"]) for name, job in first.done + second.done]
+    assert len(outputs) == len(set(outputs)) == 10
+    assert len(first.done) == stop_before - 1
+    assert compare_result(root, changes).runs.height == 2
+
+
+def test_a_finished_subset_is_not_selected_again(
+    root: DataRoot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its manifest is returned as it was written."""
+    manifest = compare_subset(root, "zip", 0, SMALL)
+    monkeypatch.setattr(module, "select_candidates", None)
+    assert compare_subset(root, "zip", 0, SMALL) == json.loads(json.dumps(manifest))
+
+
+@pytest.mark.usefixtures("real_figure")
+def test_figures_and_files_of_a_result(root: DataRoot) -> None:
+    """The table has every figure; the files say the same, and what was not run is told."""
+    _all(root, Processes({"random": 1.5}))
+    result = compare_result(root, SMALL | {"strategies": ("random", "long_range")})
+    assert result.measure == "unseen"
+    assert result.conclusion.startswith(
+        "On your pool, random beats source-balanced random by 0.500 nats (95% 0.500 to 0.500) on"
+    )
+    assert result.skipped == {f"long_range-{seed}": "not run yet" for seed in range(3)} | {
+        f"{name}-2": "not run yet" for name in NAMES
+    }
+    losses = {
+        f"{s}_{f}" for s in ("seen", "unseen", "unseen_choice") for f in ("loss", "bits_per_byte")
+    }
+    amounts = {"num_samples", "num_tokens", "num_target_tokens", "selection_seconds"}
+    diversity = {"distinct_1", "distinct_2", "distinct_3", "vendi", "novelsum"}
+    assert set(result.runs.columns) == {"strategy", "seed", "R", "L"} | losses | amounts | diversity
+    assert not any(result.runs[name].has_nulls() for name in result.runs.columns)
+    files = {path.name for path in result.folder.iterdir() if path.is_file()}
+    assert files == {
+        *("plan.json", "result.json", "runs.csv", "runs.parquet", "table.csv"),
+        *("comparison.md", "comparison.png", "comparison.svg"),
+    }
+    written = json.loads((result.folder / "result.json").read_text())
+    assert written["conclusion"] == result.conclusion
+    assert written["table"] == result.table.to_dicts()
+    assert pl.read_parquet(result.folder / "runs.parquet").equals(result.runs)
+    assert result.conclusion in (result.folder / "comparison.md").read_text()
+    assert any("tiny" in note for note in result.notes)
+
+
+def test_more_strategies_and_seeds_go_on_with_the_same_comparison(root: DataRoot) -> None:
+    """Another budget, unit, preset or batch begins a new one."""
+    first = open_comparison(root, SMALL).folder
+    more = SMALL | {"strategies": ("zip",), "seeds": 5}
+    assert open_comparison(root, more).folder == first
+    others = [{"budget_tokens": 999}, SMALL | {"unit": "target_tokens"}, {}]
+    folders = [first, *(open_comparison(root, changes).folder for changes in others)]
+    toml = root.path / "zip_pipeline.toml"
+    toml.write_text(f"{NO_DRAW}[training]\noverrides = {{max_length = 128}}\n")
+    folders.append(open_comparison(root, SMALL).folder)
+    toml.write_text(NO_DRAW)
+    add(root, "b.jsonl", records(3, first=900))
+    folders.append(open_comparison(root, SMALL).folder)
+    assert len(set(folders)) == 6
+
+
+def test_target_tokens_are_a_unit_of_their_own(root: DataRoot) -> None:
+    """At equal target tokens the budget is one of these."""
+    changes = {"budget_tokens": 300, "unit": "target_tokens"}
+    manifest = compare_subset(root, "zip", 0, changes)
+    assert 270 <= manifest["picked_target_tokens"] <= 300 < manifest["picked_tokens"]
+
+
+def test_budget_is_a_fifth_or_the_share_that_sft_selects(root: DataRoot) -> None:
+    """Where [sft] selects a tenth of the samples it is a tenth of the tokens."""
+    plan = open_comparison(root).plan
+    tokens = _candidate_tokens(root)
+    assert plan["budget"] == pytest.approx(tokens / 5, abs=1)
+    num = plan["num_candidates"] // 10
+    (root.path / "zip_pipeline.toml").write_text(f"{NO_DRAW}[sft]\nbudget_samples = {num}\n")
+    share = num / plan["num_candidates"]
+    assert open_comparison(root).plan["budget"] == pytest.approx(tokens * share, abs=1)
+
+
+def _candidate_tokens(root: DataRoot) -> int:
+    comparison = open_comparison(root)
+    samples = assemble_pool(root["sft"]).samples
+    state = pl.read_parquet(root["sft"].state("a.jsonl"))
+    left = samples.filter(
+        ~pl.col("source").is_in(comparison.plan["unseen_sources"]),
+        ~pl.col("sample_id").is_in(comparison.held_ids.to_list()),
+    )
+    return int(left.join(state, on="sample_id")["num_tokens"].sum())
+
+
+def test_rows_above_the_maximum_length_take_no_part(root: DataRoot) -> None:
+    """A row that is cut would make tokens unequal; the note says how many there are."""
+    lengths = pl.read_parquet(root["sft"].state("a.jsonl"))["num_tokens"]
+    longest = sorted(lengths)[180]
+    toml = root.path / "zip_pipeline.toml"
+    toml.write_text(f"{NO_DRAW}[training]\noverrides = {{max_length = {longest}}}\n")
+    manifest = compare_subset(root, "random", 0, {"budget_tokens": 10**6})
+    plan = open_comparison(root, {"budget_tokens": 10**6}).plan
+    assert plan["num_too_long"] == lengths.filter(lengths > longest).len() > 0
+    picked = pl.read_parquet(
+        open_comparison(root, {"budget_tokens": 10**6}).run("random", 0) / "subset.parquet"
+    )
+    state = pl.read_parquet(root["sft"].state("a.jsonl"))
+    assert picked.join(state, on="sample_id")["num_tokens"].max() <= longest
+    assert manifest["num_picked"] == picked.height
+
+
+class _Aimed(Random):
+    """A strategy that wants a target."""
+
+    name = "aimed"
+    description = "a test"
+    parameters = ("target",)
+
+
+@pytest.fixture
+def aimed() -> Iterator[None]:
+    """Register the strategy for one test."""
+    strategies.register(_Aimed())
+    yield
+    strategies.unregister("aimed")
+
+
+@pytest.mark.usefixtures("aimed")
+def test_a_strategy_without_its_target_is_skipped_with_the_reason(root: DataRoot) -> None:
+    """No process runs for it, and the result tells why."""
+    reason = "aimed selects by a target: name a file as target in [comparison]"
+    processes = Processes()
+    assert compare_model(root, "aimed", 0, processes, SMALL) == {"skipped": reason}
+    assert processes.done == []
+    with pytest.raises(UserError, match="no run is finished; aimed-0: aimed selects by a target"):
+        compare_result(root, SMALL)
+    _all(root, processes)
+    assert compare_result(root, SMALL).skipped["aimed-0"] == reason
+
+
+def test_a_strategy_that_lacks_a_library_is_skipped_until_it_is_there(
+    root: DataRoot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it says is the reason; the next call tries again."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise UserError("zip needs zlib, which is not installed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(module, "select_candidates", fail)
+        skipped = {"skipped": "zip needs zlib, which is not installed"}
+        assert compare_subset(root, "zip", 0, SMALL) == skipped
+    assert compare_subset(root, "zip", 0, SMALL)["num_picked"] > 0
+    assert not (open_comparison(root, SMALL).run("zip", 0) / "skipped.json").exists()
+
+
+def test_a_target_decides_by_the_half_that_nobody_was_told_of(root: DataRoot) -> None:
+    """A quarter is to choose by, a quarter to judge by; none of it may be picked."""
+    rows = [*records(4), *records(16, first=5000)]
+    (root.path / "target.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    changes = SMALL | {"target": "target.jsonl"}
+    comparison = open_comparison(root, changes)
+    sizes = {"target_told": 10, "target_choice": 5, "target": 5}
+    assert sizes.items() <= comparison.plan["num_held"].items()
+    tables = [pl.read_parquet(comparison.held(name))["sample_id"] for name in sizes]
+    assert pl.concat(tables).n_unique() == 20
+    assert sorted(comparison.evaluated) == ["seen", "target", "target_choice", "unseen"]
+    assert comparison.plan["measure"] == "target"
+    compare_subset(root, "random", 0, changes | {"budget_tokens": 10**9})
+    everything = open_comparison(root, changes | {"budget_tokens": 10**9})
+    subset = pl.read_parquet(everything.run("random", 0) / "subset.parquet")
+    assert not subset["sample_id"].is_in(pl.concat(tables).to_list()).any()
+    _all(root, Processes({"random": 1.5}), target="target.jsonl")
+    assert compare_result(root, changes).conclusion.startswith(
+        "On your pool and target, random beats"
+    )
+
+
+def test_without_enough_sources_held_out_samples_decide(tmp_path: Path, root: DataRoot) -> None:
+    """With no source unseen the held-out samples are halved."""
+    comparison = open_comparison(root, SMALL | {"unseen_sources": ()})
+    assert comparison.plan["measure"] == "seen"
+    assert sorted(comparison.evaluated) == ["seen", "seen_choice"]
+    two = open_comparison(root, SMALL | {"unseen_sources": ("s1", "s2")})
+    choice, judged = (pl.read_parquet(two.held(n)) for n in ("unseen_choice", "unseen"))
+    assert sorted({*choice["source"]} | {*judged["source"]}) == ["s1", "s2"]
+    assert choice["source"].n_unique() == judged["source"].n_unique() == 1
+
+
+def test_what_the_data_root_holds_out_is_not_trained_on(root: DataRoot) -> None:
+    """A source that is held out whole is an unseen one, and no other is drawn."""
+    (root.path / "zip_pipeline.toml").write_text(
+        "[held_out]\nshare = 0.1\nmin_source_samples = 10\nwhole_sources = ['s3']\n"
+    )
+    comparison = open_comparison(root, SMALL)
+    assert comparison.plan["unseen_sources"] == ["s3"]
+    unseen = [pl.read_parquet(comparison.held(n)) for n in ("unseen", "unseen_choice")]
+    assert {*pl.concat(unseen)["source"]} == {"s3"}
+    frozen = pl.read_parquet(root["sft"].held_out).filter(pl.col("source") != "s3")
+    seen = pl.read_parquet(comparison.held("seen"))
+    assert frozen.join(seen, on="sample_id", how="anti").is_empty()
+    assert seen.height > frozen.height
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"strategies": ("magic",)}, r"strategies: strategy: got 'magic'; allowed are zip, "),
+        ({"strategies": ("zip+all",)}, r"strategies: got 'zip\+all'; allowed mixtures are none, n"),
+        ({"seeds": 6}, "seeds: got 6; allowed are whole numbers, 1 to 5"),
+        ({"unit": "bytes"}, "unit: got 'bytes'; allowed are tokens, target_tokens"),
+        ({"unseen_sources": ("web",)}, "unseen_sources: 'web' is none of the pool; it has s0, s1"),
+        (
+            {"unseen_sources": tuple(f"s{n}" for n in range(6))},
+            "unseen_sources: these are all of the pool",
+        ),
+        ({"target": "no.jsonl"}, r"target: .*no\.jsonl does not exist; name a file"),
+    ],
+)
+def test_wrong_settings_are_refused(root: DataRoot, changes: dict, message: str) -> None:
+    """The message names the field, what came and what is allowed."""
+    with pytest.raises(UserError, match=message):
+        open_comparison(root, changes)
+
+
+def test_a_target_of_other_rows_is_refused(root: DataRoot) -> None:
+    """No row of it is passed over."""
+    target = root.path / "target.jsonl"
+    target.write_text('{"a": 1}\n')
+    with pytest.raises(UserError, match=r"target\.jsonl, row 1 is no sample: "):
+        open_comparison(root, {"target": "target.jsonl"})
+    target.write_text("".join(json.dumps(row) + "\n" for row in records(3)))
+    with pytest.raises(UserError, match=r"target\.jsonl has 3 samples; give 4 or more"):
+        open_comparison(root, {"target": "target.jsonl"})
+
+
+def test_an_empty_or_tiny_pool_is_refused(tmp_path: Path) -> None:
+    """There is nothing to compare on."""
+    with pytest.raises(UserError, match="no batch of stage sft is ingested"):
+        open_comparison(DataRoot(tmp_path))
+    with pytest.raises(UserError, match="the pool is too small for a comparison"):
+        open_comparison(pool(tmp_path / "data", num=6))
+
+
+def test_comparing_needs_what_trains(root: DataRoot, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It says so before anything is drawn."""
+
+    def missing(library: str, what: str) -> None:
+        raise UserError(f"{what} needs {library}")
+
+    monkeypatch.setattr(comparison_plan, "require", missing)
+    with pytest.raises(UserError, match="a comparison needs torch"):
+        open_comparison(root)
+    assert not root.comparisons.exists()
+
+
+def test_a_pool_that_changes_meanwhile_is_told(
+    root: DataRoot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two runs of one comparison never see different pools."""
+    opened = open_comparison(root, SMALL)
+    add(root, "b.jsonl", records(3, first=900))
+    monkeypatch.setattr(module, "open_comparison", lambda *_: opened)
+    with pytest.raises(UserError, match="the pool changed since the comparison was opened"):
+        compare_subset(root, "zip", 0, SMALL)
+
+
+def test_usual_strategies_are_those_that_there_are() -> None:
+    """The yardstick comes first, also where it is not named."""
+    assert ComparisonSettings().names()[:4] == [YARDSTICK, "random", "zip", "long_range"]
+    assert ComparisonSettings(strategies=("zip", YARDSTICK)).names() == [YARDSTICK, "zip"]
