@@ -13,6 +13,7 @@ from zip_pipeline.defs.automation import (
     training_job,
     training_sensor,
 )
+from zip_pipeline.defs.comparison import comparison_assets
 from zip_pipeline.defs.drops import drop_sensor
 from zip_pipeline.defs.law import entropy_law_asset, evaluation_asset, loss_probe_asset, model_asset
 from zip_pipeline.defs.resources import DataRootResource, RayClusterResource
@@ -39,7 +40,7 @@ def code_location(data_root: Path) -> dg.Definitions:
             model_asset(stage),
         )
     ]
-    assets += [evaluation_asset(), entropy_law_asset()]
+    assets += [evaluation_asset(), entropy_law_asset(), *comparison_assets()]
     checks = [
         check
         for stage in STAGES

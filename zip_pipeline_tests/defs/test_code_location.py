@@ -39,6 +39,9 @@ def test_graph_has_the_assets_and_edges_of_both_stages(tmp_path: Path) -> None:
     expected["preference/model"].insert(2, "sft/model")
     expected["evaluation"] = ["preference/model", "sft/model"]
     expected["entropy_law"] = ["evaluation", "preference/loss_probe", "sft/loss_probe"]
+    expected["comparison/subset"] = ["sft/compression_state", "sft/raw_pool"]
+    expected["comparison/model"] = ["comparison/subset"]
+    expected["comparison/result"] = ["comparison/model"]
     assert edges == expected
 
 
@@ -46,7 +49,7 @@ def test_assets_carry_group_owner_kinds_and_code_version(tmp_path: Path) -> None
     """What the UI sorts and filters by is set on every asset."""
     graph = code_location(tmp_path).resolve_asset_graph()
     nodes = [graph.get(key) for key in graph.get_all_asset_keys()]
-    assert len(nodes) == 12
+    assert len(nodes) == 15
     for node in nodes:
         path = node.key.path
         assert node.group_name == (path[0] if len(path) == 2 else "entropy_law")
@@ -69,6 +72,7 @@ def test_gpu_is_one_pool(tmp_path: Path) -> None:
         "sft/model",
         "preference/model",
         "evaluation",
+        "comparison/model",
     }
 
 
