@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from zip_pipeline.cli import history, inspect, plan, run, select
+from zip_pipeline.cli import compare, history, inspect, plan, run, select
 from zip_pipeline.cli.console import ReadableErrors
 
 app = typer.Typer(
@@ -45,6 +45,7 @@ app.command("select")(select.select)
 app.command("ratio")(select.ratio)
 app.command("trace")(history.trace)
 app.command("diff")(history.diff)
+app.command("compare")(compare.compare)
 app.command("train-plan")(plan.train_plan)
 
 

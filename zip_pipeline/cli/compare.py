@@ -1,0 +1,118 @@
+"""``zip-pipeline compare``: which strategy is worth using on this pool."""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from zip_pipeline.cli.console import (
+    DEFAULT_DATA_ROOT,
+    DataRootOption,
+    existing_root,
+    interruption_hint,
+    new_table,
+    output,
+    print_note,
+    words_of_seconds,
+)
+from zip_pipeline.errors import UserError
+from zip_pipeline.files import write_json
+from zip_pipeline.process import ERROR_FILE_VARIABLE, FAULT, end_with_parent
+from zip_pipeline.workflow.comparison import FIGURES, compare_model, compare_result
+from zip_pipeline.workflow.comparison_plan import MAX_SEEDS, ComparisonSettings, open_comparison
+
+
+def _about(name: str) -> str:
+    return ComparisonSettings.about(name)
+
+
+def compare(
+    data_root: DataRootOption = DEFAULT_DATA_ROOT,
+    strategies: Annotated[
+        str | None, typer.Option(metavar="A,B+MIXTURE", help=_about("strategies"))
+    ] = None,
+    seeds: Annotated[
+        int | None, typer.Option(metavar="N", min=1, max=MAX_SEEDS, help=_about("seeds"))
+    ] = None,
+    budget_tokens: Annotated[
+        int | None, typer.Option(metavar="N", min=1, help=_about("budget_tokens"))
+    ] = None,
+    unit: Annotated[
+        Literal["tokens", "target_tokens"] | None, typer.Option(help=_about("unit"))
+    ] = None,
+    target: Annotated[
+        Path | None, typer.Option(metavar="FILE", help=_about("target"), dir_okay=False)
+    ] = None,
+) -> None:
+    """Compare strategies on the SFT pool: equal budgets, identical training, several seeds.
+
+    Options replace what [comparison] of DIR/zip_pipeline.toml says. What is finished is kept under
+    DIR/comparison, so that a comparison that was stopped goes on, and one with more strategies
+    or seeds trains only these.
+    """
+    root = existing_root(data_root)
+    given = {
+        "strategies": tuple(strategies.split(",")) if strategies else None,
+        "seeds": seeds,
+        "budget_tokens": budget_tokens,
+        "unit": unit,
+        "target": str(target.resolve()) if target else None,
+    }
+    changes = {name: value for name, value in given.items() if value is not None}
+    comparison = open_comparison(root, changes, print_note)
+    settings = comparison.settings
+    runs = [(name, seed) for seed in range(settings.seeds) for name in settings.names()]
+    todo = [run for run in runs if not (comparison.run(*run) / FIGURES).exists()]
+    started = time.monotonic()
+    with interruption_hint("Run the command again: what is finished is kept."):
+        for number, (name, seed) in enumerate(todo, start=1):
+            found = compare_model(root, name, seed, run_modules, changes)
+            words = f"skipped, {found['skipped']}" if "skipped" in found else "done"
+            seconds = (time.monotonic() - started) / number * (len(todo) - number)
+            left = f"; about {words_of_seconds(seconds)} remain" if seconds else ""
+            print_note(f"{number} of {len(todo)}, {name}, seed {seed}: {words}{left}")
+    result = compare_result(root, changes)
+    for header, rows in result.shown:
+        table = new_table(*header)
+        for row in rows:
+            table.add_row(*row)
+        output().print(table)
+    lines = [f"{name}: {reason}" for name, reason in result.skipped.items()]
+    for line in (*lines, *result.notes):
+        output().print(line, soft_wrap=True)
+    output().print(f"\n{result.conclusion}\n", style="bold", soft_wrap=True)
+    output().print(f"Tables and figure: {result.folder}", soft_wrap=True)
+
+
+def run_modules(module: str, jobs: Mapping[Path, Mapping[str, Any]]) -> None:
+    """Write job files and run ``python -m MODULE`` over them to its end; it prints nothing.
+
+    Raises:
+        UserError: the process says what a person can mend.
+    """
+    for job_file, job in jobs.items():
+        write_json(job_file, job)
+    command = [sys.executable, "-m", module, "--config", *map(str, jobs)]
+    with tempfile.TemporaryDirectory() as folder:
+        reason = Path(folder) / "error"
+        done = subprocess.run(
+            command,
+            env=os.environ | {ERROR_FILE_VARIABLE: str(reason)},
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.PIPE,
+            # Also where this process is killed.
+            preexec_fn=partial(end_with_parent),
+            check=False,
+        )
+        if done.returncode == FAULT and reason.exists():
+            raise UserError(reason.read_text(encoding="utf-8"))
+    if done.returncode:
+        words = done.stderr.decode("utf-8", "backslashreplace")
+        raise RuntimeError(f"{module} ended with exit code {done.returncode}: {words}")

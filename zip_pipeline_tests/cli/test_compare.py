@@ -1,0 +1,101 @@
+"""``zip-pipeline compare``: what it prints, what options mean, and that it goes on."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from zip_pipeline.cli import compare as module
+from zip_pipeline.cli.compare import run_modules
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.errors import UserError
+from zip_pipeline.workflow import comparison as workflow
+from zip_pipeline.workflow.comparison import compare_model
+from zip_pipeline_tests.cli.commands import call, call_badly, call_well
+from zip_pipeline_tests.workflow.comparisons import Processes, pool, records
+
+_SMALL = ("--budget-tokens", "1000", "--seeds", "2", "--strategies", "random")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    """Return an ingested pool."""
+    return pool(tmp_path / "data").path
+
+
+def _processes(monkeypatch: pytest.MonkeyPatch, stop_before: int = 0) -> Processes:
+    found = Processes({"random": 1.5}, stop_before)
+    monkeypatch.setattr(module, "run_modules", found)
+    monkeypatch.setattr(workflow, "comparison_figure", lambda *_: (b"PNG", b"SVG"))
+    return found
+
+
+def test_tables_sentence_and_files_are_told(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last words are what to do and where the files are; each run is told of on stderr."""
+    _processes(monkeypatch)
+    result = call("compare", "--data-root", data, *_SMALL)
+    assert result.exit_code == 0
+    lines = [line for line in result.stdout.splitlines() if line.strip()]
+    assert any(line.split()[:4] == ["random", "2", "2.000", "-0.500"] for line in lines)
+    (folder,) = (data / "comparison").iterdir()
+    assert lines[-1] == f"Tables and figure: {folder}"
+    assert lines[-2].startswith("On your pool, random beats source-balanced random by 0.500 nats")
+    assert result.stderr.splitlines()[0].startswith("1 of 4, random+natural, seed 0: done; about ")
+    assert result.stderr.splitlines()[3] == "4 of 4, random, seed 1: done"
+
+
+def test_interrupted_it_says_how_to_go_on_and_does(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second call does what is left, a third one nothing."""
+    first = _processes(monkeypatch, stop_before=8)
+    result = call("compare", "--data-root", data, *_SMALL)
+    assert result.exit_code == 130
+    assert "Interrupted. Run the command again: what is finished is kept." in result.stderr
+    second = _processes(monkeypatch)
+    call_well("compare", "--data-root", data, *_SMALL)
+    assert (len(first.done), len(second.done)) == (7, 13)
+    third = _processes(monkeypatch)
+    call_well("compare", "--data-root", data, *_SMALL)
+    assert third.done == []
+
+
+def test_a_target_is_named_from_where_one_is(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--target is a path as any other on a command line; what needs one is not skipped."""
+    _processes(monkeypatch)
+    (tmp_path / "mine.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records(20, 900)))
+    monkeypatch.chdir(tmp_path)
+    said = call_well("compare", "--data-root", data, *_SMALL, "--target", "mine.jsonl")
+    assert "On your pool and target, random beats" in said
+
+
+def test_wrong_options_are_refused(data: Path, tmp_path: Path) -> None:
+    """The message says what there is."""
+    wrong = call_badly("compare", "--data-root", data, "--strategies", "zip,magic")
+    assert "strategies: strategy: got 'magic'; allowed are zip, long_range, random" in wrong
+    assert "no such data root" in call_badly("compare", "--data-root", tmp_path / "none")
+
+
+def test_processes_tell_their_reason(tmp_path: Path) -> None:
+    """What a person can mend is an error in the process's own words; a bug shows what it said."""
+    job = {tmp_path / "job.json": {"model": "x"}}
+    with pytest.raises(UserError, match=r"job\.json: field 'samples' is missing; the fields are"):
+        run_modules("zip_pipeline.evaluation.held_out", job)
+    with pytest.raises(RuntimeError, match=r"(?s)no\.module ended with exit code 1: .*No module"):
+        run_modules("no.module", job)
+
+
+@pytest.mark.slow
+def test_a_tiny_model_is_trained_probed_and_evaluated(data: Path) -> None:
+    """One strategy and seed with the real processes."""
+    changes = {"budget_tokens": 1_000}
+    figures = compare_model(DataRoot(data), "random", 1, run_modules, changes)
+    assert all(0.1 < figures[name] < 12 for name in ("L", "seen_loss", "unseen_loss"))
+    (run,) = (data / "comparison").glob("*/runs/random-1")
+    record = json.loads((run / "training.json").read_text())
+    assert record["settings"]["seed"] == 1
+    assert record["rows"]["num_tokens"] == figures["num_tokens"] <= 1_000
+    assert record["rows"]["num_target_tokens"] == figures["num_target_tokens"]
+    assert record["rows"]["rows_truncated"] == record["rows"]["rows_dropped"] == 0
