@@ -215,18 +215,30 @@ def _differences(
 
     They say the same as the first, but a person may mean the difference.
     """
-    names = {path.partition(".")[0].partition("[")[0] for path in unread}
+    paths = list(unread)
     found: Counter[str] = Counter()
-    if repeated.is_empty() or not names:
+    if repeated.is_empty() or not paths:
         return found
     firsts: dict[str, Record] = {}
     raws = taken.filter(pl.col("sample_id").is_in(repeated["sample_id"].unique().implode()))
     for sample, raw in raws.select("sample_id", "raw").iter_rows():
         record = json.loads(raw)
         first = firsts.setdefault(sample, record)
-        differing = (name for name in names if record.get(name) != first.get(name))
-        found.update(f"{name} (differs between duplicates)" for name in differing)
+        differing = (path for path in paths if _value_at(record, path) != _value_at(first, path))
+        found.update(f"{path} (differs between duplicates)" for path in differing)
     return found
+
+
+def _value_at(value: object, path: str) -> object:
+    """Return the value at a path such as ``messages[].name``, None where there is none."""
+    if not isinstance(value, dict) or path in value:
+        return value.get(path) if isinstance(value, dict) else None
+    head, _, rest = path.partition(".")
+    name, bracket, _ = head.partition("[")
+    inner = value.get(name)
+    if bracket and isinstance(inner, list):
+        return [_value_at(item, rest) if rest else item for item in inner]
+    return _value_at(inner, rest) if rest else inner
 
 
 def _record_source(record: Record) -> str | None:

@@ -329,7 +329,8 @@ class SelectionConfig(Settings):
     def as_dict(self) -> dict[str, object]:
         """Return the fields, codec and level filled in, as JSON can hold them.
 
-        Of those that only some strategies have the ones that make a difference are there.
+        Without a mixture none of its fields is there, and of those that only some strategies heed
+        the ones that make a difference.
         """
         quotas = {source: list(shares) for source, shares in sorted(self.quotas.items())}
         filled = {"codec": self.resolved_codec, "level": self.resolved_level, "quotas": quotas}
@@ -337,17 +338,15 @@ class SelectionConfig(Settings):
         for name in _OWN_TO_SOME:
             if values[name] is None or not self._strategy.uses(name):
                 del values[name]
-        return values
+        has_mixture = self.resolved_mixture != "none"
+        return {n: value for n, value in values.items() if has_mixture or "mixture" not in n}
 
     def fingerprint(self) -> str:
         """Return a hash of the configuration."""
         values = self.as_dict()
-        # What has no such budget and no mixture keeps the hash that it had before there were any.
+        # What gave no such budget keeps the hash that it had before there was one.
         if self.budget_target_tokens is None:
             del values["budget_target_tokens"]
-        if self.resolved_mixture == "none":
-            for name in ("mixture", "mixture_temperature", "mixture_weights"):
-                del values[name]
         return fingerprint([json.dumps(values, sort_keys=True)])
 
 

@@ -111,6 +111,15 @@ def test_duplicates_that_differ_in_what_is_not_read_are_told() -> None:
     }
 
 
+def test_what_is_read_otherwise_makes_no_difference_between_duplicates() -> None:
+    """Of a field inside others only its own value is compared, not what stands beside it."""
+    messages = [{"role": "assistant", "content": text, "tool_call_id": "7"} for text in ("b", "b ")]
+    result = taken_in([chat(message) for message in messages])
+    assert (result.duplicates.height, result.unread) == (1, {"messages[].tool_call_id": 2})
+    result = taken_in([chat({**messages[0], "tool_call_id": number}) for number in "78"])
+    assert result.unread["messages[].tool_call_id (differs between duplicates)"] == 1
+
+
 _VALUES = st.sampled_from(["", "other", 3, True, None, [], ["x"], {"k": "v"}, [{"k": "v"}]])
 
 
