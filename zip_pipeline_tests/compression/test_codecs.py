@@ -69,12 +69,14 @@ def test_versions_name_the_libraries_that_lengths_depend_on() -> None:
     assert set(codec_versions()) == {"zlib", "zstd", "python-zstandard"}
 
 
-@pytest.mark.parametrize("codec", ["deflate", "zstd", "xz"])
-def test_streamed_sizes_are_those_of_the_whole(codec: str) -> None:
+@pytest.mark.parametrize(
+    ("codec", "num_words"), [("deflate", 80_000), ("zstd", 400_000), ("xz", 80_000)]
+)
+def test_streamed_sizes_are_those_of_the_whole(codec: str, num_words: int) -> None:
     """Data in pieces compresses to the size of the same data at once (zstd: within 0.1%)."""
     rng = np.random.default_rng(3)
-    data = b"".join(b"word%d " % n for n in rng.integers(0, 5000, 400_000))
-    chunks = [data[start : start + 100_001] for start in range(0, len(data), 100_001)]
+    data = b"".join(b"word%d " % n for n in rng.integers(0, 5000, num_words))
+    chunks = [data[start : start + 30_001] for start in range(0, len(data), 30_001)]
     whole = compressed_bytes(data, codec)
     streamed = codecs[codec].streamed_size(chunks, len(data))
     assert len(chunks) > 20
