@@ -131,7 +131,9 @@ def test_loading_imports_nothing_heavy(tmp_path: Path) -> None:
 def test_dg_check_defs_passes_within_its_time(tmp_path: Path) -> None:
     """`dg check defs` finds nothing wrong, in at most 9 s of CPU (the best of three tries)."""
     command = [str(Path(sys.executable).with_name("dg")), "check", "defs"]
-    environment = os.environ | {"ZIP_PIPELINE_DATA": str(tmp_path)}
+    # Coverage would take half as long again.
+    measured = {name: v for name, v in os.environ.items() if not name.startswith("COVERAGE_")}
+    environment = measured | {"ZIP_PIPELINE_DATA": str(tmp_path)}
     durations: list[float] = []
     while len(durations) < 3 and not (durations and durations[-1] <= CHECK_CPU_SECONDS):
         start = _child_cpu_seconds()
