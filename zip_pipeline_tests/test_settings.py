@@ -17,6 +17,7 @@ from zip_pipeline.settings import (
     read_table,
     training_settings,
 )
+from zip_pipeline.workflow.comparison_plan import ComparisonSettings
 
 ROOT = Path(__file__).parents[1]
 ALLOWED = (
@@ -161,7 +162,10 @@ def _option_rows(kind: type[Settings]) -> list[str]:
     return rows
 
 
-@pytest.mark.parametrize("kind", [SelectionConfig, TrainingSettings, HeldOutSettings, ReadOptions])
+@pytest.mark.parametrize(
+    "kind",
+    [SelectionConfig, TrainingSettings, HeldOutSettings, ReadOptions, ComparisonSettings],
+)
 def test_readme_has_every_option(kind: type[Settings]) -> None:
     """The tables of options in the README are what the fields say: name, default, range, use."""
     rows = _option_rows(kind)

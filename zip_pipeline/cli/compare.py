@@ -59,7 +59,7 @@ def compare(
     """
     root = existing_root(data_root)
     given = {
-        "strategies": tuple(strategies.split(",")) if strategies else None,
+        "strategies": tuple(map(str.strip, strategies.split(","))) if strategies else None,
         "seeds": seeds,
         "budget_tokens": budget_tokens,
         "unit": unit,
@@ -67,9 +67,8 @@ def compare(
     }
     changes = {name: value for name, value in given.items() if value is not None}
     comparison = open_comparison(root, changes, print_note)
-    settings = comparison.settings
-    runs = [(name, seed) for seed in range(settings.seeds) for name in settings.names()]
-    todo = [run for run in runs if not (comparison.run(*run) / FIGURES).exists()]
+    wanted = comparison.wanted().items()
+    todo = [what for run, what in wanted if not (run / FIGURES).exists()]
     started = time.monotonic()
     with interruption_hint("Run the command again: what is finished is kept."):
         for number, (name, seed) in enumerate(todo, start=1):

@@ -93,24 +93,20 @@ def conclusion(runs: pl.DataFrame, measure: Measure) -> str:
     """Return the sentence to act on.
 
     The strategy is chosen by ``<measure>_choice_loss`` and judged by ``<measure>_loss``, which
-    is of other samples: what is best of many by chance on the one is not so on the other.
+    is of other samples.
     """
     chosen, judged = f"{measure}_choice_loss", f"{measure}_loss"
     others = [name for name in strategies_of(runs) if name != YARDSTICK]
-    found = {name: difference(runs, name, YARDSTICK, chosen) for name in others}
-    means = {name: each.mean for name, each in found.items() if each is not None}
+    each = {name: difference(runs, name, YARDSTICK, chosen) for name in others}
+    means = {name: one.mean for name, one in each.items() if one is not None}
     best = min(means, key=means.__getitem__, default="")
-    difference_of_best = difference(runs, best, YARDSTICK, judged)
-    if difference_of_best is None:
+    found = difference(runs, best, YARDSTICK, judged)
+    if found is None:
         return (
             f"Nothing can be said yet: that takes two seeds each of {YARDSTICK} and of another "
             "strategy."
         )
-    mean, low, high = (
-        difference_of_best.mean,
-        difference_of_best.low,
-        difference_of_best.high,
-    )
+    mean, low, high = found.mean, found.low, found.high
     if high < 0:
         place = "pool and target" if measure == "target" else "pool"
         return (

@@ -18,6 +18,7 @@ from zip_pipeline.data_root import DataRoot
 from zip_pipeline.errors import UserError
 from zip_pipeline.evaluation.diversity import diversity
 from zip_pipeline.files import write_bytes, write_json, write_table
+from zip_pipeline.pool.held_out import HeldOutSettings, is_held_out
 from zip_pipeline.pool.pool import SelectionPool, open_selection_pool
 from zip_pipeline.report.comparison import (
     Measure,
@@ -33,15 +34,18 @@ from zip_pipeline.selection.candidates import Candidates
 from zip_pipeline.selection.config import TOKEN_UNITS, SelectionConfig
 from zip_pipeline.selection.select import select_candidates
 from zip_pipeline.selection.strategies import strategies
+from zip_pipeline.settings import MAX_NUMBER
 from zip_pipeline.training.job import finished_training
 from zip_pipeline.training.tokens import configured_tokens
-from zip_pipeline.workflow.comparison_plan import TABLE, Comparison, Log, draws, open_comparison
+from zip_pipeline.workflow.comparison_plan import TABLE, Comparison, Log, open_comparison
 from zip_pipeline.workflow.models import RunJobs
 
 R_CODEC = "deflate"
 FIGURES = "figures.json"
 """What is known of a finished run; the last file that is written of it."""
-_LEFT_OUT_BY_SEED = 0.1
+_SKIPPED = "skipped.json"
+# The tenth of each source that a seed leaves out.
+_LEFT_OUT = HeldOutSettings(share=0.1, min_source_samples=0, max_source_samples=MAX_NUMBER)
 _LARGEST_GAP = 0.02
 _TEXTS_AT_A_TIME = 1 << 14
 _TRAINER = "zip_pipeline.training.trainers.sft"
@@ -67,16 +71,18 @@ def compare_subset(
     Raises:
         UserError: see :func:`open_comparison`; or the pool changed meanwhile.
     """
-    comparison = open_comparison(root, changes, log)
+    return _subset(open_comparison(root, changes, log), strategy, seed)
+
+
+def _subset(comparison: Comparison, strategy: str, seed: int) -> dict[str, Any]:
     run = comparison.run(strategy, seed)
     if (run / "subset.json").exists():
         return _read(run / "subset.json")
     try:
         manifest = _select(comparison, strategy, seed)
     except _Skipped as error:
-        write_json(run / "skipped.json", {"skipped": str(error)})
-        return {"skipped": str(error)}
-    (run / "skipped.json").unlink(missing_ok=True)
+        manifest = {"skipped": str(error)}
+        write_json(run / _SKIPPED, manifest)
     return manifest
 
 
@@ -111,6 +117,7 @@ def _select(comparison: Comparison, name: str, seed: int) -> dict[str, Any]:
         subset = pool.rows(rows[selection.picks].tolist())
     if subset.is_empty():
         raise _Skipped(f"it picked nothing within {config.budget:,} {config.unit}")
+    (run / _SKIPPED).unlink(missing_ok=True)
     write_table(run / "subset.parquet", subset, {})
     write_json(run / "subset.json", selection.manifest)
     return selection.manifest
@@ -132,11 +139,11 @@ def _config(comparison: Comparison, name: str, seed: int) -> tuple[SelectionConf
 
 def _candidates(comparison: Comparison, pool: SelectionPool, seed: int) -> NDArray[np.int64]:
     """Return the positions in the index of what may be picked with a seed."""
-    ids, plan = pool.index["sample_id"], comparison.plan
-    is_left_out = pl.Series(draws(ids, f"left out by seed {seed}") < _LEFT_OUT_BY_SEED)
+    index, plan = pool.index, comparison.plan
+    is_left_out = is_held_out(index, _LEFT_OUT.model_copy(update={"seed": seed + 1}))
     is_left_out |= pool.state["num_tokens"] > plan["max_length"]
-    is_left_out |= pool.index["source"].is_in(plan["unseen_sources"])
-    is_left_out |= ids.is_in(comparison.held_ids.to_list())
+    is_left_out |= index["source"].is_in(plan["unseen_sources"])
+    is_left_out |= index["sample_id"].is_in(comparison.held_ids.to_list())
     return np.flatnonzero(~is_left_out.to_numpy())
 
 
@@ -174,34 +181,36 @@ def compare_model(
         Losses and bits per byte of every set that is held out, R, L, diversity, amounts and
         seconds; or ``skipped``: the reason.
     """
-    manifest = compare_subset(root, strategy, seed, changes, log)
-    if "skipped" in manifest:
-        return manifest
-    comparison = open_comparison(root, changes)
+    comparison = open_comparison(root, changes, log)
     run = comparison.run(strategy, seed)
-    if not (run / FIGURES).exists():
-        loss = _trained(comparison, run, seed, run_jobs)
-        subset = pl.read_parquet(run / "subset.parquet")
-        figures = {"strategy": strategy, "seed": seed, **_losses(comparison, run)}
-        figures |= {"R": manifest["compression_ratio"][R_CODEC], "L": loss["L"]}
-        figures |= diversity(_texts(subset), _reference(comparison))
-        figures |= {"num_samples": manifest["num_picked"]}
-        figures |= {f"num_{unit}": manifest[f"picked_{unit}"] for unit in TOKEN_UNITS}
-        seconds = manifest["seconds"]
-        figures |= {"selection_seconds": round(seconds["prepare"] + seconds["select"], 3)}
-        write_json(run / FIGURES, figures)
-    return _read(run / FIGURES)
+    manifest = _subset(comparison, strategy, seed)
+    if "skipped" in manifest or (run / FIGURES).exists():
+        return manifest if "skipped" in manifest else _read(run / FIGURES)
+    loss = _trained(comparison, run, seed, run_jobs)
+    seconds = manifest["seconds"]
+    figures = {
+        "strategy": strategy,
+        "seed": seed,
+        **_losses(comparison, run),
+        "R": manifest["compression_ratio"][R_CODEC],
+        "L": loss["L"],
+        **diversity(_texts(run / "subset.parquet"), _reference(comparison)),
+        "num_samples": manifest["num_picked"],
+        **{f"num_{unit}": manifest[f"picked_{unit}"] for unit in TOKEN_UNITS},
+        "selection_seconds": round(seconds["prepare"] + seconds["select"], 3),
+    }
+    write_json(run / FIGURES, figures)
+    return figures
 
 
 def _trained(comparison: Comparison, run: Path, seed: int, run_jobs: RunJobs) -> dict[str, Any]:
     """Run the processes of a run that have not finished; return what the probe found."""
-    training = dict(comparison.job)
     job = {
         "stage": "sft",
         "subset": str(run / "subset.parquet"),
         "output": str(run),
-        **{name: value for name, value in training.items() if name != "trainer"},
-        "overrides": {**training["overrides"], "seed": seed},
+        **{name: value for name, value in comparison.job.items() if name != "trainer"},
+        "overrides": {**comparison.job["overrides"], "seed": seed},
     }
     if finished_training(run) is None:
         run_jobs(_TRAINER, {run / "job.json": job})
@@ -236,14 +245,14 @@ def _losses(comparison: Comparison, run: Path) -> dict[str, float]:
     }
 
 
-def _texts(samples: pl.DataFrame) -> list[str]:
-    return samples.select(contents_text("sft"))[:, 0].to_list()
+def _texts(path: Path) -> list[str]:
+    return pl.read_parquet(path).select(contents_text("sft"))[:, 0].to_list()
 
 
 def _reference(comparison: Comparison) -> list[str]:
     """Return texts of the pool that no strategy can have picked."""
     names = [name for name in comparison.evaluated if not name.startswith("target")]
-    return [text for name in names for text in _texts(pl.read_parquet(comparison.held(name)))]
+    return [text for name in names for text in _texts(comparison.held(name))]
 
 
 @dataclass(frozen=True)
@@ -285,29 +294,32 @@ def compare_result(root: DataRoot, changes: Mapping[str, Any] | None = None) -> 
     comparison = open_comparison(root, changes)
     runs_folder = comparison.folder / "runs"
     figures = [_read(path) for path in sorted(runs_folder.glob(f"*/{FIGURES}"))]
-    skipped = {
-        p.parent.name: _read(p)["skipped"] for p in sorted(runs_folder.glob("*/skipped.json"))
+    wanted = {
+        f"{n}-{s}" for n in comparison.settings.names() for s in range(comparison.settings.seeds)
+    }
+    done = {f"{run['strategy']}-{run['seed']}" for run in figures}
+    skipped = dict.fromkeys(sorted(wanted - done), "not run yet")
+    skipped |= {
+        p.parent.name: _read(p)["skipped"] for p in sorted(runs_folder.glob(f"*/{_SKIPPED}"))
     }
     if not figures:
-        words = "".join(f"; {name}: {reason}" for name, reason in skipped.items())
+        words = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
         raise UserError(
-            f"{comparison.folder}: no run is finished{words}. Materialise partitions of "
+            f"{comparison.folder}: no run is finished ({words}). Materialise partitions of "
             "comparison/model, or run zip-pipeline compare"
         )
     runs = pl.DataFrame(figures, infer_schema_length=None).sort("strategy", "seed")
     measure: Measure = comparison.plan["measure"]
-    missing = [
-        f"{name}-{seed}"
-        for name in comparison.settings.names()
-        for seed in range(comparison.settings.seeds)
-        if not (comparison.run(name, seed) / FIGURES).exists()
-    ]
-    skipped |= {name: "not run yet" for name in missing if name not in skipped}
-    table, notes = summary(runs), _notes(comparison, runs)
     result = ComparisonResult(
-        comparison.folder, measure, runs, table, conclusion(runs, measure), skipped, notes
+        comparison.folder,
+        measure,
+        runs,
+        summary(runs),
+        conclusion(runs, measure),
+        skipped,
+        _notes(comparison, runs),
     )
-    return _write(result, comparison)
+    return _write(result)
 
 
 def _notes(comparison: Comparison, runs: pl.DataFrame) -> list[str]:
@@ -336,9 +348,9 @@ def _notes(comparison: Comparison, runs: pl.DataFrame) -> list[str]:
     return notes
 
 
-def _write(result: ComparisonResult, comparison: Comparison) -> ComparisonResult:
+def _write(result: ComparisonResult) -> ComparisonResult:
     """Write the files of a result, result.json last."""
-    folder = comparison.folder
+    folder = result.folder
     if find_spec("matplotlib") is not None:
         figure, drawing = comparison_figure(result.runs, result.table, "Comparison of strategies")
         write_bytes(folder / "comparison.png", figure)
@@ -349,14 +361,7 @@ def _write(result: ComparisonResult, comparison: Comparison) -> ComparisonResult
     text = "\n".join([result.conclusion, "", markdown(result.shown), *lines, ""])
     write_bytes(folder / "comparison.md", text.encode())
     write_bytes(folder / "table.csv", result.table.write_csv().encode())
-    write_bytes(folder / "runs.csv", result.runs.write_csv().encode())
     write_table(folder / "runs.parquet", result.runs, {})
-    content = {
-        "conclusion": result.conclusion,
-        "measure": result.measure,
-        "table": result.table.to_dicts(),
-        "skipped": result.skipped,
-        "notes": result.notes,
-    }
-    write_json(folder / "result.json", content)
+    told = {name: getattr(result, name) for name in ("conclusion", "measure", "skipped", "notes")}
+    write_json(folder / "result.json", {**told, "table": result.table.to_dicts()})
     return result

@@ -1,16 +1,13 @@
 """What all runs of a comparison share: settings, budget, and what nothing is trained on."""
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 from pydantic import Field, field_validator
 
 from zip_pipeline.chat_models import model_identity
@@ -24,11 +21,8 @@ from zip_pipeline.pool.held_out import (
     read_held_out,
 )
 from zip_pipeline.pool.pool import open_selection_pool
-from zip_pipeline.report.comparison import (
-    YARDSTICK,
-    Measure,
-)
-from zip_pipeline.selection.config import MIXTURES, TOKEN_UNITS, stage_selection
+from zip_pipeline.report.comparison import WHERE, YARDSTICK, Measure
+from zip_pipeline.selection.config import MIXTURES, TOKEN_UNITS, SelectionConfig, stage_selection
 from zip_pipeline.selection.strategies import strategies
 from zip_pipeline.settings import MAX_NUMBER, Choices, Settings, read_settings, training_settings
 from zip_pipeline.training.presets import load_preset
@@ -123,6 +117,11 @@ class Comparison:
         """Return the folder of a run."""
         return self.folder / "runs" / f"{strategy}-{seed}"
 
+    def wanted(self) -> dict[Path, tuple[str, int]]:
+        """Return strategy and seed of the runs that the settings ask for, by their folders."""
+        seeds, names = range(self.settings.seeds), self.settings.names()
+        return {self.run(name, seed): (name, seed) for seed in seeds for name in names}
+
     def held(self, name: str) -> Path:
         """Return a table of samples that nothing is trained on."""
         return self.folder / "held" / f"{name}.parquet"
@@ -168,30 +167,23 @@ def open_comparison(
             pass
     frozen = read_held_out(folder)
     target = _read_target(root, settings.target)
-    described = {
+    nightly = stage_selection(root.path, "sft")
+    shared = {
         "settings": settings.model_dump(exclude={"strategies", "seeds", "target"}),
-        "target": [] if target is None else sorted(target["sample_id"]),
-        "share": None if settings.budget_tokens else _share(root),
+        "target": None if target is None else fingerprint(sorted(target["sample_id"])),
+        "selects": None if settings.budget_tokens else [nightly.unit, nightly.budget],
         "pool": pool_inputs(folder),
         "held_out": frozen.hash if frozen else None,
         "preset": preset.settings(),
         "model": model_identity(preset.source, preset.revision),
         "tokenizer": tokens.identity,
     }
-    name = fingerprint([json.dumps(described, sort_keys=True)])[:16]
-    comparison = Comparison(root, root.comparisons / name, settings, training.job(), {})
-    plan = comparison.folder / "plan.json"
+    name = fingerprint([json.dumps(shared, sort_keys=True)])[:16]
+    found = Comparison(root, root.comparisons / name, settings, training.job(), shared)
+    plan = found.folder / "plan.json"
     if not plan.exists():
-        described["target"] = settings.target
-        write_json(plan, {**described, **_draw(comparison, target, preset.max_length)})
-    found = json.loads(plan.read_text(encoding="utf-8"))
-    return Comparison(root, comparison.folder, settings, comparison.job, found)
-
-
-def _share(root: DataRoot) -> str:
-    """Return what says how much of the pool [sft] selects, where the budget follows from it."""
-    config = stage_selection(root.path, "sft")
-    return f"{config.budget} {config.unit}"
+        write_json(plan, {**shared, **_draw(found, target, preset.max_length, nightly)})
+    return replace(found, plan=json.loads(plan.read_text(encoding="utf-8")))
 
 
 def _read_target(root: DataRoot, name: str) -> pl.DataFrame | None:
@@ -212,7 +204,9 @@ def _read_target(root: DataRoot, name: str) -> pl.DataFrame | None:
     return pool.samples
 
 
-def _draw(comparison: Comparison, target: pl.DataFrame | None, max_length: int) -> dict[str, Any]:
+def _draw(
+    comparison: Comparison, target: pl.DataFrame | None, max_length: int, nightly: SelectionConfig
+) -> dict[str, Any]:
     """Write the samples that nothing is trained on; return what the plan tells of them."""
     settings = comparison.settings
     with open_selection_pool(comparison.root["sft"]) as pool:
@@ -225,22 +219,22 @@ def _draw(comparison: Comparison, target: pl.DataFrame | None, max_length: int) 
         fitting = index.filter(pl.col("num_tokens") <= max_length)
         others = fitting.filter(~is_unseen)
         drawn = _at_most(fitting.filter(is_unseen), "unseen")["position"]
-        held = {"seen": pool.rows(others.filter(is_held_out(others, _SEEN))["position"])}
-        if unseen:
-            held["unseen"] = pl.concat([frozen.filter(is_unseen), pool.rows(drawn)])
-        held["seen"] = pl.concat([frozen.filter(~is_unseen), held["seen"]])
-    held = {name: _at_most(samples, name) for name, samples in held.items()}
+        held = {"unseen": pl.concat([frozen.filter(is_unseen), pool.rows(drawn)])}
+        drawn = others.filter(is_held_out(others, _SEEN))["position"]
+        held["seen"] = pl.concat([frozen.filter(~is_unseen), pool.rows(drawn)])
+    held = {name: _at_most(samples, name) for name, samples in held.items() if samples.height > 1}
     if target is not None:
-        held["target_told"], held["target"] = _halves(target, "sample_id", "told")
-    measure: Measure = "target" if target is not None else "unseen" if unseen else "seen"
-    by = "source" if measure == "unseen" and len(unseen) > 1 else "sample_id"
-    held[f"{measure}_choice"], held[measure] = _halves(held[measure], by, "choice")
+        held["target_told"], held["target"] = _halves(target, "sample_id")
+    measure: Measure | None = next((name for name in WHERE if name in held), None)
+    if measure is None:
+        raise UserError(
+            f"{comparison.root.path}: the pool is too small for a comparison, no source leaves "
+            "samples to hold out; ingest more"
+        )
+    has_sources = measure == "unseen" and held[measure]["source"].n_unique() > 1
+    by = "source" if has_sources else "sample_id"
+    held[f"{measure}_choice"], held[measure] = _halves(held[measure], by)
     for name, samples in held.items():
-        if samples.is_empty():
-            raise UserError(
-                f"{comparison.root.path}: the pool is too small for a comparison, it leaves no "
-                f"samples to hold out as {name}; ingest more"
-            )
         write_table(comparison.held(name), samples, {})
     ids = pl.concat([samples["sample_id"] for samples in held.values()])
     candidates = others.filter(~pl.col("sample_id").is_in(ids.to_list()))
@@ -251,15 +245,14 @@ def _draw(comparison: Comparison, target: pl.DataFrame | None, max_length: int) 
         "num_held": {name: samples.height for name, samples in held.items()},
         "num_too_long": index.height - fitting.height,
         "num_candidates": candidates.height,
-        "budget": settings.budget_tokens or _budget(comparison.root, candidates, settings.unit),
+        "budget": settings.budget_tokens or _budget(candidates, settings.unit, nightly),
     }
 
 
-def _budget(root: DataRoot, candidates: pl.DataFrame, unit: str) -> int:
-    config = stage_selection(root.path, "sft")
+def _budget(candidates: pl.DataFrame, unit: str, nightly: SelectionConfig) -> int:
     supply = {unit: int(candidates[f"num_{unit}"].sum()) for unit in TOKEN_UNITS}
-    has = supply.get(config.unit, candidates.height if config.unit == "samples" else 0)
-    share = min(_SHARE_OF_POOL, config.budget / has) if has else _SHARE_OF_POOL
+    has = (supply | {"samples": candidates.height}).get(nightly.unit, 0)
+    share = min(_SHARE_OF_POOL, nightly.budget / has) if has else _SHARE_OF_POOL
     return max(1, int(share * supply[unit]))
 
 
@@ -267,7 +260,7 @@ def _unseen_sources(sources: set[str], whole: set[str], given: tuple[str, ...] |
     """Return the sources to train on nothing of; those that are held out whole are among them."""
     if given is None:
         num = round(_UNSEEN_SHARE * len(sources)) if len(sources) >= _LEAST_SOURCES else 0
-        return sorted({*whole, *([] if whole else _in_drawn_order(sources, "unseen")[:num])})
+        return sorted(whole or _in_drawn_order(sources)[:num])
     unknown = sorted(set(given) - sources - whole)
     if unknown or sources <= set(given):
         fault = f"{unknown[0]!r} is none of the pool" if unknown else "these are all of the pool"
@@ -275,22 +268,15 @@ def _unseen_sources(sources: set[str], whole: set[str], given: tuple[str, ...] |
     return sorted({*given, *whole})
 
 
-def _in_drawn_order(names: Iterable[str], what: str) -> list[str]:
-    found = sorted(set(names))
-    order = np.argsort(draws(found, what), kind="stable")
-    return [found[place] for place in order]
+def _in_drawn_order(names: Iterable[str]) -> list[str]:
+    """Return names in an order that depends on nothing but each of them."""
+    return sorted(set(names), key=lambda name: fingerprint(["comparison", name]))
 
 
-def draws(names: Iterable[str], what: str) -> NDArray[np.float64]:
-    """Return a uniform number, 0 to 1, for each name; it depends on what is drawn as well."""
-    key = what.encode()
-    hashes = (hashlib.blake2b(name.encode(), digest_size=8, key=key).digest() for name in names)
-    return np.array([int.from_bytes(digest, "little") / 2**64 for digest in hashes])
-
-
-def _halves(samples: pl.DataFrame, by: str, what: str) -> tuple[pl.DataFrame, pl.DataFrame]:
-    names = _in_drawn_order(samples[by], what)
-    is_first = pl.col(by).is_in(names[: len(names) // 2])
+def _halves(samples: pl.DataFrame, by: str) -> tuple[pl.DataFrame, pl.DataFrame]:
+    names = _in_drawn_order(samples[by])
+    # In turn: a half of a half is drawn by the same order.
+    is_first = pl.col(by).is_in(names[::2][: len(names) // 2])
     return samples.filter(is_first), samples.filter(~is_first)
 
 

@@ -72,7 +72,7 @@ def test_result_shows_sentence_table_and_figure(
 ) -> None:
     """What has not run is told, and the figure stands in place."""
     failed = _run(graph_with_pool, RESULT)
-    assert "no run is finished. Materialise partitions of comparison/model" in error_of(failed)
+    assert "Materialise partitions of comparison/model, or run zip-pipeline" in error_of(failed)
     for partition in ("random|0", "random|1", "random+natural|0", "random+natural|1"):
         assert _run(graph_with_pool, MODEL, partition=partition).success
     shown = metadata_of(_run(graph_with_pool, RESULT), "comparison", "result")

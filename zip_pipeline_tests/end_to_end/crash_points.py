@@ -9,8 +9,9 @@ import os
 import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,8 +22,11 @@ from zip_pipeline.pool.held_out import HeldOutSettings
 from zip_pipeline.pool.pool import open_selection_pool
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.run import ROUNDS_BETWEEN, Checkpoint, Run
+from zip_pipeline.workflow import comparison
+from zip_pipeline.workflow.comparison import compare_model, compare_result
 from zip_pipeline.workflow.versions import select_version
 from zip_pipeline_tests.cli.commands import call_well
+from zip_pipeline_tests.workflow.comparisons import Processes
 
 BATCH = "a.jsonl"
 # What Python reports before it creates, moves, changes or removes a file; opening one to read it
@@ -68,9 +72,32 @@ def unfold(folder: Path) -> None:
     assert DataRoot(folder)["sft"].batches()
 
 
-ACTIONS: dict[str, Callable[[Path], None]] = {
-    action.__name__: action for action in (publish, version, batch, checkpoint, freeze, unfold)
-}
+def compare(folder: Path) -> None:
+    """Compare a strategy with nothing, of processes that write what they would."""
+    root, changes = DataRoot(folder), {"budget_tokens": 1_000, "unseen_sources": ()}
+    # No figure, which is a file as any other, and no diversity, which writes nothing.
+    comparison.find_spec = lambda _: None
+    figures = ("distinct_1", "distinct_2", "distinct_3", "vendi", "novelsum")
+    comparison.diversity = lambda *_: dict.fromkeys(figures, 1.0)
+    compare_model(root, "random", 0, processes_that_tell(folder), changes)
+    compare_result(root, changes)
+
+
+def processes_that_tell(folder: Path) -> Callable[[str, Mapping[Path, Mapping[str, Any]]], None]:
+    """Return what runs jobs, and counts each in a hidden file once its result is there."""
+    processes = Processes()
+
+    def run(module: str, jobs: Mapping[Path, Mapping[str, Any]]) -> None:
+        for job_file, job in jobs.items():
+            processes(module, {job_file: job})
+            with (folder / ".done").open("a") as file:
+                file.write(f"{job_file.relative_to(folder)}\n")
+
+    return run
+
+
+_ALL = (publish, version, batch, checkpoint, freeze, unfold, compare)
+ACTIONS: dict[str, Callable[[Path], None]] = {action.__name__: action for action in _ALL}
 
 
 def _kill_before(number: int, folder: Path) -> None:

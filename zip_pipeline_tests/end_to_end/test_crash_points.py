@@ -1,6 +1,7 @@
 """Killed before every single file operation of a write: old or new, never a mixture."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from zip_pipeline_tests.cli.pools import sft_records, write_jsonl
 from zip_pipeline_tests.end_to_end import crash_points
 from zip_pipeline_tests.end_to_end.kills import check_data_root, contents, visible_files
 from zip_pipeline_tests.folded_batches import fold
+from zip_pipeline_tests.workflow import comparisons
 
 
 def _crash(action: str, base: Path, folder: Path) -> list[Path]:
@@ -195,3 +197,25 @@ def test_crashed_checkpoint_is_old_or_new(tmp_path: Path):
         return {ROUNDS_BETWEEN: "old", 2 * ROUNDS_BETWEEN: "new"}[len(run.picks)]
 
     assert _seen(folders, state).keys() == {"old", "new"}
+
+
+@pytest.mark.slow
+def test_crashed_comparison_goes_on_and_does_nothing_twice(tmp_path: Path):
+    """No process whose result was there runs again, and the end is as if nothing had happened."""
+    comparisons.pool(tmp_path / "base")
+    folders = _crash("compare", tmp_path / "base", tmp_path / "crashes")
+
+    def state(folder: Path) -> str:
+        return "new" if list(folder.glob("comparison/*/result.json")) else "unfinished"
+
+    assert _seen(folders, state).keys() == {"unfinished", "new"}
+    (result,) = folders[-1].glob("comparison/*/result.json")
+    for folder in folders:
+        crash_points.compare(folder)
+        done = (folder / ".done").read_text().splitlines()
+        assert len(done) == len(set(done)) <= 4
+        assert _but_times(folder / result.relative_to(folders[-1])) == _but_times(result)
+
+
+def _but_times(path: Path) -> str:
+    return re.sub(r'"selection_seconds": [0-9.]+', "", path.read_text())

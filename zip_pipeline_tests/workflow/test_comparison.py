@@ -151,7 +151,7 @@ def test_figures_and_files_of_a_result(root: DataRoot) -> None:
     assert not any(result.runs[name].has_nulls() for name in result.runs.columns)
     files = {path.name for path in result.folder.iterdir() if path.is_file()}
     assert files == {
-        *("plan.json", "result.json", "runs.csv", "runs.parquet", "table.csv"),
+        *("plan.json", "result.json", "runs.parquet", "table.csv"),
         *("comparison.md", "comparison.png", "comparison.svg"),
     }
     written = json.loads((result.folder / "result.json").read_text())
@@ -247,7 +247,7 @@ def test_a_strategy_without_its_target_is_skipped_with_the_reason(root: DataRoot
     processes = Processes()
     assert compare_model(root, "aimed", 0, processes, SMALL) == {"skipped": reason}
     assert processes.done == []
-    with pytest.raises(UserError, match="no run is finished; aimed-0: aimed selects by a target"):
+    with pytest.raises(UserError, match=r"no run is finished \(.*; aimed-0: aimed selects by"):
         compare_result(root, SMALL)
     _all(root, processes)
     assert compare_result(root, SMALL).skipped["aimed-0"] == reason
