@@ -28,8 +28,8 @@ from zip_pipeline.samples import Stage
 VERSION_FILES = ("subset.parquet", "ledger.parquet", "manifest.json")
 SECONDS_PER_WEEK = 604_800.0
 GENERATED = (
-    "pool", "quarantine", "duplicates", "state", "checkpoints", "versions", "held_out", "models",
-    "cache", "entropy_law", "comparison",
+    "pool", "quarantine", "duplicates", "state", "ngrams", "checkpoints", "versions", "held_out",
+    "models", "cache", "entropy_law", "comparison",
 )  # fmt: skip
 
 
@@ -87,6 +87,10 @@ class StageFolder:
     def state(self, batch: str) -> Path:
         """Return the compression state of a batch."""
         return self._table("state", batch)
+
+    def ngrams(self, batch: str) -> Path:
+        """Return the n-gram counts of a batch."""
+        return self._table("ngrams", batch)
 
     def _table(self, kind: str, batch: str) -> Path:
         return self.root.path / kind / self.stage / f"{batch}.parquet"

@@ -35,6 +35,7 @@ from zip_pipeline.pool.batches import (
     unread_fields,
 )
 from zip_pipeline.pool.held_out import HeldOut, HeldOutSettings, freeze_held_out, read_held_out
+from zip_pipeline.pool.ngrams import batch_ngrams
 from zip_pipeline.samples import TURN_COLUMNS, Stage, pool_schema, with_all_columns
 
 
@@ -348,6 +349,27 @@ class SelectionPool:
         texts = (texts_of(part, self._folder.stage) for part in parts)
         return TemporaryTexts.write(texts, self._folder.root.cache)
 
+    @cached_property
+    def ngrams(self) -> TemporaryTexts:
+        """The n-gram counts of the index, written to a file when first asked for.
+
+        A batch is counted once; what is counted is stored beside its state.
+        """
+        return TemporaryTexts.write(self._ngrams(), self._folder.root.cache)
+
+    def _ngrams(self) -> Iterator[list[bytes]]:
+        for number, rows in _by_batch(self.index.select(_PLACE)):
+            batch = self._tables.batches[number]
+            metadata = self._tables.metadata[batch]
+            row = pl.int_range(int(metadata["num_samples"]), dtype=pl.UInt32, eager=True)
+            whole = pl.select(batch_number=pl.lit(number, pl.UInt32), row=row)
+
+            def texts(whole: pl.DataFrame = whole) -> Iterator[list[bytes]]:
+                return (texts_of(part, self._folder.stage) for part in self._tables.said(whole))
+
+            counts = batch_ngrams(self._folder, batch, metadata["fingerprint"], texts)
+            yield counts[rows].to_list()
+
     @property
     def state(self) -> pl.DataFrame:
         """The stored compression state of each sample of the index: tokens and sizes alone.
@@ -385,9 +407,10 @@ class SelectionPool:
         return self.rows(picks).hstack(ledger[picks].select("rank", "round", "pi"))
 
     def close(self) -> None:
-        """Remove the texts, where they were written."""
-        if "texts" in self.__dict__:
-            self.texts.close()
+        """Remove the files that were written."""
+        for name in ("texts", "ngrams"):
+            if name in self.__dict__:
+                getattr(self, name).close()
 
 
 @contextmanager

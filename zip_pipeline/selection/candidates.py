@@ -168,12 +168,14 @@ class Candidates:
         state: what is known of tokens (``TOKENS_SCHEMA``) and sizes (``deflate_bytes``,
             ``zstd_bytes``); what is not there and needed is measured.
         target: the serialised samples of the target file, none where there is no such file.
+        ngrams: returns the n-gram counts of the samples, where they are stored.
     """
 
     index: pl.DataFrame
     texts: TextFile
     state: pl.DataFrame | None = None
     target: Sequence[bytes] = ()
+    ngrams: Callable[[], TextFile] | None = None
 
     def __post_init__(self) -> None:
         lengths = {len(self.index), len(self.texts)}

@@ -31,7 +31,7 @@ MIXTURES = {
     "equal": "as much as any other",
 }
 
-_OWN_TO_SOME = ("target",)
+_OWN_TO_SOME = ("beta", "target")
 
 BUDGET: JsonDict = {"group": "Budget (give exactly one)"}
 _STRATEGY: JsonDict = {"group": "Strategy"}
@@ -132,7 +132,8 @@ class SelectionConfig(Settings):
     mixture: str | None = Field(
         default=None,
         description="What share of the budget each source gets. What a source cannot fill goes to "
-        "the others. If not given, natural for long_range and random_balanced, else none.",
+        "the others. If not given, natural for long_range, coverage and random_balanced, else "
+        "none.",
         json_schema_extra=_STRATEGY,
     )
     mixture_temperature: float = Field(
@@ -146,6 +147,14 @@ class SelectionConfig(Settings):
         default={},
         description="By source: what its share of the mixture is multiplied by, for example "
         "{maths: 2, web: 0.5}.",
+        json_schema_extra=_STRATEGY,
+    )
+    beta: float | None = Field(
+        default=None,
+        ge=0,
+        le=1,
+        description="coverage: 0 rewards words that are new to the subset, 1 those that are "
+        "typical of the pool; if not given, 0.5.",
         json_schema_extra=_STRATEGY,
     )
     target: str | None = Field(

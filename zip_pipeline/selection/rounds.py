@@ -113,7 +113,7 @@ def run_rounds(
     exceeded; unpicked samples of the shortlist stay in the pool, as the paper's text says.
     """
     engine.start(run.picks_by_round())
-    while len(eligible := _open_round(run, budget, k[0])):
+    while len(eligible := open_round(run, budget, k[0], run.pi)):
         run.num_rounds += 1
         # One more than k1: the lowest ratio outside, where somebody is outside.
         nearest = eligible[lowest_index_first(run.pi[eligible], k[0] + 1)]
@@ -124,13 +124,13 @@ def run_rounds(
         run.reach(shortlist, Fate.SHORTLISTED)
         num_before = len(run.picks)
         outside = float(run.pi[np.concatenate([others, nearest[k[0] :]])].min(initial=np.inf))
-        engine.fine(shortlist, k[2], outside, _offer_to(run, budget), run)
+        engine.fine(shortlist, k[2], outside, offer_to(run, budget), run)
         engine.add(run.picks[num_before:])
         yield run
 
 
-def _open_round(run: Run, budget: Budget, k1: int) -> Indices:
-    """Return who fits; mark those of the k1 lowest that do not and were never looked at."""
+def open_round(run: Run, budget: Budget, k1: int, keys: NDArray[np.floating[Any]]) -> Indices:
+    """Return who fits; mark those of the k1 lowest keys that do not and were never looked at."""
     unpicked_mask = run.unpicked
     (unpicked,) = np.nonzero(unpicked_mask)
     if not len(unpicked) or not budget.unused:
@@ -141,7 +141,7 @@ def _open_round(run: Run, budget: Budget, k1: int) -> Indices:
         fit = budget.fits(unpicked)
     eligible: Indices = unpicked[fit == Fit.YES]
     if len(eligible) < len(unpicked):
-        in_reach = lowest_index_first(run.pi[unpicked], k1)
+        in_reach = lowest_index_first(keys[unpicked], k1)
         for position in in_reach[fit[in_reach] != Fit.YES]:
             if run.fate[unpicked[position]] == Fate.NEVER_REACHED:
                 run.pass_over(int(unpicked[position]), Fit(fit[position]))
@@ -155,7 +155,9 @@ def _split(candidates: Indices, pi: NDArray[np.floating[Any]], k2: int) -> tuple
     return candidates[is_shortlisted], candidates[~is_shortlisted]
 
 
-def _offer_to(run: Run, budget: Budget) -> Offer:
+def offer_to(run: Run, budget: Budget) -> Offer:
+    """Return what picks a sample that fits, and records why another one does not."""
+
     def offer(index: int) -> bool:
         if not budget.unused:
             return False

@@ -177,6 +177,8 @@ class Checkpoint:
             "picks": np.array(run.picks, dtype=np.int64),
             "num_rounds": np.array(run.num_rounds),
         }
+        if run.scores is not None:
+            arrays["scores"] = run.scores
 
         def write(path: Path) -> None:
             with path.open("wb") as file:
@@ -198,6 +200,7 @@ class Checkpoint:
                     stored["round_of"],
                     stored["picks"].tolist(),
                     int(stored["num_rounds"]),
+                    stored.get("scores"),
                 )
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             return None

@@ -130,7 +130,7 @@ def select_version(
     with open_selection_pool(folder, hold_out=held_out_settings(folder.root)) as pool:
         refuse_none(folder, pool.fingerprints)
         selection = select_candidates(
-            Candidates(pool.index, pool.texts, pool.state, target),
+            Candidates(pool.index, pool.texts, pool.state, target, lambda: pool.ngrams),
             folder.stage,
             config,
             tokenizer=tokens.name,

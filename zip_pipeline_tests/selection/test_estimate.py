@@ -61,6 +61,19 @@ def test_the_estimate_of_long_range_is_of_the_order_of_measured_times(
     assert 0.5 < estimate / real_seconds < 2
 
 
+def test_the_estimate_of_coverage_is_of_the_order_of_measured_times() -> None:
+    """1 MB of 81,262 samples took 7.7 s where 7.08 MB took 20 s."""
+    config = SelectionConfig(strategy="coverage", budget_bytes=7_080_000)
+    costs = np.array([900])
+    with TemporaryTexts.write([[b" "]]) as texts:
+        index = pl.DataFrame({"source": ["s"], "sample_id": ["a"]})
+        pool = Measured(Candidates(index, texts), costs, None, costs / 1.0, costs)
+        pilot = Pilot(7_080_000, 1_000_000, 7, 7.7)
+        estimate = strategies["coverage"].estimate_after(pilot, pool, config)
+    assert estimate is not None
+    assert 0.5 < estimate / 20 < 2
+
+
 def test_long_range_is_estimated_once_after_its_first_rounds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

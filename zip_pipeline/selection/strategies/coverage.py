@@ -1,0 +1,227 @@
+"""Strategy ``coverage``: greedy on how much of the pool's word n-grams a subset covers."""
+
+import math
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zip_pipeline.compression.ngrams import MAX_COUNT, NUM_BUCKETS, ngram_counts
+from zip_pipeline.compression.texts import TemporaryTexts, TextFile
+from zip_pipeline.errors import UserError
+from zip_pipeline.selection.candidates import Budget, Candidates, Indices, Mask, Measured
+from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.selection.rounds import Offer, offer_to, open_round
+from zip_pipeline.selection.run import Pilot, Run
+from zip_pipeline.selection.strategies import Strategy
+
+DEFAULT_BETA = 0.5
+PICKS_PER_ROUND = 200
+# The next pick is looked for among so many of the highest known gains. Of these so many are
+# refreshed at a time: more of them take fewer calls, and some that need not be refreshed.
+_HEAD = 4096
+_REFRESHED = 128
+_SAMPLES_AT_A_TIME = 1 << 12
+_COUNTS = np.arange(1, MAX_COUNT + 1)[:, None]
+Gains = NDArray[np.float64]
+
+
+class Coverage:
+    """f(S) = sum over buckets u of w_u log(1 + m_u(S)), and what a sample would add to it.
+
+    m_u(S) is the sum of the counts c_iu of the samples i in S, w_u = m_u(pool)^beta. f is monotone
+    and submodular: a gain only falls as S grows, so an old one is an upper bound. What a bucket
+    adds is a number in single precision, and sums are in double: they hardly depend on their order,
+    so that gains that are equal tie.
+
+    Args:
+        counts: of each sample of the pool, as :func:`.ngram_counts` gives them.
+        beta: 0 rewards what is new, 1 what is typical of the pool.
+
+    Source: feature-based submodular functions (Wei, Iyer and Bilmes 2014).
+    """
+
+    def __init__(self, counts: TextFile, beta: float) -> None:
+        # Mapped, as a read for each sample costs more than its gain.
+        is_empty = not counts.offsets[-1]
+        self._numbers: NDArray[np.uint32] = np.asarray(
+            np.zeros(0, np.uint32) if is_empty else np.memmap(counts.path, np.uint32, "r")
+        )
+        self._offsets = counts.offsets // self._numbers.itemsize
+        mass = np.zeros(NUM_BUCKETS)
+        for start, end in _parts(len(counts)):
+            buckets, num = _split(self._numbers[self._offsets[start] : self._offsets[end]])
+            mass += np.bincount(buckets, weights=num, minlength=NUM_BUCKETS)
+        self._weights = np.where(mass > 0, mass**beta, 0.0)
+        self._covered = np.zeros(NUM_BUCKETS, dtype=np.int64)
+        self._logs = np.log1p(np.arange(int(mass.max()) + MAX_COUNT + 1))
+        # Row c - 1: what each bucket would add with the count c.
+        self._adds = np.empty((MAX_COUNT, NUM_BUCKETS), dtype=np.float32)
+        self._refresh(np.arange(NUM_BUCKETS))
+
+    def _refresh(self, buckets: Indices) -> None:
+        covered = self._covered[buckets]
+        steps = self._logs[covered + _COUNTS] - self._logs[covered]
+        self._adds[:, buckets] = self._weights[buckets] * steps
+
+    def add(self, index: int) -> None:
+        """Add a sample to S."""
+        own = self._numbers[self._offsets[index] : self._offsets[index + 1]]
+        buckets, num = _split(own)
+        self._covered[buckets] += num
+        self._refresh(buckets)
+
+    def gains(self, indices: Indices) -> Gains:
+        """Return f(S + sample) - f(S) for each sample on its own, shape (indices,)."""
+        starts, ends = self._offsets[indices], self._offsets[indices + 1]
+        borders = zip(starts.tolist(), ends.tolist(), strict=True)
+        numbers = np.concatenate([self._numbers[:0], *(self._numbers[a:b] for a, b in borders)])
+        adds = self._adds.ravel().take(numbers)
+        gains = np.zeros(len(indices))
+        # reduceat would give a sample without words what is the next one's.
+        has_words = ends > starts
+        firsts = np.cumsum(ends - starts) - (ends - starts)
+        if has_words.any():
+            gains[has_words] = np.add.reduceat(adds, firsts[has_words], dtype=np.float64)
+        return gains
+
+
+def _split(numbers: NDArray[np.uint32]) -> tuple[Indices, Indices]:
+    """Return bucket and count of each number."""
+    return (numbers % NUM_BUCKETS).astype(np.int64), numbers.astype(np.int64) // NUM_BUCKETS + 1
+
+
+def _parts(num_samples: int) -> Iterator[tuple[int, int]]:
+    for start in range(0, num_samples, _SAMPLES_AT_A_TIME):
+        yield start, min(start + _SAMPLES_AT_A_TIME, num_samples)
+
+
+class LazyGreedy:
+    """Picks the highest gain per cost again and again, and refreshes no more than it must.
+
+    Args:
+        coverage: tells gains, and takes what is picked.
+        costs: of each sample, above 0, shape (samples,).
+
+    Source: cost-benefit lazy greedy (Minoux 1978; Leskovec et al. 2007).
+    """
+
+    def __init__(self, coverage: Coverage, costs: NDArray[np.float64]) -> None:
+        self._coverage = coverage
+        self._costs = costs
+        parts = (self._scores(np.arange(*part)) for part in _parts(len(costs)))
+        # The last known gain per cost of each sample.
+        self.scores = np.concatenate([np.zeros(0), *parts])
+
+    def _scores(self, indices: Indices) -> Gains:
+        scores: Gains = self._coverage.gains(indices) / self._costs[indices]
+        return scores
+
+    def pick(self, among: Indices, k: int, offer: Offer) -> None:
+        """Offer samples, best first, until ``k`` are accepted or none is left.
+
+        The best has the highest gain per cost given all that were accepted; ties: lowest index.
+        """
+        while len(among) and k:
+            known = self.scores[among]
+            # With all that tie with the last of the head, so that the lowest index is in it.
+            lowest = np.partition(known, -_HEAD)[-_HEAD] if len(among) > _HEAD else -np.inf
+            head, rest = np.sort(among[known >= lowest]), among[known < lowest]
+            left = np.ones(len(head), dtype=np.bool_)
+            floor = float(self.scores[rest].max(initial=-np.inf))
+            k -= self._pick_from(head, left, floor, k, offer)
+            among = np.concatenate([head[left], rest])
+
+    def _pick_from(self, head: Indices, left: Mask, floor: float, k: int, offer: Offer) -> int:
+        """Pick while the best of the head is above all that is known of others; return how many.
+
+        ``left`` loses those that were offered.
+        """
+        known, num_picked = self.scores[head], 0
+        is_fresh = np.zeros(len(head), dtype=np.bool_)
+        while num_picked < k and known[best := int(known.argmax())] > floor:
+            if not is_fresh[best]:
+                stale = _highest(known, _REFRESHED)
+                stale = stale[left[stale] & ~is_fresh[stale]]
+                known[stale] = self.scores[head[stale]] = self._scores(head[stale])
+                is_fresh[stale] = True
+                continue
+            left[best], known[best] = False, -np.inf
+            if offer(index := int(head[best])):
+                self._coverage.add(index)
+                is_fresh[:] = False
+                num_picked += 1
+        return num_picked
+
+
+def _highest(values: Gains, k: int) -> Indices:
+    """Return the positions of the ``k`` highest values, in any order."""
+    return np.argpartition(values, -k)[-k:] if len(values) > k else np.arange(len(values))
+
+
+@contextmanager
+def _counts_of(candidates: Candidates) -> Iterator[TextFile]:
+    """Yield the n-gram counts of the candidates: those that are stored, or counted now."""
+    if candidates.ngrams is not None:
+        yield candidates.ngrams()
+        return
+    parts = map(ngram_counts, candidates.parts())
+    with TemporaryTexts.write(parts, candidates.texts.path.parent) as counts:
+        yield counts
+
+
+class CoverageStrategy(Strategy):
+    """Greedy on :class:`Coverage` per token, or per unit of another budget.
+
+    With a budget in samples it is per byte: else the longest samples would come first.
+    """
+
+    name = "coverage"
+    description = "what adds most to the word n-grams that the subset covers, per token"
+    parameters = ("beta",)
+    words: ClassVar[Mapping[str, str]] = {
+        "picked": "picked as number {rank}: it added most, for its size, to the word n-grams that "
+        "the subset covers (gain {score:.4g})",
+        "never_reached": "others added more, for their size, to the word n-grams that the subset "
+        "covers before the budget was used (its last known gain {score:.4g})",
+    }
+
+    def check(self, config: SelectionConfig) -> None:
+        """Raise UserError where shards are asked for."""
+        if config.num_shards > 1:
+            raise UserError(
+                f"num_shards: got {config.num_shards}; coverage weighs n-grams by the whole pool, "
+                "and counts them in a file, not in memory: leave num_shards at 1"
+            )
+
+    def rounds(
+        self, run: Run, budget: Budget, pool: Measured, config: SelectionConfig, workers: int
+    ) -> Iterator[Run]:
+        """Yield the run after each 200 picks; see :meth:`.Strategy.rounds`."""
+        costs = pool.num_bytes if config.unit == "samples" else pool.costs
+        beta = DEFAULT_BETA if config.beta is None else config.beta
+        with _counts_of(pool.candidates) as counts:
+            coverage = Coverage(counts, beta)
+            for index in run.picks:
+                coverage.add(index)
+            greedy = LazyGreedy(coverage, np.maximum(costs, 1).astype(np.float64))
+            if run.scores is not None:
+                greedy.scores[run.picks] = run.scores[run.picks]
+            run.scores = greedy.scores
+            while len(eligible := open_round(run, budget, _HEAD, -run.scores)):
+                run.num_rounds += 1
+                greedy.pick(eligible, PICKS_PER_ROUND, offer_to(run, budget))
+                yield run
+
+    def estimate_after(self, pilot: Pilot, pool: Measured, config: SelectionConfig) -> float:
+        """Return roughly how many seconds all rounds take.
+
+        Each pick lowers the gains of others by a smaller share than the one before, so fewer need
+        to be refreshed: the time grows as the square root of what is used.
+        """
+        return pilot.seconds * math.sqrt(pilot.left / pilot.used)
+
+
+STRATEGY = CoverageStrategy()

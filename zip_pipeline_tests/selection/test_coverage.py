@@ -1,0 +1,134 @@
+"""Strategy coverage against a slow greedy, and what it is for."""
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from zip_pipeline.compression.ngrams import NUM_BUCKETS, ngram_counts
+from zip_pipeline.compression.state import texts_of
+from zip_pipeline.errors import UserError
+from zip_pipeline.samples import Sample
+from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.selection.run import Progress
+from zip_pipeline.selection.select import select
+from zip_pipeline.selection.strategies import coverage
+from zip_pipeline_tests.selection.pools import conversations, numbered_pool, pool_table
+
+
+def counts_of(text: bytes) -> dict[int, int]:
+    """Return count by bucket."""
+    numbers = np.frombuffer(ngram_counts([text])[0], np.uint32).tolist()
+    return {number % NUM_BUCKETS: number // NUM_BUCKETS + 1 for number in numbers}
+
+
+def coverage_oracle(
+    texts: Sequence[bytes], beta: float, budget: int, cost: Callable[[int], int]
+) -> list[int]:
+    """Greedy with dictionaries: every gain of every sample anew for each pick."""
+    counts = [counts_of(text) for text in texts]
+    mass = dict.fromkeys({u for own in counts for u in own}, 0)
+    for own in counts:
+        for u, num in own.items():
+            mass[u] += num
+    covered = dict.fromkeys(mass, 0)
+
+    def gain(index: int) -> float:
+        adds = (
+            mass[u] ** beta * (np.log1p(covered[u] + num) - np.log1p(covered[u]))
+            for u, num in counts[index].items()
+        )
+        return math.fsum(float(np.float32(add)) for add in adds) / max(cost(index), 1)
+
+    picks: list[int] = []
+    while True:
+        left = budget - sum(map(cost, picks))
+        fitting = [i for i in range(len(texts)) if i not in picks and cost(i) <= left]
+        if not fitting or left == 0:
+            return picks
+        best = max(fitting, key=lambda i: (gain(i), -i))
+        picks.append(best)
+        for u, num in counts[best].items():
+            covered[u] += num
+
+
+@given(conversations(), st.integers(0, 900), st.sampled_from([0.0, 0.5, 1.0]))
+@settings(max_examples=15, deadline=None)
+def test_coverage_equals_oracle(samples: list[Sample], budget: int, beta: float) -> None:
+    """Picks and their order equal those of the greedy that refreshes everything."""
+    table = pool_table(samples)
+    texts = texts_of(table, "sft")
+    config = SelectionConfig(strategy="coverage", budget_bytes=budget, beta=beta, mixture="none")
+    expected = coverage_oracle(texts, beta, budget, lambda i: len(texts[i]))
+    assert select(table, None, "sft", config).picks == expected
+
+
+def test_coverage_equals_oracle_over_many_heads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same where a head holds 16 samples, 4 are refreshed at a time and a round picks 7."""
+    for name, value in (("_HEAD", 16), ("_REFRESHED", 4), ("PICKS_PER_ROUND", 7)):
+        monkeypatch.setattr(coverage, name, value)
+    twins = numbered_pool(150)
+    texts = texts_of(twins, "sft")
+    config = SelectionConfig(strategy="coverage", budget_bytes=5000, mixture="none")
+    selection = select(twins, None, "sft", config)
+    assert selection.picks == coverage_oracle(texts, 0.5, 5000, lambda i: len(texts[i]))
+    assert len(selection.picks) > 40
+    assert selection.manifest["num_rounds"] > 5
+
+
+def test_samples_without_words_come_last() -> None:
+    """A gain of nothing is the lowest, also beside samples that have words."""
+    texts = [b"  ", b"a b c", b"\n", b"d"]
+    with coverage.TemporaryTexts.write([ngram_counts(texts)]) as counts:
+        gains = coverage.Coverage(counts, 0.5).gains(np.arange(4))
+    assert gains.tolist() == pytest.approx([0, 6 * math.log(2), 0, math.log(2)])
+
+
+def test_scores_of_the_ledger_only_fall(tmp_path: Path) -> None:
+    """A pick has the gain that it was picked for; what is left, one that is no higher."""
+    config = SelectionConfig(strategy="coverage", budget_samples=40, mixture="none")
+    ledger = select(numbered_pool(200), None, "sft", config).ledger
+    picked = ledger.filter(pl.col("fate") == "picked").sort("rank")["score"]
+    assert (picked.diff().drop_nulls() <= 0).all()
+    assert picked[-1] >= ledger.filter(pl.col("fate") != "picked")["score"].max() > 0
+
+
+def test_sources_are_held_to_the_mixture() -> None:
+    """As by default each source has its share of the pool, here a third of 30 samples."""
+    table = numbered_pool(150)
+    config = SelectionConfig(strategy="coverage", budget_samples=30)
+    picked = table[select(table, None, "sft", config).picks]
+    assert sorted(picked["source"].value_counts()["count"].to_list()) == [10, 10, 10]
+
+
+def test_a_stopped_selection_goes_on_and_picks_the_same(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Picks, scores and fates are those of a selection that was not stopped."""
+    monkeypatch.setattr(coverage, "PICKS_PER_ROUND", 5)
+    config = SelectionConfig(strategy="coverage", budget_samples=40)
+    expected = select(numbered_pool(150), None, "sft", config)
+    path = tmp_path / "selection.npz"
+
+    def stop(progress: Progress) -> None:
+        if progress.round == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        select(numbered_pool(150), None, "sft", config, checkpoint=path, progress=stop)
+    assert path.exists()
+    again = select(numbered_pool(150), None, "sft", config, checkpoint=path)
+    assert again.picks == expected.picks
+    picked = pl.col("fate") == "picked"
+    assert again.ledger.filter(picked).equals(expected.ledger.filter(picked))
+
+
+def test_shards_are_refused_with_the_reason() -> None:
+    """A shard does not know the weights of the whole pool."""
+    with pytest.raises(UserError, match="num_shards: got 3; coverage weighs n-grams by the whole"):
+        SelectionConfig(strategy="coverage", budget_samples=4, num_shards=3)
