@@ -224,16 +224,16 @@ class StoredTables:
         """Return the rows of the pool table (``pool_schema``) of samples at any places."""
         places = samples.select(_PLACE)
         order = places.select(pl.arg_sort_by(_PLACE)).to_series()
-        parts = map(_own_copy, self._parts(places[order], pool_schema(self._folder.stage).names()))
+        parts = map(_own_copy, self.parts(places[order], pool_schema(self._folder.stage).names()))
         rows = pl.concat([pool_schema(self._folder.stage).to_frame(), *parts], rechunk=False)
         return rows[order.arg_sort()]
 
     def said(self, samples: pl.DataFrame) -> Iterator[pl.DataFrame]:
         """Yield what is said in the samples at ascending places, some thousands at a time."""
         columns = (*TURN_COLUMNS[self._folder.stage], "tools")
-        return self._parts(samples.select(_PLACE), columns)
+        return self.parts(samples.select(_PLACE), columns)
 
-    def _parts(self, places: pl.DataFrame, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
+    def parts(self, places: pl.DataFrame, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
         """Yield columns of the samples at ascending places, from slices of some megabytes."""
         num_rows = _FIRST_NUM_ROWS
         for number, rows in _by_batch(places):
@@ -389,6 +389,18 @@ class SelectionPool:
         """Return the tokens of each sample of the index, counted now (``TOKENS_SCHEMA``)."""
         parts = self._tables.said(self.index)
         return pl.concat(tokens.count(part, self._folder.stage) for part in parts)
+
+    def numbers(self, field: str) -> pl.Series:
+        """Return a number of each record of the index, null where it has none.
+
+        Args:
+            field: its name in the record as it came; dots lead into nested fields.
+        """
+        path = "$" + "".join(f"[{json.dumps(name)}]" for name in field.split("."))
+        number = pl.col("raw").str.json_path_match(path).cast(pl.Float64, strict=False)
+        parts = self._tables.parts(self.index.select(_PLACE), ["raw"])
+        found = [part.select(number.alias(field))[field] for part in parts]
+        return pl.concat([pl.Series(field, [], pl.Float64), *found])
 
     def rows(self, positions: Sequence[int] | pl.Series) -> pl.DataFrame:
         """Return the rows of the pool table at these positions of the index, in this order."""

@@ -46,6 +46,8 @@ def explain_fate(row: Row, config: Mapping[str, object]) -> str:
         return _TOLD_BY[fate](row, config)
     pi = row.get("pi")
     ratio = f"{pi:.3f}" if isinstance(pi, int | float) else "unknown"
+    if row.get("quality") is not None:
+        ratio += f" at quality {row['quality']:g}"
     facts: Row = defaultdict(lambda: None, {**config, **row, "ratio": ratio})
     # Of what no shard picked the rounds are those of its shard.
     is_of_shard = row.get("shard") is not None and fate in ("candidate", "never_reached")

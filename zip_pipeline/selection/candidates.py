@@ -168,6 +168,7 @@ class Candidates:
         state: what is known of tokens (``TOKENS_SCHEMA``) and sizes (``deflate_bytes``,
             ``zstd_bytes``); what is not there and needed is measured.
         target: the serialised samples of the target file, none where there is no such file.
+        quality: of each sample, 0 and up, where the configuration asks for it.
         ngrams: returns the n-gram counts of the samples, where they are stored.
     """
 
@@ -176,6 +177,7 @@ class Candidates:
     state: pl.DataFrame | None = None
     target: Sequence[bytes] = ()
     ngrams: Callable[[], TextFile] | None = None
+    quality: pl.Series | None = None
 
     def __post_init__(self) -> None:
         lengths = {len(self.index), len(self.texts)}
@@ -194,7 +196,8 @@ class Measured:
     """Candidates with what a strategy needs to know of each, every array of shape (samples,).
 
     ``costs`` are in the budget's unit; ``pi`` is the initial redundancy state, higher = more
-    redundant; ``tokens`` (``TOKENS_SCHEMA``) is None where nobody asked for them.
+    redundant; ``tokens`` (``TOKENS_SCHEMA``) is None where nobody asked for them. ``weights`` are
+    quality^a, above 0, by which ``pi`` is divided; None without qualities.
     """
 
     candidates: Candidates
@@ -202,6 +205,7 @@ class Measured:
     tokens: pl.DataFrame | None
     pi: NDArray[np.float64]
     costs: Indices
+    weights: NDArray[np.float64] | None = None
 
 
 def marginal_ratios(
@@ -226,8 +230,8 @@ def measure(
     """
     if strategies[config.strategy].uses("target") and not candidates.target:
         raise UserError(
-            f"target: {config.strategy} needs the samples of a target file, which plain texts do "
-            "not come with; select from records or a data root"
+            f"target: {config.strategy} needs the samples of a file, with which plain texts do "
+            "not come; select from records or a data root"
         )
     state, num_bytes = candidates.state, candidates.texts.num_bytes
     codec, level = config.resolved_codec, config.resolved_level
@@ -239,7 +243,27 @@ def measure(
     tokens = _tokens(candidates, config.unit, tokenizer)
     overhead = config.overhead_bytes if strategies[config.strategy].uses("overhead_bytes") else 0
     pi = marginal_ratios(num_bytes, sizes, overhead)
-    return Measured(candidates, num_bytes, tokens, pi, _costs(num_bytes, tokens, config))
+    weights = _weights(candidates, config)
+    costs = _costs(num_bytes, tokens, config)
+    return Measured(
+        candidates, num_bytes, tokens, pi if weights is None else pi / weights, costs, weights
+    )
+
+
+# A quality of 0 comes last instead of dividing by it.
+_LEAST_WEIGHT = 1e-12
+
+
+def _weights(candidates: Candidates, config: SelectionConfig) -> NDArray[np.float64] | None:
+    """Return quality^a of each sample, None where the strategy asks for none."""
+    if config.quality is None or not strategies[config.strategy].uses("quality"):
+        return None
+    if candidates.quality is None:
+        raise UserError(
+            "quality: plain texts and tables of turns have none; select from records or a data root"
+        )
+    power = 1.0 if config.quality_power is None else config.quality_power
+    return np.maximum(candidates.quality.to_numpy() ** power, _LEAST_WEIGHT)
 
 
 def _tokens(candidates: Candidates, unit: str, tokenizer: str) -> pl.DataFrame | None:

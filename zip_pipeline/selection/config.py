@@ -31,7 +31,7 @@ MIXTURES = {
     "equal": "as much as any other",
 }
 
-_OWN_TO_SOME = ("beta", "target")
+_OWN_TO_SOME = ("beta", "quality", "quality_power", "target")
 
 BUDGET: JsonDict = {"group": "Budget (give exactly one)"}
 _STRATEGY: JsonDict = {"group": "Strategy"}
@@ -155,6 +155,19 @@ class SelectionConfig(Settings):
         le=1,
         description="coverage: 0 rewards words that are new to the subset, 1 those that are "
         "typical of the pool; if not given, 0.5.",
+        json_schema_extra=_STRATEGY,
+    )
+    quality: str | None = Field(
+        default=None,
+        description="long_range, coverage: what a sample adds is multiplied by its quality. A "
+        "number of the records, such as meta.score, or a .parquet or .csv file with the columns "
+        "sample_id and score.",
+        json_schema_extra=_STRATEGY | {"metavar": "NAME"},
+    )
+    quality_power: float | None = Field(
+        default=None,
+        gt=0,
+        description="The power to which quality is raised; if not given, 1.",
         json_schema_extra=_STRATEGY,
     )
     target: str | None = Field(

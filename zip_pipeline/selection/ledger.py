@@ -42,9 +42,10 @@ _SCHEMA = {
     "duplicate_of_row": pl.Int64,
     "shard": pl.Int64,
     "score": pl.Float64,
+    "quality": pl.Float64,
 }
 # Columns that a ledger lacks where nothing is known of them.
-_OPTIONAL = ("num_target_tokens", "score")
+_OPTIONAL = ("num_target_tokens", "score", "quality")
 
 
 def build_ledger(
@@ -57,6 +58,8 @@ def build_ledger(
     held_out: pl.DataFrame | None = None,
     *,
     shards: NDArray[np.int64] | None = None,
+    quality: pl.Series | None = None,
+    weights: NDArray[np.float64] | None = None,
 ) -> pl.DataFrame:
     """Return one row per pool sample in pool order, then one per exact duplicate, then
     one per sample that is kept for evaluation.
@@ -77,6 +80,8 @@ def build_ledger(
         held_out: pool table of the samples kept for evaluation.
         shards: shard of each sample, None where there are none. ``round`` and ``pi`` of a sample
             that its shard did not pick are those in its shard.
+        quality: of each sample, where the strategy asks for it.
+        weights: what ratios were divided by for it; the ledger has the ratios themselves.
     """
     names = np.array([fate.name.lower() for fate in Fate])
     rank = np.zeros(len(run.fate), dtype=np.int64)
@@ -87,13 +92,15 @@ def build_ledger(
         fate=pl.Series(names[run.fate].tolist(), dtype=pl.String),
         round=_null_where_zero(run.round_of.astype(np.int64)),
         rank=_null_where_zero(rank),
-        pi=pl.Series(run.pi.astype(np.float64)),
-        initial_pi=pl.Series(initial_pi.astype(np.float64)),
+        pi=pl.Series(run.pi.astype(np.float64) * (1.0 if weights is None else weights)),
+        initial_pi=pl.Series(initial_pi.astype(np.float64) * (1.0 if weights is None else weights)),
     )
     if shards is not None:
         ledger = ledger.with_columns(shard=pl.Series(shards))
     if run.scores is not None:
         ledger = ledger.with_columns(score=pl.Series(run.scores))
+    if quality is not None:
+        ledger = ledger.with_columns(quality=quality)
     unknown = [name for name in _OPTIONAL if name not in ledger.columns]
     parts = [_complete(ledger)]
     if duplicates is not None and len(duplicates):

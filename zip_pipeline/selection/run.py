@@ -148,17 +148,18 @@ class Checkpoint:
         path: Path | None,
         config: SelectionConfig,
         texts: TextFile,
-        costs: Indices | None = None,
+        *numbers: NDArray[Any] | None,
     ) -> "Checkpoint":
         """Return the checkpoint of a selection over ``texts`` (hashed only when needed).
 
-        ``costs`` are those of a budget that counts what a text alone does not tell.
+        ``numbers`` are what picks depend on and a text alone does not tell, as costs in tokens.
         """
         if path is None:
             return cls(None, "")
         versions = codec_versions(config.resolved_codec).values()
         parts = [config.fingerprint(), *versions, texts.fingerprint()]
-        return cls(path, fingerprint(parts if costs is None else [*parts, costs.tobytes().hex()]))
+        parts += [array.tobytes().hex() for array in numbers if array is not None]
+        return cls(path, fingerprint(parts))
 
     def save(self, run: Run) -> None:
         """Store ``run`` if its round is due."""

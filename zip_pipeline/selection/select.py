@@ -271,7 +271,7 @@ def select_candidates(
     pool = measure(candidates, config, tokenizer, num_workers)
     clock.append(time.monotonic())
     costs = pool.costs if config.unit in TOKEN_UNITS else None
-    store = Checkpoint.of_texts(checkpoint, config, candidates.texts, costs)
+    store = Checkpoint.of_texts(checkpoint, config, candidates.texts, costs, pool.weights)
     shards = None
     if config.is_sharded:
         run, shards = run_sharded(
@@ -299,6 +299,8 @@ def select_candidates(
         duplicates,
         held_out,
         shards=shards,
+        quality=None if pool.weights is None else candidates.quality,
+        weights=pool.weights,
     )
     budget = budget_of(pool, config)
     for index in run.picks:

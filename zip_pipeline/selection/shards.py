@@ -32,8 +32,16 @@ from zip_pipeline.selection.run import Checkpoint, Fate, Progress, RemainingTime
 
 _ROWS_PER_PART = 1 << 14
 _PARTS = "part-*.parquet"
-_SCHEMA = pl.Schema({"text": pl.Binary, "source": pl.String, "pi": pl.Float64, "cost": pl.Int64})
-_NARROW = ["source", "pi", "cost"]
+_SCHEMA = pl.Schema(
+    {
+        "text": pl.Binary,
+        "source": pl.String,
+        "pi": pl.Float64,
+        "cost": pl.Int64,
+        "weight": pl.Float64,
+    }
+)
+_NARROW = ["source", "pi", "cost", "weight"]
 
 
 def shard_of(sample_ids: pl.Series, num_shards: int) -> NDArray[np.int64]:
@@ -64,6 +72,7 @@ def write_shard(folder: Path, pool: Measured, positions: Indices, owner: str) ->
                 "source": sources[rows],
                 "pi": pool.pi[rows],
                 "cost": pool.costs[rows],
+                "weight": None if pool.weights is None else pool.weights[rows],
             },
             schema=_SCHEMA,
         )
@@ -105,6 +114,7 @@ class Shard:
                 None,
                 table["pi"].to_numpy(),
                 table["cost"].to_numpy(),
+                None if table["weight"].has_nulls() else table["weight"].to_numpy(),
             )
         )
 
@@ -268,8 +278,8 @@ def run_sharded(
     Raises:
         UserError: the same selection is running with this folder, or something else lies there.
     """
-    costs = pool.costs.tobytes().hex()
-    key = fingerprint([config.fingerprint(), pool.candidates.texts.fingerprint(), costs])
+    numbers = [a.tobytes().hex() for a in (pool.costs, pool.weights) if a is not None]
+    key = fingerprint([config.fingerprint(), pool.candidates.texts.fingerprint(), *numbers])
     shards = shard_of(pool.candidates.index["sample_id"], config.num_shards)
     # Shards and their union hold other shares of a source than the pool does.
     of_parts = config.with_mixture_of(_supply(pool))
@@ -351,6 +361,7 @@ def _merge(
             None,
             pool.pi[union],
             pool.costs[union],
+            None if pool.weights is None else pool.weights[union],
         )
         merged = run_selection(
             part, config, store, workers=workers, progress=progress, phase="Merging"

@@ -40,6 +40,7 @@ from zip_pipeline.selection.select import HERE, Cluster, select_candidates
 from zip_pipeline.selection.shards import SHARDS_SUFFIX
 from zip_pipeline.training.presets import load_preset
 from zip_pipeline.training.tokens import PresetTokens
+from zip_pipeline.workflow.qualities import qualities
 from zip_pipeline.workflow.sources import (
     Part,
     Pool,
@@ -419,7 +420,13 @@ def _select_curated(
             watcher.stage("Counting tokens")
             counter = PresetTokens(load_preset(job.preset))
             state, tokenizer = given.pool.count_tokens(counter), counter.name
-        candidates = Candidates(given.pool.index, given.pool.texts, state, target)
+        candidates = Candidates(
+            given.pool.index,
+            given.pool.texts,
+            state,
+            target,
+            quality=qualities(given.pool, job.config),
+        )
         ingest_seconds = time.monotonic() - started
         watcher.stage(f"Measuring {len(candidates.index):,} samples")
         selection = select_candidates(

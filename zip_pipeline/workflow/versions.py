@@ -22,6 +22,7 @@ from zip_pipeline.selection.ledger import target_facts
 from zip_pipeline.selection.run import Progress
 from zip_pipeline.selection.select import HERE, Cluster, select_candidates
 from zip_pipeline.training.tokens import configured_tokens
+from zip_pipeline.workflow.qualities import qualities, score_fingerprint
 from zip_pipeline.workflow.sources import target_texts
 
 SECONDS_BETWEEN_PROGRESS = 10.0
@@ -94,6 +95,8 @@ def current_version(folder: StageFolder, config: SelectionConfig) -> int | None:
     if config.unit in TOKEN_UNITS:
         tokens = configured_tokens(folder.root.path)
         is_current &= manifest.get("tokenizer_identity") == tokens.identity
+    if is_current and (scores := score_fingerprint(config, folder.root.path)):
+        is_current = manifest.get("score_fingerprint") == scores
     if is_current and (target := target_texts(config, folder.stage, folder.root.path)):
         is_current = manifest.get("target") == target_facts(target)
     return number if is_current else None
@@ -127,10 +130,18 @@ def select_version(
     tokens = configured_tokens(folder.root.path)
     recount(folder, tokens, log)
     target = target_texts(config, folder.stage, folder.root.path)
+    scores = score_fingerprint(config, folder.root.path)
     with open_selection_pool(folder, hold_out=held_out_settings(folder.root)) as pool:
         refuse_none(folder, pool.fingerprints)
         selection = select_candidates(
-            Candidates(pool.index, pool.texts, pool.state, target, lambda: pool.ngrams),
+            Candidates(
+                pool.index,
+                pool.texts,
+                pool.state,
+                target,
+                lambda: pool.ngrams,
+                qualities(pool, config, folder.root.path),
+            ),
             folder.stage,
             config,
             tokenizer=tokens.name,
@@ -145,6 +156,8 @@ def select_version(
         subset = pool.picked_rows(selection.picks, selection.ledger)
     frozen = pool.frozen.summary() if pool.frozen else None
     facts = {"held_out": frozen, "tokenizer_identity": tokens.identity, **pool.not_read}
+    if scores is not None:
+        facts["score_fingerprint"] = scores
     manifest = selection.manifest | facts | pool.origins
     return folder.versions.write(subset, selection.ledger, manifest)
 

@@ -15,6 +15,8 @@ from zip_pipeline_tests.benchmarks.real_pool import measured, real_pool
 BUDGET_BYTES = 7_080_000
 RUNS = {
     "random": SelectionConfig(strategy="random", budget_bytes=BUDGET_BYTES),
+    "random_balanced": SelectionConfig(strategy="random_balanced", budget_bytes=BUDGET_BYTES),
+    "coverage": SelectionConfig(strategy="coverage", budget_bytes=BUDGET_BYTES),
     "long_range": SelectionConfig(strategy="long_range", budget_bytes=BUDGET_BYTES),
     "zip": SelectionConfig(strategy="zip", budget_samples=5000),
     "zip_same_bytes": SelectionConfig(strategy="zip", budget_bytes=BUDGET_BYTES),

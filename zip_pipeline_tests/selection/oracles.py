@@ -106,12 +106,13 @@ def long_range_oracle(
     budget: int,
     cost: Cost,
     overhead_bytes: int = 24,
+    weights: Sequence[float] | None = None,
 ) -> list[int]:
     """Lazy greedy, written with lists and fresh compressors instead of a heap and sets."""
 
     def rho(i: int, given: Sequence[int]) -> float:
         size = zstd_bytes_given(texts[i], b"".join(texts[j] for j in given))
-        return len(texts[i]) / max(size - overhead_bytes, 1)
+        return len(texts[i]) / max(size - overhead_bytes, 1) / (weights[i] if weights else 1)
 
     def num_bytes(indices: Sequence[int]) -> int:
         return sum(len(texts[i]) for i in indices)

@@ -28,7 +28,11 @@ def counts_of(text: bytes) -> dict[int, int]:
 
 
 def coverage_oracle(
-    texts: Sequence[bytes], beta: float, budget: int, cost: Callable[[int], int]
+    texts: Sequence[bytes],
+    beta: float,
+    budget: int,
+    cost: Callable[[int], int],
+    weights: Sequence[float] | None = None,
 ) -> list[int]:
     """Greedy with dictionaries: every gain of every sample anew for each pick."""
     counts = [counts_of(text) for text in texts]
@@ -43,7 +47,8 @@ def coverage_oracle(
             mass[u] ** beta * (np.log1p(covered[u] + num) - np.log1p(covered[u]))
             for u, num in counts[index].items()
         )
-        return math.fsum(float(np.float32(add)) for add in adds) / max(cost(index), 1)
+        total = math.fsum(float(np.float32(add)) for add in adds)
+        return total / (max(cost(index), 1) / (weights[index] if weights else 1))
 
     picks: list[int] = []
     while True:

@@ -100,10 +100,12 @@ def test_the_draw_does_not_depend_on_the_order_of_the_pool() -> None:
 
 def test_a_strategy_that_needs_a_target_asks_for_one() -> None:
     """It is refused when it is configured, and again where plain texts come with none."""
-    with pytest.raises(UserError, match="target: random_lengths selects by what a target file"):
+    with pytest.raises(
+        UserError, match="target: random_lengths selects by the samples of a file, and"
+    ):
         SelectionConfig(strategy="random_lengths", budget_samples=3)
     config = SelectionConfig(strategy="random_lengths", budget_samples=3, target="t.jsonl")
-    with pytest.raises(UserError, match="target: random_lengths needs the samples of a target"):
+    with pytest.raises(UserError, match="target: random_lengths needs the samples of a file, with"):
         select(numbered_pool(5), None, "sft", config)
 
 

@@ -38,8 +38,8 @@ class Strategy(ABC):
         """Raise UserError where the configuration is none for this strategy."""
         if self.uses("target") and config.target is None:
             raise UserError(
-                f"target: {self.name} selects by what a target file holds, and got none; name a "
-                "file of samples that are like what the model shall do"
+                f"target: {self.name} selects by the samples of a file, and got none; name one "
+                "whose samples are like what the model shall do"
             )
 
     @abstractmethod

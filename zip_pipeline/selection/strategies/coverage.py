@@ -103,7 +103,7 @@ class LazyGreedy:
 
     Args:
         coverage: tells gains, and takes what is picked.
-        costs: of each sample, above 0, shape (samples,).
+        costs: of each sample, above 0, shape (samples,); by quality^a less.
 
     Source: cost-benefit lazy greedy (Minoux 1978; Leskovec et al. 2007).
     """
@@ -180,7 +180,7 @@ class CoverageStrategy(Strategy):
 
     name = "coverage"
     description = "what adds most to the word n-grams that the subset covers, per token"
-    parameters = ("beta",)
+    parameters = ("beta", "quality", "quality_power")
     words: ClassVar[Mapping[str, str]] = {
         "picked": "picked as number {rank}: it added most, for its size, to the word n-grams that "
         "the subset covers (gain {score:.4g})",
@@ -206,7 +206,8 @@ class CoverageStrategy(Strategy):
             coverage = Coverage(counts, beta)
             for index in run.picks:
                 coverage.add(index)
-            greedy = LazyGreedy(coverage, np.maximum(costs, 1).astype(np.float64))
+            weights = 1.0 if pool.weights is None else pool.weights
+            greedy = LazyGreedy(coverage, np.maximum(costs, 1) / weights)
             if run.scores is not None:
                 greedy.scores[run.picks] = run.scores[run.picks]
             run.scores = greedy.scores

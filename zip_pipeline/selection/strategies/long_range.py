@@ -31,6 +31,7 @@ class LongRangeEngine:
         num_bytes: the size of each sample of the pool, shape (samples,).
         new_set: returns an empty set of pool samples; one of the same name takes its place.
         overhead_bytes: constant cost of a compressed piece.
+        weights: quality^a of each sample, by which its ratio is divided; None without qualities.
 
     Source: cost-benefit lazy greedy for submodular gains (Minoux 1978; Leskovec et al. 2007)
     over ZIP's three stages.
@@ -39,9 +40,14 @@ class LongRangeEngine:
     """
 
     def __init__(
-        self, num_bytes: Sizes, new_set: Callable[[str], IndexedSet], overhead_bytes: int
+        self,
+        num_bytes: Sizes,
+        new_set: Callable[[str], IndexedSet],
+        overhead_bytes: int,
+        weights: NDArray[np.float64] | None = None,
     ) -> None:
         self._num_bytes = num_bytes
+        self._weights = weights
         self._new_set = new_set
         self._overhead_bytes = overhead_bytes
         self.start([])
@@ -117,7 +123,8 @@ class LongRangeEngine:
 
     def _rho(self, given: IndexedSet, indices: Indices) -> NDArray[np.float64]:
         sizes = given.marginal_bytes(indices)
-        return marginal_ratios(self._num_bytes[indices], sizes, self._overhead_bytes)
+        ratios = marginal_ratios(self._num_bytes[indices], sizes, self._overhead_bytes)
+        return ratios if self._weights is None else ratios / self._weights[indices]
 
 
 def _kth_lowest(values: NDArray[np.floating[Any]], k: int) -> float:
@@ -129,12 +136,22 @@ class LongRange(RoundStrategy):
 
     name = "long_range"
     description = "the same rounds over a window that holds the whole subset"
-    parameters = ("k1", "k2", "k3", "codec", "level", "overhead_bytes", "num_shards")
+    parameters = (
+        "k1",
+        "k2",
+        "k3",
+        "codec",
+        "level",
+        "overhead_bytes",
+        "num_shards",
+        "quality",
+        "quality_power",
+    )
     codec = "zstd"
 
     def engine(self, pool: Measured, new_set: NewSet, config: SelectionConfig) -> LongRangeEngine:
         """Return what measures marginal ratios."""
-        return LongRangeEngine(pool.num_bytes, new_set, config.overhead_bytes)
+        return LongRangeEngine(pool.num_bytes, new_set, config.overhead_bytes, pool.weights)
 
     def estimate_after(self, pilot: Pilot, pool: Measured, config: SelectionConfig) -> float:
         """Return roughly how many seconds all rounds take.

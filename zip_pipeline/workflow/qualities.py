@@ -1,0 +1,80 @@
+"""The quality of each sample, by which a strategy multiplies what the sample adds."""
+
+from pathlib import Path
+
+import polars as pl
+
+from zip_pipeline.errors import UserError
+from zip_pipeline.files import fingerprint
+from zip_pipeline.pool.pool import SelectionPool
+from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.selection.strategies import strategies
+
+_COLUMNS = ("sample_id", "score")
+
+
+def score_file(config: SelectionConfig, folder: Path = Path()) -> Path | None:
+    """Return the file that ``quality`` names; None where it names a field, or is not heeded."""
+    if config.quality is None or not strategies[config.strategy].uses("quality"):
+        return None
+    path = folder / config.quality
+    return path if path.suffix in (".parquet", ".csv") else None
+
+
+def score_fingerprint(config: SelectionConfig, folder: Path = Path()) -> str | None:
+    """Return the hash of the file of scores, None where there is no such file.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    if (path := score_file(config, folder)) is None:
+        return None
+    try:
+        return fingerprint([path.read_bytes().hex()])
+    except OSError as error:
+        raise UserError(f"quality: {path}: {error.strerror}; give a file of scores") from error
+
+
+def qualities(
+    pool: SelectionPool, config: SelectionConfig, folder: Path = Path()
+) -> pl.Series | None:
+    """Return the quality of each sample of the index, None where the strategy asks for none.
+
+    Args:
+        pool: the pool.
+        config: names a number of the records, or a Parquet or CSV file with the columns
+            ``sample_id`` and ``score``.
+        folder: where a relative path starts.
+
+    Raises:
+        UserError: the file is none of scores, or a sample has no quality, or one below 0.
+    """
+    if config.quality is None or not strategies[config.strategy].uses("quality"):
+        return None
+    path = score_file(config, folder)
+    found = pool.numbers(config.quality) if path is None else _scores(path, pool.index)
+    is_wrong = ~((found >= 0) & found.is_finite()).fill_null(value=False)
+    for row in pool.index.filter(is_wrong).head(1).iter_rows(named=True):
+        raise UserError(
+            f"quality: {is_wrong.sum():,} of {len(found):,} samples have no number of 0 and up as "
+            f"{config.quality}, first {row['source_file']}, row {row['source_row']} (sample "
+            f"{row['sample_id']}); score them, or take them out of the pool"
+        )
+    return found
+
+
+def _scores(path: Path, index: pl.DataFrame) -> pl.Series:
+    try:
+        table = pl.read_parquet(path) if path.suffix == ".parquet" else pl.read_csv(path)
+        known = table.select("sample_id", pl.col("score").cast(pl.Float64, strict=False))
+    except (OSError, pl.exceptions.PolarsError) as error:
+        words = str(error).partition("\n")[0]
+        raise UserError(
+            f"quality: {path}: no readable table with the columns {' and '.join(_COLUMNS)} "
+            f"({words}); write one, for example from a ledger's column sample_id"
+        ) from error
+    first = known.unique("sample_id", keep="first")
+    joined = index.select("sample_id").join(
+        first, on="sample_id", how="left", maintain_order="left"
+    )
+    return joined["score"]
