@@ -56,6 +56,9 @@ def select(pool: SelectionPool, config: SelectionConfig) -> dict[str, object]:
 def main() -> None:
     """Run every strategy over the pool; of zip's CPU time long_range needs how much?"""
     with real_pool() as pool:
+        with stopwatch() as counting:
+            num_bytes = int(pool.ngrams.offsets[-1])
+        report("count_ngrams", {"num_bytes": num_bytes, **counting})
         figures = {name: select(pool, config) for name, config in RUNS.items()}
     share = figures["long_range"]["cpu_seconds"] / figures["zip_same_bytes"]["cpu_seconds"]
     figures["long_range"]["share_of_zip_cpu"] = round(share, 4)

@@ -24,4 +24,5 @@ def real_pool() -> Iterator[SelectionPool]:
 
 def measured(pool: SelectionPool, config: SelectionConfig) -> Measured:
     """Return the pool as a strategy plays with it."""
-    return measure(Candidates(pool.index, pool.texts, pool.state), config, "tiny", 0)
+    candidates = Candidates(pool.index, pool.texts, pool.state, ngrams=lambda: pool.ngrams)
+    return measure(candidates, config, "tiny", 0)
