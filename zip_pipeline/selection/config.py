@@ -132,8 +132,8 @@ class SelectionConfig(Settings):
     mixture: str | None = Field(
         default=None,
         description="What share of the budget each source gets. What a source cannot fill goes to "
-        "the others. If not given, natural for long_range, coverage and random_balanced, else "
-        "none.",
+        "the others. If not given, none for zip, random, random_lengths, zip_fit and dsir, else "
+        "natural.",
         json_schema_extra=_STRATEGY,
     )
     mixture_temperature: float = Field(

@@ -135,7 +135,7 @@ class LongRange(RoundStrategy):
     """The rounds of ``zip`` with an engine that sees the whole selected set."""
 
     name = "long_range"
-    description = "the same rounds over a window that holds the whole subset"
+    description = "the rounds of zip over a window that holds the whole subset"
     parameters = (
         "k1",
         "k2",

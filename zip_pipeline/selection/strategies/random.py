@@ -48,10 +48,10 @@ class Random(OrderStrategy):
 
 
 class RandomBalanced(Random):
-    """The same draw, each source held to its share of the pool."""
+    """Draws from each source its share of the pool: what a choice within sources is measured by."""
 
     name = "random_balanced"
-    description = "the same, with each source at its share of the pool"
+    description = "random, with each source at its share of the pool"
     mixture = "natural"
 
 
@@ -76,7 +76,7 @@ class RandomLengths(Random):
     """
 
     name = "random_lengths"
-    description = "the same, with as many samples of each length as the target file has"
+    description = "random, with as many samples of each length as the target file has"
     parameters = ("seed", "target")
 
     def order(self, pool: Measured, config: SelectionConfig) -> Indices:
