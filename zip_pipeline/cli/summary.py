@@ -124,7 +124,8 @@ def _strategy(manifest: Mapping[str, Any]) -> str:
     # What was selected by a plug-in that is not installed any more is described in full.
     if strategy in strategies.names() and not strategies[strategy].uses("k1"):
         seed = f", seed {config['seed']}" if strategies[strategy].uses("seed") else ""
-        return f"{strategy}{seed}"
+        target = f", target {config['target']}" if "target" in config else ""
+        return f"{strategy}{seed}{target}"
     rounds = f"k1 {config['k1']:,}, k2 {config['k2']:,}, k3 {config['k3']:,}"
     compat = ", as the published code does" if config["reference_compat"] else ""
     sharding = manifest.get("sharding")

@@ -73,6 +73,20 @@ def test_select_gives_input_records_back_in_pick_order(tmp_path: Path, stage: st
     assert read_jsonl(out) == _records_at(records, picked)
 
 
+def test_a_selection_by_a_target_says_so(tmp_path: Path):
+    """The summary names the file, and trace the score; without a file the option is asked for."""
+    source = write_jsonl(tmp_path / "in.jsonl", sft_records(40))
+    target = write_jsonl(tmp_path / "target.jsonl", sft_records(5))
+    out = tmp_path / "out.jsonl"
+    options = ("select", source, "-o", out, "--strategy", "zip_fit", "--budget-samples", "3")
+    said = call_well(*options, "--target", target)
+    assert "zip_fit, target " in said
+    first = _picked(out)["sample_id"][0]
+    told = call_well("trace", first, "--select-ledger", tmp_path / "out.ledger.parquet")
+    assert "its mean similarity to the target" in " ".join(told.split())
+    assert "--target: zip_fit selects by the samples of a file" in call_badly(*options)
+
+
 def test_select_writes_the_same_picks_in_every_kind(tmp_path: Path):
     """.json, .jsonl and .parquet hold the same picks in the same order."""
     records = sft_records(60)
