@@ -110,15 +110,7 @@ def _exchanges(record: Record) -> Turns:
 
 
 def _gemini(record: Record) -> Turns:
-    field = present(record, "systemInstruction", "system_instruction")
-    instruction = record.get(field) if field else None
-    if isinstance(instruction, dict):
-        instruction = parse_messages([{"role": "system", "parts": instruction.get("parts")}])[
-            0
-        ].content
-    system = text_of(instruction, "systemInstruction")
-    turns = parse_messages(field_value(record, "contents"))
-    return (*([Turn("system", system)] if system.strip() else []), *turns)
+    return with_system(record, parse_messages(field_value(record, "contents")))
 
 
 def _batch_body(record: Record) -> Turns:
@@ -210,6 +202,8 @@ def _short_answer(record: Record, name: str, value: object) -> object:
     """Return the first of several spellings of an answer, as questions of knowledge have them."""
     if isinstance(value, dict) and (field := present(value, "value", "text")):
         return _short_answer(value, field, value.get(field))
+    if isinstance(value, list) and all(isinstance(item, dict) and "text" in item for item in value):
+        value = [item.get("text") for item in value]
     return first_of(record, name, value) if isinstance(value, list) and _are_texts(value) else value
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 from zip_pipeline.ingest.rows import Record
 from zip_pipeline.ingest.turns import (
+    HISTORY,
     Turns,
     decoded,
     field_value,
@@ -26,8 +27,18 @@ _CONTEXT = (
     "hint",
 )  # fmt: skip
 _CHOICES = ("choices", "options")
+# Tables have a column for each choice.
+_CHOICE_COLUMNS = {
+    **{letter: letter for letter in "ABCDEFGHIJ"},
+    **{f"op{letter.lower()}": letter for letter in "ABCDE"},
+    **{
+        f"{word}{name}": name.upper()
+        for word in ("option", "option_", "choice", "choice_")
+        for name in (*"ABCDEFGHIJabcdefghij", *"0123456789")
+    },
+}
 _ANSWER_CUE = "\n\nAssistant:"
-_ABOUT = frozenset({"input", "history", *_CONTEXT, *_CHOICES})
+_ABOUT = frozenset({"input", *HISTORY, *_CONTEXT, *_CHOICES, *_CHOICE_COLUMNS})
 
 
 def question_turns(record: Record, *fields: str) -> Turns:
@@ -75,6 +86,10 @@ def _context(record: Record, question: Sequence[str]) -> list[str]:
     for field in (field for field in _CHOICES if field in record):
         if choices := record.get(field):
             found.append(_choices(choices, record))
+    columns = [name for name in record if name in _CHOICE_COLUMNS]
+    if len(columns) > 1:
+        cells = [(_CHOICE_COLUMNS[name], record.get(name)) for name in columns]
+        found.append(_listed(cell for cell in cells if cell[1] is not None))
     return found
 
 

@@ -40,7 +40,11 @@ _MARKED_ROLES = {
 }  # fmt: skip
 _END_OF_TEXT = "<|endoftext|>"
 _THINK = re.compile(r"\A\s*<think>(.*?)</think>\s*", re.DOTALL)
+_SYSTEM = (
+    "system", "system_prompt", "system_message", "systemInstruction", "system_instruction",
+)  # fmt: skip
 _REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
+HISTORY = ("history", "chat_history", "conversation_history")
 _LOSS = ("weight", "train", "training", "loss_weight", "mask", "loss")
 # What an old-style list of messages printed by Python looks like.
 _PRINTED = re.compile(r"\s*\[\s*\{.*['\"](?:role|from)['\"].*\}\s*\]\s*", re.DOTALL)
@@ -57,6 +61,7 @@ _MEDIA_PARTS = (
     "image", "image_url", "input_image", "audio", "input_audio", "audio_url", "video", "video_url",
     "file", "input_file",
 )  # fmt: skip
+_PART_KEYS = {"type", "text", "cache_control"}
 _GEMINI_MEDIA = ("inlineData", "inline_data", "fileData", "file_data")
 
 
@@ -230,8 +235,10 @@ def answer_text(value: object, name: str) -> str:
 
 def system_turns(record: Record) -> Turns:
     """Return the system turn of a record that has it in a field of its own."""
-    for field in ("system", "system_prompt", "system_message"):
-        content = text_of(record.get(field), field) if field in record else ""
+    for field in (field for field in _SYSTEM if field in record):
+        value = record.get(field)
+        is_parts = isinstance(value, list | dict)
+        content = _Message(record).content(value) if is_parts else text_of(value, field)
         if content.strip():
             return (Turn("system", content),)
     if not isinstance(peek(record, _KWARGS), dict):
@@ -302,9 +309,13 @@ class _Message:
         """Return the text of a content, which may be a list of parts of several kinds."""
         if isinstance(value, list):
             return "\n".join(text for part in value for text in self._part(part))
-        if isinstance(value, dict):
-            return json_of(value)
-        return text_of(value, "content")
+        if not isinstance(value, dict):
+            return text_of(value, "content")
+        if isinstance(value.get("parts"), list):
+            value.get("content_type")
+            return self.content(value["parts"])
+        is_part = value.keys() <= _PART_KEYS or peek(value, "type") in _MEDIA_PARTS
+        return self.content([value]) if is_part and value else json_of(value)
 
     def _part(self, part: object) -> list[str]:
         if isinstance(part, str):
@@ -440,8 +451,13 @@ def _content(message: Record, made: _Message, *, may_lack: bool) -> str:
 
 def reasoning_of(message: Record) -> str:
     """Return what was thought before a message, or before the answer of a record."""
-    fields = [field for field in _REASONING if isinstance(peek(message, field), str)]
+    fields = [field for field in _REASONING if _is_thought(peek(message, field))]
     return text_of(field_value(message, *fields), fields[0]) if fields else ""
+
+
+def _is_thought(value: object) -> bool:
+    # Some records say there whether the model is to think.
+    return isinstance(value, str) and value.strip().lower() not in ("on", "off")
 
 
 def with_reasoning(turn: Turn, reasoning: str) -> Turn:
@@ -577,11 +593,12 @@ def history_turns(record: Record) -> Turns:
     Raises:
         RejectionError: ``wrong_type`` for anything else.
     """
-    value = decoded(record.get("history")) if "history" in record else None
+    field = present(record, *HISTORY)
+    value = decoded(record.get(field)) if field else None
     if not value:
         return ()
     if not isinstance(value, list):
-        raise RejectionError("wrong_type", f"history is {_kind(value)}, expected a list")
+        raise RejectionError("wrong_type", f"{field} is {_kind(value)}, expected a list")
     if all(isinstance(item, dict) for item in value):
         return parse_messages(value)
     texts: list[object] = []

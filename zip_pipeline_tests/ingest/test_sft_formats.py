@@ -373,6 +373,43 @@ CASES = [
         },
         (U("i"), Turn("assistant", "", "f(1)"), Turn("tool", "1"), A("a")),
     ),
+    (
+        "input_output",
+        {"input": [{"role": "user", "content": "u"}], "output": "a", "reasoning": "on"},
+        (U("u"), A("a")),
+    ),
+    (
+        "messages",
+        {
+            "system": [{"type": "text", "text": "s"}, {"text": "t"}],
+            "messages": [
+                {"role": "user", "content": {"type": "text", "text": "u"}},
+                {"role": "tool", "content": {"text": "x", "score": 1}},
+                {"role": "assistant", "content": {"content_type": "text", "parts": ["a"]}},
+            ],
+        },
+        (Turn("system", "s\nt"), U("u"), Turn("tool", '{"score": 1, "text": "x"}'), A("a")),
+    ),
+    (
+        "question_answer",
+        {"question": "q", "chat_history": [["u", "b"]], "answer": "a"},
+        (U("u"), A("b"), U("q"), A("a")),
+    ),
+    (
+        "question_answer",
+        {"question": "q", "A": "x", "B": "y", "C": None, "answer": "B"},
+        (U("q\n\nA. x\nB. y"), A("B")),
+    ),
+    (
+        "question_answer",
+        {"question": "q", "option_a": "x", "option_b": "y", "answer": "b"},
+        (U("q\n\nA. x\nB. y"), A("b")),
+    ),
+    (
+        "question_answer",
+        {"question": "q", "answers": [{"text": "a", "answer_start": 0}, {"text": "b"}]},
+        (U("q"), A("a")),
+    ),
 ]
 
 
