@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from zip_pipeline.ingest.rows import Record, RejectionError
 from zip_pipeline.ingest.turns import Turns, parse_messages, peek
@@ -9,9 +10,9 @@ from zip_pipeline.ingest.turns import Turns, parse_messages, peek
 _OUTER = r"(?:\s|<s>|</s>|<bos>|<eos>|<\|begin_of_text\|>|<\|end_of_text\|>|<\|endoftext\|>)*"
 # Of each template where a turn begins, the names of its roles, where that ends, and the turn.
 _MARKS = (
-    (r"<\|im_start\|>", r"\w+", r"\n", r"<\|im_end\|>"),
+    (r"<\|im_start\|>", r"\w+", r"(?:\n|\Z)", r"<\|im_end\|>"),
     (r"<\|start_header_id\|>", r"\w+", r"<\|end_header_id\|>", r"<\|eot_id\|>|<\|eom_id\|>"),
-    (r"<start_of_turn>", r"\w+", r"\n", r"<end_of_turn>"),
+    (r"<start_of_turn>", r"\w+", r"(?:\n|\Z)", r"<end_of_turn>"),
     (r"<\|", r"(?:system|user|assistant)", r"\|>", r"</s>|<\|end\|>|<\|endoftext\|>"),
 )
 _TURNS = [
@@ -22,6 +23,7 @@ _STARTS = [re.compile(rf"{_OUTER}{begin}{role}{of}") for begin, role, of, _ in _
 _INSTRUCTION = re.compile(
     rf"{_OUTER}\[INST\](.*?)\[/INST\](.*?)(?:</s>|(?=\[INST\])|\Z)", re.DOTALL
 )
+_ENDS = re.compile(rf"(?:{'|'.join(end for *_, end in _MARKS)})+\Z")
 _SYSTEM = re.compile(r"\s*<<SYS>>(.*?)<</SYS>>", re.DOTALL)
 
 
@@ -46,6 +48,15 @@ def parse_chat_text(text: str) -> Turns:
         said = _instructed(*match.groups()) if found is None else [match.groups()]
         messages += [{"role": role, "content": content.strip()} for role, content in said]
     return parse_messages(messages)
+
+
+def answers_in_chat(prompt: object, answers: Turns) -> Turns:
+    """Return turns without the mark of their end, where the prompt has marks of turns."""
+    if not is_chat_text(prompt):
+        return answers
+    return tuple(
+        replace(turn, content=_ENDS.sub("", turn.content.rstrip()).strip()) for turn in answers
+    )
 
 
 def _matches(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from zip_pipeline.ingest.chat_texts import chat_text_field, parse_chat_text
+from zip_pipeline.ingest.chat_texts import answers_in_chat, chat_text_field, parse_chat_text
 from zip_pipeline.ingest.questions import question_turns, with_system
 from zip_pipeline.ingest.ratings import refuse_rated
 from zip_pipeline.ingest.rows import Format, Record, RejectionError
@@ -177,7 +177,9 @@ def _question_answer(questions: Sequence[str], answers: Sequence[str]) -> Callab
             # Where the prompt is a list of messages in a text, so is the answer.
             value = decoded(value)
         name = next((name for name in answers if peek(record, name) is not None), answers[0])
-        return with_system(record, prompt + _answer(record, name, value))
+        asked = peek(record, present(record, *questions) or questions[0])
+        answer = answers_in_chat(asked, _answer(record, name, value))
+        return with_system(record, prompt + answer)
 
     return turns
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable
 
+from zip_pipeline.ingest.chat_texts import answers_in_chat, is_chat_text, parse_chat_text
 from zip_pipeline.ingest.conversations import SFT_FORMATS, parse_conversation
 from zip_pipeline.ingest.questions import question_turns, with_system
 from zip_pipeline.ingest.ratings import LABELS, first_number, rating_of, ratings_in
@@ -86,12 +87,15 @@ is_pair = has_fields("chosen", "rejected")
 
 
 def _is_dialogue_pair(record: Record) -> bool:
-    return is_dialogue(record.get("chosen")) and is_dialogue(record.get("rejected"))
+    sides = (record.get("chosen"), record.get("rejected"))
+    return all(map(is_dialogue, sides)) or all(map(is_chat_text, sides))
 
 
 def answers_of(record: Record, *names: str) -> list[Turns]:
     """Return the answers in the fields."""
-    return [turns_of(field_value(record, name), "assistant", name) for name in names]
+    prompt = peek(record, present(record, *PROMPTS) or PROMPTS[0])
+    answers = (turns_of(field_value(record, name), "assistant", name) for name in names)
+    return [answers_in_chat(prompt, answer) for answer in answers]
 
 
 def parse_pair(record: Record) -> PreferencePair:
@@ -109,7 +113,8 @@ def parse_pair(record: Record) -> PreferencePair:
 
 def _dialogues(record: Record) -> list[Turns]:
     names = ("chosen", "rejected")
-    return [parse_dialogue(text_of(field_value(record, name), name)) for name in names]
+    texts = [text_of(field_value(record, name), name) for name in names]
+    return [parse_chat_text(t) if is_chat_text(t) else parse_dialogue(t) for t in texts]
 
 
 def _sides(chosen: str, rejected: str) -> Callable[[Record], AnySample]:
@@ -213,7 +218,7 @@ def preference_format(
 PAIR_FORMATS = (
     preference_format(
         "dialogue_pair",
-        "chosen, rejected as Human: / Assistant: dialogues",
+        "chosen, rejected as Human: / Assistant: dialogues or as a chat template writes them",
         lambda record: _is_dialogue_pair(record) and present(record, *PROMPTS) is None,
         lambda record: pair_of(record, (), _dialogues(record)),
     ),

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from zip_pipeline.ingest.chat_texts import is_chat_text, parse_chat_text
 from zip_pipeline.ingest.rows import Record
 from zip_pipeline.ingest.turns import (
     HISTORY,
@@ -11,8 +12,10 @@ from zip_pipeline.ingest.turns import (
     field_value,
     history_turns,
     is_dialogue,
+    is_marked_dialogue,
     json_of,
     parse_dialogue,
+    parse_marked_dialogue,
     parse_messages,
     peek,
     system_turns,
@@ -38,6 +41,7 @@ _CHOICE_COLUMNS = {
     },
 }
 _ANSWER_CUE = "\n\nAssistant:"
+_MARKED_CUES = ("### Assistant:", "### Response:", "\nASSISTANT:")
 _ABOUT = frozenset({"input", *HISTORY, *_CONTEXT, *_CHOICES, *_CHOICE_COLUMNS})
 
 
@@ -50,12 +54,8 @@ def question_turns(record: Record, *fields: str) -> Turns:
     value = decoded(field_value(record, *fields))
     if isinstance(value, list):
         turns = parse_messages(value)
-    elif isinstance(value, str) and is_dialogue(value) and _ANSWER_CUE in value:
-        turns = parse_dialogue(value)
-        # Such prompts end with the cue "Assistant:", which is no turn.
-        turns = turns[:-1] if turns[-1] == Turn("assistant", "") else turns
     else:
-        turns = (Turn("user", text_of(value, " or ".join(fields))),)
+        turns = _written_out(text_of(value, " or ".join(fields)))
     if record.keys().isdisjoint(_ABOUT):
         return turns
     has_input = "input" in record and "input" not in fields
@@ -63,6 +63,20 @@ def question_turns(record: Record, *fields: str) -> Turns:
     about = [f"\n{extra}"] if extra.strip() else []
     about += [f"\n\n{text}" for text in _context(record, fields)]
     return history_turns(record) + _with_more(turns, "".join(about))
+
+
+def _written_out(text: str) -> Turns:
+    """Return the turns of a prompt that leads up to the assistant's; another is one turn."""
+    if is_chat_text(text):
+        turns = parse_chat_text(text)
+    elif is_dialogue(text) and _ANSWER_CUE in text:
+        turns = parse_dialogue(text)
+    elif text.rstrip().endswith(_MARKED_CUES) and is_marked_dialogue(text):
+        turns = parse_marked_dialogue(text)
+    else:
+        return (Turn("user", text),)
+    # Such prompts end with the cue for the assistant, which is no turn.
+    return turns[:-1] if turns[-1] == Turn("assistant", "") else turns
 
 
 def _with_more(turns: Turns, text: str) -> Turns:

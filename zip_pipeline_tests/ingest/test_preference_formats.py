@@ -104,6 +104,24 @@ CASES = [
         SIMPLE,
     ),
     (
+        "prompt_chosen_rejected",
+        {
+            "prompt": "<|im_start|>system\nt<|im_end|>\n<|im_start|>user\np<|im_end|>\n"
+            "<|im_start|>assistant\n",
+            "chosen": "c<|im_end|>\n",
+            "rejected": "r<|im_end|>",
+        },
+        pair([S("t"), U("p")], [A("c")], [A("r")]),
+    ),
+    (
+        "dialogue_pair",
+        {
+            "chosen": "<|user|>\np</s>\n<|assistant|>\nc</s>",
+            "rejected": "<|user|>\np</s>\n<|assistant|>\nr</s>",
+        },
+        SIMPLE,
+    ),
+    (
         "dialogue_pair",
         {
             "chosen": "\n\nHuman: p\n\nAssistant: a\n\nHuman: q \n\nAssistant: c\n\nd",

@@ -410,6 +410,22 @@ CASES = [
         {"question": "q", "answers": [{"text": "a", "answer_start": 0}, {"text": "b"}]},
         (U("q"), A("a")),
     ),
+    (
+        "prompt_completion",
+        {"prompt": "<s>[INST] u [/INST]", "completion": " a </s>"},
+        (U("u"), A("a")),
+    ),
+    (
+        "prompt_completion",
+        {"prompt": "<|im_start|>user\nu<|im_end|>\n<|im_start|>assistant", "response": "a"},
+        (U("u"), A("a")),
+    ),
+    (
+        "prompt_completion",
+        {"prompt": "### Instruction:\nu\n\n### Response:\n", "completion": "a"},
+        (U("u"), A("a")),
+    ),
+    ("prompt_completion", {"prompt": "u", "completion": "</s>"}, (U("u"), A("</s>"))),
 ]
 
 
