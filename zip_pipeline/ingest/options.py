@@ -142,8 +142,14 @@ class ReadOptions(Settings):
             for name, value in record.items()
             if name not in {*used, *made} and (name in RATINGS or not is_whole)
         }
-        left_out = tuple(name for name in record if name not in used and name not in rest)
-        return replace(row, record={**rest, **made}, left_out=left_out)
+        left_out = [name for name in record if name not in used and name not in rest]
+        for name in used.difference(paths):
+            for path, value in _unmapped(record[name], name, set(paths)):
+                left_out.append(path)
+                field = path.rpartition(".")[2]
+                if field in RATINGS:
+                    rest.setdefault(field, value)
+        return replace(row, record={**rest, **made}, left_out=tuple(left_out))
 
     def _unfolded(self, rows: Iterable[RawRow]) -> Iterator[RawRow]:
         """Yield the rows of the list at ``rows`` in the place of the object that holds it."""
@@ -178,6 +184,18 @@ def _item_row(row: RawRow, number: int, item: object) -> RawRow:
         return replace(row, source_row=number, raw=raw, record=item)
     why = RejectionError("not_an_object", f"the row is a JSON {type(item).__name__}")
     return rejected_row(row.source_file, number, raw, why)
+
+
+def _unmapped(value: object, path: str, mapped: set[str]) -> Iterator[tuple[str, object]]:
+    """Yield path and value of what stands beside the mapped fields inside of a field."""
+    if path in mapped or value in (None, "", [], {}):
+        return
+    items = dict(enumerate(value)) if isinstance(value, list) else value
+    if isinstance(items, dict) and any(name.startswith(f"{path}.") for name in mapped):
+        for name, inner in items.items():
+            yield from _unmapped(inner, f"{path}.{name}", mapped)
+    else:
+        yield path, value
 
 
 def _value_at(record: Record, path: str) -> object:

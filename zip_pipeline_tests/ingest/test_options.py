@@ -27,7 +27,16 @@ def test_columns_become_a_conversation() -> None:
         ("system", "s"), ("user", "u"), ("assistant", "v"), ("user", "q"), ("assistant", "a"),
     ]  # fmt: skip
     assert result.samples["format"].to_list() == ["prompt_completion"]
-    assert result.unread == {"topic": 1}
+    assert result.unread == {"q.t.0": 1, "topic": 1}
+
+
+def test_what_stands_beside_a_mapped_field_is_not_lost() -> None:
+    """Deep in the record it is listed, and a rating there still counts."""
+    record: dict[str, Any] = {"n": {"q": "q", "a": {"t": "a", "x": 1}, "topic": "x", "none": None}}
+    names = {"user": "n.q", "assistant": "n.a.t"}
+    assert taken_in([record], map=names).unread == {"n.a.x": 1, "n.topic": 1}
+    record["n"]["label"] = False
+    assert taken_in([record], map=names).quarantine["reason"].to_list() == ["rated_record"]
 
 
 def test_columns_become_a_pair_or_a_rated_answer() -> None:
