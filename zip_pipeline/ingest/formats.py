@@ -1,6 +1,7 @@
 """All record formats by name, and how the format of a file is told."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from itertools import islice
 
 from zip_pipeline.errors import UserError
@@ -9,7 +10,8 @@ from zip_pipeline.ingest.conversations import SFT_FORMATS
 from zip_pipeline.ingest.preferences import PAIR_FORMATS
 from zip_pipeline.ingest.rankings import RANKING_FORMATS
 from zip_pipeline.ingest.ratings import ratings_in
-from zip_pipeline.ingest.rows import Format, Record
+from zip_pipeline.ingest.rows import Format, Record, RejectionError, holds_messages
+from zip_pipeline.ingest.turns import parse_messages
 from zip_pipeline.samples import Stage
 
 FORMATS: dict[str, Format] = {
@@ -54,19 +56,45 @@ def describe_unknown(record: Record, stage: Stage) -> str:
     """Return what a record of no known format has, and what is known."""
     fields = f"fields {', '.join(sorted(record)[:20]) or 'none'}"
     other = next((f for f in FORMATS.values() if f.stage != stage and f.matches(record)), None)
-    if other is not None and ratings_in(record):
-        fields += f", rated in {', '.join(ratings_in(record))}, but no pair"
-    elif other is not None:
+    ratings = ratings_in(record) if stage == "preference" or other is None else []
+    if ratings:
+        return (
+            f"{fields}, rated in {', '.join(ratings)}, but no pair or rated answer as it stands; "
+            "say what is what, with --map user=… --map chosen=… --map rejected=… for a pair, "
+            "--map user=… --map assistant=… --map label=… for an answer"
+        )
+    if other is not None:
         return f"{fields}: this is {other.name} of {other.stage}; drop the file there"
-    elif places := sorted(islice(_places_of_rows(record, ""), _MAX_PLACES), key=_is_no_training):
+    if places := sorted(islice(_places_of_rows(record, ""), _MAX_PLACES), key=_is_no_training):
         found = " or ".join(f'rows = "{place}"' for place in places)
         return f"{fields}: the object holds rows; say {found} in the sidecar, or --rows {places[0]}"
+    if place := _place_of_messages(record):
+        return (
+            f'{fields}: {place} holds messages; say map = {{ messages = "{place}" }} in the '
+            f"sidecar, or --map messages={place}"
+        )
     known = "; ".join(f"{f.name} ({f.fields})" for f in _of_stage(stage))
     return f"{fields}; known are {known}"
 
 
 def _is_no_training(path: str) -> bool:
     return "train" not in path.lower()
+
+
+def _place_of_messages(record: Record) -> str:
+    """Return the path of the only conversation in a record, empty where it has none or several."""
+    places = list(_places_of_conversations(record, ""))
+    return places[0] if len(places) == 1 else ""
+
+
+def _places_of_conversations(value: object, path: str) -> Iterator[str]:
+    if isinstance(value, dict):
+        for name, inner in value.items():
+            yield from _places_of_conversations(inner, f"{path}.{name}".lstrip("."))
+    elif holds_messages(value):
+        with suppress(RejectionError):
+            if parse_messages(value)[-1].role == "assistant":
+                yield path
 
 
 def _places_of_rows(value: object, path: str) -> Iterator[str]:

@@ -9,9 +9,15 @@ from zip_pipeline.ingest.turns import peek
 LABELS = ("label", "kto_tag", "desirable")
 RATINGS = frozenset({*LABELS, "chosen", "rejected", "rejected_response", "rejected_messages"})
 """Fields that say whether an answer was found good: a record that has one is never SFT."""
+_GOOD = """
+true yes y t good desirable chosen like accept accepted correct thumbs_up
+"""
+_BAD = """
+false no n f bad undesirable rejected dislike reject incorrect thumbs_down
+"""
 _TRUTHS: dict[str, object] = {
-    **dict.fromkeys(("true", "yes", "y", "t", "good", "desirable", "chosen", "like"), True),
-    **dict.fromkeys(("false", "no", "n", "f", "bad", "undesirable", "rejected", "dislike"), False),
+    **dict.fromkeys(_GOOD.split(), True),
+    **dict.fromkeys(_BAD.split(), False),
 }
 
 
@@ -43,7 +49,11 @@ def truth_of(text: str) -> object:
 
 def ratings_in(record: Record) -> list[str]:
     """Return the fields in which a record says how good its own answer is."""
-    return [name for name in sorted(RATINGS.intersection(record)) if _rates(record, name)]
+    names = RATINGS.intersection(record)
+    if "_task_hash" in record:
+        # Who annotates with Prodigy accepts, rejects or ignores the record.
+        names |= record.keys() & {"answer"}
+    return [name for name in sorted(names) if _rates(record, name)]
 
 
 def _rates(record: Record, field: str) -> bool:

@@ -26,8 +26,12 @@ _NUM_EXAMPLE_CHARACTERS = 200
 # As the readers say what bytes look like.
 _ENCODING = re.compile(r'encoding = "([^"]+)"')
 _ROWS = re.compile(r'rows = "([^"]+)"')
+_MESSAGES = re.compile(r'messages = "([^"]+)"')
 # What may say whether an answer is good.
-_VERDICTS = ("is_correct", "correct", "is_safe", "safe", "accepted", "is_good")
+_VERDICTS = (
+    "is_correct", "correct", "is_safe", "safe", "accepted", "is_good", "thumbs_up", "feedback",
+)  # fmt: skip
+_REWARDS = ("score", "reward", "rating")
 _CONTEXT = ("system", "system_prompt", "context", "history", "tools", "images")
 
 
@@ -151,6 +155,11 @@ class _Reading:
         unknown = self.result.quarantine.filter(reason="unknown_format")
         return self.result.samples.height, -unknown.height
 
+    def tells_good_from_bad(self, name: str) -> bool:
+        """Return whether a field is 0 in some rows and 1 in all others."""
+        values = [row.record[name] for row in self.rows if row.record and name in row.record]
+        return 0 in values and 1 in values and all(value in (0, 1) for value in values)
+
     def fields_read(self) -> dict[str, int]:
         """Return the fields of the samples that were read."""
         samples, found = self.result.samples, Counter[str]()
@@ -194,9 +203,11 @@ def _advice(
     if places:
         given["rows"] = places[0]
     elif reasons & {"unknown_format", "missing_field"} and not options.map:
-        if names := _likely_map(rows):
+        if names := _mapping(refusals, rows):
             given["map"] = names
             words.append("check the mapping: it goes by the names of the fields")
+            if "chosen" in names:
+                words.append("drop the file under preference: --stage preference shows its pairs")
         else:
             words.append('say which field is what, as in map = { user = "…", assistant = "…" }')
     if any(r.reason == "unsupported_content" and "pictures" in r.detail for r in refusals):
@@ -225,12 +236,13 @@ def _of_stages(tried: Sequence[_Reading], best: _Reading) -> list[str]:
 def _of_fields(best: _Reading, options: ReadOptions) -> list[str]:
     """Return what to do about fields that are not read, and that a person may well mean."""
     unread, words = best.result.unread, []
-    for name in [name for name in _VERDICTS if name in unread and best.stage == "sft"]:
+    verdicts = [*_VERDICTS, *filter(best.tells_good_from_bad, _REWARDS)]
+    for name in [name for name in verdicts if name in unread and best.stage == "sft"]:
         words.append(
             f"if {name} says whether the answer is good, train KTO on it: --stage preference "
             f"--map label={name}, and the same in the sidecar of a drop under preference"
         )
-    if options.map and (names := [name for name in _CONTEXT if name in unread]):
+    if options.map and (names := [n for n in unread if n.rpartition(".")[2] in _CONTEXT]):
         words.append(f"the mapping leaves out {', '.join(names)}; map what belongs to the question")
     return words
 
@@ -238,13 +250,28 @@ def _of_fields(best: _Reading, options: ReadOptions) -> list[str]:
 _LIKELY = {
     "user": (
         "user", "question", "query", "prompt", "instruction", "input", "problem", "q", "human",
+        "input_text", "patient",
     ),
     "assistant": (
         "assistant", "answer", "response", "output", "completion", "target", "reply", "solution",
-        "r", "a",
+        "r", "a", "output_text", "generated_solution", "canonical_solution", "correct_answer",
+        "doctor",
     ),
     "system": ("system", "system_prompt"),
+    "chosen": (
+        "chosen", "accepted", "preferred", "better", "good", "win", "chosen_answer",
+        "response_chosen", "preferred_response", "better_response",
+    ),
+    "rejected": (
+        "rejected", "dispreferred", "worse", "bad", "lose", "rejected_answer",
+        "response_rejected", "dispreferred_response", "worse_response",
+    ),
 }  # fmt: skip
+
+
+def _mapping(refusals: Sequence[Refusal], rows: Sequence[RawRow]) -> dict[str, str]:
+    found = [place for refusal in refusals if (place := _MESSAGES.search(refusal.detail))]
+    return {"messages": found[0][1]} if found else _likely_map(rows)
 
 
 def _likely_map(rows: Sequence[RawRow]) -> dict[str, str]:
@@ -256,4 +283,8 @@ def _likely_map(rows: Sequence[RawRow]) -> dict[str, str]:
         for target, names in _LIKELY.items()
         if any(name in texts for name in names)
     }
-    return found if {"user", "assistant"} <= found.keys() else {}
+    if {"user", "chosen", "rejected"} <= found.keys():
+        return {name: field for name, field in found.items() if name != "assistant"}
+    names = {"user", "assistant", "system"}
+    kept = {name: field for name, field in found.items() if name in names}
+    return kept if {"user", "assistant"} <= kept.keys() else {}

@@ -36,6 +36,24 @@ def test_unknown_format_message_names_the_other_stage():
     assert text == "fields instruction, output: this is alpaca of sft; drop the file there"
 
 
+def test_a_pair_is_sent_to_preference_and_half_of_one_nowhere():
+    """A record with a rating that is no pair is told how to be mapped."""
+    pair = {"prompt": "p", "chosen": "a", "rejected": "b"}
+    assert describe_unknown(pair, "sft").endswith("of preference; drop the file there")
+    half = describe_unknown({"prompt": "p", "completion": "a", "rejected": "b"}, "preference")
+    assert "rated in rejected, but no pair or rated answer as it stands" in half
+    assert "--map chosen=… --map rejected=…" in half
+
+
+def test_a_conversation_under_another_name_says_where_it_is():
+    """Only where it is the only one, and ends with an answer."""
+    said = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]
+    text = describe_unknown({"id": 1, "params": {"messages": said}}, "sft")
+    assert text.endswith("sidecar, or --map messages=params.messages")
+    assert "--map messages" not in describe_unknown({"good": said, "bad": said}, "sft")
+    assert "--map messages" not in describe_unknown({"asked": said[:1]}, "sft")
+
+
 def test_unknown_format_message_names_fields_and_formats():
     """A record of no format is described by its fields and by what is known."""
     text = describe_unknown({"b": 1, "a": 2}, "sft")

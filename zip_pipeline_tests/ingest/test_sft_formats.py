@@ -499,6 +499,7 @@ def test_blocks_of_tools_become_calls_and_answers():
         {"label": "0.0"},
         {"label": "bad"},
         {"desirable": False},
+        {"label": "thumbs_down"},
     ],
 )
 def test_a_rated_record_is_never_a_conversation(rating):
@@ -514,6 +515,14 @@ def test_a_rated_record_is_never_a_conversation(rating):
         ) as caught:
             found.parse(record | rating)
         assert caught.value.reason == "rated_record"
+
+
+def test_what_was_rejected_in_prodigy_is_no_answer():
+    """Its field answer says accept, reject or ignore; without the mark of Prodigy it is a text."""
+    record = {"question": "q", "answer": "reject"}
+    assert FORMATS["question_answer"].parse(record) == Sample((U("q"), A("reject")))
+    with pytest.raises(RejectionError, match=r"rated_record: .* a rating of its own in answer"):
+        FORMATS["question_answer"].parse(record | {"_task_hash": 1})
 
 
 @pytest.mark.parametrize("label", ["art", {"ability": ["maths"]}, ["maths"]])

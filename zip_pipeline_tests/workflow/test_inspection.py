@@ -1,6 +1,7 @@
 """What is told of a file before it is dropped."""
 
 import json
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from zip_pipeline.data_root import DataRoot
 from zip_pipeline.errors import UserError
 from zip_pipeline.ingest.options import ReadOptions
 from zip_pipeline.workflow.inspection import NUM_ROWS, inspect_file
+
+MESSAGES = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]
 
 
 def written(path: Path, *records: Any) -> Path:
@@ -143,3 +146,38 @@ def test_fields_that_a_person_may_mean_are_told(tmp_path: Path) -> None:
     assert (rated.formats, rated.advice) == ({"rated_answer": 1}, [])
     mapped = inspect_file(path, "sft", ReadOptions(map={"user": "question", "assistant": "answer"}))
     assert "the mapping leaves out system; map what belongs to the question" in mapped.advice
+
+
+def test_a_reward_of_0_and_1_is_a_verdict(tmp_path: Path) -> None:
+    """One on another scale is not, nor one that is the same in all rows."""
+    row = {"input": "q", "output": "a"}
+    for scores, told in ((0, 1), True), ((0.0, 0.5, 1.0), False), ((1, 1), False):
+        rows = [row | {"score": score, "step": n} for n, score in enumerate(scores)]
+        advice = inspect_file(written(tmp_path / "a.jsonl", *rows)).advice
+        assert any("--map label=score" in words for words in advice) == told
+
+
+@pytest.mark.parametrize(
+    ("row", "mapping"),
+    [
+        (
+            {"id": 1, "params": {"messages": MESSAGES}},
+            {"messages": "params.messages"},
+        ),
+        (
+            {"prompt": "p", "accepted": "a", "rejected": "b"},
+            {"user": "prompt", "chosen": "accepted", "rejected": "rejected"},
+        ),
+    ],
+)
+def test_the_mapping_that_is_proposed_reads_the_file(
+    tmp_path: Path, row: dict[str, Any], mapping: dict[str, str]
+) -> None:
+    """Conversations deep in a record, and pairs, in the stage that it names."""
+    path = written(tmp_path / "a.jsonl", row)
+    found = inspect_file(path)
+    (line,) = found.sidecar.splitlines()[1:]
+    assert tomllib.loads(line) == {"map": mapping}
+    is_pair = any("drop the file under preference" in words for words in found.advice)
+    mapped = inspect_file(path, "preference" if is_pair else "sft", ReadOptions(map=mapping))
+    assert (mapped.num_samples, is_pair) == (1, "chosen" in mapping)
