@@ -178,8 +178,8 @@ def _texts(value: object) -> list[object]:
 def _parse_unrated(record: Record) -> PreferencePair:
     raise RejectionError(
         "no_preference",
-        "two answers, and no field says which is better; map them with "
-        "--map chosen=… --map rejected=… if their order does",
+        f"two answers, and none of the fields {', '.join(sorted(record))} is known to say which is "
+        "better; map them with --map chosen=… --map rejected=… if their order does",
     )
 
 

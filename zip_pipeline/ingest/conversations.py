@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from zip_pipeline.ingest.chat_texts import answers_in_chat, chat_text_field, parse_chat_text
 from zip_pipeline.ingest.questions import question_turns, with_system
-from zip_pipeline.ingest.ratings import refuse_rated
+from zip_pipeline.ingest.ratings import SCORES, refuse_rated
 from zip_pipeline.ingest.rows import Format, Record, RejectionError
 from zip_pipeline.ingest.trees import (
     conversations_of_table,
@@ -203,10 +203,19 @@ def _answer(record: Record, name: str, value: object) -> Turns:
 def _short_answer(record: Record, name: str, value: object) -> object:
     """Return the first of several spellings of an answer, as questions of knowledge have them."""
     if isinstance(value, dict) and (field := present(value, "value", "text")):
+        _refuse_scored(name, value)
         return _short_answer(value, field, value.get(field))
     if isinstance(value, list) and all(isinstance(item, dict) and "text" in item for item in value):
+        _refuse_scored(name, *value)
         value = [item.get("text") for item in value]
     return first_of(record, name, value) if isinstance(value, list) and _are_texts(value) else value
+
+
+def _refuse_scored(name: str, *answers: Record) -> None:
+    """Refuse answers that are scored: the first of them may be the worst."""
+    if scores := sorted({field for answer in answers for field in SCORES if field in answer}):
+        detail = f"{name} has {', '.join(scores)} for each answer; drop it under preference"
+        raise RejectionError("rated_record", detail)
 
 
 def _is_pair_of_texts(value: object) -> bool:

@@ -24,8 +24,10 @@ from zip_pipeline.ingest.turns import (
 from zip_pipeline.samples import AnySample, PreferencePair, RatedAnswer
 
 PROMPTS = ("prompt", "question", "instruction")
-_EARLIER = ("conversations", "messages", "conversation", "trajectory")
-_SCORES = ("{}_score", "score_{}", "{}_rating", "rating_{}", "{}_avg_rating")
+_EARLIER = ("conversations", "messages", "conversation", "trajectory", "contents")
+_SCORES = (
+    "{}_score", "score_{}", "{}_rating", "rating_{}", "{}_avg_rating", "{}-rating", "{}_reward",
+)  # fmt: skip
 _REJECTED_BESIDE = ("rejected_response", "rejected_messages")
 CHOSEN_SCORES, REJECTED_SCORES = (
     tuple(name.format(side) for name in _SCORES) for side in ("chosen", "rejected")

@@ -18,7 +18,7 @@ from zip_pipeline.ingest.preferences import (
     prompt_turns,
     with_scores_in_order,
 )
-from zip_pipeline.ingest.ratings import number_of
+from zip_pipeline.ingest.ratings import SCORES, number_of
 from zip_pipeline.ingest.rows import RawRow, Record, RejectionError, Unfold, json_text
 from zip_pipeline.ingest.trees import (
     choices_of_table,
@@ -38,9 +38,6 @@ from zip_pipeline.ingest.turns import (
 )
 from zip_pipeline.samples import PreferencePair
 
-_SCORES = (
-    "overall_score", "fine-grained_score", "score", "rating", "annotations", "rank", "helpfulness",
-)  # fmt: skip
 _LISTS = ("generations", "responses", "candidates")
 _RATINGS = ("ratings", "scores", "rewards")
 _RESPONSES = ("response", "completion", "text", "content", "output", "answer")
@@ -69,7 +66,7 @@ def _scored(answers: list[Record]) -> tuple[str, list[tuple[float, Record]]]:
     Raises:
         RejectionError: ``no_preference``.
     """
-    for field in _SCORES:
+    for field in SCORES:
         scores = [(_score(answer, field), answer) for answer in answers]
         known = [(score, answer) for score, answer in scores if score is not None]
         if len(known) > 1:
@@ -78,7 +75,7 @@ def _scored(answers: list[Record]) -> tuple[str, list[tuple[float, Record]]]:
 
 
 def _check_other_scores(by: str, best: Record, worst: Record) -> None:
-    for field in _SCORES:
+    for field in SCORES:
         high, low = _score(best, field), _score(worst, field)
         if field != by and high is not None and low is not None and high < low:
             detail = (
@@ -151,17 +148,17 @@ def _parse_scored(record: Record) -> PreferencePair:
 
 def _is_scored(record: Record) -> bool:
     if "completions" in record:
-        return present(record, *PROMPTS) is not None and not is_steps(record)
+        return present(record, *PROMPTS, "contents") is not None and not is_steps(record)
     scores = (present(record, *CHOSEN_SCORES), present(record, *REJECTED_SCORES))
     return is_pair(record) and None not in scores
 
 
 def _is_ranked(record: Record) -> bool:
     answers = record.get("answers")
-    has_ranks = isinstance(answers, list) and any(
-        isinstance(answer, dict) and "rank" in answer for answer in answers
+    has_scores = isinstance(answers, list) and any(
+        isinstance(answer, dict) and not answer.keys().isdisjoint(SCORES) for answer in answers
     )
-    return has_ranks and not is_pair(record)
+    return has_scores and not is_pair(record)
 
 
 def _pairs(answers: Callable[[Record], list[Record]], *lists: str) -> Unfold:
@@ -213,7 +210,10 @@ def _parse_replies(record: Record) -> PreferencePair:
 
 _RANKED = replace(
     preference_format(
-        "ranked_answers", "prompt, answers[answer, rank] (1: best)", _is_ranked, _parse_answers
+        "ranked_answers",
+        "prompt, answers[answer, rank (1: best) or score]",
+        _is_ranked,
+        _parse_answers,
     ),
     pairs=_pairs(_answers, "answers"),
 )

@@ -9,6 +9,11 @@ from zip_pipeline.ingest.turns import peek
 LABELS = ("label", "kto_tag", "desirable")
 RATINGS = frozenset({*LABELS, "chosen", "rejected", "rejected_response", "rejected_messages"})
 """Fields that say whether an answer was found good: a record that has one is never SFT."""
+SCORES = (
+    "overall_score", "fine-grained_score", "score", "rating", "annotations", "rank", "helpfulness",
+    "pm_score",
+)  # fmt: skip
+"""Fields that say how good each of several answers is, the weightiest first."""
 _GOOD = """
 true yes y t good desirable chosen like accept accepted correct thumbs_up
 """

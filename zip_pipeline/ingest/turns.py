@@ -54,8 +54,8 @@ _MISSING_COMMA = re.compile(r"\}\s*\n\s*\{")
 _KWARGS = "chat_template_kwargs"
 _TOOL_PLACES = frozenset({"tools", "functions", "body", "input", _KWARGS})
 _MEDIA_FIELDS = (
-    "images", "image", "image_url", "image_path", "attachments", "videos", "video", "audios",
-    "audio",
+    "images", "image", "image_url", "image_urls", "image_path", "image_paths", "image_file", "img",
+    "attachments", "videos", "video", "video_path", "audios", "audio", "audio_path",
 )  # fmt: skip
 _MEDIA_PARTS = (
     "image", "image_url", "input_image", "audio", "input_audio", "audio_url", "video", "video_url",
@@ -336,6 +336,7 @@ class _Message:
         elif present(part, "text", "value", "refusal") is not None:
             return [text_field(part, "text", "value", "refusal")]
         else:
+            kind = kind if "type" in part else f"part with {', '.join(sorted(part)) or 'no fields'}"
             raise RejectionError("unsupported_content", f"a content part is a {kind}")
         return []
 

@@ -290,6 +290,26 @@ CASES = [
         SIMPLE,
     ),
     (
+        "ranked_answers",
+        {
+            "question": "p",
+            "answers": [{"text": "r", "pm_score": -1}, {"text": "c", "pm_score": 5}],
+        },
+        pair([U("p")], [A("c")], [A("r")], 5.0, -1.0),
+    ),
+    (
+        "scored_completions",
+        {
+            "systemInstruction": {"parts": [{"text": "s"}]},
+            "contents": [{"role": "user", "parts": [{"text": "p"}]}],
+            "completions": [
+                {"score": 0, "completion": {"role": "model", "parts": [{"text": "r"}]}},
+                {"score": 1, "completion": {"role": "model", "parts": [{"text": "c"}]}},
+            ],
+        },
+        pair([S("s"), U("p")], [A("c")], [A("r")], 1.0, 0.0),
+    ),
+    (
         "rated_generations",
         {"instruction": "p", "generations": ["r", "c", "m"], "ratings": [1, 5, 3]},
         pair([U("p")], [A("c")], [A("r")], 5.0, 1.0),
@@ -317,6 +337,11 @@ CASES = [
             "rejected": messages("r", first="assistant"),
         },
         SIMPLE,
+    ),
+    (
+        "scored_completions",
+        {"prompt": "p", "chosen": "c", "rejected": "r", "chosen-rating": 2, "rejected-rating": 1},
+        pair([U("p")], [A("c")], [A("r")], 2.0, 1.0),
     ),
     (
         "scored_completions",

@@ -517,6 +517,15 @@ def test_a_rated_record_is_never_a_conversation(rating):
         assert caught.value.reason == "rated_record"
 
 
+@pytest.mark.parametrize(
+    "answers", [[{"text": "a", "score": 0}], {"text": ["a", "b"], "score": [0, 9]}]
+)
+def test_scored_answers_are_no_answer(answers):
+    """The first of them may be the worst."""
+    with pytest.raises(RejectionError, match="rated_record: answers has score for each answer"):
+        FORMATS["question_answer"].parse({"question": "q", "answers": answers})
+
+
 def test_what_was_rejected_in_prodigy_is_no_answer():
     """Its field answer says accept, reject or ignore; without the mark of Prodigy it is a text."""
     record = {"question": "q", "answer": "reject"}
@@ -577,6 +586,7 @@ def test_sft_cases_cover_every_format():
             "unsupported_content",
         ),
         ({"messages": [{"role": "user", "content": [["t"]]}]}, "unsupported_content"),
+        ({"messages": [{"role": "user", "content": [{"toolUse": {}}]}]}, "unsupported_content"),
         ({"messages": [{"role": "user"}]}, "missing_field"),
         ({"messages": [{"content": "c"}]}, "missing_field"),
         ({"messages": [{"role": "judge", "content": "c"}]}, "unknown_role"),
