@@ -26,6 +26,8 @@ _BUCKET_BITS = 20
 _FACTORS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], dtype=np.uint64)
 _TOP_BITS = np.uint64(64 - _BUCKET_BITS)
 _HALF = np.uint64(32)
+# What so many texts need fits into the processor's cache, or nearly.
+_TEXTS_AT_A_TIME = 1 << 9
 
 Hashes = NDArray[np.uint64]
 
@@ -53,6 +55,11 @@ def ngram_counts(texts: Sequence[bytes]) -> list[bytes]:
         ascending bucket, counts above 4 as 4. As an index into a table of 4 rows of 2^20 columns
         such a number finds what the bucket adds with its count.
     """
+    parts = (texts[i : i + _TEXTS_AT_A_TIME] for i in range(0, len(texts), _TEXTS_AT_A_TIME))
+    return [counts for part in parts for counts in _counts_of(part)]
+
+
+def _counts_of(texts: Sequence[bytes]) -> list[bytes]:
     words = [words_of(text) for text in texts]
     hashes = np.fromiter(map(_word_hash, chain.from_iterable(words)), np.uint64)
     owners = np.repeat(np.arange(len(words), dtype=np.uint64), [len(own) for own in words])
