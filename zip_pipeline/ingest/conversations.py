@@ -81,7 +81,12 @@ def _is_exchanges(record: Record) -> bool:
 def _is_sharegpt(record: Record) -> bool:
     if present(record, *_CONVERSATIONS) is None:
         return False
-    return not (_is_messages(record) or _is_strings(record) or _is_exchanges(record))
+    # A list of conversations is no conversation.
+    is_list = any(
+        isinstance(item, dict) and present(item, "messages", *_CONVERSATIONS)
+        for item in _items(record, *_CONVERSATIONS)
+    )
+    return not (is_list or _is_messages(record) or _is_strings(record) or _is_exchanges(record))
 
 
 def _messages(record: Record) -> Turns:
@@ -316,7 +321,7 @@ SFT_FORMATS = (
     ),
     _conversation(
         "marked_text",
-        "text as ### Human: / ### Assistant:, chat as USER: / ASSISTANT:",
+        "text as ### Human: / ### Assistant: or Human: / Assistant:, chat as USER: / ASSISTANT:",
         _is_marked,
         _marked("text", "chat"),
     ),

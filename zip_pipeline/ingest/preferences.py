@@ -28,6 +28,7 @@ _EARLIER = ("conversations", "messages", "conversation", "trajectory", "contents
 _SCORES = (
     "{}_score", "score_{}", "{}_rating", "rating_{}", "{}_avg_rating", "{}-rating", "{}_reward",
 )  # fmt: skip
+_ANSWER_LISTS = ("generations", "responses", "candidates", "completions", "answers", "outputs")
 _REJECTED_BESIDE = ("rejected_response", "rejected_messages")
 CHOSEN_SCORES, REJECTED_SCORES = (
     tuple(name.format(side) for name in _SCORES) for side in ("chosen", "rejected")
@@ -102,6 +103,7 @@ def answers_of(record: Record, *names: str) -> list[Turns]:
 
 def parse_pair(record: Record) -> PreferencePair:
     """Return the pair of the answers in ``chosen`` and ``rejected``."""
+    _refuse_numbers(record)
     as_dialogue = _is_dialogue_pair(record)
     sides = _dialogues(record) if as_dialogue else answers_of(record, "chosen", "rejected")
     # Dialogues and lists of messages hold the prompt themselves, if need be.
@@ -111,6 +113,15 @@ def parse_pair(record: Record) -> PreferencePair:
         fields = (*fields, "messages", "input")
     has_prompt = not implicit or any(peek(record, field) for field in fields)
     return pair_of(record, prompt_turns(record) if has_prompt else (), sides)
+
+
+def _refuse_numbers(record: Record) -> None:
+    """Refuse sides that are places in a list of answers."""
+    sides = (peek(record, "chosen"), peek(record, "rejected"))
+    lists = [name for name in _ANSWER_LISTS if isinstance(peek(record, name), list)]
+    if lists and all(isinstance(side, int) for side in sides):
+        detail = f"chosen and rejected are numbers, as of answers in {lists[0]}; write the answers"
+        raise RejectionError("wrong_type", detail)
 
 
 def _dialogues(record: Record) -> list[Turns]:

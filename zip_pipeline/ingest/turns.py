@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from decimal import Decimal
 from typing import TypeAlias
 
 from zip_pipeline.ingest.rows import Record, RejectionError
@@ -34,9 +35,12 @@ _MARKED_TURN = re.compile(
     r"(?:\A|\n)?\s*###\s*(Human|Assistant|System|User|Instruction|Response):\s?"
 )
 _SHOUTED_TURN = re.compile(r"(?:\A|\n)\s*(SYSTEM|USER|ASSISTANT|FUNCTION RESPONSE):\s?")
+_ANGLED_TURN = re.compile(r"(?:\A|\n)\s*<(human|bot)>:\s?")
+# A text of Human and Assistant may hold the other marks in what they say.
+_MARKS = (_DIALOGUE_TURN, _SPEAKER, _MARKED_TURN, _SHOUTED_TURN, _ANGLED_TURN)
 _MARKED_ROLES = {
     "human": "user", "user": "user", "instruction": "user", "assistant": "assistant",
-    "response": "assistant", "system": "system", "function response": "tool",
+    "response": "assistant", "bot": "assistant", "system": "system", "function response": "tool",
 }  # fmt: skip
 _END_OF_TEXT = "<|endoftext|>"
 _THINK = re.compile(r"\A\s*<think>(.*?)</think>\s*", re.DOTALL)
@@ -214,7 +218,7 @@ def text_of(value: object, name: str) -> str:
         return ""
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, int | float):
+    if isinstance(value, int | float | Decimal):
         return str(value)
     raise RejectionError("wrong_type", f"{name} is {_kind(value)}, expected text")
 
@@ -250,9 +254,13 @@ def system_turns(record: Record) -> Turns:
 
 def tools_of(record: Record) -> str:
     """Return the schemas of the tools of a record as JSON text, empty where it has none."""
-    if record.keys().isdisjoint(_TOOL_PLACES):
+    messages = peek(record, "messages")
+    # Some give the tools to the message of the system.
+    first = messages[0] if isinstance(messages, list) and messages else None
+    has_own = isinstance(first, dict) and ("tools" in first or "functions" in first)
+    if record.keys().isdisjoint(_TOOL_PLACES) and not has_own:
         return ""
-    places = (record, *(peek(record, name) for name in ("body", "input", _KWARGS)))
+    places = (record, first, *(peek(record, name) for name in ("body", "input", _KWARGS)))
     found = (_tools(place) for place in places if isinstance(place, dict))
     tools = next(filter(None, found), "")
     if isinstance(peek(record, _KWARGS), dict):
@@ -532,8 +540,10 @@ def parse_dialogue(text: str) -> Turns:
 
 
 def is_marked_dialogue(value: object) -> bool:
-    """Return whether a text starts like ``### Human: …`` or ``USER: …``."""
-    return isinstance(value, str) and bool(_MARKED_TURN.match(value) or _SHOUTED_TURN.match(value))
+    """Return whether a text starts like ``### Human: …``, ``USER: …`` or ``Human: …``."""
+    return is_dialogue(value) or (
+        isinstance(value, str) and any(marks.match(value) for marks in _MARKS)
+    )
 
 
 def parse_marked_dialogue(text: str) -> Turns:
@@ -542,9 +552,7 @@ def parse_marked_dialogue(text: str) -> Turns:
     Raises:
         RejectionError: ``not_a_dialogue``.
     """
-    # A text of Human and Assistant may hold the other marks in what they say.
-    all_marks = (_SPEAKER, _MARKED_TURN, _SHOUTED_TURN)
-    marks = next((marks for marks in all_marks if marks.match(text)), None)
+    marks = next((marks for marks in _MARKS if marks.match(text)), None)
     if marks is None:
         raise RejectionError("not_a_dialogue", "expected a text that starts with ### Human:")
     return _split_turns(marks, text.replace(_END_OF_TEXT, ""))

@@ -76,4 +76,7 @@ def test_an_object_that_holds_rows_says_where_they_are():
         'rows = "train" or rows = "test" in the sidecar, or --rows train'
     )
     assert "--rows result.items" in describe_unknown({"result": {"items": [ALPACA]}}, "sft")
+    several = {"conversations": [{"messages": [{"role": "user", "content": "u"}]}]}
+    assert detect_format([several], "sft") is None
+    assert "--rows conversations" in describe_unknown(several, "sft")
     assert "rows =" not in describe_unknown({"authors": [{"name": "x"}], "x": {"y": []}}, "sft")

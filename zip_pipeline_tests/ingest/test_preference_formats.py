@@ -497,6 +497,11 @@ def arena(**winner: object) -> dict[str, object]:
         ("two_comments", {"human_ref_A": "a", "human_ref_B": "b", "labels": 2}, "no_preference"),
         ("ranked_answers", {"answers": [{"answer": "a", "rank": 1}]}, "no_preference"),
         ("rated_answer", {"prompt": "p", "completion": "a", "label": 3}, "no_preference"),
+        (
+            "prompt_chosen_rejected",
+            {"prompt": "p", "responses": ["a", "b"], "chosen": 1, "rejected": 0},
+            "wrong_type",
+        ),
         ("signed_preference", {"overall_preference": 0}, "tied_scores"),
         ("signed_preference", {"overall_preference": None}, "no_preference"),
         ("arena", arena(winner="tie (bothbad)"), "tied_scores"),

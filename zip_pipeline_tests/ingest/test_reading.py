@@ -43,6 +43,14 @@ def test_tools_are_part_of_a_sample() -> None:
     assert result.duplicates["source_row"].to_list() == [2, 3, 4, 6]
 
 
+def test_tools_of_the_first_message_are_those_of_the_sample() -> None:
+    """As GLM has them, in the message of the system."""
+    system = {"role": "system", "content": "s", "tools": [TOOL]}
+    result = taken_in([{"messages": [system, *chat()["messages"]]}])
+    assert result.samples["tools"].to_list() == [TOOL_TEXT]
+    assert result.unread == {}
+
+
 def test_tools_of_a_chat_template_are_part_of_a_sample() -> None:
     """What else is given to the template is listed."""
     kwargs = {"xml_tools": [TOOL], "python_tools": [], "enable_thinking": True}

@@ -1,5 +1,7 @@
 """Rules of the SFT formats."""
 
+from decimal import Decimal
+
 import pytest
 
 from zip_pipeline.ingest.formats import FORMATS, describe_unknown, detect_format
@@ -355,6 +357,9 @@ CASES = [
         },
         (U("u"), A("a")),
     ),
+    ("marked_text", {"text": "\n\nHuman: u\n\nAssistant: a"}, (U("u"), A("a"))),
+    ("marked_text", {"text": "<human>: u\n<bot>: a"}, (U("u"), A("a"))),
+    ("question_answer", {"question": "q", "answer": Decimal("1.50")}, (U("q"), A("1.50"))),
     ("chat_text", {"text": "<|user|>\nu</s>\n<|assistant|>\na</s>"}, (U("u"), A("a"))),
     (
         "marked_text",
