@@ -194,7 +194,7 @@ def comparison_figure(runs: pl.DataFrame, table: pl.DataFrame, title: str) -> tu
         for place, name in enumerate(reversed(names)):
             pairs = _of(runs, name).join(_of(runs, YARDSTICK), on="seed", suffix="_other")
             seeds = (pairs[loss] - pairs[f"{loss}_other"]).to_list()
-            axes.plot(seeds, [place] * len(seeds), "o", color=GREY, markersize=4)
+            axes.plot(seeds, [place] * len(seeds), "o", color=GREY, markersize=4, zorder=3)
             found = difference(runs, name, YARDSTICK, loss)
             if found:
                 axes.plot([found.low, found.high], [place, place], color=BLUE, linewidth=2)
@@ -203,6 +203,7 @@ def comparison_figure(runs: pl.DataFrame, table: pl.DataFrame, title: str) -> tu
         axes.set_xlabel(f"nats above {YARDSTICK}, lower is better", fontsize=9)
         clean(axes)
         if names:
+            axes.set_ylim(-0.7, len(names) - 0.3)
             axes.set_yticks(range(len(names)), [literal(name) for name in reversed(names)])
         else:
             say_nothing(axes, "no other strategy was run")

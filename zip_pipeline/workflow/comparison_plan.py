@@ -212,8 +212,9 @@ def _draw(
     with open_selection_pool(comparison.root["sft"]) as pool:
         index = pool.index.with_row_index("position").hstack(pool.state)
         frozen = pool.frozen.samples if pool.frozen else pool.rows([])
-        whole = pool.frozen.whole_sources if pool.frozen else ()
-        unseen = _unseen_sources(set(index["source"]), set(whole), settings.unseen_sources)
+        sources = set(index["source"])
+        whole = set(frozen["source"]) - sources
+        unseen = _unseen_sources(sources, whole, settings.unseen_sources)
         is_unseen = pl.col("source").is_in(unseen)
         # Rows that are cut would make the tokens of the strategies unequal.
         fitting = index.filter(pl.col("num_tokens") <= max_length)

@@ -10,6 +10,7 @@ from unittest.mock import create_autospec
 import polars as pl
 import pytest
 
+from zip_pipeline.compression.state import texts_of
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.errors import UserError
 from zip_pipeline.pool.pool import assemble_pool
@@ -289,6 +290,28 @@ def test_a_target_decides_by_the_half_that_nobody_was_told_of(root: DataRoot) ->
     assert compare_result(root, changes).conclusion.startswith(
         "On your pool and target, random beats"
     )
+
+
+@pytest.mark.usefixtures("aimed")
+def test_a_strategy_with_a_target_is_told_of_its_half(
+    root: DataRoot, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It gets the file and the texts of the first half, nothing of the other."""
+    rows = "".join(json.dumps(row) + "\n" for row in records(20, first=5000))
+    (root.path / "target.jsonl").write_text(rows)
+    comparison = open_comparison(root, SMALL | {"target": "target.jsonl"})
+    monkeypatch.setattr(module, "SelectionConfig", lambda **options: options)
+    config, told = module._config(comparison, "aimed", 1)
+    assert config == {
+        "strategy": "aimed",
+        "mixture": None,
+        "seed": 1,
+        "budget_tokens": 1_000,
+        "target": str(comparison.held("target_told")),
+    }
+    half = pl.read_parquet(comparison.held("target_told"))
+    assert told == {"target": texts_of(half, "sft")}
+    assert half.height == 10
 
 
 def test_without_enough_sources_held_out_samples_decide(tmp_path: Path, root: DataRoot) -> None:
