@@ -25,17 +25,9 @@ SUBSET, MODEL, RESULT = (
     dg.AssetKey(["comparison", name]) for name in ("subset", "model", "result")
 )
 COMPARISON_CODE_VERSION = "1"
-
-
-def comparison_partitions() -> dg.MultiPartitionsDefinition:
-    """Return the partitions: a strategy and a seed each."""
-    names = [YARDSTICK, *strategies.names()]
-    return dg.MultiPartitionsDefinition(
-        {
-            "strategy": dg.StaticPartitionsDefinition(names),
-            "seed": dg.StaticPartitionsDefinition([str(seed) for seed in range(MAX_SEEDS)]),
-        }
-    )
+_OF_SUBSET = (
+    "skipped", "num_picked", "picked_tokens", "picked_target_tokens", "pool_fingerprint",
+)  # fmt: skip
 
 
 def comparison_assets() -> list[dg.AssetsDefinition]:
@@ -43,63 +35,64 @@ def comparison_assets() -> list[dg.AssetsDefinition]:
 
     Nothing materialises them by itself: they train as many models as they have partitions.
     """
-    partitions = comparison_partitions()
-    # The drops are partitions of another kind: a subset is of all of them.
-    pool = [
-        dg.AssetDep(key, partition_mapping=dg.AllPartitionMapping())
-        for key in (raw_pool_key("sft"), compression_state_key("sft"))
-    ]
+    partitions = dg.MultiPartitionsDefinition(
+        {
+            "strategy": dg.StaticPartitionsDefinition([YARDSTICK, *strategies.names()]),
+            "seed": dg.StaticPartitionsDefinition([str(seed) for seed in range(MAX_SEEDS)]),
+        }
+    )
 
     @dg.asset(
         key=SUBSET,
-        deps=pool,
+        # A subset is of all drops, which are partitions of another kind.
+        deps=[
+            dg.AssetDep(key, partition_mapping=dg.AllPartitionMapping())
+            for key in (raw_pool_key("sft"), compression_state_key("sft"))
+        ],
         partitions_def=partitions,
-        kinds={"polars", "parquet"},
-        description="What a strategy picks of the pool within the budget of [comparison]; every "
-        "seed leaves out another tenth. Where it cannot select, the reason.",
         group_name="comparison",
         owners=OWNERS,
+        kinds={"polars", "parquet"},
         code_version=COMPARISON_CODE_VERSION,
+        description="What a strategy picks of the pool within the budget of [comparison]; every "
+        "seed leaves out another tenth. Where it cannot select, the reason.",
     )
     def subset(
         context: dg.AssetExecutionContext, data_root: DataRootResource
     ) -> dg.MaterializeResult[None]:
+        run = _strategy_and_seed(context)
         with mendable():
-            manifest = compare_subset(
-                data_root.root, *_strategy_and_seed(context), log=context.log.info
-            )
-        return _run_result(context, manifest, ("num_picked", "picked_tokens"))
+            manifest = compare_subset(data_root.root, *run, log=context.log.info)
+        return _run_result({name: manifest[name] for name in _OF_SUBSET if name in manifest})
 
     @dg.asset(
         key=MODEL,
         deps=[SUBSET],
         partitions_def=partitions,
+        group_name="comparison",
+        owners=OWNERS,
         kinds={"pytorch", "huggingface"},
+        code_version=COMPARISON_CODE_VERSION,
         pool="gpu",
         description="The model that is trained on the subset, alike for all but for the seed, with "
         "its losses on held-out samples, R, L and the diversity of the subset.",
-        group_name="comparison",
-        owners=OWNERS,
-        code_version=COMPARISON_CODE_VERSION,
     )
     def model(
         context: dg.AssetExecutionContext, data_root: DataRootResource
     ) -> dg.MaterializeResult[None]:
+        run, run_jobs = _strategy_and_seed(context), partial(run_modules, context)
         with mendable():
-            figures = compare_model(
-                data_root.root, *_strategy_and_seed(context), partial(run_modules, context)
-            )
-        return _run_result(context, figures, tuple(figures))
+            return _run_result(compare_model(data_root.root, *run, run_jobs, log=context.log.info))
 
     @dg.asset(
         key=RESULT,
         deps=[MODEL],
-        kinds={"polars", "parquet"},
-        description="Mean of every figure by strategy, paired differences to source-balanced "
-        "random with 95% intervals over seeds, and one sentence: what to use on this pool.",
         group_name="comparison",
         owners=OWNERS,
+        kinds={"polars", "parquet"},
         code_version=COMPARISON_CODE_VERSION,
+        description="Mean of every figure by strategy, paired differences to source-balanced "
+        "random with 95% intervals over seeds, and one sentence: what to use on this pool.",
     )
     def result(data_root: DataRootResource) -> dg.MaterializeResult[None]:
         with mendable():
@@ -114,13 +107,7 @@ def _strategy_and_seed(context: dg.AssetExecutionContext) -> tuple[str, int]:
     return key.keys_by_dimension["strategy"], int(key.keys_by_dimension["seed"])
 
 
-def _run_result(
-    context: dg.AssetExecutionContext, found: dict[str, Any], shown: tuple[str, ...]
-) -> dg.MaterializeResult[None]:
-    if "skipped" in found:
-        context.log.warning(f"skipped: {found['skipped']}")
-        shown = ("skipped",)
-    metadata = {name: found[name] for name in shown}
+def _run_result(metadata: dict[str, Any]) -> dg.MaterializeResult[None]:
     version = fingerprint([str(sorted(metadata.items()))])
     return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(version))
 
