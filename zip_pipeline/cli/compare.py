@@ -53,9 +53,9 @@ def compare(
 ) -> None:
     """Compare strategies on the SFT pool: equal budgets, identical training, several seeds.
 
-    Options replace what [comparison] of DIR/zip_pipeline.toml says. What is finished is kept under
-    DIR/comparison, so that a comparison that was stopped goes on, and one with more strategies
-    or seeds trains only these.
+    Options replace those of the table comparison in DIR/zip_pipeline.toml. What is finished is kept
+    under DIR/comparison: a comparison that was stopped goes on, and one with more strategies or
+    seeds trains only these.
     """
     root = existing_root(data_root)
     given = {

@@ -62,7 +62,7 @@ class ComparisonSettings(Settings):
         ge=1,
         le=MAX_NUMBER,
         description="What each strategy may pick, in the unit; if not given, a fifth of the pool, "
-        "or the share of it that [sft] selects where that is less.",
+        "or the share of it that the nightly run selects where that is less.",
     )
     unit: str = Field(default="tokens", description="What all get as much of.")
     unseen_sources: tuple[str, ...] | None = Field(

@@ -11,6 +11,7 @@ from zip_pipeline.data_root import DataRoot
 from zip_pipeline.errors import UserError
 from zip_pipeline.workflow import comparison as workflow
 from zip_pipeline.workflow.comparison import compare_model
+from zip_pipeline.workflow.comparison_plan import ComparisonSettings
 from zip_pipeline_tests.cli.commands import call, call_badly, call_well
 from zip_pipeline_tests.workflow.comparisons import Processes, pool, records
 
@@ -69,6 +70,13 @@ def test_a_target_is_named_from_where_one_is(
     monkeypatch.chdir(tmp_path)
     said = call_well("compare", "--data-root", data, *_SMALL, "--target", "mine.jsonl")
     assert "On your pool and target, random beats" in said
+
+
+def test_help_says_what_the_settings_are_for() -> None:
+    """The words are those of the fields, none of which rich takes for markup."""
+    words = " ".join(call_well("compare", "--help").replace("│", " ").split())
+    for name in ("strategies", "seeds", "budget_tokens", "unit", "target"):
+        assert ComparisonSettings.about(name) in words
 
 
 def test_wrong_options_are_refused(data: Path, tmp_path: Path) -> None:
