@@ -70,7 +70,7 @@ def test_coverage_equals_oracle(samples: list[Sample], budget: int, beta: float)
     texts = texts_of(table, "sft")
     config = SelectionConfig(strategy="coverage", budget_bytes=budget, beta=beta, mixture="none")
     expected = coverage_oracle(texts, beta, budget, lambda i: len(texts[i]))
-    assert select(table, None, "sft", config).picks == expected
+    assert select(table, None, "sft", config, workers=3).picks == expected
 
 
 def test_coverage_equals_oracle_over_many_heads(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import ClassVar
 
@@ -22,7 +23,7 @@ PICKS_PER_ROUND = 200
 # The next pick is looked for among so many of the highest known gains. Of these so many are
 # refreshed at a time: more of them take fewer calls, and some that need not be refreshed.
 _HEAD = 4096
-_REFRESHED = 128
+_REFRESHED = 256
 _SAMPLES_AT_A_TIME = 1 << 12
 _COUNTS = np.arange(1, MAX_COUNT + 1)[:, None]
 Gains = NDArray[np.float64]
@@ -104,20 +105,32 @@ class LazyGreedy:
     Args:
         coverage: tells gains, and takes what is picked.
         costs: of each sample, above 0, shape (samples,); by quality^a less.
+        executor: threads that tell gains; what is picked does not depend on their number.
+        workers: their number.
 
     Source: cost-benefit lazy greedy (Minoux 1978; Leskovec et al. 2007).
     """
 
-    def __init__(self, coverage: Coverage, costs: NDArray[np.float64]) -> None:
+    def __init__(
+        self,
+        coverage: Coverage,
+        costs: NDArray[np.float64],
+        executor: ThreadPoolExecutor,
+        workers: int,
+    ) -> None:
         self._coverage = coverage
+        self._executor = executor
+        self._workers = workers
         self._costs = costs
         parts = (self._scores(np.arange(*part)) for part in _parts(len(costs)))
         # The last known gain per cost of each sample.
         self.scores = np.concatenate([np.zeros(0), *parts])
 
     def _scores(self, indices: Indices) -> Gains:
-        scores: Gains = self._coverage.gains(indices) / self._costs[indices]
-        return scores
+        # The gains of a part are looked up without the interpreter lock.
+        parts = np.array_split(indices, self._workers)
+        gains = np.concatenate([*self._executor.map(self._coverage.gains, parts)])
+        return np.asarray(gains / self._costs[indices])
 
     def pick(self, among: Indices, k: int, offer: Offer) -> None:
         """Offer samples, best first, until ``k`` are accepted or none is left.
@@ -202,12 +215,13 @@ class CoverageStrategy(Strategy):
         """Yield the run after each 200 picks; see :meth:`.Strategy.rounds`."""
         costs = pool.num_bytes if config.unit == "samples" else pool.costs
         beta = DEFAULT_BETA if config.beta is None else config.beta
-        with _counts_of(pool.candidates) as counts:
+        with _counts_of(pool.candidates) as counts, ThreadPoolExecutor(workers) as executor:
             coverage = Coverage(counts, beta)
             for index in run.picks:
                 coverage.add(index)
             weights = 1.0 if pool.weights is None else pool.weights
-            greedy = LazyGreedy(coverage, np.maximum(costs, 1) / weights)
+            per_gain = np.maximum(costs, 1) / weights
+            greedy = LazyGreedy(coverage, per_gain, executor, workers)
             if run.scores is not None:
                 greedy.scores[run.picks] = run.scores[run.picks]
             run.scores = greedy.scores
