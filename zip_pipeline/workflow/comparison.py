@@ -37,7 +37,7 @@ from zip_pipeline.selection.strategies import strategies
 from zip_pipeline.settings import MAX_NUMBER
 from zip_pipeline.training.job import finished_training
 from zip_pipeline.training.tokens import configured_tokens
-from zip_pipeline.workflow.comparison_plan import TABLE, Comparison, Log, open_comparison
+from zip_pipeline.workflow.comparison_plan import Comparison, Log, open_comparison
 from zip_pipeline.workflow.models import RunJobs
 
 R_CODEC = "deflate"
@@ -108,7 +108,7 @@ def _select(comparison: Comparison, name: str, seed: int) -> dict[str, Any]:
         rows = _candidates(comparison, pool, seed)
         with TemporaryTexts.write(_parts(pool.texts, rows), root.cache) as texts, _skipping():
             selection = select_candidates(
-                Candidates(pool.index[rows], texts, pool.state[rows], **told),
+                Candidates(pool.index[rows], texts, pool.state[rows], told),
                 "sft",
                 config,
                 tokenizer=configured_tokens(root.path).name,
@@ -123,18 +123,16 @@ def _select(comparison: Comparison, name: str, seed: int) -> dict[str, Any]:
     return selection.manifest
 
 
-def _config(comparison: Comparison, name: str, seed: int) -> tuple[SelectionConfig, dict[str, Any]]:
-    """Return what a strategy is asked for, and what else it is given of the pool."""
+def _config(comparison: Comparison, name: str, seed: int) -> tuple[SelectionConfig, list[bytes]]:
+    """Return what a strategy is asked for, and the texts of the target that it is told of."""
     strategy, _, mixture = name.partition("+")
     options: dict[str, Any] = {"strategy": strategy, "mixture": mixture or None, "seed": seed}
     options[f"budget_{comparison.settings.unit}"] = comparison.plan["budget"]
-    if not strategies[strategy].uses("target"):
-        return SelectionConfig(**options), {}
-    if not comparison.settings.target:
-        raise UserError(f"{strategy} selects by a target: name a file as target in [{TABLE}]")
+    if not (comparison.settings.target and strategies[strategy].uses("target")):
+        return SelectionConfig(**options), []
     path = comparison.held("target_told")
-    told = texts_of(pl.read_parquet(path), "sft")
-    return SelectionConfig(**options | {"target": str(path)}), {"target": told}
+    config = SelectionConfig(**options, target=str(path))
+    return config, texts_of(pl.read_parquet(path), "sft")
 
 
 def _candidates(comparison: Comparison, pool: SelectionPool, seed: int) -> NDArray[np.int64]:

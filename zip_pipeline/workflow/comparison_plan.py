@@ -27,12 +27,14 @@ from zip_pipeline.selection.strategies import strategies
 from zip_pipeline.settings import MAX_NUMBER, Choices, Settings, read_settings, training_settings
 from zip_pipeline.training.presets import load_preset
 from zip_pipeline.training.tokens import configured_tokens
-from zip_pipeline.workflow.sources import read
+from zip_pipeline.workflow.sources import target_samples
 from zip_pipeline.workflow.versions import pool_inputs, recount, refuse_none
 
 TABLE = "comparison"
 MAX_SEEDS = 5
 _USUAL = (YARDSTICK, "random", "zip", "long_range", "coverage")
+_USUAL_WITH_TARGET = ("zip_fit", "dsir")
+_LEAST_TARGET = 4
 _SHARE_OF_POOL = 0.2
 _LEAST_SOURCES, _UNSEEN_SHARE = 5, 0.2
 # Of a source so many samples at most are evaluated.
@@ -52,7 +54,8 @@ class ComparisonSettings(Settings):
         default=(),
         strict=False,
         description="Each a STRATEGY or STRATEGY+MIXTURE; if not given, random+natural, random, "
-        "zip, long_range, and coverage where there is one. random+natural is always compared.",
+        "zip, long_range, coverage where there is one, and with a target zip_fit and dsir. "
+        "random+natural is always compared.",
     )
     seeds: int = Field(
         default=3, ge=1, le=MAX_SEEDS, description="How often everything is drawn anew."
@@ -90,7 +93,8 @@ class ComparisonSettings(Settings):
 
     def names(self) -> list[str]:
         """Return the strategies to compare, the yardstick first."""
-        usual = [name for name in _USUAL if name.partition("+")[0] in strategies.names()]
+        usual = (*_USUAL, *(_USUAL_WITH_TARGET if self.target else ()))
+        usual = tuple(name for name in usual if name.partition("+")[0] in strategies.names())
         return list(dict.fromkeys((YARDSTICK, *(self.strategies or usual))))
 
 
@@ -166,7 +170,12 @@ def open_comparison(
         with open_selection_pool(folder, hold_out=held_out_settings(root)):
             pass
     frozen = read_held_out(folder)
-    target = _read_target(root, settings.target)
+    target = target_samples(root.path / settings.target, "sft") if settings.target else None
+    if target is not None and target.height < _LEAST_TARGET:
+        raise UserError(
+            f"target: {settings.target} has {target.height} samples; give {_LEAST_TARGET} or more, "
+            "better 200"
+        )
     nightly = stage_selection(root.path, "sft")
     shared = {
         "settings": settings.model_dump(exclude={"strategies", "seeds", "target"}),
@@ -184,24 +193,6 @@ def open_comparison(
     if not plan.exists():
         write_json(plan, {**shared, **_draw(found, target, preset.max_length, nightly)})
     return replace(found, plan=json.loads(plan.read_text(encoding="utf-8")))
-
-
-def _read_target(root: DataRoot, name: str) -> pl.DataFrame | None:
-    """Return the samples of the target file, all of whose rows must be samples."""
-    if not name:
-        return None
-    path = root.path / name
-    if not path.exists():
-        raise UserError(f"target: {path} does not exist; name a file of samples")
-    pool = read(path)
-    for row in pool.quarantine.head(1).iter_rows(named=True):
-        raise UserError(
-            f"target: {path}, row {row['source_row']} is no sample: {row['reason']} "
-            f"({row['detail']}); mend or remove it"
-        )
-    if len(pool) < 4:
-        raise UserError(f"target: {path} has {len(pool)} samples; give 4 or more, better 200")
-    return pool.samples
 
 
 def _draw(

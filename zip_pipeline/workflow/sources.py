@@ -272,8 +272,17 @@ def target_texts(config: SelectionConfig, stage: Stage, folder: Path = Path()) -
     """
     if config.target is None or not strategies[config.strategy].uses("target"):
         return []
+    return texts_of(target_samples(folder / config.target, stage), stage)
+
+
+def target_samples(path: Path, stage: Stage) -> pl.DataFrame:
+    """Return the samples of a target file, all of whose rows must be samples.
+
+    Raises:
+        UserError: see :func:`target_texts`.
+    """
     try:
-        pool = read(folder / config.target, stage)
+        pool = read(path, stage)
     except UserError as error:
         raise UserError(f"target: {error}") from error
     for row in pool.quarantine.head(1).iter_rows(named=True):
@@ -283,8 +292,8 @@ def target_texts(config: SelectionConfig, stage: Stage, folder: Path = Path()) -
             "rows; mend or remove them"
         )
     if not len(pool):
-        raise UserError(f"target: no sample in {config.target}; name a file that has some")
-    return texts_of(pool.samples, stage)
+        raise UserError(f"target: no sample in {path}; name a file that has some")
+    return pool.samples
 
 
 def read_options(format: str | None, reading: ReadOptions | None) -> ReadOptions:

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from unittest.mock import create_autospec
@@ -14,8 +13,7 @@ from zip_pipeline.compression.state import texts_of
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.errors import UserError
 from zip_pipeline.pool.pool import assemble_pool
-from zip_pipeline.selection.strategies import strategies
-from zip_pipeline.selection.strategies.random import Random
+from zip_pipeline.selection.ledger import target_facts
 from zip_pipeline.workflow import comparison as module
 from zip_pipeline.workflow import comparison_plan
 from zip_pipeline.workflow.comparison import compare_model, compare_result, compare_subset
@@ -225,33 +223,19 @@ def test_rows_above_the_maximum_length_take_no_part(root: DataRoot) -> None:
     assert manifest["num_picked"] == picked.height
 
 
-class _Aimed(Random):
-    """A strategy that wants a target."""
-
-    name = "aimed"
-    description = "a test"
-    parameters = ("target",)
-
-
-@pytest.fixture
-def aimed() -> Iterator[None]:
-    """Register the strategy for one test."""
-    strategies.register(_Aimed())
-    yield
-    strategies.unregister("aimed")
-
-
-@pytest.mark.usefixtures("aimed")
 def test_a_strategy_without_its_target_is_skipped_with_the_reason(root: DataRoot) -> None:
     """No process runs for it, and the result tells why."""
-    reason = "aimed selects by a target: name a file as target in [comparison]"
+    reason = (
+        "target: dsir selects by what a target file holds, and got none; name a file of samples "
+        "that are like what the model shall do"
+    )
     processes = Processes()
-    assert compare_model(root, "aimed", 0, processes, SMALL) == {"skipped": reason}
+    assert compare_model(root, "dsir", 0, processes, SMALL) == {"skipped": reason}
     assert processes.done == []
-    with pytest.raises(UserError, match=r"no run is finished \(.*; aimed-0: aimed selects by"):
+    with pytest.raises(UserError, match=r"no run is finished \(.*; dsir-0: target: dsir"):
         compare_result(root, SMALL)
     _all(root, processes)
-    assert compare_result(root, SMALL).skipped["aimed-0"] == reason
+    assert compare_result(root, SMALL).skipped["dsir-0"] == reason
 
 
 def test_a_strategy_that_lacks_a_library_is_skipped_until_it_is_there(
@@ -292,26 +276,19 @@ def test_a_target_decides_by_the_half_that_nobody_was_told_of(root: DataRoot) ->
     )
 
 
-@pytest.mark.usefixtures("aimed")
-def test_a_strategy_with_a_target_is_told_of_its_half(
-    root: DataRoot, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """It gets the file and the texts of the first half, nothing of the other."""
+@pytest.mark.parametrize("strategy", ["dsir", "zip_fit"])
+def test_a_strategy_with_a_target_is_told_of_its_half(root: DataRoot, strategy: str) -> None:
+    """It gets the texts of the first half, and nothing of the other."""
     rows = "".join(json.dumps(row) + "\n" for row in records(20, first=5000))
     (root.path / "target.jsonl").write_text(rows)
-    comparison = open_comparison(root, SMALL | {"target": "target.jsonl"})
-    monkeypatch.setattr(module, "SelectionConfig", lambda **options: options)
-    config, told = module._config(comparison, "aimed", 1)
-    assert config == {
-        "strategy": "aimed",
-        "mixture": None,
-        "seed": 1,
-        "budget_tokens": 1_000,
-        "target": str(comparison.held("target_told")),
-    }
+    changes = SMALL | {"target": "target.jsonl"}
+    comparison = open_comparison(root, changes)
     half = pl.read_parquet(comparison.held("target_told"))
-    assert told == {"target": texts_of(half, "sft")}
+    manifest = compare_subset(root, strategy, 0, changes)
+    assert manifest["target"] == target_facts(texts_of(half, "sft"))
     assert half.height == 10
+    assert 950 <= manifest["picked_tokens"] <= 1_000
+    assert comparison.settings.names()[-2:] == ["zip_fit", "dsir"]
 
 
 def test_without_enough_sources_held_out_samples_decide(tmp_path: Path, root: DataRoot) -> None:
@@ -352,7 +329,7 @@ def test_what_the_data_root_holds_out_is_not_trained_on(root: DataRoot) -> None:
             {"unseen_sources": tuple(f"s{n}" for n in range(6))},
             "unseen_sources: these are all of the pool",
         ),
-        ({"target": "no.jsonl"}, r"target: .*no\.jsonl does not exist; name a file"),
+        ({"target": "no.jsonl"}, r"target: .*no\.jsonl: no such file or folder"),
     ],
 )
 def test_wrong_settings_are_refused(root: DataRoot, changes: dict, message: str) -> None:
@@ -365,7 +342,7 @@ def test_a_target_of_other_rows_is_refused(root: DataRoot) -> None:
     """No row of it is passed over."""
     target = root.path / "target.jsonl"
     target.write_text('{"a": 1}\n')
-    with pytest.raises(UserError, match=r"target\.jsonl, row 1 is no sample: "):
+    with pytest.raises(UserError, match=r"target: target\.jsonl, row 1 is no sample: "):
         open_comparison(root, {"target": "target.jsonl"})
     target.write_text("".join(json.dumps(row) + "\n" for row in records(3)))
     with pytest.raises(UserError, match=r"target\.jsonl has 3 samples; give 4 or more"):
