@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from zip_pipeline.ingest.rows import Record, RejectionError
 from zip_pipeline.ingest.turns import Turns, parse_messages, peek
+from zip_pipeline.samples import Turn
 
 _OUTER = r"(?:\s|<s>|</s>|<bos>|<eos>|<\|begin_of_text\|>|<\|end_of_text\|>|<\|endoftext\|>)*"
 # Of each template where a turn begins, the names of its roles, where that ends, and the turn.
@@ -50,9 +51,22 @@ def parse_chat_text(text: str) -> Turns:
     return parse_messages(messages)
 
 
+def parse_chat_prompt(text: object) -> Turns:
+    """Return the turns of such a text that leads up to the assistant's, none of any other.
+
+    A text that only begins with a mark may be about it.
+    """
+    if not isinstance(text, str) or not is_chat_text(text):
+        return ()
+    turns = parse_chat_text(text)
+    if turns[-1] == Turn("assistant", ""):
+        return turns[:-1]
+    return turns if turns[-1].role != "assistant" and _ENDS.search(text.rstrip()) else ()
+
+
 def answers_in_chat(prompt: object, answers: Turns) -> Turns:
     """Return turns without the mark of their end, where the prompt has marks of turns."""
-    if not is_chat_text(prompt):
+    if not parse_chat_prompt(prompt):
         return answers
     return tuple(
         replace(turn, content=_ENDS.sub("", turn.content.rstrip()).strip()) for turn in answers

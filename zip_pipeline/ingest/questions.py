@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
-from zip_pipeline.ingest.chat_texts import is_chat_text, parse_chat_text
+from zip_pipeline.ingest.chat_texts import parse_chat_prompt
 from zip_pipeline.ingest.rows import Record
 from zip_pipeline.ingest.turns import (
     HISTORY,
@@ -32,13 +32,14 @@ _CONTEXT = (
 _CHOICES = ("choices", "options")
 # Tables have a column for each choice.
 _CHOICE_COLUMNS = {
-    **{letter: letter for letter in "ABCDEFGHIJ"},
-    **{f"op{letter.lower()}": letter for letter in "ABCDE"},
-    **{
-        f"{word}{name}": name.upper()
-        for word in ("option", "option_", "choice", "choice_")
-        for name in (*"ABCDEFGHIJabcdefghij", *"0123456789")
-    },
+    f"{word}{name}": name.upper()
+    for words, names in (
+        (("",), "ABCDEFGHIJabcdefghij"),
+        (("option", "option_", "option ", "choice", "choice_"), "ABCDEFGHIJabcdefghij0123456789"),
+        (("op",), "abcde"),
+    )
+    for word in words
+    for name in names
 }
 _ANSWER_CUE = "\n\nAssistant:"
 _MARKED_CUES = ("### Assistant:", "### Response:", "\nASSISTANT:")
@@ -67,9 +68,9 @@ def question_turns(record: Record, *fields: str) -> Turns:
 
 def _written_out(text: str) -> Turns:
     """Return the turns of a prompt that leads up to the assistant's; another is one turn."""
-    if is_chat_text(text):
-        turns = parse_chat_text(text)
-    elif is_dialogue(text) and _ANSWER_CUE in text:
+    if turns := parse_chat_prompt(text):
+        return turns
+    if is_dialogue(text) and _ANSWER_CUE in text:
         turns = parse_dialogue(text)
     elif text.rstrip().endswith(_MARKED_CUES) and is_marked_dialogue(text):
         turns = parse_marked_dialogue(text)

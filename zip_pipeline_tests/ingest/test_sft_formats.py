@@ -407,7 +407,7 @@ CASES = [
     ),
     (
         "question_answer",
-        {"question": "q", "option_a": "x", "option_b": "y", "answer": "b"},
+        {"question": "q", "option a": "x", "option b": "y", "answer": "b"},
         (U("q\n\nA. x\nB. y"), A("b")),
     ),
     (
@@ -428,6 +428,21 @@ CASES = [
     (
         "prompt_completion",
         {"prompt": "### Instruction:\nu\n\n### Response:\n", "completion": "a"},
+        (U("u"), A("a")),
+    ),
+    (
+        "prompt_completion",
+        {"prompt": "<|user|> is a mark.", "completion": "a</s>"},
+        (U("<|user|> is a mark."), A("a</s>")),
+    ),
+    (
+        "prompt_completion",
+        {"prompt": "[INST] u [/INST] is what?", "completion": "a"},
+        (U("[INST] u [/INST] is what?"), A("a")),
+    ),
+    (
+        "prompt_completion",
+        {"prompt": "<|im_start|>user\nu<|im_end|>", "completion": "a"},
         (U("u"), A("a")),
     ),
     ("prompt_completion", {"prompt": "u", "completion": "</s>"}, (U("u"), A("</s>"))),
