@@ -142,7 +142,8 @@ class ReadOptions(Settings):
             for name, value in record.items()
             if name not in {*used, *made} and (name in RATINGS or not is_whole)
         }
-        left_out = [name for name in record if name not in used and name not in rest]
+        left_out = list(row.left_out)
+        left_out += [name for name in record if name not in used and name not in rest]
         for name in used.difference(paths):
             for path, value in _unmapped(record[name], name, set(paths)):
                 left_out.append(path)
@@ -164,7 +165,9 @@ class ReadOptions(Settings):
             except RejectionError as why:
                 yield rejected_row(row.source_file, row.source_row, row.raw, why)
                 continue
-            yield from (_item_row(row, n, item) for n, item in enumerate(items, start=1))
+            around = _unmapped(row.record, "", {f".{self.rows}"})
+            beside = replace(row, left_out=tuple(path[1:] for path, _ in around))
+            yield from (_item_row(beside, n, item) for n, item in enumerate(items, start=1))
 
 
 AS_FOUND = ReadOptions()

@@ -96,6 +96,8 @@ def test_rows_lie_where_a_person_says() -> None:
     assert result.samples["source_row"].to_list() == [1]
     assert json.loads(result.samples["raw"][0]) == {"question": "q", "answer": "a"}
     assert result.quarantine["reason"].to_list() == ["not_an_object"]
+    beside = {"Definition": "d", "in": {"rows": [{"prompt": "p", "completion": "c"}], "x": 1}}
+    assert taken_in([beside], rows="in.rows").unread == {"Definition": 1, "in.x": 1}
     assert taken_in([file], rows="page").quarantine["detail"].to_list() == ["rows: page is no list"]
     missing = taken_in([file], rows="data").quarantine
     assert missing["reason"].to_list() == ["missing_field"]
