@@ -389,6 +389,10 @@ def read_csv(
     # The csv module has one limit for the process; records are bounded before it is reached.
     csv.field_size_limit(max(csv.field_size_limit(), limits.max_row_bytes))
     head, chunks = peek(chunks, lambda head: len(head) >= _SAMPLE_BYTES)
+    if b"\r" in head and b"\n" not in head:
+        # As old Macs end lines.
+        chunks = (chunk.replace(b"\r", b"\n") for chunk in chunks)
+        head = head.replace(b"\r", b"\n")
     # Excel reads such a first line as the separator.
     if match := _SEPARATOR_LINE.match(head):
         separator = separator or match[1].decode()

@@ -446,14 +446,15 @@ def test_plain_name_has_no_extension(name, plain):
 
 
 def test_a_file_without_a_known_ending_is_told_by_its_beginning(tmp_path):
-    """JSON in a .txt, and Excel's line that names the separator."""
+    """JSON in a .txt, Excel's line that names the separator, and the line ends of old Macs."""
     rows = b'{"prompt": "p", "completion": "c"}\n'
     assert [r.record for r in read_rows(write(tmp_path / "a.txt", rows))] == [
         {"prompt": "p", "completion": "c"}
     ]
     assert [r.reason for r in read_rows(write(tmp_path / "b.txt", b"text"))] == ["unsupported_file"]
-    table = write(tmp_path / "a.csv", b"sep=;\r\nprompt;completion\r\np;c\r\n")
-    assert [r.record for r in read_rows(table)] == [{"prompt": "p", "completion": "c"}]
+    for text in (b"sep=;\r\nprompt;completion\r\np;c\r\n", b"prompt;completion\rp;c\r"):
+        table = write(tmp_path / "a.csv", text)
+        assert [r.record for r in read_rows(table)] == [{"prompt": "p", "completion": "c"}]
 
 
 @pytest.mark.parametrize(
