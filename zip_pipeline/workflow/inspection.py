@@ -109,7 +109,7 @@ def inspect_file(
     # The first of those that take as many, or at least know as many by their fields.
     best = max(tried, key=_Reading.num_taken)
     samples, refusals = best.result.samples, refusals_of(best.result.quarantine)
-    sidecar, advice = _advice(refusals, best.rows, options)
+    sidecar, advice = _advice(refusals, [] if samples.height else best.rows, options)
     advice += _of_stages(tried, best) + _of_fields(best, options)
     return Inspection(
         origin=fetched.origin if fetched else {},
@@ -196,13 +196,16 @@ def refusals_of(quarantine: pl.DataFrame) -> list[Refusal]:
 def _advice(
     refusals: Sequence[Refusal], rows: Sequence[RawRow], options: ReadOptions
 ) -> tuple[ReadOptions, list[str]]:
-    """Return the options to put into the sidecar, and what else to do."""
+    """Return the options to put into the sidecar, and what else to do.
+
+    Rows are those that a mapping may help: where some are samples as they are, it would harm these.
+    """
     given, words = options.given(), []
     reasons = {refusal.reason for refusal in refusals}
     places = [found[1] for refusal in refusals if (found := _ROWS.search(refusal.detail))]
     if places:
         given["rows"] = places[0]
-    elif reasons & {"unknown_format", "missing_field"} and not options.map:
+    elif rows and reasons & {"unknown_format", "missing_field"} and not options.map:
         if names := _mapping(refusals, rows):
             given["map"] = names
             words.append("check the mapping: it goes by the names of the fields")

@@ -66,6 +66,14 @@ def test_no_mapping_is_proposed_where_no_name_tells(tmp_path: Path) -> None:
     assert found.advice == ['say which field is what, as in map = { user = "…", assistant = "…" }']
 
 
+def test_no_mapping_is_proposed_where_rows_are_read_as_they_are(tmp_path: Path) -> None:
+    """It would hold for all rows of the file."""
+    rows = [{"instruction": "i", "output": "a"}, {"instruction": "i"}]
+    found = inspect_file(written(tmp_path / "a.jsonl", *rows))
+    assert [refusal.reason for refusal in found.refusals] == ["missing_field"]
+    assert (found.num_samples, found.sidecar, found.advice) == (1, "", [])
+
+
 def test_the_stage_is_told_by_the_rows(tmp_path: Path) -> None:
     """The one that takes more of them, or knows them at least; unless a person says it."""
     rated = written(tmp_path / "a.jsonl", {"prompt": "p", "completion": "a", "label": False})
