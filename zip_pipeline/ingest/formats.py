@@ -68,6 +68,8 @@ def describe_unknown(record: Record, stage: Stage) -> str:
     if places := sorted(islice(_places_of_rows(record, ""), _MAX_PLACES), key=_is_no_training):
         found = " or ".join(f'rows = "{place}"' for place in places)
         return f"{fields}: the object holds rows; say {found} in the sidecar, or --rows {places[0]}"
+    if _is_header(record):
+        return f"{fields}: this row has the names of the fields; remove the lines above it"
     if place := _place_of_messages(record):
         return (
             f'{fields}: {place} holds messages; say map = {{ messages = "{place}" }} in the '
@@ -79,6 +81,12 @@ def describe_unknown(record: Record, stage: Stage) -> str:
 
 def _is_no_training(path: str) -> bool:
     return "train" not in path.lower()
+
+
+def _is_header(record: Record) -> bool:
+    """Return whether the cells of a row are the names of a known format's fields."""
+    names = {value.strip().lower(): "" for value in record.values() if isinstance(value, str)}
+    return len(names) == len(record) and any(f.matches(dict(names)) for f in FORMATS.values())
 
 
 def _place_of_messages(record: Record) -> str:

@@ -45,6 +45,13 @@ def test_a_pair_is_sent_to_preference_and_half_of_one_nowhere():
     assert "--map chosen=… --map rejected=…" in half
 
 
+def test_a_header_below_the_first_line_is_told():
+    """As of tables that begin with a title."""
+    row = {"Survey 2024": "Prompt", "": "Completion"}
+    assert describe_unknown(row, "sft").endswith("names of the fields; remove the lines above it")
+    assert "names of the fields" not in describe_unknown({"x": "prompt", "y": "Hi"}, "sft")
+
+
 def test_a_conversation_under_another_name_says_where_it_is():
     """Only where it is the only one, and ends with an answer."""
     said = [{"role": "user", "content": "u"}, {"role": "assistant", "content": "a"}]
