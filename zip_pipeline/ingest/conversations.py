@@ -38,6 +38,7 @@ from zip_pipeline.ingest.turns import (
 from zip_pipeline.samples import AnySample, Sample, Turn
 
 _CONVERSATIONS = ("conversations", "conversation")
+_SAID_OF_A_TEXT = {"text", "answer_start"}
 _ANSWERS = ("solution", "answer", "answers", "response", "answerKey")
 
 
@@ -208,18 +209,21 @@ def _answer(record: Record, name: str, value: object) -> Turns:
 def _short_answer(record: Record, name: str, value: object) -> object:
     """Return the first of several spellings of an answer, as questions of knowledge have them."""
     if isinstance(value, dict) and (field := present(value, "value", "text")):
-        _refuse_scored(name, value)
+        _refuse_told_apart(name, value.keys() & set(SCORES))
         return _short_answer(value, field, value.get(field))
     if isinstance(value, list) and all(isinstance(item, dict) and "text" in item for item in value):
-        _refuse_scored(name, *value)
+        _refuse_told_apart(name, {key for item in value for key in item} - _SAID_OF_A_TEXT)
         value = [item.get("text") for item in value]
     return first_of(record, name, value) if isinstance(value, list) and _are_texts(value) else value
 
 
-def _refuse_scored(name: str, *answers: Record) -> None:
-    """Refuse answers that are scored: the first of them may be the worst."""
-    if scores := sorted({field for answer in answers for field in SCORES if field in answer}):
-        detail = f"{name} has {', '.join(scores)} for each answer; drop it under preference"
+def _refuse_told_apart(name: str, fields: set[str]) -> None:
+    """Refuse answers where fields tell which is good: the first of them may be the worst."""
+    if fields:
+        detail = (
+            f"{name} has {', '.join(sorted(fields))} for each answer, so the first may not be the "
+            "best; map the one to learn, or rank them under preference by their score"
+        )
         raise RejectionError("rated_record", detail)
 
 

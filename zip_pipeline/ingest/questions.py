@@ -18,6 +18,7 @@ from zip_pipeline.ingest.turns import (
     parse_marked_dialogue,
     parse_messages,
     peek,
+    present,
     system_turns,
     text_of,
 )
@@ -101,7 +102,9 @@ def _context(record: Record, question: Sequence[str]) -> list[str]:
     for field in (field for field in _CHOICES if field in record):
         if choices := record.get(field):
             found.append(_choices(choices, record))
-    columns = [name for name in record if name in _CHOICE_COLUMNS]
+    columns = [
+        name for name in record if name in _CHOICE_COLUMNS and not present(record, *_CHOICES)
+    ]
     if len(columns) > 1:
         cells = [(_CHOICE_COLUMNS[name], record.get(name)) for name in columns]
         found.append(_listed(cell for cell in cells if cell[1] is not None))

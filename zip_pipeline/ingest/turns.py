@@ -241,8 +241,13 @@ def system_turns(record: Record) -> Turns:
     """Return the system turn of a record that has it in a field of its own."""
     for field in (field for field in _SYSTEM if field in record):
         value = record.get(field)
-        is_parts = isinstance(value, list | dict)
-        content = _Message(record).content(value) if is_parts else text_of(value, field)
+        items = value if isinstance(value, list) else [value]
+        if any(isinstance(item, dict) and "role" in item for item in items):
+            content = "\n".join(turn.content for turn in parse_messages(items))
+        elif isinstance(value, list | dict):
+            content = _Message(record).content(value if "parts" in value else items)
+        else:
+            content = text_of(value, field)
         if content.strip():
             return (Turn("system", content),)
     if not isinstance(peek(record, _KWARGS), dict):
@@ -323,7 +328,7 @@ class _Message:
             value.get("content_type")
             return self.content(value["parts"])
         is_part = value.keys() <= _PART_KEYS or peek(value, "type") in _MEDIA_PARTS
-        return self.content([value]) if is_part and value else json_of(value)
+        return self.content([value]) if is_part and "type" in value else json_of(value)
 
     def _part(self, part: object) -> list[str]:
         if isinstance(part, str):
@@ -602,18 +607,26 @@ def history_turns(record: Record) -> Turns:
     Raises:
         RejectionError: ``wrong_type`` for anything else.
     """
-    field = present(record, *HISTORY)
-    value = decoded(record.get(field)) if field else None
+    field = next((field for field in HISTORY if peek(record, field)), HISTORY[0])
+    value = decoded(record.get(field))
     if not value:
         return ()
     if not isinstance(value, list):
         raise RejectionError("wrong_type", f"{field} is {_kind(value)}, expected a list")
     if all(isinstance(item, dict) for item in value):
         return parse_messages(value)
+    if all(map(_names_role, value)):
+        return parse_messages([{"role": role, "content": content} for role, content in value])
     texts: list[object] = []
     for item in value:
         texts += item if isinstance(item, list) else [item]
     return alternating(texts, "history")
+
+
+def _names_role(pair: object) -> bool:
+    """Return whether a list is a role and what it says."""
+    is_pair = isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)
+    return is_pair and pair[0].strip().lower() in _ROLES
 
 
 def num_common_turns(first: Sequence[Turn], second: Sequence[Turn]) -> int:

@@ -389,15 +389,28 @@ CASES = [
             "system": [{"type": "text", "text": "s"}, {"text": "t"}],
             "messages": [
                 {"role": "user", "content": {"type": "text", "text": "u"}},
-                {"role": "tool", "content": {"text": "x", "score": 1}},
+                {"role": "tool", "content": {"text": "x"}},
                 {"role": "assistant", "content": {"content_type": "text", "parts": ["a"]}},
             ],
         },
-        (Turn("system", "s\nt"), U("u"), Turn("tool", '{"score": 1, "text": "x"}'), A("a")),
+        (Turn("system", "s\nt"), U("u"), Turn("tool", '{"text": "x"}'), A("a")),
+    ),
+    (
+        "messages",
+        {
+            "system": {"role": "system", "content": "s"},
+            "messages": [{"role": "user", "content": "u"}],
+        },
+        (Turn("system", "s"), U("u")),
     ),
     (
         "question_answer",
-        {"question": "q", "chat_history": [["u", "b"]], "answer": "a"},
+        {"question": "q", "history": [["human", "u"], ["ai", "b"]], "answer": "a"},
+        (U("u"), A("b"), U("q"), A("a")),
+    ),
+    (
+        "question_answer",
+        {"question": "q", "history": [], "chat_history": [["u", "b"]], "answer": "a"},
         (U("u"), A("b"), U("q"), A("a")),
     ),
     (
@@ -538,11 +551,16 @@ def test_a_rated_record_is_never_a_conversation(rating):
 
 
 @pytest.mark.parametrize(
-    "answers", [[{"text": "a", "score": 0}], {"text": ["a", "b"], "score": [0, 9]}]
+    "answers",
+    [
+        [{"text": "a", "score": 0}],
+        {"text": ["a", "b"], "score": [0, 9]},
+        [{"text": "a", "is_accepted": False}, {"text": "b", "is_accepted": True}],
+    ],
 )
 def test_scored_answers_are_no_answer(answers):
     """The first of them may be the worst."""
-    with pytest.raises(RejectionError, match="rated_record: answers has score for each answer"):
+    with pytest.raises(RejectionError, match=r"rated_record: answers has \w+ for each answer"):
         FORMATS["question_answer"].parse({"question": "q", "answers": answers})
 
 
