@@ -137,6 +137,15 @@ def _train_plan(root: DataRoot, folder: Path) -> Calls:
     ]
 
 
+def _compare(root: DataRoot, folder: Path) -> Calls:
+    here = ["compare", "--data-root", root.path]
+    return [
+        ["compare", "--data-root", folder / FOLDER],
+        [*here, "--strategies", HOSTILE],
+        [*here, "--target", HOSTILE],
+    ]
+
+
 def _inspect(root: DataRoot, folder: Path) -> Calls:
     path = root["sft"].raw / FILE
     other = folder / FILE
@@ -155,6 +164,7 @@ CASES: dict[str, Callable[[DataRoot, Path], Calls]] = {
     "sample-data": _sample_data,
     "run": _run,
     "inspect": _inspect,
+    "compare": _compare,
     "select": _select,
     "ratio": _ratio,
     "trace": _trace,
