@@ -39,6 +39,8 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
     """Return a hub of datasets on loopback, the one that addresses of ``hf://`` mean."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
     monkeypatch.setenv("HF_TOKEN", "secret-token")
+    # Other tests of the process may have shut the hub out before the library was imported.
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     with Hub() as server:
         monkeypatch.setenv("HF_ENDPOINT", server.url)
         yield server
