@@ -625,8 +625,9 @@ def history_turns(record: Record) -> Turns:
 
 def _names_role(pair: object) -> bool:
     """Return whether a list is a role and what it says."""
-    is_pair = isinstance(pair, list) and len(pair) == 2 and isinstance(pair[0], str)
-    return is_pair and pair[0].strip().lower() in _ROLES
+    if not isinstance(pair, list) or len(pair) != 2 or not isinstance(pair[0], str):
+        return False
+    return pair[0].strip().lower() in _ROLES
 
 
 def num_common_turns(first: Sequence[Turn], second: Sequence[Turn]) -> int:
