@@ -82,11 +82,9 @@ def _is_exchanges(record: Record) -> bool:
 def _is_sharegpt(record: Record) -> bool:
     if present(record, *_CONVERSATIONS) is None:
         return False
+    first = next(iter(_items(record, *_CONVERSATIONS)), None)
     # A list of conversations is no conversation.
-    is_list = any(
-        isinstance(item, dict) and present(item, "messages", *_CONVERSATIONS)
-        for item in _items(record, *_CONVERSATIONS)
-    )
+    is_list = isinstance(first, dict) and present(first, "messages", *_CONVERSATIONS) is not None
     return not (is_list or _is_messages(record) or _is_strings(record) or _is_exchanges(record))
 
 
