@@ -226,8 +226,8 @@ def test_rows_above_the_maximum_length_take_no_part(root: DataRoot) -> None:
 def test_a_strategy_without_its_target_is_skipped_with_the_reason(root: DataRoot) -> None:
     """No process runs for it, and the result tells why."""
     reason = (
-        "target: dsir selects by what a target file holds, and got none; name a file of samples "
-        "that are like what the model shall do"
+        "target: dsir selects by the samples of a file, and got none; name one whose samples are "
+        "like what the model shall do"
     )
     processes = Processes()
     assert compare_model(root, "dsir", 0, processes, SMALL) == {"skipped": reason}
