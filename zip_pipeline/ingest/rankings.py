@@ -195,8 +195,11 @@ def _unequal(answers: list[Record]) -> list[tuple[int, int]]:
     return list(islice(pairs, _MAX_PAIRS + 1))
 
 
-def _items(values: object, numbers: tuple[int, ...]) -> list[object]:
-    return [values[n] for n in numbers] if isinstance(values, list) else []
+def _items(values: object, numbers: tuple[int, ...]) -> object:
+    """Return these items of a list; what is no list of all answers stays as it is."""
+    if not isinstance(values, list) or max(numbers) >= len(values):
+        return values
+    return [values[n] for n in numbers]
 
 
 def _parse_answers(record: Record) -> PreferencePair:

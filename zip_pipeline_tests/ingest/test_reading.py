@@ -205,3 +205,9 @@ def test_references_to_pictures_have_many_names() -> None:
         assert taken_in([chat(**{field: "x.png"})]).quarantine["reason"].to_list() == [
             "unsupported_content"
         ]
+
+
+def test_all_pairs_leave_lists_of_another_length_alone() -> None:
+    """A list beside the answers that is shorter belongs to none of them."""
+    record = {"prompt": "p", "responses": ["a", "b", "c"], "ratings": [1, 2, 3], "rewards": [1]}
+    assert taken_in([record], "preference", pairs="all").samples.height == 3
