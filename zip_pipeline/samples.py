@@ -92,7 +92,8 @@ TURN_FIELDS: dict[str, tuple[type[pl.DataType], Any]] = {
     "loss": (pl.Boolean, True),
 }
 """The fields of a turn in a table, with what an older table that lacks one of them stands for."""
-_TURNS = pl.List(pl.Struct({name: dtype for name, (dtype, _) in TURN_FIELDS.items()}))
+_TURN_SCHEMA = pl.Schema({name: dtype for name, (dtype, _) in TURN_FIELDS.items()})
+_TURNS = pl.List(pl.Struct(_TURN_SCHEMA))
 _PROVENANCE: dict[str, pl.DataType | type[pl.DataType]] = {
     "sample_id": pl.String,
     "batch": pl.String,
@@ -294,10 +295,9 @@ def frame_of(stage: Stage, rows: Iterable[Mapping[str, Any]]) -> pl.DataFrame:
 def _turns_column(groups: Sequence[Sequence[Turn]]) -> pl.Series:
     # By flat columns, since a struct a turn costs eight times as much.
     turns = [turn for group in groups for turn in group]
-    flat = {name: [getattr(turn, name) for turn in turns] for name in TURN_FIELDS}
-    schema = {name: dtype for name, (dtype, _) in TURN_FIELDS.items()}
+    flat = {name: [getattr(turn, name) for turn in turns] for name in _TURN_SCHEMA}
     rows = pl.Series("row", [n for n, group in enumerate(groups) for _ in group], dtype=pl.UInt32)
-    structs = pl.DataFrame(flat, schema=schema).to_struct("turns")
+    structs = pl.DataFrame(flat, schema=_TURN_SCHEMA).to_struct("turns")
     nested = pl.DataFrame([rows, structs]).group_by("row", maintain_order=True).agg("turns")
     every = pl.DataFrame({"row": pl.int_range(len(groups), dtype=pl.UInt32, eager=True)})
     joined = every.join(nested, on="row", how="left", maintain_order="left")["turns"]

@@ -6,7 +6,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -107,7 +106,7 @@ def run_modules(module: str, jobs: Mapping[Path, Mapping[str, Any]]) -> None:
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
             # Also where this process is killed.
-            preexec_fn=partial(end_with_parent),
+            preexec_fn=end_with_parent,
             check=False,
         )
         if done.returncode == FAULT and reason.exists():

@@ -256,7 +256,7 @@ _LEAST_WEIGHT = 1e-12
 
 def _weights(candidates: Candidates, config: SelectionConfig) -> NDArray[np.float64] | None:
     """Return quality^a of each sample, None where the strategy asks for none."""
-    if config.quality is None or not strategies[config.strategy].uses("quality"):
+    if config.heeded("quality") is None:
         return None
     if candidates.quality is None:
         raise UserError(

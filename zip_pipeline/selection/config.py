@@ -339,6 +339,10 @@ class SelectionConfig(Settings):
     def _strategy(self) -> Strategy:
         return strategies[self.strategy]
 
+    def heeded(self, name: str) -> Any:  # noqa: ANN401
+        """Return the value of an option, None where the strategy has no use for it."""
+        return getattr(self, name) if self._strategy.uses(name) else None
+
     def for_a_shard(self) -> "SelectionConfig":
         """Return the configuration of each shard: together they pick twice the budget, or it all.
 
@@ -358,7 +362,7 @@ class SelectionConfig(Settings):
         filled = {"codec": self.resolved_codec, "level": self.resolved_level, "quotas": quotas}
         values = self.model_dump() | filled | {"mixture": self.resolved_mixture}
         for name in _OWN_TO_SOME:
-            if values[name] is None or not self._strategy.uses(name):
+            if self.heeded(name) is None:
                 del values[name]
         has_mixture = self.resolved_mixture != "none"
         return {n: value for n, value in values.items() if has_mixture or "mixture" not in n}

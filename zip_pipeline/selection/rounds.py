@@ -3,7 +3,7 @@
 import importlib.util
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -258,10 +258,13 @@ class ScoreStrategy(Strategy):
         yield run
 
 
-def budget_of(pool: Measured, config: SelectionConfig) -> Budget:
-    """Return the budget of a selection of which nothing is used."""
+def budget_of(pool: Measured, config: SelectionConfig, picks: Iterable[int]) -> Budget:
+    """Return the budget of a selection with the cost of its picks so far taken."""
     sources = pool.candidates.index["source"]
-    return Budget(config.budget, pool.costs, sources, config.quotas, config.weight_of_source)
+    budget = Budget(config.budget, pool.costs, sources, config.quotas, config.weight_of_source)
+    for index in picks:
+        budget.take(index)
+    return budget
 
 
 def run_selection(
@@ -288,10 +291,8 @@ def run_selection(
         estimate: whether ``progress`` is told the estimated time, before the first round or
             after a second of rounds, as the strategy can.
     """
-    budget = budget_of(pool, config)
     run = run or store.load() or Run.start(pool.pi)
-    for index in run.picks:
-        budget.take(index)
+    budget = budget_of(pool, config, run.picks)
     strategy = strategies[config.strategy]
     report = _Report(progress, phase, budget, config, run.num_rounds)
     wants_estimate = progress is not None and estimate

@@ -302,9 +302,7 @@ def select_candidates(
         quality=None if pool.weights is None else candidates.quality,
         weights=pool.weights,
     )
-    budget = budget_of(pool, config)
-    for index in run.picks:
-        budget.take(index)
+    budget = budget_of(pool, config, run.picks)
     manifest = build_manifest(
         stage,
         config,

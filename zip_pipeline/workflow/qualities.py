@@ -8,16 +8,15 @@ from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint
 from zip_pipeline.pool.pool import SelectionPool
 from zip_pipeline.selection.config import SelectionConfig
-from zip_pipeline.selection.strategies import strategies
 
 _COLUMNS = ("sample_id", "score")
 
 
 def score_file(config: SelectionConfig, folder: Path = Path()) -> Path | None:
     """Return the file that ``quality`` names; None where it names a field, or is not heeded."""
-    if config.quality is None or not strategies[config.strategy].uses("quality"):
+    if (named := config.heeded("quality")) is None:
         return None
-    path = folder / config.quality
+    path = folder / named
     return path if path.suffix in (".parquet", ".csv") else None
 
 
@@ -49,15 +48,15 @@ def qualities(
     Raises:
         UserError: the file is none of scores, or a sample has no quality, or one below 0.
     """
-    if config.quality is None or not strategies[config.strategy].uses("quality"):
+    if (named := config.heeded("quality")) is None:
         return None
     path = score_file(config, folder)
-    found = pool.numbers(config.quality) if path is None else _scores(path, pool.index)
+    found = pool.numbers(named) if path is None else _scores(path, pool.index)
     is_wrong = ~((found >= 0) & found.is_finite()).fill_null(value=False)
     for row in pool.index.filter(is_wrong).head(1).iter_rows(named=True):
         raise UserError(
             f"quality: {is_wrong.sum():,} of {len(found):,} samples have no number of 0 and up as "
-            f"{config.quality}, first {row['source_file']}, row {row['source_row']} (sample "
+            f"{named}, first {row['source_file']}, row {row['source_row']} (sample "
             f"{row['sample_id']}); score them, or take them out of the pool"
         )
     return found

@@ -38,7 +38,6 @@ from zip_pipeline.pool.pool import (
 )
 from zip_pipeline.samples import STAGES, Stage
 from zip_pipeline.selection.config import SelectionConfig
-from zip_pipeline.selection.strategies import strategies
 
 RECORDS = "records"
 """The batch of what a program holds in memory."""
@@ -270,9 +269,9 @@ def target_texts(config: SelectionConfig, stage: Stage, folder: Path = Path()) -
     Raises:
         UserError: the file cannot be read, or one of its rows is no sample.
     """
-    if config.target is None or not strategies[config.strategy].uses("target"):
+    if (named := config.heeded("target")) is None:
         return []
-    return texts_of(target_samples(folder / config.target, stage), stage)
+    return texts_of(target_samples(folder / named, stage), stage)
 
 
 def target_samples(path: Path, stage: Stage) -> pl.DataFrame:
