@@ -67,7 +67,6 @@ def test_one_partition_is_materialised_alone(graph_with_pool: Graph, processes: 
     assert len(processes.done) == 5
 
 
-@pytest.mark.usefixtures("real_figures")
 def test_result_shows_sentence_table_and_figure(
     graph_with_pool: Graph, processes: Processes
 ) -> None:

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -75,12 +76,14 @@ def unfold(folder: Path) -> None:
 def compare(folder: Path) -> None:
     """Compare a strategy with nothing, of processes that write what they would."""
     root, changes = DataRoot(folder), {"budget_tokens": 1_000, "unseen_sources": ()}
-    # No figure, which is a file as any other, and no diversity, which writes nothing.
-    comparison.find_spec = lambda _: None
     figures = ("distinct_1", "distinct_2", "distinct_3", "vendi", "novelsum")
-    comparison.diversity = lambda *_: dict.fromkeys(figures, 1.0)
-    compare_model(root, "random", 0, processes_that_tell(folder), changes)
-    compare_result(root, changes)
+    # No figure, which is a file as any other, and no diversity, which writes nothing.
+    with (
+        patch.object(comparison, "find_spec", lambda _: None),
+        patch.object(comparison, "diversity", lambda *_: dict.fromkeys(figures, 1.0)),
+    ):
+        compare_model(root, "random", 0, processes_that_tell(folder), changes)
+        compare_result(root, changes)
 
 
 def processes_that_tell(folder: Path) -> Callable[[str, Mapping[Path, Mapping[str, Any]]], None]:
