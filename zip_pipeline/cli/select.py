@@ -204,9 +204,12 @@ def _option(name: str, field: FieldInfo) -> inspect.Parameter:
     # Of numbers without an upper limit everybody knows what they can be.
     limits = "" if is_choice else SelectionConfig.allowed(name)
     shown = cast("dict[str, str]", field.json_schema_extra)
+    flag = _flag(name)
+    is_switch = kind in (bool, bool | None)
     option = typer.Option(
-        _flag(name),
-        metavar=None if is_choice or kind is bool else shown.get("metavar", "N"),
+        # What has no default of its own can be turned on and off.
+        f"{flag}/--no-{flag.removeprefix('--')}" if kind == bool | None else flag,
+        metavar=None if is_choice or is_switch else shown.get("metavar", "N"),
         help=SelectionConfig.about(name) + (f" Allowed: {limits}." if " to " in limits else ""),
         rich_help_panel=shown["group"],
     )

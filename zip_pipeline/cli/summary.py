@@ -40,6 +40,8 @@ def show_selection(console: Console, manifest: Mapping[str, Any], ledger: pl.Dat
         facts.add_row("Not read", words_of_unread(unread))
     if files := manifest.get("left_out_files"):
         facts.add_row("Left out", f"of test or validation splits: {', '.join(files)}")
+    if noise := manifest.get("noise"):
+        facts.add_row("Noise", words_of_noise(noise))
     facts.add_row("Picked", _picked(manifest))
     budget, unused = manifest["budget"], manifest["unused_budget"]
     unit = budget["unit"].replace("_", " ")
@@ -82,6 +84,12 @@ def words_of_rows(counts: Mapping[str, Any]) -> str:
 def words_of_counts(counts: Mapping[str, int]) -> str:
     """Return counted names, as in ``3 empty_answer, 1 bad_json``."""
     return ", ".join(f"{num:,} {name.replace('_', ' ')}" for name, num in counts.items())
+
+
+def words_of_noise(noise: Mapping[str, Any]) -> str:
+    """Return how many samples are marked as noise, and why."""
+    words = "; ".join(f"{num:,} {reason}" for reason, num in noise["reasons"].items())
+    return f"{noise['num_marked']:,} samples ({noise['share']:.2%}){': ' * bool(words)}{words}"
 
 
 _NUM_FIELDS = 8

@@ -64,6 +64,7 @@ _SENTENCES = {
     "its ratio {ratio}, measured with what was selected, was too high for the shortlist of {k2}",
     "never_reached": "never looked at: its ratio alone, {ratio}, was not among the {k1} lowest "
     "before the budget was used",
+    "noise": "marked as noise: {noise}",
     "held_out": "kept for evaluation, so no version may pick it",
 }
 

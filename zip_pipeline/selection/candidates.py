@@ -1,6 +1,7 @@
 """The pool as a selection sees it: narrow columns, texts in a file, sizes, and one budget."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from enum import IntEnum
 
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 from zip_pipeline.compression.codecs import codecs, pool_levels
 from zip_pipeline.compression.sets import Sizes
 from zip_pipeline.compression.state import TOKENS_SCHEMA
-from zip_pipeline.compression.texts import TextFile
+from zip_pipeline.compression.texts import TemporaryTexts, TextFile
 from zip_pipeline.compression.tokens import count_tokens
 from zip_pipeline.errors import UserError
 from zip_pipeline.selection.config import SelectionConfig
@@ -169,6 +170,7 @@ class Candidates:
             ``zstd_bytes``); what is not there and needed is measured.
         target: the serialised samples of the target file, none where there is no such file.
         quality: of each sample, 0 and up, where the configuration asks for it.
+        trusted: the serialised samples of the trusted file, none where there is no such file.
         ngrams: returns the n-gram counts of the samples, where they are stored.
     """
 
@@ -178,6 +180,7 @@ class Candidates:
     target: Sequence[bytes] = ()
     ngrams: Callable[[], TextFile] | None = None
     quality: pl.Series | None = None
+    trusted: Sequence[bytes] = ()
 
     def __post_init__(self) -> None:
         lengths = {len(self.index), len(self.texts)}
@@ -206,6 +209,39 @@ class Measured:
     pi: NDArray[np.float64]
     costs: Indices
     weights: NDArray[np.float64] | None = None
+
+
+@contextmanager
+def part_of(pool: Measured, positions: Indices) -> Iterator[Measured]:
+    """Give the samples at ascending positions as a pool, its texts in a file beside the pool's."""
+    whole = pool.candidates
+    if len(positions) == len(whole.index):
+        yield pool
+        return
+    with ExitStack() as files:
+
+        def copied(texts: TextFile) -> TextFile:
+            starts = range(0, len(positions), _TEXTS_AT_A_TIME)
+            parts = (texts.read(positions[start : start + _TEXTS_AT_A_TIME]) for start in starts)
+            return files.enter_context(TemporaryTexts.write(parts, whole.texts.path.parent))
+
+        ngrams = whole.ngrams
+        candidates = Candidates(
+            whole.index[positions],
+            copied(whole.texts),
+            None if whole.state is None else whole.state[positions],
+            whole.target,
+            None if ngrams is None else lambda: copied(ngrams()),
+            None if whole.quality is None else whole.quality[positions],
+        )
+        yield Measured(
+            candidates,
+            pool.num_bytes[positions],
+            None if pool.tokens is None else pool.tokens[positions],
+            pool.pi[positions],
+            pool.costs[positions],
+            None if pool.weights is None else pool.weights[positions],
+        )
 
 
 def marginal_ratios(

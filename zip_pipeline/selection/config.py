@@ -191,6 +191,18 @@ class SelectionConfig(Settings):
         "machine.",
         json_schema_extra=_STRATEGY,
     )
+    noise_guard: bool | None = Field(
+        default=None,
+        description="Mark noise, such as base64, word salad and minified code: it takes no part. "
+        "If not given, on, but for zip and the random ones.",
+        json_schema_extra=_STRATEGY,
+    )
+    trusted: str | None = Field(
+        default=None,
+        description="File of trusted samples: how compressible an answer may be is taken from it "
+        "instead of from the pool.",
+        json_schema_extra=_STRATEGY | {"metavar": "FILE"},
+    )
     reference_compat: bool = Field(
         default=False,
         description="Pick as the published code does: every row as it comes, no quarantine, no "
@@ -217,6 +229,11 @@ class SelectionConfig(Settings):
         self._check_quotas()
         self._check_mixture()
         self._strategy.check(self)
+        if self.trusted is not None and not self.guards_noise:
+            raise UserError(
+                f"trusted: got {self.trusted!r}, and strategy {self.strategy} has no noise guard; "
+                "turn noise_guard on, or leave trusted out"
+            )
         if self.reference_compat:
             self._check_reference()
         return self
@@ -266,6 +283,11 @@ class SelectionConfig(Settings):
             raise UserError(
                 f"reference_compat: got mixture {self.mixture!r}; the published implementation "
                 "knows none, leave it out"
+            )
+        if self.guards_noise:
+            raise UserError(
+                "reference_compat: got noise_guard; the published implementation takes every row, "
+                "leave noise_guard off"
             )
         if self.num_shards > 1:
             raise UserError(
@@ -331,6 +353,11 @@ class SelectionConfig(Settings):
         return self.model_copy(update=settled)
 
     @property
+    def guards_noise(self) -> bool:
+        """Whether noise is marked, with the strategy's default filled in."""
+        return self._strategy.guards_noise if self.noise_guard is None else self.noise_guard
+
+    @property
     def is_sharded(self) -> bool:
         """Whether the pool is split into shards; some strategies pay no heed to them."""
         return self.num_shards > 1 and self._strategy.uses("num_shards")
@@ -355,8 +382,8 @@ class SelectionConfig(Settings):
     def as_dict(self) -> dict[str, object]:
         """Return the fields, codec and level filled in, as JSON can hold them.
 
-        Without a mixture none of its fields is there, and of those that only some strategies heed
-        the ones that make a difference.
+        Without a mixture or a noise guard none of its fields is there, and of those that only some
+        strategies heed the ones that make a difference.
         """
         quotas = {source: list(shares) for source, shares in sorted(self.quotas.items())}
         filled = {"codec": self.resolved_codec, "level": self.resolved_level, "quotas": quotas}
@@ -364,6 +391,11 @@ class SelectionConfig(Settings):
         for name in _OWN_TO_SOME:
             if self.heeded(name) is None:
                 del values[name]
+        del values["noise_guard"]
+        if self.guards_noise:
+            values["noise_guard"] = True
+        if self.trusted is None:
+            del values["trusted"]
         has_mixture = self.resolved_mixture != "none"
         return {n: value for n, value in values.items() if has_mixture or "mixture" not in n}
 

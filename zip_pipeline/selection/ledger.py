@@ -27,6 +27,7 @@ FATES = {
     "quota": "it was in reach, but shares and quotas of sources left no room",
     "picked": "it is in the subset",
     "duplicate": "it repeats another sample turn by turn; the other one took part",
+    "noise": "a turn of it is neither language nor code nor data, so it took no part",
     "held_out": "it is kept for evaluation, so no version may pick it",
 }
 _PROVENANCE = ("sample_id", "batch", "source", "source_file", "source_row")
@@ -43,9 +44,10 @@ _SCHEMA = {
     "shard": pl.Int64,
     "score": pl.Float64,
     "quality": pl.Float64,
+    "noise": pl.String,
 }
 # Columns that a ledger lacks where nothing is known of them.
-_OPTIONAL = ("num_target_tokens", "score", "quality")
+_OPTIONAL = ("num_target_tokens", "score", "quality", "noise")
 
 
 def build_ledger(
@@ -57,7 +59,8 @@ def build_ledger(
     duplicates: pl.DataFrame | None,
     held_out: pl.DataFrame | None = None,
     *,
-    shards: NDArray[np.int64] | None = None,
+    shards: pl.Series | None = None,
+    noise: pl.Series | None = None,
     quality: pl.Series | None = None,
     weights: NDArray[np.float64] | None = None,
 ) -> pl.DataFrame:
@@ -80,6 +83,7 @@ def build_ledger(
         held_out: pool table of the samples kept for evaluation.
         shards: shard of each sample, None where there are none. ``round`` and ``pi`` of a sample
             that its shard did not pick are those in its shard.
+        noise: why each sample is noise, null where it is not; None where nobody looked.
         quality: of each sample, where the strategy asks for it.
         weights: what ratios were divided by for it; the ledger has the ratios themselves.
     """
@@ -96,9 +100,11 @@ def build_ledger(
         initial_pi=pl.Series(initial_pi.astype(np.float64) * (1.0 if weights is None else weights)),
     )
     if shards is not None:
-        ledger = ledger.with_columns(shard=pl.Series(shards))
+        ledger = ledger.with_columns(shard=shards)
+    if noise is not None:
+        ledger = ledger.with_columns(noise=noise)
     if run.scores is not None:
-        ledger = ledger.with_columns(score=pl.Series(run.scores))
+        ledger = ledger.with_columns(score=pl.Series(run.scores, nan_to_null=True))
     if quality is not None:
         ledger = ledger.with_columns(quality=quality)
     unknown = [name for name in _OPTIONAL if name not in ledger.columns]
@@ -165,8 +171,19 @@ def fingerprint_of_inputs(inputs: Mapping[str, str]) -> str:
     return fingerprint([json.dumps(dict(sorted(inputs.items())))])
 
 
+def noise_report(noise: pl.Series) -> dict[str, object]:
+    """Return how many samples are marked as noise, their share, and how many for each reason."""
+    marked = noise.drop_nulls().rename("noise")
+    reasons = marked.value_counts().sort("count", "noise", descending=[True, False])
+    return {
+        "num_marked": len(marked),
+        "share": len(marked) / max(len(noise), 1),
+        "reasons": dict(reasons.iter_rows()),
+    }
+
+
 def target_facts(target: Sequence[bytes]) -> dict[str, object]:
-    """Return what a manifest tells of the samples of a target file."""
+    """Return what a manifest tells of the samples of a target file, or a trusted one."""
     return {
         "num_samples": len(target),
         "fingerprint": fingerprint([text.decode() for text in target]),

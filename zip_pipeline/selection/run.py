@@ -26,6 +26,7 @@ class Fate(IntEnum):
     OVER_BUDGET = 3
     QUOTA = 4
     PICKED = 5
+    NOISE = 6
 
 
 FATE_OF_MISFIT = {Fit.OVER_BUDGET: Fate.OVER_BUDGET, Fit.QUOTA: Fate.QUOTA}
@@ -118,6 +119,22 @@ class Run:
         self.fate[index] = Fate.PICKED
         self.round_of[index] = self.num_rounds
         self.picks.append(index)
+
+    def spread(self, positions: Indices, pi: NDArray[np.floating[Any]]) -> "Run":
+        """Return this run as one of a pool in which it is that of the samples at ``positions``.
+
+        The others are noise; ``pi`` is the initial redundancy state of the whole pool.
+        """
+        whole = Run.start(pi)
+        whole.fate[:] = Fate.NOISE
+        whole.pi[positions], whole.fate[positions] = self.pi, self.fate
+        whole.round_of[positions] = self.round_of
+        whole.picks = positions[self.picks].tolist()
+        whole.num_rounds = self.num_rounds
+        if self.scores is not None:
+            whole.scores = np.full(len(pi), np.nan)
+            whole.scores[positions] = self.scores
+        return whole
 
     def picks_by_round(self) -> list[list[int]]:
         """Return the picks of each round in which there were any, in order."""

@@ -18,16 +18,25 @@ from zip_pipeline.compression.state import texts_of
 from zip_pipeline.compression.texts import TemporaryTexts
 from zip_pipeline.errors import UserError
 from zip_pipeline.samples import Stage
-from zip_pipeline.selection.candidates import Candidates, measure, picked_tokens
+from zip_pipeline.selection.candidates import (
+    Candidates,
+    Indices,
+    Measured,
+    measure,
+    part_of,
+    picked_tokens,
+)
 from zip_pipeline.selection.config import TOKEN_UNITS, SelectionConfig
 from zip_pipeline.selection.ledger import (
     build_ledger,
     build_manifest,
     measure_ratios,
+    noise_report,
     target_facts,
 )
+from zip_pipeline.selection.noise import find_noise
 from zip_pipeline.selection.rounds import ProgressHook, budget_of, run_selection
-from zip_pipeline.selection.run import Checkpoint
+from zip_pipeline.selection.run import Checkpoint, Run
 from zip_pipeline.selection.shards import (
     Runner,
     ShardOutcome,
@@ -269,23 +278,13 @@ def select_candidates(
     clock = [time.monotonic()]
     num_workers = worker_count(workers)
     pool = measure(candidates, config, tokenizer, num_workers)
+    noise = find_noise(candidates, num_workers) if config.guards_noise else None
     clock.append(time.monotonic())
-    costs = pool.costs if config.unit in TOKEN_UNITS else None
-    store = Checkpoint.of_texts(checkpoint, config, candidates.texts, costs, pool.weights)
-    shards = None
-    if config.is_sharded:
-        run, shards = run_sharded(
-            pool,
-            config,
-            store,
-            stage=stage,
-            workers=num_workers,
-            run_tasks=ray_runner(cluster.address, num_workers) if cluster.address else run_here,
-            folder=cluster.folder or (checkpoint and checkpoint.parent),
-            progress=progress,
-        )
-    else:
-        run = run_selection(pool, config, store, workers=num_workers, progress=progress)
+    takes_part = _takes_part(noise, len(pool.pi))
+    with part_of(pool, takes_part) as part:
+        run, shards = _select_from(part, config, stage, num_workers, progress, checkpoint, cluster)
+        budget = budget_of(part, config, run.picks)
+    run = run.spread(takes_part, pool.pi)
     clock.append(time.monotonic())
     tokens = pool.tokens
     if tokens is None:
@@ -298,11 +297,11 @@ def select_candidates(
         tokens,
         duplicates,
         held_out,
-        shards=shards,
+        shards=None if shards is None else _spread(shards, takes_part, len(pool.pi)),
+        noise=noise,
         quality=None if pool.weights is None else candidates.quality,
         weights=pool.weights,
     )
-    budget = budget_of(pool, config, run.picks)
     manifest = build_manifest(
         stage,
         config,
@@ -317,12 +316,56 @@ def select_candidates(
         manifest["mixture"] = mixture
     if candidates.target:
         manifest["target"] = target_facts(candidates.target)
+    if noise is not None:
+        manifest["noise"] = noise_report(noise)
+    if candidates.trusted:
+        manifest["trusted"] = target_facts(candidates.trusted)
     manifest |= measure_ratios(candidates.texts.read(run.picks), candidates.texts)
     clock.append(time.monotonic())
     durations = np.diff(clock).round(3).tolist()
     manifest["seconds"] = dict(zip(("prepare", "select", "measure"), durations, strict=True))
-    store.remove()
+    Checkpoint(checkpoint, "").remove()
     return Selection(run.picks, ledger, manifest)
+
+
+def _takes_part(noise: pl.Series | None, num_samples: int) -> Indices:
+    """Return the positions of the samples that are not marked."""
+    if noise is None:
+        return np.arange(num_samples)
+    return noise.is_null().arg_true().to_numpy().astype(np.int64)
+
+
+def _spread(shards: Indices, positions: Indices, num_samples: int) -> pl.Series:
+    """Return the shard of each sample of a pool, null for those that are not at ``positions``."""
+    spread = np.full(num_samples, -1)
+    spread[positions] = shards
+    return pl.Series(spread).replace(-1, None)
+
+
+def _select_from(
+    pool: Measured,
+    config: SelectionConfig,
+    stage: Stage,
+    workers: int,
+    progress: ProgressHook | None,
+    checkpoint: Path | None,
+    cluster: Cluster,
+) -> tuple[Run, Indices | None]:
+    """Return the finished run, and the shard of each sample where there are shards."""
+    costs = pool.costs if config.unit in TOKEN_UNITS else None
+    store = Checkpoint.of_texts(checkpoint, config, pool.candidates.texts, costs, pool.weights)
+    if not config.is_sharded:
+        return run_selection(pool, config, store, workers=workers, progress=progress), None
+    return run_sharded(
+        pool,
+        config,
+        store,
+        stage=stage,
+        workers=workers,
+        run_tasks=ray_runner(cluster.address, workers) if cluster.address else run_here,
+        folder=cluster.folder or (checkpoint and checkpoint.parent),
+        progress=progress,
+    )
 
 
 def _aligned(state: pl.DataFrame, samples: pl.DataFrame) -> pl.DataFrame:

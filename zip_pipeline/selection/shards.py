@@ -25,7 +25,7 @@ from zip_pipeline.files import (
     write_bytes,
 )
 from zip_pipeline.samples import Stage
-from zip_pipeline.selection.candidates import Candidates, Indices, Measured
+from zip_pipeline.selection.candidates import Candidates, Indices, Measured, part_of
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.rounds import ProgressHook, run_selection
 from zip_pipeline.selection.run import Checkpoint, Fate, Progress, RemainingTime, Run
@@ -353,16 +353,7 @@ def _merge(
     workers: int,
     progress: ProgressHook | None,
 ) -> None:
-    texts = pool.candidates.texts
-    with TemporaryTexts.write([texts.read(union)], texts.path.parent) as own:
-        part = Measured(
-            Candidates(pool.candidates.index[union], own),
-            pool.num_bytes[union],
-            None,
-            pool.pi[union],
-            pool.costs[union],
-            None if pool.weights is None else pool.weights[union],
-        )
+    with part_of(pool, union) as part:
         merged = run_selection(
             part, config, store, workers=workers, progress=progress, phase="Merging"
         )

@@ -53,6 +53,7 @@ from zip_pipeline.workflow.sources import (
     read_as_they_come,
     read_options,
     target_texts,
+    trusted_texts,
 )
 
 OUTPUT_SUFFIXES = (".jsonl", ".json", ".parquet")
@@ -328,7 +329,7 @@ def select_texts(
     firsts, duplicates = split_duplicates(rows)
     with TemporaryTexts.write([[text.encode() for text in firsts["text"]]]) as written:
         selection = select_candidates(
-            Candidates(firsts, written),
+            Candidates(firsts, written, trusted=trusted_texts(settings, "sft")),
             "sft",
             settings,
             tokenizer=tokenizer,
@@ -426,6 +427,7 @@ def _select_curated(
             state,
             target,
             quality=qualities(given.pool, job.config),
+            trusted=trusted_texts(job.config, job.stage),
         )
         ingest_seconds = time.monotonic() - started
         watcher.stage(f"Measuring {len(candidates.index):,} samples")

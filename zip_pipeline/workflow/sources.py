@@ -274,8 +274,15 @@ def target_texts(config: SelectionConfig, stage: Stage, folder: Path = Path()) -
     return texts_of(target_samples(folder / named, stage), stage)
 
 
-def target_samples(path: Path, stage: Stage) -> pl.DataFrame:
-    """Return the samples of a target file, all of whose rows must be samples.
+def trusted_texts(config: SelectionConfig, stage: Stage, folder: Path = Path()) -> list[bytes]:
+    """Return the serialised samples of the trusted file, none without one; as target_texts."""
+    if config.trusted is None:
+        return []
+    return texts_of(target_samples(folder / config.trusted, stage, "trusted"), stage)
+
+
+def target_samples(path: Path, stage: Stage, option: str = "target") -> pl.DataFrame:
+    """Return the samples of a file that an option names, all of whose rows must be samples.
 
     Raises:
         UserError: see :func:`target_texts`.
@@ -283,15 +290,15 @@ def target_samples(path: Path, stage: Stage) -> pl.DataFrame:
     try:
         pool = read(path, stage)
     except UserError as error:
-        raise UserError(f"target: {error}") from error
+        raise UserError(f"{option}: {error}") from error
     for row in pool.quarantine.head(1).iter_rows(named=True):
         raise UserError(
-            f"target: {row['source_file']}, row {row['source_row']} is no sample: {row['reason']} "
-            f"({row['detail']}), and so {pool.quarantine.height:,} of {pool.counts['rows read']:,} "
-            "rows; mend or remove them"
+            f"{option}: {row['source_file']}, row {row['source_row']} is no sample: "
+            f"{row['reason']} ({row['detail']}), and so {pool.quarantine.height:,} of "
+            f"{pool.counts['rows read']:,} rows; mend or remove them"
         )
     if not len(pool):
-        raise UserError(f"target: no sample in {path}; name a file that has some")
+        raise UserError(f"{option}: no sample in {path}; name a file that has some")
     return pool.samples
 
 

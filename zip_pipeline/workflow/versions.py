@@ -23,7 +23,7 @@ from zip_pipeline.selection.run import Progress
 from zip_pipeline.selection.select import HERE, Cluster, select_candidates
 from zip_pipeline.training.tokens import configured_tokens
 from zip_pipeline.workflow.qualities import qualities, score_fingerprint
-from zip_pipeline.workflow.sources import target_texts
+from zip_pipeline.workflow.sources import target_texts, trusted_texts
 
 SECONDS_BETWEEN_PROGRESS = 10.0
 
@@ -99,6 +99,8 @@ def current_version(folder: StageFolder, config: SelectionConfig) -> int | None:
         is_current = manifest.get("score_fingerprint") == scores
     if is_current and (target := target_texts(config, folder.stage, folder.root.path)):
         is_current = manifest.get("target") == target_facts(target)
+    if is_current and (trusted := trusted_texts(config, folder.stage, folder.root.path)):
+        is_current = manifest.get("trusted") == target_facts(trusted)
     return number if is_current else None
 
 
@@ -141,6 +143,7 @@ def select_version(
                 target,
                 lambda: pool.ngrams,
                 qualities(pool, config, folder.root.path),
+                trusted_texts(config, folder.stage, folder.root.path),
             ),
             folder.stage,
             config,

@@ -1,5 +1,6 @@
 """``zip-pipeline select`` from input files to output files."""
 
+import base64
 import json
 from pathlib import Path
 
@@ -334,3 +335,16 @@ def test_select_from_nothing_is_refused(tmp_path: Path) -> None:
     assert call_badly("select", "-o", tmp_path / "o.jsonl", "--budget-samples", "1") == (
         "nothing to select from; name files or folders, or --from an address"
     )
+
+
+def test_the_noise_guard_is_turned_on_and_off(tmp_path: Path) -> None:
+    """The summary tells what it marked, and the strategy what it does unasked."""
+    rows = [{"instruction": f"Say {n}.", "output": f"It is {n} by any count."} for n in range(9)]
+    rows.append({"instruction": "Why?", "output": base64.b64encode(bytes(range(99))).decode()})
+    (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    told = {}
+    for options in ("long_range", "long_range --no-noise-guard", "zip", "zip --noise-guard"):
+        arguments = ["--budget-samples", "3", "--strategy", *options.split()]
+        shown = call_well("select", tmp_path / "a.jsonl", "-o", tmp_path / "o.jsonl", *arguments)
+        told[options] = "1 samples (10.00%): 1 its answer is base64" in shown
+    assert list(told.values()) == [True, False, False, True]

@@ -79,7 +79,13 @@ def test_a_round_ends_when_its_shortlist_repeats_what_was_just_picked() -> None:
     ]
     table = pool_table(copies + others)
     config = SelectionConfig(
-        strategy="long_range", mixture="none", budget_samples=20, k1=60, k2=30, k3=20
+        strategy="long_range",
+        mixture="none",
+        noise_guard=False,
+        budget_samples=20,
+        k1=60,
+        k2=30,
+        k3=20,
     )
     picks = select(table, None, "sft", config).picks
     assert len(picks) == 20
@@ -103,7 +109,13 @@ def test_long_range_sees_a_repetition_that_deflate_has_forgotten() -> None:
     num_twins = {}
     for strategy in ("zip", "long_range"):
         config = SelectionConfig(
-            strategy=strategy, mixture="none", budget_samples=40, k1=80, k2=20, k3=10
+            strategy=strategy,
+            mixture="none",
+            noise_guard=False,
+            budget_samples=40,
+            k1=80,
+            k2=20,
+            k3=10,
         )
         picks = select(table, None, "sft", config).picks
         assert len(picks) == 40

@@ -8,6 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 
+from zip_pipeline.errors import UserError
 from zip_pipeline.report.trace import trace_in_ledger
 from zip_pipeline.selection.config import BUDGETS, SelectionConfig
 from zip_pipeline.training.base_model import tiny_tokenizer
@@ -404,3 +405,36 @@ def test_select_texts_refuses_what_is_no_text(texts: Any, message: str):
     """The message names the place and what came."""
     with pytest.raises(ValueError, match=message):
         select_texts(texts, budget_samples=1)
+
+
+def _answers(num: int, words: str) -> list[dict[str, str]]:
+    return [{"instruction": f"Say {n}.", "output": f"{words} {n}. " * 30} for n in range(num)]
+
+
+def test_a_trusted_file_says_how_compressible_answers_may_be(tmp_path: Path) -> None:
+    """What the pool is full of is noise where no trusted answer is like it."""
+    pool = _answers(20, "It is as it was before")
+    trusted = tmp_path / "trusted.jsonl"
+    plain = [
+        {"instruction": f"Say {n}.", "output": " ".join(f"{n * k % 9973}" for k in range(2, 50))}
+        for n in range(10_000, 10_120)
+    ]
+    trusted.write_text("\n".join(map(json.dumps, plain)))
+    options = {"strategy": "long_range", "budget_samples": 3, "workers": 1}
+    assert len(select(pool, **options)) == 3
+    selection = select(pool, **options, trusted=str(trusted))
+    assert len(selection) == 0
+    assert set(selection.left_out("noise")["why"]) == {
+        "marked as noise: its answer is far more repetitive than others of its source and length"
+    }
+
+
+def test_a_trusted_file_that_is_not_there_or_too_small_is_refused(tmp_path: Path) -> None:
+    """The message names the file and says how much is needed."""
+    path = tmp_path / "few.jsonl"
+    options = {"strategy": "long_range", "budget_samples": 3, "trusted": str(path)}
+    with pytest.raises(UserError, match=r"^trusted: .*few\.jsonl: no such file"):
+        select(_answers(5, "word"), **options)
+    path.write_text("\n".join(map(json.dumps, _answers(5, "some words in a row, again"))))
+    with pytest.raises(UserError, match=r"^trusted: got 5 samples, .* needed are 100 for a band"):
+        select(_answers(5, "word"), **options)

@@ -125,3 +125,18 @@ def test_a_target_that_changed_makes_another_version(tmp_path: Path, log: list[s
     assert current_version(folder, config) == 1
     write_jsonl(path, sft_records(2, first=5))
     assert current_version(folder, config) is None
+
+
+def test_a_trusted_file_that_changed_makes_another_version(tmp_path: Path, log: list[str]) -> None:
+    """As with a target: what it holds counts, not its name."""
+    folder = DataRoot(tmp_path)["sft"]
+    store_pool(folder)
+    config = _config(budget_samples=3, noise_guard=True, trusted="trusted.jsonl")
+    words = " ".join(f"word{number}" for number in range(40))
+    answers = [{"instruction": f"Say {n}.", "output": f"{n} {words}"} for n in range(102)]
+    path = write_jsonl(tmp_path / "trusted.jsonl", answers[:101])
+    manifest = _select(folder, config, log)
+    assert manifest["trusted"]["num_samples"] == 101
+    assert current_version(folder, config) == 1
+    write_jsonl(path, answers)
+    assert current_version(folder, config) is None

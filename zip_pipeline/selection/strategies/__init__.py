@@ -26,6 +26,8 @@ class Strategy(ABC):
     """what measures redundancy where the configuration does not say"""
     mixture: ClassVar[str] = "natural"
     """what share of the budget each source gets where the configuration does not say"""
+    guards_noise: ClassVar[bool] = True
+    """whether noise takes no part where the configuration does not say"""
     words: ClassVar[Mapping[str, str]] = {}
     """sentences of ``trace`` by fate, where they differ from those of rounds; fields of the ledger
     row and of the configuration in braces"""

@@ -36,6 +36,7 @@ class Random(OrderStrategy):
     name = "random"
     description = "a seeded baseline"
     parameters: ClassVar[tuple[str, ...]] = ("seed",)
+    guards_noise = False
     mixture = "none"
     words: ClassVar[Mapping[str, str]] = {
         "picked": "drawn as number {rank} with seed {seed}",

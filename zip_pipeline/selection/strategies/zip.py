@@ -81,6 +81,7 @@ class Zip(RoundStrategy):
     name = "zip"
     description = "the paper's algorithm"
     parameters = ("k1", "k2", "k3", "codec", "level", "num_shards", "reference_compat")
+    guards_noise = False
     mixture = "none"
 
     def engine(self, pool: Measured, new_set: NewSet, config: SelectionConfig) -> ZipEngine:
