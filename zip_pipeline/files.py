@@ -98,6 +98,12 @@ def fingerprint(parts: Iterable[str]) -> str:
     return digest.hexdigest()
 
 
+def user_cache() -> Path:
+    """Return where copies for no data root are kept; it may be removed at any time."""
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "zip-pipeline"
+
+
 _MARK = ".zip-pipeline"
 
 

@@ -87,7 +87,8 @@ class TrainingSettings(Settings):
 
     preset: str = Field(
         default="tiny",
-        description="tiny (small, offline), mistral-7b, llama-3-8b, or the path of a TOML file.",
+        description="tiny (a smoke test, offline), smollm2-135m, smollm2-135m-lora, mistral-7b, "
+        "llama-3-8b, or the path of a TOML file.",
     )
     overrides: dict[str, Any] = Field(
         default={},

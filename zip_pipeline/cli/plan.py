@@ -19,6 +19,7 @@ from zip_pipeline.errors import UserError
 from zip_pipeline.samples import Stage
 from zip_pipeline.training.job import job_from
 from zip_pipeline.training.plan import DEVICE_FLOPS, UTILISATION, TrainingPlan, training_plan
+from zip_pipeline.training.presets import preset_names
 
 _TERA = 1e12
 _ASSUMED = "Assumed of the devices"
@@ -28,7 +29,7 @@ def train_plan(
     preset: Annotated[
         str,
         typer.Argument(
-            metavar="PRESET", help="tiny, mistral-7b, llama-3-8b, or a TOML file of settings."
+            metavar="PRESET", help=f"{', '.join(preset_names())}, or a TOML file of settings."
         ),
     ],
     subset: Annotated[

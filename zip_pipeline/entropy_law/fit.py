@@ -14,6 +14,8 @@ from zip_pipeline.entropy_law.verdict import is_named, same_quality
 Floats: TypeAlias = NDArray[np.float64]
 Interval: TypeAlias = tuple[float, float]
 NUM_GRID_POINTS = 101
+LAW_RELATIONS = (("R", "Z"), ("L", "Z"), ("L", "R"))
+"""What the law is about, as pairs of x and y."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ def relations(table: pl.DataFrame, stage: str) -> list[Relation]:
     names = points.filter(pl.col("Z").is_not_null())["Z_name"]
     is_same = is_named("Z_name", names[-1] if len(names) else None)
     points = points.with_columns(Z=pl.when(is_same).then(pl.col("Z")))
-    return [relation(points, x, y) for x, y in (("R", "Z"), ("L", "Z"), ("L", "R"))]
+    return [relation(points, x, y) for x, y in LAW_RELATIONS]
 
 
 def relation(points: pl.DataFrame, x: str, y: str, *, seed: int = 0) -> Relation:

@@ -85,12 +85,6 @@ def _parts(address: str) -> SplitResult:
         raise UserError(f"{address.partition(':')[0]}://…: no address ({error})") from None
 
 
-def user_cache() -> Path:
-    """Return where copies for no data root are kept; it may be removed at any time."""
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "zip-pipeline" / "remote"
-
-
 def fetch(address: str, cache: Path, pinned: Mapping[str, str] | None = None) -> Fetched:
     """Return a copy of what an address names, fetched whole where the cache has none.
 

@@ -8,6 +8,7 @@ from typing import Literal, TypeAlias
 
 import polars as pl
 
+from zip_pipeline.entropy_law.fit import LAW_RELATIONS, relation
 from zip_pipeline.report.figures import BLUE, GREY, clean, literal, new_figure, png, say_nothing
 
 YARDSTICK = "random+natural"
@@ -162,6 +163,18 @@ def shown_tables(table: pl.DataFrame, measure: Measure) -> list[Shown]:
         rows.append([row["strategy"], str(row["num_seeds"]), *(c for pair in cells for c in pair)])
         others.append([row["strategy"], *(f"{row[name]:{how}}" for name, how in _FIGURES.values())])
     return [(first, rows), (["strategy", *_FIGURES], others)]
+
+
+def law_table(runs: pl.DataFrame, measure: Measure) -> Shown:
+    """Return header and cells of how Z, R and L hang together over the runs, as they come.
+
+    Every run is a point; Z is the loss on what decides, negated. The law expects that Z falls as R
+    and L rise.
+    """
+    points = runs.with_columns(Z=-pl.col(f"{measure}_loss"))
+    found = [relation(points, x, y) for x, y in LAW_RELATIONS]
+    header = [f"entropy law (Z: {measure} loss, negated)", "over all runs"]
+    return header, [[f"{one.y} over {one.x}", one.note] for one in found]
 
 
 def _interval(row: Mapping[str, float | None], loss: str) -> str:

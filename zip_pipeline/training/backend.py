@@ -1,15 +1,19 @@
 """The device that computes, and the trainer's settings that SFT, KTO and the probe share."""
 
 import json
+import time
 from dataclasses import dataclass
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint
 from zip_pipeline.training.presets import Lora, Preset
+
+if TYPE_CHECKING:
+    from transformers import Trainer
 
 _LIBRARIES = ("torch", "transformers", "trl", "accelerate", "peft", "datasets", "tokenizers")
 # Elsewhere the trainer may ask the same name for something else.
@@ -69,6 +73,41 @@ def _score_targets_only() -> None:
         from trl.trainer import utils
 
         utils._use_triton = lambda device: True  # type: ignore[attr-defined]
+
+
+# A smaller model is done before its estimate would be of use.
+_SLOW_PARAMETERS = 10_000_000
+_TIMED_TOKENS = 128
+
+
+def time_on_cpu(trainer: "Trainer", num_tokens: float) -> str:
+    """Return in words how long a large model takes on a CPU, by a pass over some tokens.
+
+    Args:
+        trainer: with the model, which stays as it is.
+        num_tokens: that it trains on.
+
+    Returns:
+        Words; empty on a GPU, and for a model of fewer than ten million parameters.
+    """
+    import torch
+
+    model: Any = trainer.model
+    if model.device.type != "cpu" or model.num_parameters() < _SLOW_PARAMETERS:
+        return ""
+    tokens = torch.ones((1, _TIMED_TOKENS), dtype=torch.long)
+    # What is drawn here, as for dropout, is drawn again by the training.
+    with torch.random.fork_rng():
+        model(tokens[:, :8]).logits.mean().backward()
+        began = time.monotonic()
+        model(tokens, labels=tokens).loss.backward()
+    seconds = time.monotonic() - began
+    model.zero_grad()
+    minutes = max(1, round(num_tokens / _TIMED_TOKENS * seconds / 60))
+    return (
+        f"about {minutes:,} min on this CPU: {num_tokens:,.0f} tokens at "
+        f"{_TIMED_TOKENS / seconds:,.0f} a second"
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from zip_pipeline.chat_models import load_tokenizer
 from zip_pipeline.compression.tokens import TINY_MODEL
 from zip_pipeline.errors import UserError
+from zip_pipeline.training.packaged import PACKAGED, packaged_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -42,6 +43,7 @@ class Template:
 TEMPLATES = {
     "tiny": Template(name="tiny", end_token="<|end|>", pad_token="<|pad|>"),
     "vicuna": Template(name="vicuna", end_token="</s>", pad_token="<unk>"),
+    "chatml": Template(name="chatml", end_token="<|im_end|>", pad_token="<|endoftext|>"),
     "llama-3": Template(name="llama-3", end_token="<|eot_id|>", pad_token="<|end_of_text|>"),
 }
 
@@ -120,9 +122,10 @@ class Preset:
     name: str
     """the file's name without its ending"""
     model: str
-    """``tiny``, a local folder, or an id on the Hugging Face hub"""
+    """``tiny``, ``smollm2-135m``, a local folder, or an id on the Hugging Face hub"""
     template: str
-    """chat template: ``tiny``, ``vicuna``, ``llama-3``, or ``model`` for the tokenizer's own"""
+    """chat template: ``tiny``, ``vicuna``, ``chatml``, ``llama-3``, or ``model`` for the tokenizer's
+    own"""
     sft: Stage
     kto: Stage
     probe: Probe
@@ -174,7 +177,13 @@ class Preset:
 
     @property
     def source(self) -> str:
-        """The folder or hub id of the model; that of ``tiny`` ships with the package."""
+        """The folder or hub id of the model; that of ``tiny`` ships with the package.
+
+        Raises:
+            UserError: the model comes with a package that is not installed.
+        """
+        if self.model in PACKAGED:
+            return str(packaged_model(self.model))
         return str(TINY_MODEL) if self.model == "tiny" else self.model
 
     def batch(self, stage: Stage) -> tuple[int, int]:
@@ -201,7 +210,7 @@ def load_preset(name: str, overrides: Mapping[str, Any] | None = None) -> Preset
     """Return a preset, with some settings replaced.
 
     Args:
-        name: a shipped preset (``tiny``, ``mistral-7b``, ``llama-3-8b``) or a TOML file.
+        name: a shipped preset (see :func:`preset_names`) or a TOML file.
         overrides: settings by name, those of a section by ``section.name`` or as a dictionary.
 
     Raises:

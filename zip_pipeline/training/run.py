@@ -23,6 +23,7 @@ from zip_pipeline.training.backend import (
     choose_backend,
     json_fingerprint,
     library_versions,
+    time_on_cpu,
 )
 from zip_pipeline.training.job import Job, finished_training
 from zip_pipeline.training.presets import template_text
@@ -270,6 +271,8 @@ def _train(
         resumed_at = step_of(checkpoint) if checkpoint else 0
         if checkpoint:
             report.line(f"going on after step {resumed_at}")
+        elif words := time_on_cpu(made.trainer, _num_passed(made, job.stage)):
+            report.line(words)
         made.trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     stop.in_loop = False
     if stop.signal_number and made.trainer.state.global_step < made.trainer.state.max_steps:
@@ -284,6 +287,12 @@ def _train(
     report.record({"kind": "trained", **record})
     report.line(f"{job.output / 'model'}: done, mean loss {record['train_loss']:.4f}")
     return record
+
+
+def _num_passed(made: Made, stage: str) -> float:
+    """Return the tokens of a run; KTO passes each about twice as often as SFT does."""
+    passes = 1 if stage == "sft" else 2
+    return passes * made.counts.num_tokens * made.trainer.args.num_train_epochs
 
 
 def _forget_other_runs(checkpoints: Path, trainer: "Trainer") -> None:

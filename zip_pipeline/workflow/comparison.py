@@ -25,6 +25,7 @@ from zip_pipeline.report.comparison import (
     Shown,
     comparison_figure,
     conclusion,
+    law_table,
     markdown,
     shown_tables,
     summary,
@@ -280,7 +281,9 @@ class ComparisonResult:
     @property
     def shown(self) -> list[Shown]:
         """Header and cells of the tables for people."""
-        return shown_tables(self.table, self.measure)
+        tables = shown_tables(self.table, self.measure)
+        # A library of the same extra as that of the figure.
+        return [*tables, law_table(self.runs, self.measure)] if find_spec("scipy") else tables
 
 
 def compare_result(root: DataRoot, changes: Mapping[str, Any] | None = None) -> ComparisonResult:

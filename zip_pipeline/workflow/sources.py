@@ -16,7 +16,7 @@ import polars as pl
 from zip_pipeline.compression.state import texts_of
 from zip_pipeline.data_root import DataRoot, StageFolder
 from zip_pipeline.errors import UserError
-from zip_pipeline.files import fingerprint, scan_table
+from zip_pipeline.files import fingerprint, scan_table, user_cache
 from zip_pipeline.ingest.drops import SIDECAR_SUFFIX, is_drop_file, read_drop_file, read_sidecar
 from zip_pipeline.ingest.ingest import (
     IngestResult,
@@ -27,7 +27,7 @@ from zip_pipeline.ingest.ingest import (
 )
 from zip_pipeline.ingest.options import ReadOptions
 from zip_pipeline.ingest.readers import plain_name, read_rows, rows_in_memory
-from zip_pipeline.ingest.remote import Fetched, fetch, is_address, shown, user_cache
+from zip_pipeline.ingest.remote import Fetched, fetch, is_address, shown
 from zip_pipeline.ingest.rows import DATA_ERRORS, QUARANTINE_SCHEMA, RawRow
 from zip_pipeline.pool.batches import DUPLICATES_SCHEMA, recorded_origins
 from zip_pipeline.pool.pool import (
@@ -113,7 +113,7 @@ def located(
             return path
         address, options = read_drop_file(path)
     tell(shown(address))
-    return replace(fetch(address, user_cache()), options=options)
+    return replace(fetch(address, user_cache() / "remote"), options=options)
 
 
 def name_inputs(inputs: Sequence[Path | Fetched]) -> dict[str, Path | Fetched]:

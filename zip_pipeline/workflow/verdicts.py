@@ -16,6 +16,7 @@ from zip_pipeline.files import fingerprint
 from zip_pipeline.pool.batches import batch_metadata
 from zip_pipeline.samples import serialised_texts
 from zip_pipeline.selection.config import TOKEN_UNITS
+from zip_pipeline.training.presets import load_preset
 from zip_pipeline.workflow.models import RunJobs, training_job
 from zip_pipeline.workflow.versions import StoredVersion
 
@@ -86,7 +87,8 @@ def probe_version(
     loss = _measured_loss(root, version, training, run_jobs)
     row = _law_row(root, version, loss)
     verdict = judge(row, read_versions(root))
-    row |= {"verdict": verdict.kind, "reason": verdict.reason + _short_probe_words(loss)}
+    words = verdict.reason + _short_probe_words(loss) + _unfamiliar_words(loss, training)
+    row |= {"verdict": verdict.kind, "reason": words}
     row |= {"override": override} if override else {}
     return ProbedVersion(version, loss, verdict, upsert_version(root, row))
 
@@ -148,6 +150,21 @@ def law_series(loss: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
     of_tokens = budget["unit"] in TOKEN_UNITS and "tokenizer_identity" in manifest
     tokenizer = [manifest["tokenizer_identity"]] if of_tokens else []
     return fingerprint([loss["series"], budget["unit"], str(budget["value"]), *tokenizer])
+
+
+# On text of the sample generator, which it was made from, the L of tiny is 1 to 1.3.
+_TINY_KNOWS_BELOW = 2.0
+
+
+def _unfamiliar_words(loss: Mapping[str, Any], training: Mapping[str, Any]) -> str:
+    preset = load_preset(training["preset"], training["overrides"])
+    if preset.model != "tiny" or loss["L"] < _TINY_KNOWS_BELOW:
+        return ""
+    return (
+        f" Mind that an L of {loss['L']:.1f} says little here: the model tiny knows the text of the "
+        "sample generator alone. Take the preset smollm2-135m in [training], or the model that you "
+        "train."
+    )
 
 
 def _short_probe_words(loss: Mapping[str, Any]) -> str:

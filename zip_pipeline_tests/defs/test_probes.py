@@ -251,7 +251,7 @@ def test_version_is_measured_once(fifth: Graph, fake: FakeProbe) -> None:
     probe(fifth)
     probe(fifth)
     assert len(fake.jobs) == 1
-    assert metadata_of(probe(fifth, preset="other"), "sft", "loss_probe")["verdict"] == (
+    assert metadata_of(probe(fifth, preset="mistral-7b"), "sft", "loss_probe")["verdict"] == (
         "not_comparable"
     )
     assert len(fake.jobs) == 2
@@ -274,6 +274,16 @@ def test_short_probe_is_told(fifth: Graph, fake: FakeProbe) -> None:
     assert (metadata["num_steps"], metadata["num_steps_wanted"]) == (2, 3)
     assert "had 2 of 3 steps: raise the budget, or lower probe.steps" in metadata["reason"]
     assert row_of(fifth, 5)["reason"] == metadata["reason"]
+
+
+def test_tiny_model_on_text_that_it_does_not_know_is_told(fifth: Graph, fake: FakeProbe) -> None:
+    """With what to take in its place; another model's loss may be as high."""
+    fake.L = 8.94
+    probe(fifth)
+    assert "an L of 8.9 says little here" in row_of(fifth, 5)["reason"]
+    assert "smollm2-135m in [training]" in row_of(fifth, 5)["reason"]
+    probe(fifth, preset="mistral-7b")
+    assert "says little" not in row_of(fifth, 5)["reason"]
 
 
 def test_wrong_training_file_fails_what_needs_it(fifth: Graph) -> None:

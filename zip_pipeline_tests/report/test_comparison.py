@@ -9,6 +9,7 @@ from zip_pipeline.report.comparison import (
     comparison_figure,
     conclusion,
     difference,
+    law_table,
     markdown,
     shown_tables,
     summary,
@@ -159,6 +160,16 @@ def test_tables_for_people_show_what_decides_first():
     lines = markdown([losses, (["a"], [["b|c"]])]).splitlines()
     assert lines[:2] == [f"| {' | '.join(losses[0])} |", "| --- | --- | --- | --- | --- | --- |"]
     assert lines[4:] == ["", "| a |", "| --- |", "| b c |"]
+
+
+def test_law_is_read_from_all_runs_as_they_come():
+    """Here Z falls as R rises, and L says nothing: every run is a point."""
+    runs = _runs({YARDSTICK: [1.0, 1.1, 1.2], "zip": [1.3, 1.4, 1.5]})
+    header, rows = law_table(runs.with_columns(R=pl.col("unseen_loss") ** 2), "unseen")
+    assert header == ["entropy law (Z: unseen loss, negated)", "over all runs"]
+    assert rows[0][0] == "Z over R"
+    assert rows[0][1].startswith("6 points, Spearman -1.00 (95% ")
+    assert rows[1] == ["Z over L", "L did not vary over 6 points"]
 
 
 def test_figure_is_the_same_twice():

@@ -59,9 +59,31 @@ def byte_level() -> PreTrainedTokenizerFast:
     )
 
 
+def chatml_like() -> PreTrainedTokenizerFast:
+    """Return one of SmolLM2's kind, with its special tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    tokenizer.train_from_iterator(WORDS * 9, trainer)
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>")
+
+
 def templated(name: str) -> PreTrainedTokenizerBase:
     """Return a tokenizer of the family that a shipped template is for, with that template."""
-    makers = {"tiny": tiny_tokenizer, "vicuna": sentencepiece_like, "llama-3": byte_level}
+    makers = {
+        "tiny": tiny_tokenizer,
+        "vicuna": sentencepiece_like,
+        "chatml": chatml_like,
+        "llama-3": byte_level,
+    }
     tokenizer = makers[name]()
     apply_template(tokenizer, name)
     return tokenizer

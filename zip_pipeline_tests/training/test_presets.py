@@ -8,8 +8,10 @@ from zip_pipeline.training.presets import load_preset, preset_from, preset_names
 
 
 def test_presets_are_shipped() -> None:
-    """Three presets come with the package."""
-    assert preset_names() == ["llama-3-8b", "mistral-7b", "tiny"]
+    """They come with the package."""
+    assert preset_names() == [
+        *("llama-3-8b", "mistral-7b", "smollm2-135m", "smollm2-135m-lora", "tiny")
+    ]
 
 
 @pytest.mark.parametrize(

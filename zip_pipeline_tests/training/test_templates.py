@@ -111,6 +111,18 @@ def test_llama_3_template_masks_all_but_the_assistant() -> None:
     ]
 
 
+def test_chatml_template_masks_all_but_the_assistant() -> None:
+    """Loss falls on the assistant's words and on the end token, not on the line end behind it."""
+    opening = "<|im_start|>system\nbe brief<|im_end|>\n<|im_start|>user\nhello<|im_end|>\n"
+    assert pieces(templated("chatml"), CONVERSATION) == [
+        (opening + "<|im_start|>assistant\n", 0),
+        ('hello there[{"f": 1}]<|im_end|>', 1),
+        ("\n<|im_start|>tool\n2<|im_end|>\n<|im_start|>assistant\n", 0),
+        ("2!<|im_end|>", 1),
+        ("\n", 0),
+    ]
+
+
 @pytest.mark.parametrize("name", sorted(TEMPLATES))
 def test_the_open_answer_is_the_beginning_of_the_whole(name: str) -> None:
     """What introduces an answer at inference is what stands before it in training."""
@@ -186,7 +198,7 @@ def test_a_template_of_the_model_that_training_cannot_use_is_refused(
         apply_template(tokenizer, "model")
     assert str(error.value) == (
         f"template: model takes the tokenizer's own, but it has {message}. Choose one of tiny, "
-        "vicuna, llama-3, or mend it in a local copy of the model"
+        "vicuna, chatml, llama-3, or mend it in a local copy of the model"
     )
 
 

@@ -21,6 +21,7 @@ from zip_pipeline.training.backend import (
     common_arguments,
     json_fingerprint,
     library_versions,
+    time_on_cpu,
 )
 from zip_pipeline.training.job import Job
 from zip_pipeline.training.presets import template_text, templated_tokenizer
@@ -89,6 +90,10 @@ def probe_loss(job: Job, stop: StopRequest | None = None) -> dict[str, Any]:
             report.line(f"the template does not show: {hidden}")
         with tempfile.TemporaryDirectory() as folder, quiet():
             trainer = _probe_trainer(base, backend, rows, tokenizer, folder)
+            most = trainer.args.max_steps * job.preset.batch(job.preset.sft)[0]
+            num_tokens = min(rows.counts.num_tokens, most * job.preset.max_length)
+            if words := time_on_cpu(trainer, num_tokens):
+                report.line(words)
             trainer.train()
         steps = trainer.step_losses()  # type: ignore[attr-defined]
         num_steps = len(steps.num_tokens)
