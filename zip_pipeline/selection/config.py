@@ -154,7 +154,7 @@ class SelectionConfig(Settings):
         ge=0,
         le=1,
         description="coverage: 0 rewards words that are new to the subset, 1 those that are "
-        "typical of the pool; if not given, 0.5.",
+        "typical of the pool; if not given, 0.8.",
         json_schema_extra=_STRATEGY,
     )
     quality: str | None = Field(

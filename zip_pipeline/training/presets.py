@@ -124,8 +124,7 @@ class Preset:
     model: str
     """``tiny``, ``smollm2-135m``, a local folder, or an id on the Hugging Face hub"""
     template: str
-    """chat template: ``tiny``, ``vicuna``, ``chatml``, ``llama-3``, or ``model`` for the tokenizer's
-    own"""
+    """chat template: ``tiny``, ``vicuna``, ``chatml``, ``llama-3``, or ``model``, the tokenizer's"""
     sft: Stage
     kto: Stage
     probe: Probe

@@ -81,7 +81,7 @@ def test_coverage_equals_oracle_over_many_heads(monkeypatch: pytest.MonkeyPatch)
     texts = texts_of(twins, "sft")
     config = SelectionConfig(strategy="coverage", budget_bytes=5000, mixture="none")
     selection = select(twins, None, "sft", config)
-    assert selection.picks == coverage_oracle(texts, 0.5, 5000, lambda i: len(texts[i]))
+    assert selection.picks == coverage_oracle(texts, 0.8, 5000, lambda i: len(texts[i]))
     assert len(selection.picks) > 40
     assert selection.manifest["num_rounds"] > 5
 

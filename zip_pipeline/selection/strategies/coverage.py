@@ -18,7 +18,7 @@ from zip_pipeline.selection.rounds import Offer, offer_to, open_round
 from zip_pipeline.selection.run import Pilot, Run
 from zip_pipeline.selection.strategies import Strategy
 
-DEFAULT_BETA = 0.5
+DEFAULT_BETA = 0.8
 PICKS_PER_ROUND = 200
 # The next pick is looked for among so many of the highest known gains. Of these so many are
 # refreshed at a time: more of them take fewer calls, and some that need not be refreshed.
