@@ -124,7 +124,7 @@ class Preset:
     model: str
     """``tiny``, ``smollm2-135m``, a local folder, or an id on the Hugging Face hub"""
     template: str
-    """chat template: ``tiny``, ``vicuna``, ``chatml``, ``llama-3``, or ``model``, the tokenizer's"""
+    """chat template: one of :data:`TEMPLATES`, or ``model`` for the tokenizer's own"""
     sft: Stage
     kto: Stage
     probe: Probe

@@ -161,9 +161,9 @@ def _unfamiliar_words(loss: Mapping[str, Any], training: Mapping[str, Any]) -> s
     if preset.model != "tiny" or loss["L"] < _TINY_KNOWS_BELOW:
         return ""
     return (
-        f" Mind that an L of {loss['L']:.1f} says little here: the model tiny knows the text of "
-        "the sample generator alone. Take the preset smollm2-135m in [training], or the model that you "
-        "train."
+        f" Mind that an L of {loss['L']:.1f} says little here: the model tiny knows the text of the"
+        " sample generator alone. Take the preset smollm2-135m in [training], or the model that "
+        "you train."
     )
 
 
