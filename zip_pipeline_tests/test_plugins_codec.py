@@ -56,7 +56,7 @@ def test_a_strategy_measures_by_it() -> None:
     """Picks of one a round are those of the greedy that compresses the whole set each time."""
     table = numbered_pool(30)
     texts = texts_of(table, "sft")
-    config = SelectionConfig(codec="bz2", budget_samples=4, k1=30, k2=1, k3=1)
+    config = SelectionConfig(strategy="zip", codec="bz2", budget_samples=4, k1=30, k2=1, k3=1)
     assert config.resolved_level == 5
     picks: list[int] = []
     for _ in range(4):
@@ -77,7 +77,7 @@ def test_a_version_is_selected_by_it_and_its_library_is_not_asked_of_others(
     """The manifest names it; what other versions record stays as it is."""
     root = DataRoot(tmp_path)
     ingested(root, "a.jsonl", 40)
-    config = SelectionConfig(codec="bz2", budget_samples=5, k1=20, k2=6, k3=3)
+    config = SelectionConfig(strategy="zip", codec="bz2", budget_samples=5, k1=20, k2=6, k3=3)
     manifest = read_version(root["sft"], select_version(root["sft"], config, print)).manifest
     assert (manifest["config"]["codec"], manifest["config"]["level"]) == ("bz2", 5)
     assert set(manifest["compression_ratio"]) == {"deflate", "zstd", "xz"}

@@ -94,7 +94,7 @@ def toys() -> Iterator[None]:
 def allowed_version(root: DataRoot) -> StoredVersion:
     """Return a version of five samples that the law lets train."""
     ingested(root, "a.jsonl", 40)
-    config = SelectionConfig(budget_samples=5, k1=20, k2=6, k3=3)
+    config = SelectionConfig(strategy="zip", budget_samples=5, k1=20, k2=6, k3=3)
     number = select_version(root["sft"], config, print)
     upsert_version(root, {"stage": "sft", "version": number, "verdict": "safe"})
     return read_version(root["sft"], number)

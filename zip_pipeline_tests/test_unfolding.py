@@ -71,7 +71,7 @@ def _select(root: DataRoot) -> Selection:
         return select_candidates(
             Candidates(pool.index, pool.texts, pool.state),
             "sft",
-            SelectionConfig(budget_samples=6, k1=8, k2=4, k3=2),
+            SelectionConfig(strategy="zip", budget_samples=6, k1=8, k2=4, k3=2),
             duplicates=pool.duplicates,
             held_out=pool.held_out,
             inputs=pool.fingerprints,

@@ -131,11 +131,13 @@ def run(data_root: DataRootOption = DEFAULT_DATA_ROOT, until: Until = "law") -> 
 
 DIARY = "demo.json"
 _SETTINGS = """\
-# One budget for all states of the demonstration, about nine tenths of the first one.
+# The paper's strategy, and one budget for all states, about nine tenths of the first one.
 [sft]
+strategy = "zip"
 budget_tokens = 122_000
 
 [preference]
+strategy = "zip"
 budget_tokens = 73_000
 
 # The sample sources are small: hold out more of each than the default two per cent.

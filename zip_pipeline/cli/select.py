@@ -212,11 +212,12 @@ def _option(name: str, field: FieldInfo) -> inspect.Parameter:
         metavar=None if is_choice or is_switch else shown.get("metavar", "N"),
         help=SelectionConfig.about(name) + (f" Allowed: {limits}." if " to " in limits else ""),
         rich_help_panel=shown["group"],
+        show_default=field.default if name == "strategy" else True,
     )
     return inspect.Parameter(
         name,
         inspect.Parameter.KEYWORD_ONLY,
-        default=field.default,
+        default=None if name == "strategy" else field.default,
         annotation=Annotated[kind, option],
     )
 
@@ -331,7 +332,8 @@ def select(
     reading = reading_options(options)
     with _names_as_typed():
         config = SelectionConfig(
-            **options,
+            # What is not given is left to the configuration, as the paper's mode has its strategy.
+            **{name: value for name, value in options.items() if value is not None},
             quotas=dict(map(parse_quota, quotas or ())),
             mixture_weights=dict(map(parse_weight, mixture_weights or ())),
         )

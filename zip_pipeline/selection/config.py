@@ -33,6 +33,7 @@ MIXTURES = {
 
 _OWN_TO_SOME = ("beta", "quality", "quality_power", "target")
 
+DEFAULT_STRATEGY = "coverage"
 BUDGET: JsonDict = {"group": "Budget (give exactly one)"}
 _STRATEGY: JsonDict = {"group": "Strategy"}
 _MEASURING: JsonDict = {"group": "Measuring"}
@@ -56,7 +57,9 @@ class SelectionConfig(Settings):
         "mixture": lambda: MIXTURES,
     }
 
-    strategy: str = Field(default="zip", description="How to select.", json_schema_extra=_STRATEGY)
+    strategy: str = Field(
+        default=DEFAULT_STRATEGY, description="How to select.", json_schema_extra=_STRATEGY
+    )
     budget_samples: int | None = Field(
         default=None,
         ge=0,
@@ -217,6 +220,15 @@ class SelectionConfig(Settings):
         if not isinstance(value, Mapping):
             return value
         return {source: _shares(source, shares) for source, shares in value.items()}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _published(cls, values: Any) -> Any:  # noqa: ANN401
+        """Take the paper's strategy for the mode of its published code."""
+        is_open = isinstance(values, dict) and "strategy" not in values
+        return (
+            values | {"strategy": "zip"} if is_open and values.get("reference_compat") else values
+        )
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:

@@ -85,7 +85,7 @@ def _run(root: DataRoot, folder: Path) -> Calls:
 
 
 def _select(root: DataRoot, folder: Path) -> Calls:
-    budget = ["--budget-samples", "2"]
+    budget = ["--budget-samples", "2", "--no-noise-guard"]
     drop = root["sft"].raw / FILE
     good = ["select", drop, "-o", folder / FILE, *budget]
     return [
@@ -234,7 +234,7 @@ def test_listed_samples_stay_rows_and_columns(root: DataRoot) -> None:
 def test_json_keeps_the_data(root: DataRoot, tmp_path: Path) -> None:
     """What ``select`` writes holds the source as it came."""
     out = tmp_path / "out.jsonl"
-    _call("select", root["sft"].raw / FILE, "-o", out, "--budget-samples", "2")
+    _call("select", root["sft"].raw / FILE, "-o", out, "--budget-samples", "2", "--no-noise-guard")
     rows = [json.loads(line) for line in out.read_text(encoding="utf-8").splitlines()]
     assert [row["source"] for row in rows] == [SOURCE, SOURCE]
 

@@ -158,7 +158,7 @@ def test_a_model_that_is_not_at_hand_is_estimated(tmp_path: Path, monkeypatch: p
 def test_train_plan_refuses_in_one_line(tmp_path: Path):
     """Unknown presets, versions, stages and batches that cannot be split are told."""
     version = write_root(tmp_path)
-    assert "allowed are llama-3-8b, mistral-7b, tiny" in call_badly("train-plan", "big", version)
+    assert "allowed are llama-3-8b, mistral-7b, smollm2" in call_badly("train-plan", "big", version)
     assert "no version 7; there are: 1" in call_badly(
         "train-plan", "tiny", "7", "--data-root", tmp_path
     )

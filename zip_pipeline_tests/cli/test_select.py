@@ -211,7 +211,8 @@ def test_select_keeps_quotas(tmp_path: Path):
 def test_select_summary_tells_what_was_done(tmp_path: Path):
     """The summary names strategy, ratios, sources and the files."""
     source = write_jsonl(tmp_path / "in.jsonl", sft_records(30))
-    text = call_well("select", source, "-o", tmp_path / "x.json", "--budget-samples", "3")
+    options = ("--strategy", "zip", "--budget-samples", "3")
+    text = call_well("select", source, "-o", tmp_path / "x.json", *options)
     for words in (
         "zip, deflate level 9, k1 10,000, k2 200, k3 100",
         "30 = 30 samples + 0 quarantined + 0 duplicates",
@@ -227,7 +228,7 @@ def test_select_summary_tells_what_was_done(tmp_path: Path):
 def test_select_goes_on_after_an_interruption(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """Ctrl-C says how to go on; --resume starts at the checkpoint and ends with the same picks."""
     source = write_jsonl(tmp_path / "in.jsonl", sft_records(90))
-    options = ("--budget-samples", "60", *_ROUNDS)
+    options = ("--strategy", "zip", "--budget-samples", "60", *_ROUNDS)
     call_well("select", source, "-o", tmp_path / "whole.jsonl", *options)
     rounds: list[int] = []
 
@@ -273,7 +274,7 @@ def test_select_in_shards_goes_on_after_an_interruption(
 ):
     """--resume keeps what the shards have picked already."""
     source = write_jsonl(tmp_path / "in.jsonl", sft_records(90))
-    options = ("--budget-samples", "60", *_ROUNDS, "--shards", "2")
+    options = ("--strategy", "zip", "--budget-samples", "60", *_ROUNDS, "--shards", "2")
     call_well("select", source, "-o", tmp_path / "whole.jsonl", *options)
 
     def stop_at_merge(_: StageProgress, report: Progress) -> None:

@@ -32,7 +32,14 @@ from zip_pipeline_tests.pool.files import BROKEN_FILE, needs_broken_file
             "--shards: got 1001; allowed are whole numbers, 1 to 1000",
         ),
         (("in.jsonl", "--ray", "local"), "--ray: is for shards, and there is one; give --shards N"),
-        (("in.jsonl", "--shards", "2", "--ray", "127.0.0.1:1"), "Ray cluster: got address '127"),
+        (
+            ("in.jsonl", "--strategy", "zip", "--shards", "2", "--ray", "127.0.0.1:1"),
+            "Ray cluster: got address '127",
+        ),
+        (
+            ("in.jsonl", "--shards", "2"),
+            "leave --shards at 1, or take --strategy zip or long_range",
+        ),
         (("in.jsonl", "--shards", "2", "--reference-compat"), "leave --shards at 1"),
         (("in.jsonl", "--tokenizer", "no/such/file.json"), "no/such/file.json"),
         (("in.jsonl", "-o", "in.jsonl"), "in.jsonl: is or lies in the input in.jsonl"),

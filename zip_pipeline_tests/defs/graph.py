@@ -15,7 +15,10 @@ from zip_pipeline.defs.resources import DataRootResource, RayClusterResource
 from zip_pipeline.samples import Stage
 
 QUIET: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
-SMALL = {"budget_tokens": None, "budget_samples": 5, "k1": 20, "k2": 6, "k3": 3}
+SMALL = {
+    "strategy": "zip",
+    **{"budget_tokens": None, "budget_samples": 5, "k1": 20, "k2": 6, "k3": 3},
+}
 
 
 def alpaca_rows(num_rows: int, first: int = 0) -> list[dict[str, str]]:

@@ -38,7 +38,7 @@ def pool(graph: Graph) -> Graph:
 
 def version(graph: Graph, num_samples: int, *, is_trained: bool = True) -> int:
     """Write a version of sft; return its number."""
-    config = SelectionConfig(budget_samples=num_samples, k1=20, k2=6, k3=3)
+    config = SelectionConfig(strategy="zip", budget_samples=num_samples, k1=20, k2=6, k3=3)
     number = select_version(graph.root["sft"], config, print)
     if is_trained:
         trained(graph.root["sft"], number)

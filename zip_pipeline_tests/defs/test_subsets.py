@@ -149,7 +149,7 @@ def test_pool_that_goes_while_it_is_selected_from_is_no_version(
         return do(*arguments, **options)
 
     monkeypatch.setattr(place, name, remove_and_do)
-    config = SelectionConfig(budget_samples=5, k1=20, k2=6, k3=3)
+    config = SelectionConfig(strategy="zip", budget_samples=5, k1=20, k2=6, k3=3)
     with pytest.raises(ValueError, match=r"pool/sft.*'.*jsonl'"):
         select_version(root["sft"], config, lambda _: None)
     assert not path.exists()
@@ -163,7 +163,7 @@ def test_data_that_goes_before_the_pool_is_opened_is_no_empty_version(
     root = DataRoot(tmp_path)
     store_pool(root["sft"])
     monkeypatch.setattr(versions, "remove_leftovers", lambda root: shutil.rmtree(root.path))
-    config = SelectionConfig(budget_samples=5, k1=20, k2=6, k3=3)
+    config = SelectionConfig(strategy="zip", budget_samples=5, k1=20, k2=6, k3=3)
     with pytest.raises(ValueError, match="no batch of stage sft is ingested; drop a file there"):
         select_version(root["sft"], config, lambda _: None)
 
@@ -183,7 +183,7 @@ def test_a_drop_that_comes_meanwhile_is_in_the_next_version(
         return picked_rows(*arguments)
 
     monkeypatch.setattr(SelectionPool, "picked_rows", come_and_pick)
-    config = SelectionConfig(budget_samples=5, k1=20, k2=6, k3=3)
+    config = SelectionConfig(strategy="zip", budget_samples=5, k1=20, k2=6, k3=3)
     number = select_version(root["sft"], config, lambda _: None)
     version = read_version(root["sft"], number)
     assert version.manifest["inputs"] == before

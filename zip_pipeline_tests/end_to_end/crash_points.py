@@ -43,7 +43,7 @@ def publish(folder: Path, num_records: int = 2) -> None:
 
 def version(folder: Path, num_samples: int = 2) -> None:
     """Select one more version of so many samples."""
-    config = SelectionConfig(budget_samples=num_samples, k1=8, k2=4, k3=2)
+    config = SelectionConfig(strategy="zip", budget_samples=num_samples, k1=8, k2=4, k3=2)
     select_version(DataRoot(folder)["sft"], config, lambda _: None)
 
 

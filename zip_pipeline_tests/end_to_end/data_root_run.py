@@ -16,7 +16,7 @@ from zip_pipeline.pool.batches import is_current, write_state
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.workflow.versions import current_version, select_version
 
-CONFIG = SelectionConfig(budget_samples=120, k1=300, k2=24, k3=8)
+CONFIG = SelectionConfig(strategy="zip", budget_samples=120, k1=300, k2=24, k3=8)
 
 
 def run(root: DataRoot, *, again: bool) -> None:

@@ -22,9 +22,9 @@ _PAIRS = ["raw/preference", "--stage", "preference"]
 _K = ["--k1", "1000", "--k2", "100", "--k3", "50"]
 # What each case adds to `zip-pipeline select INPUT -o OUT`.
 SAMPLE_POOL = {
-    "zip": [*_SFT, "--budget-tokens", "60000", *_K],
-    "zip_zstd": [*_SFT, "--budget-samples", "300", "--codec", "zstd", *_K],
-    "zip_pairs": [*_PAIRS, "--budget-samples", "150", *_K],
+    "zip": [*_SFT, "--strategy", "zip", "--budget-tokens", "60000", *_K],
+    "zip_zstd": [*_SFT, "--strategy", "zip", "--budget-samples", "300", "--codec", "zstd", *_K],
+    "zip_pairs": [*_PAIRS, "--strategy", "zip", "--budget-samples", "150", *_K],
     "long_range": [*_SFT, "--budget-tokens", "100000", "--strategy", "long_range"],
     "long_range_deflate": [
         *_SFT, "--budget-bytes", "200000", "--strategy", "long_range", "--codec", "deflate", *_K,
@@ -39,11 +39,13 @@ SAMPLE_POOL = {
         "raw/sft/02_conversations.json", "--budget-samples", "300", "--reference-compat", *_K,
     ],
     "sharded": [*_SFT, "--budget-tokens", "60000", "--strategy", "long_range", "--shards", "3"],
-    "sharded_zip": [*_PAIRS, "--budget-samples", "90", "--shards", "2", *_K],
+    "sharded_zip": [*_PAIRS, "--strategy", "zip", "--budget-samples", "90", "--shards", "2", *_K],
 }  # fmt: skip
 REAL_POOLS = {
     "real_random": ["sft", "--budget-tokens", "500000", "--strategy", "random"],
-    "real_pairs": ["preference", "--stage", "preference", "--budget-tokens", "50000"],
+    "real_pairs": [
+        "preference", "--strategy", "zip", "--stage", "preference", "--budget-tokens", "50000",
+    ],
     "real_long_range": ["sft", "--budget-bytes", "3000000", "--strategy", "long_range"],
     "real_reference": [
         "sft/gsm8k_train.jsonl.gz", "--budget-samples", "500", "--reference-compat",
@@ -51,7 +53,7 @@ REAL_POOLS = {
 }  # fmt: skip
 # A minute and more each, so the script makes them alone.
 LONG = {
-    "real_zip": ["sft", "--budget-tokens", "100000"],
+    "real_zip": ["sft", "--strategy", "zip", "--budget-tokens", "100000"],
     "real_sharded": [
         "sft", "--budget-bytes", "2000000", "--strategy", "long_range", "--shards", "4",
     ],

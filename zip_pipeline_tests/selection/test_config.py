@@ -52,7 +52,7 @@ def test_config_refuses_with_what_is_allowed(fields: dict, message: str) -> None
 
 def test_config_fills_in_codec_and_level_by_strategy() -> None:
     """The default is deflate 9 for zip and zstd 3 for long_range."""
-    zip_config = SelectionConfig(budget_bytes=5)
+    zip_config = SelectionConfig(strategy="zip", budget_bytes=5)
     assert (zip_config.resolved_codec, zip_config.resolved_level) == ("deflate", 9)
     long_range = SelectionConfig(strategy="long_range", budget_bytes=5)
     assert (long_range.resolved_codec, long_range.resolved_level) == ("zstd", 3)
@@ -62,23 +62,27 @@ def test_config_fills_in_codec_and_level_by_strategy() -> None:
 
 def test_config_fingerprint_changes_with_every_choice_that_matters() -> None:
     """Spelling out a default keeps the fingerprint, another value changes it."""
-    base = SelectionConfig(budget_samples=5)
-    assert SelectionConfig(budget_samples=5, codec="deflate", level=9).fingerprint() == (
-        base.fingerprint()
-    )
+    base = SelectionConfig(strategy="zip", budget_samples=5)
+    assert SelectionConfig(
+        strategy="zip", budget_samples=5, codec="deflate", level=9
+    ).fingerprint() == (base.fingerprint())
     others = [
-        SelectionConfig(budget_samples=6),
-        SelectionConfig(budget_bytes=5),
-        SelectionConfig(budget_samples=5, seed=1),
-        SelectionConfig(budget_samples=5, quotas={"a": (None, 0.5)}),
+        SelectionConfig(strategy="zip", budget_samples=6),
+        SelectionConfig(strategy="zip", budget_bytes=5),
+        SelectionConfig(strategy="zip", budget_samples=5, seed=1),
+        SelectionConfig(strategy="zip", budget_samples=5, quotas={"a": (None, 0.5)}),
     ]
     assert len({config.fingerprint() for config in [base, *others]}) == 5
 
 
-def test_stage_selection_without_a_file_is_zip_with_a_token_budget(tmp_path: Path) -> None:
-    """Strategy zip with 200,000 tokens for sft and 100,000 for preference."""
-    assert stage_selection(tmp_path, "sft") == SelectionConfig(budget_tokens=200_000)
-    assert stage_selection(tmp_path, "preference") == SelectionConfig(budget_tokens=100_000)
+def test_stage_selection_without_a_file_is_the_default_with_a_token_budget(tmp_path: Path) -> None:
+    """Strategy coverage with 200,000 tokens for sft and 100,000 for preference."""
+    assert stage_selection(tmp_path, "sft") == SelectionConfig(
+        strategy="coverage", budget_tokens=200_000
+    )
+    assert stage_selection(tmp_path, "preference") == SelectionConfig(
+        strategy="coverage", budget_tokens=100_000
+    )
 
 
 def test_stage_selection_comes_from_the_file(tmp_path: Path) -> None:
@@ -106,7 +110,9 @@ def test_stage_selection_comes_from_the_file(tmp_path: Path) -> None:
     assert stage_selection(tmp_path, "sft", changes) == expected.model_copy(
         update={**changes, "budget_samples": None}
     )
-    assert stage_selection(tmp_path, "preference") == SelectionConfig(budget_tokens=100_000)
+    assert stage_selection(tmp_path, "preference") == SelectionConfig(
+        strategy="coverage", budget_tokens=100_000
+    )
 
 
 @pytest.mark.parametrize(

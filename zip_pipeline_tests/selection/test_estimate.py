@@ -97,7 +97,7 @@ def test_more_picks_and_fewer_workers_take_longer() -> None:
     with TemporaryTexts.write([texts_of(table, "sft")]) as texts:
         seconds = []
         for budget, workers in ((100, 1), (400, 1), (400, 8)):
-            config = SelectionConfig(budget_samples=budget, k1=500, k2=100, k3=30)
+            config = SelectionConfig(strategy="zip", budget_samples=budget, k1=500, k2=100, k3=30)
             pool = measure(Candidates(table, texts), config, "tiny", 1)
             seconds.append(strategies["zip"].estimate(pool, config, workers))
     assert seconds[0] < seconds[1]
@@ -107,7 +107,7 @@ def test_more_picks_and_fewer_workers_take_longer() -> None:
 @pytest.mark.parametrize(("num_samples", "budget"), [(0, 5), (5, 0)])
 def test_nothing_to_select_takes_no_time(num_samples: int, budget: int) -> None:
     """An empty pool and an empty budget are estimated at 0 seconds."""
-    config = SelectionConfig(budget_samples=budget)
+    config = SelectionConfig(strategy="zip", budget_samples=budget)
     table = numbered_pool(num_samples)
     with TemporaryTexts.write([texts_of(table, "sft")]) as texts:
         pool = measure(Candidates(table, texts), config, "tiny", 1)

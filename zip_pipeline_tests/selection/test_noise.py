@@ -358,9 +358,11 @@ def test_pools_of_nothing_or_of_noise_alone_are_selected_from() -> None:
 
 def test_a_configuration_without_the_guard_keeps_its_fingerprint() -> None:
     """It has none of the fields, and with the guard it is another."""
-    off = SelectionConfig(budget_samples=1)
-    on = SelectionConfig(budget_samples=1, noise_guard=True)
-    trusting = SelectionConfig(budget_samples=1, noise_guard=True, trusted="good.jsonl")
+    off = SelectionConfig(strategy="zip", budget_samples=1)
+    on = SelectionConfig(strategy="zip", budget_samples=1, noise_guard=True)
+    trusting = SelectionConfig(
+        strategy="zip", budget_samples=1, noise_guard=True, trusted="good.jsonl"
+    )
     assert not {"noise_guard", "trusted"} & off.as_dict().keys()
     assert on.as_dict() == off.as_dict() | {"noise_guard": True}
     assert trusting.as_dict() == on.as_dict() | {"trusted": "good.jsonl"}
@@ -371,7 +373,7 @@ def test_a_configuration_without_the_guard_keeps_its_fingerprint() -> None:
     ("options", "message"),
     [
         (
-            {"trusted": "good.jsonl"},
+            {"strategy": "zip", "trusted": "good.jsonl"},
             "trusted: got 'good.jsonl', and strategy zip has no noise guard; turn noise_guard on, "
             "or leave trusted out",
         ),

@@ -39,6 +39,7 @@ def test_reference_picks_equal_the_published_code(shared_folder: Path, name: str
     pool = json.loads(gzip.decompress((vectors / f"{name}.pool.json.gz").read_bytes()))
     expected = json.loads((vectors / f"{name}.picks.json").read_text())
     config = SelectionConfig(
+        strategy="zip",
         budget_samples=expected["budget_samples"],
         k1=expected["k1"],
         k2=expected["k2"],
@@ -57,7 +58,7 @@ def test_reference_equals_oracle(
 ) -> None:
     """Pools smaller than k1, repeated records and k3 = k2 included; nothing is picked twice."""
     config = SelectionConfig(
-        budget_samples=budget, k1=k[0], k2=k[1], k3=k[2], reference_compat=True
+        strategy="zip", budget_samples=budget, k1=k[0], k2=k[1], k3=k[2], reference_compat=True
     )
     run = run_records(pool, config, workers=workers, ordering=lowest_index_first)
     assert run.picks == reference_oracle(pool, k, budget)
@@ -67,7 +68,9 @@ def test_reference_equals_oracle(
 def test_reference_budget_is_overshot_to_whole_rounds() -> None:
     """A budget of 5 with k3 = 4 gives 8 picks, and shortlisted samples never come back."""
     pool = [{"id": i, "text": str(i * i) * 3} for i in range(30)]
-    config = SelectionConfig(budget_samples=5, k1=20, k2=6, k3=4, reference_compat=True)
+    config = SelectionConfig(
+        strategy="zip", budget_samples=5, k1=20, k2=6, k3=4, reference_compat=True
+    )
     run = run_records(pool, config)
     assert len(run.picks) == 8
     assert run.num_rounds == 2
@@ -77,7 +80,9 @@ def test_reference_budget_is_overshot_to_whole_rounds() -> None:
 def test_reference_takes_every_record_as_it_comes() -> None:
     """Records that are no samples take part too: broken ones, bare values, lone surrogates."""
     pool = [{"a": "\ud800"}, "text", None, {}, {"id": 1, "conversations": []}]
-    config = SelectionConfig(budget_samples=5, k1=5, k2=3, k3=1, reference_compat=True)
+    config = SelectionConfig(
+        strategy="zip", budget_samples=5, k1=5, k2=3, k3=1, reference_compat=True
+    )
     assert reference_texts(pool[:1]) == [rb"{'a': '\ud800'}"]
     run = run_records(pool, config)
     # Each round drops its shortlist of three and keeps one pick.

@@ -38,7 +38,9 @@ def _fates(ledger: pl.DataFrame) -> dict[str, int]:
 def test_ledger_has_one_row_with_a_fate_for_every_sample() -> None:
     """Every pool sample has one row, in pool order; ranks are the pick order."""
     table = numbered_pool(80)
-    selection = select(table, None, "sft", SelectionConfig(budget_samples=10, **SMALL))
+    selection = select(
+        table, None, "sft", SelectionConfig(strategy="zip", budget_samples=10, **SMALL)
+    )
     ledger = selection.ledger
     assert ledger["sample_id"].to_list() == table["sample_id"].to_list()
     assert set(ledger["fate"]) <= set(FATES)
@@ -68,7 +70,9 @@ def test_too_many_workers_are_told_of_once(
 ) -> None:
     """The picks are those of one worker, and the log has one line, however many steps measure."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
-    config = SelectionConfig(budget_samples=4, codec=codec, num_shards=num_shards, **SMALL)
+    config = SelectionConfig(
+        strategy="zip", budget_samples=4, codec=codec, num_shards=num_shards, **SMALL
+    )
     table = numbered_pool(80)
     expected = select(table, None, "sft", config, workers=1).picks
     with caplog.at_level(logging.WARNING):
@@ -88,7 +92,7 @@ def test_a_cluster_is_given_the_workers_that_are_used(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
     monkeypatch.setattr("zip_pipeline.selection.select.ray_runner", runner)
-    config = SelectionConfig(budget_samples=4, num_shards=2, **SMALL)
+    config = SelectionConfig(strategy="zip", budget_samples=4, num_shards=2, **SMALL)
     with TemporaryTexts.write([texts_of(table := numbered_pool(80), "sft")]) as texts:
         candidates = Candidates(table, texts)
         select_candidates(candidates, "sft", config, workers=9, cluster=Cluster("local"))
@@ -101,7 +105,7 @@ def test_too_many_workers_of_a_reference_selection_are_told_of_once(
     """As for any other selection, though it measures twice."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
     table = numbered_pool(6)
-    config = SelectionConfig(budget_samples=4, reference_compat=True, **SMALL)
+    config = SelectionConfig(strategy="zip", budget_samples=4, reference_compat=True, **SMALL)
     with caplog.at_level(logging.WARNING):
         select_reference(table["raw"].to_list(), config, provenance=table, workers=100_000)
     assert len(caplog.messages) == 1
@@ -111,10 +115,12 @@ def test_ledger_says_who_did_not_fit() -> None:
     """A sample larger than the whole budget is over_budget; a source at its maximum is quota."""
     table = numbered_pool(40)
     sizes = [len(text) for text in texts_of(table, "sft")]
-    config = SelectionConfig(budget_bytes=max(sizes) - 1, k1=40, k2=40, k3=40)
+    config = SelectionConfig(strategy="zip", budget_bytes=max(sizes) - 1, k1=40, k2=40, k3=40)
     ledger = select(table, None, "sft", config).ledger
     assert ledger["fate"][int(np.argmax(sizes))] == "over_budget"
-    config = SelectionConfig(budget_samples=40, quotas={"b": (None, 0.1)}, k1=40, k2=40, k3=40)
+    config = SelectionConfig(
+        strategy="zip", budget_samples=40, quotas={"b": (None, 0.1)}, k1=40, k2=40, k3=40
+    )
     fates = _fates(select(table, None, "sft", config).ledger.filter(pl.col("source") == "b"))
     assert fates == {"picked": 4, "quota": 9}
 
@@ -133,7 +139,7 @@ def test_ledger_records_duplicates_with_what_they_repeat() -> None:
             "first_source_row": [3],
         }
     )
-    config = SelectionConfig(budget_samples=2)
+    config = SelectionConfig(strategy="zip", budget_samples=2)
     selection = select(table, None, "sft", config, duplicates=duplicates)
     assert len(selection.ledger) == 7
     assert selection.manifest["num_samples"] == 6
@@ -146,7 +152,7 @@ def test_ledger_records_duplicates_with_what_they_repeat() -> None:
 def test_ledger_records_what_is_held_out() -> None:
     """A held-out sample is a row of its own with its place; it counts to no pool."""
     table = numbered_pool(8)
-    config = SelectionConfig(budget_samples=6, k1=6, k2=6, k3=6)
+    config = SelectionConfig(strategy="zip", budget_samples=6, k1=6, k2=6, k3=6)
     counts = {"num_rows_read": 8, "num_held_out": 2}
     selection = select(table.head(6), None, "sft", config, held_out=table.tail(2), counts=counts)
     assert _fates(selection.ledger) == {"picked": 6, "held_out": 2}
@@ -180,7 +186,9 @@ def test_manifest_figures_equal_those_of_the_subset() -> None:
 def test_subset_is_the_picked_rows_in_pick_order() -> None:
     """The subset table holds rank 1 to n with the same samples as the ledger's ranks."""
     table = numbered_pool(30)
-    selection = select(table, None, "sft", SelectionConfig(budget_samples=7, **SMALL))
+    selection = select(
+        table, None, "sft", SelectionConfig(strategy="zip", budget_samples=7, **SMALL)
+    )
     subset = selection.subset(table)
     assert subset["rank"].to_list() == [1, 2, 3, 4, 5, 6, 7]
     assert subset["sample_id"].to_list() == [table["sample_id"][i] for i in selection.picks]
@@ -280,7 +288,7 @@ def test_an_interrupted_selection_ends_with_the_same_picks(
 
 def test_a_checkpoint_of_another_pool_or_configuration_is_ignored(tmp_path: Path) -> None:
     """Only the same texts and the same configuration resume; a broken file starts afresh."""
-    config = SelectionConfig(budget_samples=30, **SMALL)
+    config = SelectionConfig(strategy="zip", budget_samples=30, **SMALL)
     path = tmp_path / "checkpoint"
 
     def stop_late(progress: Progress) -> None:
@@ -296,7 +304,7 @@ def test_a_checkpoint_of_another_pool_or_configuration_is_ignored(tmp_path: Path
 
     assert stored(config).num_rounds == 3
     assert stored(config, num_texts=59) is None
-    assert stored(SelectionConfig(budget_samples=31, **SMALL)) is None
+    assert stored(SelectionConfig(strategy="zip", budget_samples=31, **SMALL)) is None
     path.write_bytes(path.read_bytes()[:100])
     assert stored(config) is None
 
@@ -305,7 +313,9 @@ def test_a_checkpoint_of_another_pool_or_configuration_is_ignored(tmp_path: Path
 def test_a_checkpoint_of_other_token_counts_is_ignored(tmp_path: Path, num_shards: int) -> None:
     """A tokenizer that changed while the selection lay stopped makes no difference to the picks."""
     table, path = numbered_pool(60), tmp_path / "c.npz"
-    config = SelectionConfig(budget_tokens=900, num_shards=num_shards, k1=30, k2=6, k3=2)
+    config = SelectionConfig(
+        strategy="zip", budget_tokens=900, num_shards=num_shards, k1=30, k2=6, k3=2
+    )
     state = compression_state(table, "sft")
     larger = state.with_columns(pl.col("num_tokens") * 10)
 
@@ -324,7 +334,9 @@ def test_reference_selection_resumes_and_reports(tmp_path: Path) -> None:
     """The published algorithm has the same ledger, manifest and checkpoints."""
     records = [{"id": i, "text": f"{i * i} " * (i % 9 + 1), "source": "s"} for i in range(60)]
     provenance = pl.DataFrame({"sample_id": [f"{i:032x}" for i in range(60)], "source": ["s"] * 60})
-    config = SelectionConfig(budget_samples=18, reference_compat=True, k1=30, k2=5, k3=4)
+    config = SelectionConfig(
+        strategy="zip", budget_samples=18, reference_compat=True, k1=30, k2=5, k3=4
+    )
     path = tmp_path / "checkpoint"
     expected = run_records(records, config).picks
 

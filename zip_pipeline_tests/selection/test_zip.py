@@ -27,7 +27,7 @@ def test_zip_equals_oracle_with_a_sample_budget(
 ) -> None:
     """Picks and their order equal the oracle's, for any k, budget and number of workers."""
     table = pool_table(samples)
-    config = SelectionConfig(budget_samples=budget, k1=k[0], k2=k[1], k3=k[2])
+    config = SelectionConfig(strategy="zip", budget_samples=budget, k1=k[0], k2=k[1], k3=k[2])
     selection = select(table, None, "sft", config, workers=workers)
     expected = zip_oracle(texts_of(table, "sft"), k, budget, lambda _: 1)
     assert selection.picks == expected
@@ -42,7 +42,7 @@ def test_zip_equals_oracle_with_a_byte_budget(
     """Samples that do not fit the rest of the budget are passed over, as in the oracle."""
     table = pool_table(samples)
     texts = texts_of(table, "sft")
-    config = SelectionConfig(budget_bytes=budget, k1=k[0], k2=k[1], k3=k[2])
+    config = SelectionConfig(strategy="zip", budget_bytes=budget, k1=k[0], k2=k[1], k3=k[2])
     selection = select(table, None, "sft", config, workers=1)
     assert selection.picks == zip_oracle(texts, k, budget, lambda i: len(texts[i]))
     used = sum(len(texts[i]) for i in selection.picks)
@@ -65,7 +65,7 @@ def test_zip_asks_nothing_of_empty_sets(monkeypatch: pytest.MonkeyPatch) -> None
     state = compression_state(table, "sft")
     for num_picks, expected in ((1, [9]), (2, [9, 8]), (5, [9, 8, 7, 30, 9])):
         asked.clear()
-        config = SelectionConfig(budget_samples=num_picks, k1=30, k2=10, k3=4)
+        config = SelectionConfig(strategy="zip", budget_samples=num_picks, k1=30, k2=10, k3=4)
         select(table, state, "sft", config, workers=1)
         assert asked == expected
 
@@ -73,7 +73,7 @@ def test_zip_asks_nothing_of_empty_sets(monkeypatch: pytest.MonkeyPatch) -> None
 def test_zip_picks_differ_from_the_order_of_single_ratios() -> None:
     """The stages matter: the picks are not just the samples of lowest ratio alone."""
     table = numbered_pool(60)
-    config = SelectionConfig(budget_samples=12, k1=30, k2=10, k3=4)
+    config = SelectionConfig(strategy="zip", budget_samples=12, k1=30, k2=10, k3=4)
     picks = select(table, None, "sft", config).picks
     alone = compression_state(table, "sft")["pi"].arg_sort().to_list()[:12]
     assert len(picks) == 12
@@ -111,4 +111,4 @@ def test_a_state_that_misses_samples_is_refused() -> None:
     table = numbered_pool(5)
     state = compression_state(table[:3], "sft")
     with pytest.raises(ValueError, match="2 of 5 samples have none; materialise"):
-        select(table, state, "sft", SelectionConfig(budget_samples=2))
+        select(table, state, "sft", SelectionConfig(strategy="zip", budget_samples=2))

@@ -72,7 +72,7 @@ def test_what_was_refused_stands_beside_out(tmp_path: Path):
     job = SelectJob(
         source=source,
         stage="sft",
-        config=SelectionConfig(budget_samples=1),
+        config=SelectionConfig(strategy="zip", budget_samples=1),
         files=OutputFiles(out),
     )
     selection = run_job(job)
@@ -324,7 +324,11 @@ def test_select_as_published_takes_records_too():
             {"budget_samples": 1, "reference_compat": True, "preset": "tiny"},
             "reference_compat: takes rows that need not be samples",
         ),
-        ((sft_records(2), SelectionConfig(budget_samples=1)), {"k1": 3}, "got config and k1; "),
+        (
+            (sft_records(2), SelectionConfig(strategy="zip", budget_samples=1)),
+            {"k1": 3},
+            "got config and k1; ",
+        ),
         ((sft_records(2),), {"budget_samples": 1, "straategy": "zip"}, "straategy"),
         (([{"odd": 1}],), {"budget_samples": 1}, "no sample in records: 1 rows read, quarantined"),
         ((sft_records(2),), {"budget_samples": 1, "stage": "dpo"}, "stage: got 'dpo'"),
@@ -380,7 +384,7 @@ def test_notebooks_show_a_selection_and_read_no_html_in_its_data():
 def test_select_texts_takes_any_texts(tmp_path: Path):
     """Copies stand behind the first, and the files hold each text as a record."""
     texts = ["apples and pears " * 9, "7 3 9 1 5 2 8", "7 3 9 1 5 2 8", "Ärger\n"]
-    selection = select_texts(texts, budget_samples=2, **_ROUNDS)
+    selection = select_texts(texts, strategy="zip", budget_samples=2, **_ROUNDS)
     assert selection.subset["text"].to_list() == ["Ärger\n", "7 3 9 1 5 2 8"]
     assert selection.subset["source_row"].to_list() == [4, 2]
     assert selection.left_out("duplicate")["duplicate_of_row"].to_list() == [2]

@@ -222,7 +222,7 @@ def test_a_target_is_read_as_any_input(tmp_path: Path) -> None:
     assert len(expected) == 3
     assert target_texts(for_target(path), "sft") == expected
     assert target_texts(for_target(Path("target.jsonl")), "sft", tmp_path) == expected
-    unheeded = SelectionConfig(budget_samples=2, target="no such file")
+    unheeded = SelectionConfig(strategy="zip", budget_samples=2, target="no such file")
     assert target_texts(unheeded, "sft") == []
 
 

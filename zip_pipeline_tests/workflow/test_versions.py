@@ -19,7 +19,7 @@ from zip_pipeline_tests.cli.pools import sft_records, write_jsonl
 from zip_pipeline_tests.pool.pools import BATCHES, store_pool
 from zip_pipeline_tests.training.small_tokenizers import sentencepiece_like
 
-_ROUNDS = {"k1": 20, "k2": 6, "k3": 3}
+_ROUNDS: dict[str, Any] = {"strategy": "zip", "k1": 20, "k2": 6, "k3": 3}
 
 
 def _config(**budget: int) -> SelectionConfig:

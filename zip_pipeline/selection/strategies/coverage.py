@@ -206,7 +206,8 @@ class CoverageStrategy(Strategy):
         if config.num_shards > 1:
             raise UserError(
                 f"num_shards: got {config.num_shards}; coverage weighs n-grams by the whole pool, "
-                "and counts them in a file, not in memory: leave num_shards at 1"
+                "and counts them in a file, not in memory: leave num_shards at 1, or take strategy "
+                "zip or long_range"
             )
 
     def rounds(
