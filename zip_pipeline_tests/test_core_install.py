@@ -130,6 +130,8 @@ def test_commands_of_the_core_work_without_extras(tmp_path: Path) -> None:
                 "x.jsonl",
                 "--budget-samples",
                 "3",
+                "--strategy",
+                "zip",
                 "--shards",
                 "2",
                 "--ray",

@@ -29,7 +29,16 @@ pytestmark = pytest.mark.slow
 
 _PROJECT = Path(__file__).parents[2]
 _SCALE = 0.2
-_ROUNDS = ("--k1", str(CONFIG.k1), "--k2", str(CONFIG.k2), "--k3", str(CONFIG.k3))
+_ROUNDS = (
+    "--strategy",
+    "zip",
+    "--k1",
+    str(CONFIG.k1),
+    "--k2",
+    str(CONFIG.k2),
+    "--k3",
+    str(CONFIG.k3),
+)
 
 
 @dataclass(frozen=True)
@@ -201,7 +210,7 @@ def test_a_killed_graph_ends_right_when_run_again(tmp_path: Path, whole: WholeRu
     shutil.rmtree(root["preference"].raw)
     settings = {name: getattr(CONFIG, name) for name in ("budget_samples", "k1", "k2", "k3")}
     lines = "".join(f"{name} = {value}\n" for name, value in settings.items())
-    (root.path / "zip_pipeline.toml").write_text(f"[sft]\n{lines}")
+    (root.path / "zip_pipeline.toml").write_text(f'[sft]\nstrategy = "zip"\n{lines}')
     shutil.copy(_PROJECT / "dagster.yaml", tmp_path)
     command = [sys.executable, "-m", "zip_pipeline.defs.headless", "--data-root", "data"]
     command += ["--until", "subset"]

@@ -13,7 +13,7 @@ from zip_pipeline_tests.end_to_end.dev_server import DevServer, dev_server, make
 
 NUM_ROWS = 1500
 # Rounds of one pick each: long enough to be killed in between, with a checkpoint behind.
-SELECTION = "[sft]\nbudget_samples = 120\nk2 = 100\nk3 = 1\n"
+SELECTION = "[sft]\nstrategy = 'zip'\nbudget_samples = 120\nk2 = 100\nk3 = 1\n"
 INGEST = """
 from pathlib import Path
 from zip_pipeline.defs.headless import HeadlessRun

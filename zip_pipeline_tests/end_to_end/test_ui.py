@@ -104,7 +104,8 @@ def test_drop_becomes_a_subset_in_the_browser_and_history_survives(tmp_path: Pat
     restart of the server all of that is still there.
     """
     make_project(tmp_path)
-    (tmp_path / "data" / "zip_pipeline.toml").write_text("[sft]\nbudget_samples = 20\nk3 = 5\n")
+    settings = "[sft]\nstrategy = 'zip'\nbudget_samples = 20\nk3 = 5\n"
+    (tmp_path / "data" / "zip_pipeline.toml").write_text(settings)
     with dev_server(tmp_path) as server, browser_page() as page:
         names = ("sft_drops", "preference_drops", "nightly_reselection", "entropy_law_figures")
         running = dict.fromkeys(names, "RUNNING") | {

@@ -61,4 +61,4 @@ def test_smollm2_answers_and_its_probe_tells_its_time(
     places = {"subset": str(subset), "output": str(tmp_path / "output")}
     values = {"stage": "sft", "preset": "smollm2-135m-lora", "overrides": overrides, **places}
     assert 0 < probe_loss(job_from(values))["L"] < 6
-    assert "about 1 min on this CPU: 176 tokens" in capfd.readouterr().out
+    assert "about 1 min on this CPU: 168 tokens" in capfd.readouterr().out

@@ -87,7 +87,7 @@ def test_wrong_settings_are_refused_by_name(overrides: dict[str, object], messag
 
 def test_a_preset_that_is_not_there_is_refused(tmp_path: Path) -> None:
     """A misspelled name, a missing setting and a file that is no TOML are errors."""
-    with pytest.raises(ValueError, match="allowed are llama-3-8b, mistral-7b, tiny"):
+    with pytest.raises(ValueError, match="allowed are llama-3-8b, mistral-7b, smollm2"):
         load_preset("tinny")
     path = tmp_path / "p.toml"
     path.write_text("model =")

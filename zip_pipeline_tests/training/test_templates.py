@@ -113,13 +113,12 @@ def test_llama_3_template_masks_all_but_the_assistant() -> None:
 
 def test_chatml_template_masks_all_but_the_assistant() -> None:
     """Loss falls on the assistant's words and on the end token, not on the line end behind it."""
-    opening = "<|im_start|>system\nbe brief<|im_end|>\n<|im_start|>user\nhello<|im_end|>\n"
+    opening = "<|im_start|>system\nbe brief<|im_end|>\n<|im_start|>user\nhello<|im_end|>"
     assert pieces(templated("chatml"), CONVERSATION) == [
-        (opening + "<|im_start|>assistant\n", 0),
+        (opening + "\n<|im_start|>assistant\n", 0),
         ('hello there[{"f": 1}]<|im_end|>', 1),
         ("\n<|im_start|>tool\n2<|im_end|>\n<|im_start|>assistant\n", 0),
         ("2!<|im_end|>", 1),
-        ("\n", 0),
     ]
 
 
