@@ -33,7 +33,6 @@ MIXTURES = {
 
 _OWN_TO_SOME = ("beta", "quality", "quality_power", "target")
 
-DEFAULT_STRATEGY = "coverage"
 BUDGET: JsonDict = {"group": "Budget (give exactly one)"}
 _STRATEGY: JsonDict = {"group": "Strategy"}
 _MEASURING: JsonDict = {"group": "Measuring"}
@@ -58,7 +57,7 @@ class SelectionConfig(Settings):
     }
 
     strategy: str = Field(
-        default=DEFAULT_STRATEGY, description="How to select.", json_schema_extra=_STRATEGY
+        default="coverage", description="How to select.", json_schema_extra=_STRATEGY
     )
     budget_samples: int | None = Field(
         default=None,
