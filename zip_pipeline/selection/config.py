@@ -224,10 +224,9 @@ class SelectionConfig(Settings):
     @classmethod
     def _published(cls, values: Any) -> Any:  # noqa: ANN401
         """Take the paper's strategy for the mode of its published code."""
-        is_open = isinstance(values, dict) and "strategy" not in values
-        return (
-            values | {"strategy": "zip"} if is_open and values.get("reference_compat") else values
-        )
+        if isinstance(values, dict) and values.get("reference_compat"):
+            return {"strategy": "zip"} | values
+        return values
 
     @model_validator(mode="after")
     def _fits_together(self) -> Self:
