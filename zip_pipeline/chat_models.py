@@ -5,7 +5,7 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import groupby
@@ -371,3 +371,72 @@ def special_tokens(tokenizer: "PreTrainedTokenizerBase") -> list[str]:
     """Return the texts that the tokenizer would read as special tokens."""
     added = getattr(tokenizer, "added_tokens_decoder", {}).values()
     return sorted({token.content for token in added if token.special} - {""})
+
+
+@dataclass(frozen=True)
+class ScoredRow:
+    """Tokens, and which of them a model is asked to predict; never the first."""
+
+    input_ids: list[int]
+    is_target: list[bool]
+
+
+_BATCH_TOKENS = 2048
+
+
+def token_losses(model: "PreTrainedModel", rows: Sequence[ScoredRow]) -> list[list[float]]:
+    """Return the loss of each target token of each row, in nats, in the order of the rows.
+
+    Rows of similar length go through the model together. It is moved to the GPU where there is
+    one.
+    """
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network: Any = model.to(device).eval()  # type: ignore[arg-type]
+    order = sorted(range(len(rows)), key=lambda place: len(rows[place].input_ids))
+    losses: list[list[float]] = [[]] * len(rows)
+    with torch.inference_mode():
+        for places in _batches(rows, order):
+            found = _batch_losses(network, [rows[place] for place in places], device)
+            for place, loss in zip(places, found, strict=True):
+                losses[place] = loss
+    return losses
+
+
+def _batches(rows: Sequence[ScoredRow], order: Sequence[int]) -> Iterator[list[int]]:
+    batch: list[int] = []
+    for place in order:
+        if batch and (len(batch) + 1) * len(rows[place].input_ids) > _BATCH_TOKENS:
+            yield batch
+            batch = []
+        batch.append(place)
+    if batch:
+        yield batch
+
+
+def _batch_losses(
+    network: Any,  # noqa: ANN401
+    rows: Sequence[ScoredRow],
+    device: str,
+) -> list[list[float]]:
+    import torch
+    from torch.nn.utils.rnn import pad_sequence
+
+    def padded(lists: Sequence[Sequence[int]]) -> torch.Tensor:
+        return pad_sequence([torch.tensor(each) for each in lists], batch_first=True).to(device)
+
+    ids = padded([row.input_ids for row in rows])
+    attended = padded([[1] * len(row.input_ids) for row in rows])
+    is_target = padded([row.is_target for row in rows])[:, 1:]
+    # The vocabulary is most of a small model's work: only where a target follows.
+    kept = is_target.any(dim=0).nonzero().squeeze(1)
+    logits = network(
+        input_ids=ids, attention_mask=attended, logits_to_keep=kept, use_cache=False
+    ).logits
+    losses = torch.nn.functional.cross_entropy(
+        logits[is_target[:, kept]].float(), ids[:, 1:][is_target], reduction="none"
+    )
+    # In the order of the rows, and within them of the tokens.
+    parts: Any = losses.split(is_target.sum(dim=1).tolist())  # type: ignore[no-untyped-call]
+    return [part.tolist() for part in parts]

@@ -28,8 +28,8 @@ from zip_pipeline.samples import Stage
 VERSION_FILES = ("subset.parquet", "ledger.parquet", "manifest.json")
 SECONDS_PER_WEEK = 604_800.0
 GENERATED = (
-    "pool", "quarantine", "duplicates", "state", "ngrams", "checkpoints", "versions", "held_out",
-    "models", "cache", "entropy_law", "comparison",
+    "pool", "quarantine", "duplicates", "state", "ngrams", "signals", "checkpoints", "versions",
+    "held_out", "models", "cache", "entropy_law", "comparison",
 )  # fmt: skip
 
 
@@ -91,6 +91,10 @@ class StageFolder:
     def ngrams(self, batch: str) -> Path:
         """Return the n-gram counts of a batch."""
         return self._table("ngrams", batch)
+
+    def signal(self, name: str, batch: str) -> Path:
+        """Return the table of a signal of a batch."""
+        return self.root.path / "signals" / self.stage / name / f"{batch}.parquet"
 
     def _table(self, kind: str, batch: str) -> Path:
         return self.root.path / kind / self.stage / f"{batch}.parquet"

@@ -49,6 +49,9 @@ def compare(
     target: Annotated[
         Path | None, typer.Option(metavar="FILE", help=_about("target"), dir_okay=False)
     ] = None,
+    evaluation_samples: Annotated[
+        int | None, typer.Option(metavar="N", min=2, help=_about("evaluation_samples"))
+    ] = None,
 ) -> None:
     """Compare strategies on the SFT pool: equal budgets, identical training, several seeds.
 
@@ -63,6 +66,7 @@ def compare(
         "budget_tokens": budget_tokens,
         "unit": unit,
         "target": str(target.resolve()) if target else None,
+        "evaluation_samples": evaluation_samples,
     }
     changes = {name: value for name, value in given.items() if value is not None}
     comparison = open_comparison(root, changes, print_note)

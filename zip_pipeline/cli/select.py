@@ -2,7 +2,8 @@
 
 import inspect
 import re
-from collections.abc import Callable, Iterator
+import tomllib
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_origin
@@ -67,6 +68,25 @@ def parse_weight(text: str) -> tuple[str, float]:
     )
 
 
+def parse_signal(text: str) -> tuple[str, str, Any]:
+    """Return the three of ``SIGNAL.SETTING=VALUE``; the value as in TOML, or else a text.
+
+    Raises:
+        UserError: any other form.
+    """
+    path, _, value = text.partition("=")
+    signal, _, setting = path.partition(".")
+    if not (signal and setting and value):
+        raise UserError(
+            f"--signal: got {text!r}; allowed is SIGNAL.SETTING=VALUE, for example "
+            "loss.model=smollm2-135m"
+        )
+    try:
+        return signal, setting, tomllib.loads(f"value = {value}")["value"]
+    except tomllib.TOMLDecodeError:
+        return signal, setting, value
+
+
 def _share(text: str) -> float | None:
     if not text:
         return None
@@ -122,6 +142,17 @@ Weights = Annotated[
         "--mixture-weight",
         metavar="SOURCE=WEIGHT",
         help="What the share of a source in the mixture is multiplied by, as maths=2. Repeatable.",
+        rich_help_panel="Strategy",
+        show_default=False,
+    ),
+]
+SignalOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--signal",
+        metavar="SIGNAL.SETTING=VALUE",
+        help="A setting of a signal that the strategy asks for, as loss.model=smollm2-135m. "
+        "Repeatable.",
         rich_help_panel="Strategy",
         show_default=False,
     ),
@@ -193,6 +224,7 @@ _EXAMPLES = {"--map": "--map user=question", "--role": "--role agent=assistant"}
 def _flag(name: str) -> str:
     """Return how a field of the configuration is called on the command line."""
     names = {"num_shards": "--shards", "quotas": "--quota", "mixture_weights": "--mixture-weight"}
+    names |= {"signals": "--signal"}
     return names.get(name, "--" + name.replace("_", "-"))
 
 
@@ -279,7 +311,7 @@ def _with_options_of_config(command: Callable[..., None]) -> Callable[..., None]
     """Put an option for each field of the configuration in the place of ``**options``."""
     signature = inspect.signature(command)
     own = [p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
-    of_tables = ("quotas", "mixture_weights")
+    of_tables = ("quotas", "mixture_weights", "signals")
     fields = SelectionConfig.model_fields.items()
     made = [_option(name, field) for name, field in fields if name not in of_tables]
     made += reading_parameters()
@@ -303,6 +335,13 @@ def _names_as_typed() -> Iterator[None]:
         raise UserError(words) from None
 
 
+def _by_signal(given: Iterable[str]) -> dict[str, dict[str, Any]]:
+    settings: dict[str, dict[str, Any]] = {}
+    for signal, name, value in map(parse_signal, given):
+        settings.setdefault(signal, {})[name] = value
+    return settings
+
+
 @_with_options_of_config
 def select(
     out: Out,
@@ -312,6 +351,7 @@ def select(
     addresses: From = None,
     quotas: Quotas = None,
     mixture_weights: Weights = None,
+    signals: SignalOptions = None,
     tokenizer: Tokenizer = "tiny",
     preset: PresetOption = "",
     workers: Workers = 0,
@@ -336,6 +376,7 @@ def select(
             **{name: value for name, value in options.items() if value is not None},
             quotas=dict(map(parse_quota, quotas or ())),
             mixture_weights=dict(map(parse_weight, mixture_weights or ())),
+            signals=_by_signal(signals or ()),
         )
     files = OutputFiles(out)
     job = SelectJob(

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import statistics
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import compress
 from pathlib import Path
@@ -12,7 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from zip_pipeline.chat_models import encode, load_model, load_tokenizer, prepare_environment
+from zip_pipeline.chat_models import (
+    ScoredRow,
+    encode,
+    load_model,
+    load_tokenizer,
+    prepare_environment,
+    token_losses,
+)
 from zip_pipeline.data_root import StageFolder
 from zip_pipeline.errors import UserError
 from zip_pipeline.evaluation.evaluators import Evaluator, TrainedVersion, main, read_job
@@ -21,7 +28,7 @@ from zip_pipeline.process import Reporter
 from zip_pipeline.samples import STAGES, Stage, turns_of_column, with_all_columns
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,7 +127,6 @@ def summarise(
 
 
 _COLUMNS: Mapping[Stage, Sequence[str]] = {"sft": ("turns",), "preference": ("prompt", "chosen")}
-_BATCH_TOKENS = 2048
 MAX_LENGTH = 2048
 
 
@@ -157,7 +163,7 @@ def held_out_loss(
         )
     measured = {
         "source": [row.source for row in rows],
-        "loss_sum": _losses(load_model(str(model), None), rows),
+        "loss_sum": [math.fsum(each) for each in token_losses(load_model(str(model), None), rows)],
         "num_tokens": [sum(row.is_target) for row in rows],
         "num_bytes": [row.num_bytes for row in rows],
     }
@@ -181,10 +187,8 @@ def held_out_hash(samples: pl.DataFrame, max_length: int = MAX_LENGTH) -> str:
 
 
 @dataclass(frozen=True)
-class _Row:
+class _Row(ScoredRow):
     source: str
-    input_ids: list[int]
-    is_target: list[bool]
     num_bytes: int
     is_cut: bool
 
@@ -213,51 +217,8 @@ def _rows(
                 said, skip_special_tokens=True, clean_up_tokenization_spaces=False
             )
             is_cut = len(encoded.input_ids) > max_length
-            rows.append(_Row(str(source), ids, is_target, len(str(text).encode()), is_cut))
-    # Rows of similar length are computed together.
-    return sorted(rows, key=lambda row: len(row.input_ids))
-
-
-def _losses(model: "PreTrainedModel", rows: Sequence[_Row]) -> list[float]:
-    """Return the loss sum of each row; rows go through the model several at a time."""
-    import torch
-
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    network: Any = model.to(device).eval()  # type: ignore[arg-type]
-    with torch.inference_mode():
-        return [loss for batch in _batches(rows) for loss in _batch_losses(network, batch, device)]
-
-
-def _batches(rows: Sequence[_Row]) -> Iterator[list[_Row]]:
-    batch: list[_Row] = []
-    for row in rows:
-        if batch and (len(batch) + 1) * len(row.input_ids) > _BATCH_TOKENS:
-            yield batch
-            batch = []
-        batch.append(row)
-    yield batch
-
-
-def _batch_losses(network: Any, rows: Sequence[_Row], device: str) -> list[float]:  # noqa: ANN401
-    import torch
-    from torch.nn.utils.rnn import pad_sequence
-
-    def padded(lists: Sequence[Sequence[int]]) -> torch.Tensor:
-        return pad_sequence([torch.tensor(each) for each in lists], batch_first=True).to(device)
-
-    ids = padded([row.input_ids for row in rows])
-    attended = padded([[1] * len(row.input_ids) for row in rows])
-    is_target = padded([row.is_target for row in rows])[:, 1:]
-    # The vocabulary is most of a small model's work: only where a target follows.
-    kept = is_target.any(dim=0).nonzero().squeeze(1)
-    logits = network(
-        input_ids=ids, attention_mask=attended, logits_to_keep=kept, use_cache=False
-    ).logits
-    losses = torch.zeros(is_target.shape, device=device)
-    losses[is_target] = torch.nn.functional.cross_entropy(
-        logits[is_target[:, kept]].float(), ids[:, 1:][is_target], reduction="none"
-    )
-    return list(losses.double().sum(dim=1).tolist())
+            rows.append(_Row(ids, is_target, str(source), len(str(text).encode()), is_cut))
+    return rows
 
 
 def evaluate(config: Path, report: Reporter) -> None:

@@ -173,6 +173,25 @@ _MOST_ROWS = 10_000
 _PART_BYTES = 1 << 23
 
 
+@dataclass(frozen=True)
+class StoredBatch:
+    """One batch of a pool that is open.
+
+    Args:
+        name: as the drop's.
+        fingerprint: hash of its content.
+        num_samples: its rows.
+        rows: its pool table.
+        positions: which of its rows are of the index, ascending.
+    """
+
+    name: str
+    fingerprint: str
+    num_samples: int
+    rows: pl.LazyFrame
+    positions: NDArray[np.int64]
+
+
 class StoredTables:
     """The samples of all batches of a stage as they are when this is made.
 
@@ -210,6 +229,13 @@ class StoredTables:
 
     def _table(self, batch: str) -> Path:
         return self._links / f"{batch}.parquet"
+
+    def batch(self, number: int, positions: NDArray[np.int64]) -> StoredBatch:
+        """Return a batch of which the samples at some positions are of the index."""
+        name = self.batches[number]
+        rows, metadata = scan_table(self._table(name)), self.metadata[name]
+        num_samples = int(metadata["num_samples"])
+        return StoredBatch(name, metadata["fingerprint"], num_samples, rows, positions)
 
     def provenance(self) -> Iterator[pl.DataFrame]:
         """Yield where the samples of each batch come from, and their places."""
@@ -369,6 +395,11 @@ class SelectionPool:
 
             counts = batch_ngrams(self._folder, batch, metadata["fingerprint"], texts)
             yield counts[rows].to_list()
+
+    def batches(self) -> Iterator[StoredBatch]:
+        """Yield the batches as they were when the pool was opened, in their order."""
+        for number, rows in _by_batch(self.index.select(_PLACE)):
+            yield self._tables.batch(number, rows)
 
     @property
     def state(self) -> pl.DataFrame:

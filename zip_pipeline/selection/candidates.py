@@ -159,6 +159,26 @@ _TEXTS_AT_A_TIME = 1 << 14
 
 
 @dataclass(frozen=True)
+class SignalTables:
+    """What the signals of a strategy tell, by their names.
+
+    Args:
+        identities: of what measured them.
+        pool: row i is that of row i of the index.
+        target: a row for each sample of the target file, none where there is no such file.
+    """
+
+    identities: Mapping[str, str]
+    pool: Mapping[str, pl.DataFrame]
+    target: Mapping[str, pl.DataFrame]
+
+    def part(self, positions: Indices) -> "SignalTables":
+        """Return them for the samples at some positions of the index."""
+        parts = {name: table[positions] for name, table in self.pool.items()}
+        return SignalTables(self.identities, parts, self.target)
+
+
+@dataclass(frozen=True)
 class Candidates:
     """Every sample that may be picked: row i of the index, text i and row i of the state.
 
@@ -171,6 +191,7 @@ class Candidates:
         target: the serialised samples of the target file, none where there is no such file.
         quality: of each sample, 0 and up, where the configuration asks for it.
         trusted: the serialised samples of the trusted file, none where there is no such file.
+        signals: what the strategy asks for besides; None where that is nothing.
         ngrams: returns the n-gram counts of the samples, where they are stored.
     """
 
@@ -181,6 +202,7 @@ class Candidates:
     ngrams: Callable[[], TextFile] | None = None
     quality: pl.Series | None = None
     trusted: Sequence[bytes] = ()
+    signals: SignalTables | None = None
 
     def __post_init__(self) -> None:
         lengths = {len(self.index), len(self.texts)}
@@ -210,6 +232,11 @@ class Measured:
     costs: Indices
     weights: NDArray[np.float64] | None = None
 
+    def signal(self, name: str) -> pl.DataFrame:
+        """Return what a signal that the strategy asks for tells of each sample."""
+        assert self.candidates.signals is not None, "the strategy declares its signals"
+        return self.candidates.signals.pool[name]
+
 
 @contextmanager
 def part_of(pool: Measured, positions: Indices) -> Iterator[Measured]:
@@ -233,6 +260,7 @@ def part_of(pool: Measured, positions: Indices) -> Iterator[Measured]:
             whole.target,
             None if ngrams is None else lambda: copied(ngrams()),
             None if whole.quality is None else whole.quality[positions],
+            signals=None if whole.signals is None else whole.signals.part(positions),
         )
         yield Measured(
             candidates,
@@ -262,8 +290,13 @@ def measure(
 
     Raises:
         UserError: the budget is in target tokens, and nothing tells which these are; or the
-            strategy needs a target, and there is none.
+            strategy needs a target or a signal, and there is none.
     """
+    if config.needed_signals and candidates.signals is None:
+        raise UserError(
+            f"strategy: {config.strategy} needs the signal {config.needed_signals[0]}, which plain "
+            "texts and tables of turns do not have; select from records or a data root"
+        )
     if strategies[config.strategy].uses("target") and not candidates.target:
         raise UserError(
             f"target: {config.strategy} needs the samples of a file, with which plain texts do "

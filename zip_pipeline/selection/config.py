@@ -15,6 +15,7 @@ from zip_pipeline.files import fingerprint
 from zip_pipeline.samples import Stage
 from zip_pipeline.selection.strategies import Strategy, strategies
 from zip_pipeline.settings import MAX_NUMBER, Choices, Settings, read_settings, read_table
+from zip_pipeline.signals import check_signals
 
 BUDGET_UNITS = ("samples", "tokens", "target_tokens", "bytes")
 TOKEN_UNITS = ("tokens", "target_tokens")
@@ -205,6 +206,12 @@ class SelectionConfig(Settings):
         "instead of from the pool.",
         json_schema_extra=_STRATEGY | {"metavar": "FILE"},
     )
+    signals: dict[str, dict[str, Any]] = Field(
+        default={},
+        description="Settings of the signals that a strategy asks for, for example "
+        "{embedding: {model: wordllama}}.",
+        json_schema_extra=_STRATEGY,
+    )
     reference_compat: bool = Field(
         default=False,
         description="Pick as the published code does: every row as it comes, no quarantine, no "
@@ -239,6 +246,7 @@ class SelectionConfig(Settings):
         self._check_quotas()
         self._check_mixture()
         self._strategy.check(self)
+        check_signals(self.signals)
         if self.trusted is not None and not self.guards_noise:
             raise UserError(
                 f"trusted: got {self.trusted!r}, and strategy {self.strategy} has no noise guard; "
@@ -368,6 +376,11 @@ class SelectionConfig(Settings):
         return self._strategy.guards_noise if self.noise_guard is None else self.noise_guard
 
     @property
+    def needed_signals(self) -> tuple[str, ...]:
+        """The names of the signals that the strategy asks for."""
+        return self._strategy.signals
+
+    @property
     def is_sharded(self) -> bool:
         """Whether the pool is split into shards; some strategies pay no heed to them."""
         return self.num_shards > 1 and self._strategy.uses("num_shards")
@@ -401,6 +414,9 @@ class SelectionConfig(Settings):
         for name in _OWN_TO_SOME:
             if self.heeded(name) is None:
                 del values[name]
+        del values["signals"]
+        if self.needed_signals:
+            values["signals"] = {name: self.signals.get(name, {}) for name in self.needed_signals}
         del values["noise_guard"]
         if self.guards_noise:
             values["noise_guard"] = True
@@ -466,6 +482,8 @@ def stage_selection(
         )
     has_budget = any(name in values for name in BUDGETS)
     defaults = read_settings(data_root, "mixture", MixtureSettings).as_options()
+    if (given := read_table(data_root, "signals")) is not None:
+        defaults["signals"] = given[1]
     if not has_budget:
         defaults["budget_tokens"] = DEFAULT_BUDGET_TOKENS[stage]
     changes = dict(changes or {})

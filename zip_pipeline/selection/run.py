@@ -2,6 +2,7 @@
 
 import zipfile
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
 from pathlib import Path
@@ -166,16 +167,19 @@ class Checkpoint:
         config: SelectionConfig,
         texts: TextFile,
         *numbers: NDArray[Any] | None,
+        facts: Mapping[str, str] | None = None,
     ) -> "Checkpoint":
         """Return the checkpoint of a selection over ``texts`` (hashed only when needed).
 
-        ``numbers`` are what picks depend on and a text alone does not tell, as costs in tokens.
+        ``numbers`` and ``facts`` are what picks depend on and a text alone does not tell, as costs
+        in tokens and the models of signals.
         """
         if path is None:
             return cls(None, "")
         versions = codec_versions(config.resolved_codec).values()
         parts = [config.fingerprint(), *versions, texts.fingerprint()]
         parts += [array.tobytes().hex() for array in numbers if array is not None]
+        parts += [part for fact in sorted((facts or {}).items()) for part in fact]
         return cls(path, fingerprint(parts))
 
     def save(self, run: Run) -> None:

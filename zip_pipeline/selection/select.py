@@ -318,6 +318,8 @@ def select_candidates(
         manifest["target"] = target_facts(candidates.target)
     if noise is not None:
         manifest["noise"] = noise_report(noise)
+    if candidates.signals is not None:
+        manifest["signals"] = dict(candidates.signals.identities)
     if candidates.trusted:
         manifest["trusted"] = target_facts(candidates.trusted)
     manifest |= measure_ratios(candidates.texts.read(run.picks), candidates.texts)
@@ -353,7 +355,15 @@ def _select_from(
 ) -> tuple[Run, Indices | None]:
     """Return the finished run, and the shard of each sample where there are shards."""
     costs = pool.costs if config.unit in TOKEN_UNITS else None
-    store = Checkpoint.of_texts(checkpoint, config, pool.candidates.texts, costs, pool.weights)
+    signals = pool.candidates.signals
+    store = Checkpoint.of_texts(
+        checkpoint,
+        config,
+        pool.candidates.texts,
+        costs,
+        pool.weights,
+        facts=None if signals is None else signals.identities,
+    )
     if not config.is_sharded:
         return run_selection(pool, config, store, workers=workers, progress=progress), None
     return run_sharded(

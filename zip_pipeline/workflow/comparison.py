@@ -40,6 +40,7 @@ from zip_pipeline.training.job import finished_training
 from zip_pipeline.training.tokens import configured_tokens
 from zip_pipeline.workflow.comparison_plan import Comparison, Log, open_comparison
 from zip_pipeline.workflow.models import RunJobs
+from zip_pipeline.workflow.signals import pool_signals
 
 R_CODEC = "deflate"
 FIGURES = "figures.json"
@@ -72,15 +73,15 @@ def compare_subset(
     Raises:
         UserError: see :func:`open_comparison`; or the pool changed meanwhile.
     """
-    return _subset(open_comparison(root, changes, log), strategy, seed)
+    return _subset(open_comparison(root, changes, log), strategy, seed, log)
 
 
-def _subset(comparison: Comparison, strategy: str, seed: int) -> dict[str, Any]:
+def _subset(comparison: Comparison, strategy: str, seed: int, log: Log) -> dict[str, Any]:
     run = comparison.run(strategy, seed)
     if (run / "subset.json").exists():
         return _read(run / "subset.json")
     try:
-        manifest = _select(comparison, strategy, seed)
+        manifest = _select(comparison, strategy, seed, log)
     except _Skipped as error:
         manifest = {"skipped": str(error)}
         write_json(run / _SKIPPED, manifest)
@@ -99,17 +100,26 @@ def _skipping() -> Iterator[None]:
         raise _Skipped(str(error)) from error
 
 
-def _select(comparison: Comparison, name: str, seed: int) -> dict[str, Any]:
+def _select(comparison: Comparison, name: str, seed: int, log: Log) -> dict[str, Any]:
     with _skipping():
         config, told = _config(comparison, name, seed)
     run, root = comparison.run(name, seed), comparison.root
-    with open_selection_pool(root["sft"]) as pool:
+    folder = root["sft"]
+    with open_selection_pool(folder) as pool:
         if dict(pool.fingerprints) != comparison.plan["pool"]:
             raise UserError("the pool changed since the comparison was opened; start it again")
         rows = _candidates(comparison, pool, seed)
+        with _skipping():
+            signals = pool_signals(pool, config, folder, log, root.path)
         with TemporaryTexts.write(_parts(pool.texts, rows), root.cache) as texts, _skipping():
             selection = select_candidates(
-                Candidates(pool.index[rows], texts, pool.state[rows], told),
+                Candidates(
+                    pool.index[rows],
+                    texts,
+                    pool.state[rows],
+                    told,
+                    signals=None if signals is None else signals.part(rows),
+                ),
                 "sft",
                 config,
                 tokenizer=configured_tokens(root.path).name,
@@ -182,7 +192,7 @@ def compare_model(
     """
     comparison = open_comparison(root, changes, log)
     run = comparison.run(strategy, seed)
-    manifest = _subset(comparison, strategy, seed)
+    manifest = _subset(comparison, strategy, seed, log)
     if "skipped" in manifest or (run / FIGURES).exists():
         return manifest if "skipped" in manifest else _read(run / FIGURES)
     loss = _trained(comparison, run, seed, run_jobs)

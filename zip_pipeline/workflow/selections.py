@@ -13,6 +13,7 @@ from typing import Any, Protocol
 import polars as pl
 
 from zip_pipeline.compression.texts import TemporaryTexts
+from zip_pipeline.data_root import DataRoot
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import (
     empty_own_folder,
@@ -41,6 +42,7 @@ from zip_pipeline.selection.shards import SHARDS_SUFFIX
 from zip_pipeline.training.presets import load_preset
 from zip_pipeline.training.tokens import PresetTokens
 from zip_pipeline.workflow.qualities import qualities
+from zip_pipeline.workflow.signals import pool_signals
 from zip_pipeline.workflow.sources import (
     Part,
     Pool,
@@ -428,6 +430,9 @@ def _select_curated(
             target,
             quality=qualities(given.pool, job.config),
             trusted=trusted_texts(job.config, job.stage),
+            signals=pool_signals(
+                given.pool, job.config, DataRoot(work)[job.stage], watcher.stage, Path()
+            ),
         )
         ingest_seconds = time.monotonic() - started
         watcher.stage(f"Measuring {len(candidates.index):,} samples")

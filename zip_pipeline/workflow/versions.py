@@ -23,6 +23,7 @@ from zip_pipeline.selection.run import Progress
 from zip_pipeline.selection.select import HERE, Cluster, select_candidates
 from zip_pipeline.training.tokens import configured_tokens
 from zip_pipeline.workflow.qualities import qualities, score_fingerprint
+from zip_pipeline.workflow.signals import pool_signals, signal_identities
 from zip_pipeline.workflow.sources import target_texts, trusted_texts
 
 SECONDS_BETWEEN_PROGRESS = 10.0
@@ -99,6 +100,8 @@ def current_version(folder: StageFolder, config: SelectionConfig) -> int | None:
         is_current = manifest.get("score_fingerprint") == scores
     if is_current and (target := target_texts(config, folder.stage, folder.root.path)):
         is_current = manifest.get("target") == target_facts(target)
+    if is_current and config.needed_signals:
+        is_current = manifest.get("signals") == signal_identities(config, folder.stage)
     if is_current and (trusted := trusted_texts(config, folder.stage, folder.root.path)):
         is_current = manifest.get("trusted") == target_facts(trusted)
     return number if is_current else None
@@ -144,6 +147,7 @@ def select_version(
                 lambda: pool.ngrams,
                 qualities(pool, config, folder.root.path),
                 trusted_texts(config, folder.stage, folder.root.path),
+                pool_signals(pool, config, folder, log, folder.root.path),
             ),
             folder.stage,
             config,

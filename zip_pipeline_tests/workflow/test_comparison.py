@@ -276,7 +276,22 @@ def test_a_target_decides_by_the_half_that_nobody_was_told_of(root: DataRoot) ->
     )
 
 
-@pytest.mark.parametrize("strategy", ["dsir", "zip_fit"])
+def test_few_evaluation_samples_are_of_all_sources(root: DataRoot) -> None:
+    """Each set has as many as are asked for; what a strategy is told of the target stays whole."""
+    rows = "".join(json.dumps(row) + "\n" for row in records(24, first=5000))
+    (root.path / "target.jsonl").write_text(rows)
+    changes = SMALL | {"target": "target.jsonl", "unseen_sources": ["s1", "s2", "s3", "s4"]}
+    whole = open_comparison(root, changes)
+    few = open_comparison(root, changes | {"evaluation_samples": 4})
+    assert few.folder != whole.folder
+    assert few.plan["num_held"] == dict.fromkeys(whole.plan["num_held"], 4) | {"target_told": 12}
+    assert pl.read_parquet(few.held("unseen"))["source"].n_unique() == 4
+    for name in few.evaluated:
+        kept, ids = (pl.read_parquet(c.held(name))["sample_id"] for c in (few, whole))
+        assert kept.is_in(ids.to_list()).all()
+
+
+@pytest.mark.parametrize("strategy", ["dsir", "zip_fit", "target_coverage"])
 def test_a_strategy_with_a_target_is_told_of_its_half(root: DataRoot, strategy: str) -> None:
     """It gets the texts of the first half, and nothing of the other."""
     rows = "".join(json.dumps(row) + "\n" for row in records(20, first=5000))
@@ -322,6 +337,7 @@ def test_what_the_data_root_holds_out_is_not_trained_on(root: DataRoot) -> None:
     [
         ({"strategies": ("magic",)}, r"strategies: strategy: got 'magic'; allowed are zip, "),
         ({"strategies": ("zip+all",)}, r"strategies: got 'zip\+all'; allowed mixtures are none, n"),
+        ({"evaluation_samples": 1}, "evaluation_samples: got 1; allowed are whole numbers, 2 to "),
         ({"seeds": 6}, "seeds: got 6; allowed are whole numbers, 1 to 5"),
         ({"unit": "bytes"}, "unit: got 'bytes'; allowed are tokens, target_tokens"),
         ({"unseen_sources": ("web",)}, "unseen_sources: 'web' is none of the pool; it has s0, s1"),

@@ -28,6 +28,8 @@ class Strategy(ABC):
     """what share of the budget each source gets where the configuration does not say"""
     guards_noise: ClassVar[bool] = True
     """whether noise takes no part where the configuration does not say"""
+    signals: ClassVar[tuple[str, ...]] = ()
+    """what it must know of each sample, by the names of signals"""
     words: ClassVar[Mapping[str, str]] = {}
     """sentences of ``trace`` by fate, where they differ from those of rounds; fields of the ledger
     row and of the configuration in braces"""

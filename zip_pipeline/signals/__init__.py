@@ -1,0 +1,97 @@
+"""What is known of a sample besides its text: a registry of what measures it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
+
+import polars as pl
+
+from zip_pipeline.errors import UserError
+from zip_pipeline.registry import Registry
+from zip_pipeline.samples import STAGES, Stage
+from zip_pipeline.settings import Settings
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Measure: TypeAlias = Callable[[pl.DataFrame], pl.DataFrame]
+"""Takes rows of a pool table, returns a row of the signal's columns for each, in their order."""
+
+
+class ChatModel(Protocol):
+    """A causal language model and the chat template that it is trained with."""
+
+    @property
+    def identity(self) -> str:
+        """What tells it from any other."""
+
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """Return the tokenizer, with a chat template that marks what the assistant says."""
+
+    def network(self) -> "PreTrainedModel":
+        """Return the model, ready to be asked, on the GPU where there is one."""
+
+
+Models: TypeAlias = Callable[[str], ChatModel]
+"""Finds a model by the name of a preset, a folder or a hub id."""
+
+
+class Signal(ABC):
+    """Measures samples, each by itself, so that what is known of one is never measured again."""
+
+    name: ClassVar[str]
+    """what people type to choose it"""
+    description: ClassVar[str]
+    """one sentence without the name and without a full stop"""
+    settings: ClassVar[type[Settings]] = Settings
+    """the table ``[signals.NAME]``"""
+    columns: ClassVar[pl.Schema]
+    """what it tells of a sample; null where it cannot tell"""
+    stages: ClassVar[tuple[Stage, ...]] = STAGES
+    """whose samples it can measure"""
+    block: ClassVar[int] = 512
+    """samples that are measured at a time: what a kill can lose"""
+
+    @abstractmethod
+    def identity(self, settings: Any, models: Models) -> str:  # noqa: ANN401  its own settings
+        """Return what changes when the values of a sample do: the model, the way of measuring."""
+
+    @abstractmethod
+    def open(
+        self,
+        settings: Any,  # noqa: ANN401  its own settings
+        stage: Stage,
+        models: Models,
+    ) -> AbstractContextManager[Measure]:
+        """Load what it needs, and give what measures blocks of samples of a stage.
+
+        Raises:
+            UserError: what it needs is not there.
+        """
+
+    def cost(self, example: pl.DataFrame, num_samples: int, settings: Any) -> str:  # noqa: ANN401
+        """Return in words what measuring so many samples like these takes; empty if unknown."""
+        return ""
+
+
+signals: Registry[Signal] = Registry("signal", "zip_pipeline.signals", __name__, default="")
+
+
+def settings_of(name: str, values: Mapping[str, Any]) -> Settings:
+    """Return the settings of a signal.
+
+    Raises:
+        UserError: there is no such signal, or a value is unknown or out of range.
+    """
+    signal = signals[name]
+    try:
+        return signal.settings(**values)
+    except UserError as error:
+        raise UserError(f"signals: {name}: {error}") from None
+
+
+def check_signals(given: Mapping[str, Mapping[str, Any]]) -> None:
+    """Raise UserError where a signal or one of its settings is unknown or out of range."""
+    for name, values in given.items():
+        settings_of(name, values)

@@ -1,0 +1,116 @@
+"""Signal ``embedding``: a vector of what a sample says."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+from pydantic import Field
+
+from zip_pipeline.chat_models import model_identity, prepare_environment
+from zip_pipeline.errors import UserError, require
+from zip_pipeline.samples import Stage, contents_text
+from zip_pipeline.settings import Settings
+from zip_pipeline.signals import Measure, Models, Signal
+
+Vectors: TypeAlias = NDArray[np.float32]
+_WORDLLAMA = "wordllama"
+
+
+class EmbeddingSettings(Settings):
+    """Which model gives the vectors: the table ``[signals.embedding]``."""
+
+    model: str = Field(
+        default=_WORDLLAMA,
+        description="wordllama, whose weights come with its package, or the folder or hub id of a "
+        "model of sentence-transformers.",
+    )
+    revision: str | None = Field(
+        default=None, description="Commit of the hub repository, needed with a hub id."
+    )
+
+
+class Embedding(Signal):
+    """The normalised vector of the turns of a sample, in single precision; null without a word."""
+
+    name = "embedding"
+    description = "a vector of what the sample says"
+    settings = EmbeddingSettings
+    columns = pl.Schema({"vector": pl.List(pl.Float32)})
+    block = 4096
+
+    def identity(self, settings: EmbeddingSettings, models: Models) -> str:
+        """Return the version of the package, or the folder's hash, or the commit."""
+        if settings.model == _WORDLLAMA:
+            require(_WORDLLAMA, "signal embedding")
+            return f"{_WORDLLAMA} {version(_WORDLLAMA)}"
+        if not Path(settings.model).is_dir() and settings.revision is None:
+            raise UserError(
+                f"signals: embedding: model: {settings.model!r} is no folder, so it is taken for a "
+                "hub id, which needs a revision: a commit of it"
+            )
+        return model_identity(settings.model, settings.revision, with_template=True)
+
+    @contextmanager
+    def open(self, settings: EmbeddingSettings, stage: Stage, models: Models) -> Iterator[Measure]:
+        """Load the model."""
+        embed = _wordllama() if settings.model == _WORDLLAMA else _sentence_transformer(settings)
+
+        def measure(samples: pl.DataFrame) -> pl.DataFrame:
+            texts = samples.select(contents_text(stage))[:, 0].to_list()
+            vectors = normalised(embed(texts))
+            has_words = pl.Series(vectors.any(axis=1))
+            found = pl.Series("vector", vectors.tolist(), pl.List(pl.Float32))
+            return pl.select(vector=pl.when(has_words).then(found))
+
+        yield measure
+
+
+def vectors_of(table: pl.DataFrame) -> Vectors:
+    """Return the vectors of a table of the signal, shape (samples, dimensions); zeros for null."""
+    vectors = table["vector"]
+    num = int(vectors.list.len().max() or 0)  # type: ignore[arg-type]
+    zeros = pl.Series("vector", [[0.0] * num], pl.List(pl.Float32))
+    flat = vectors.fill_null(zeros[0]).explode(empty_as_null=False)
+    return flat.to_numpy().reshape(len(vectors), num)
+
+
+def normalised(vectors: NDArray[Any]) -> Vectors:
+    """Return vectors of length 1, those of length 0 as they are."""
+    numbers = np.nan_to_num(np.asarray(vectors, dtype=np.float32))
+    lengths = np.linalg.norm(numbers, axis=1, keepdims=True)
+    return np.asarray(numbers / np.where(lengths > 0, lengths, 1), dtype=np.float32)
+
+
+def _wordllama() -> Callable[[list[str]], NDArray[Any]]:
+    require(_WORDLLAMA, "signal embedding")
+    import wordllama
+
+    # The weights of its wheel: otherwise it looks for a cache, and fetches what is not there.
+    folder = Path(wordllama.__file__).parent
+    model = wordllama.WordLlama.load(cache_dir=folder, disable_download=True)
+    return lambda texts: np.asarray(model.embed(texts))
+
+
+def _sentence_transformer(settings: EmbeddingSettings) -> Callable[[list[str]], NDArray[Any]]:
+    require("sentence_transformers", "signal embedding")
+    prepare_environment(offline=False)
+    from sentence_transformers import SentenceTransformer
+
+    try:
+        model = SentenceTransformer(
+            settings.model, revision=settings.revision, trust_remote_code=False
+        )
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"signals: embedding: model: cannot load {settings.model!r} ({error}); give wordllama, "
+            "or the folder or hub id of a model of sentence-transformers"
+        ) from error
+    return lambda texts: np.asarray(model.encode(texts, show_progress_bar=False))
+
+
+SIGNAL = Embedding()

@@ -1,0 +1,127 @@
+"""Signal ``loss``: how hard a language model finds what the assistant says."""
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import groupby, islice
+from operator import itemgetter
+from statistics import fmean
+from typing import TYPE_CHECKING
+
+import polars as pl
+from pydantic import Field
+
+from zip_pipeline.chat_models import Encoded, ScoredRow, encode, token_losses
+from zip_pipeline.errors import require
+from zip_pipeline.samples import Stage, turns_of_column
+from zip_pipeline.settings import Settings
+from zip_pipeline.signals import Measure, Models, Signal
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_COLUMNS: dict[Stage, tuple[str, ...]] = {"sft": ("turns",), "preference": ("prompt", "chosen")}
+
+
+class LossSettings(Settings):
+    """Which model is asked: the table ``[signals.loss]``."""
+
+    model: str = Field(
+        default="tiny",
+        description="The name of a preset, such as smollm2-135m, whose model and template are "
+        "taken; or the folder of a model whose own template marks what the assistant says.",
+    )
+    max_length: int = Field(
+        default=1024, ge=8, description="Tokens at which a conversation is cut."
+    )
+
+
+class Loss(Signal):
+    """Loss of the assistant's tokens, and by how much the question helps to write the answer.
+
+    ``loss`` is their mean in nats. ``ifd`` is exp(loss of a turn after all that came before it)
+    over exp(loss of the same tokens on their own), the mean over turns: near 1 the question does
+    not help. Null where no answer of two or more tokens lies within the maximum length. Of a pair
+    the chosen answer counts.
+
+    Source: Superfiltering (arXiv 2402.00530), section 3; at most 1,024 tokens as there.
+    Deviation: several turns, and the template's tokens around them.
+    """
+
+    name = "loss"
+    description = "how hard a language model finds the answer, with the question and without"
+    settings = LossSettings
+    columns = pl.Schema({"loss": pl.Float64, "ifd": pl.Float64, "num_scored": pl.Int64})
+    block = 256
+
+    def identity(self, settings: LossSettings, models: Models) -> str:
+        """Return the model, its template and the maximum length."""
+        return f"{models(settings.model).identity}, {settings.max_length} tokens"
+
+    @contextmanager
+    def open(self, settings: LossSettings, stage: Stage, models: Models) -> Iterator[Measure]:
+        """Load the model."""
+        require("torch", "signal loss")
+        model = models(settings.model)
+        tokenizer, network = model.tokenizer(), model.network()
+
+        def measure(samples: pl.DataFrame) -> pl.DataFrame:
+            parts = [turns_of_column(samples[column]) for column in _COLUMNS[stage]]
+            conversations = [
+                [turn for part in row for turn in part] for row in zip(*parts, strict=True)
+            ]
+            encoded = encode(tokenizer, conversations, samples["tools"].to_list())
+            return _table([_cut(each, settings.max_length) for each in encoded], network)
+
+        yield measure
+
+
+@dataclass(frozen=True)
+class _Said:
+    """A conversation, and where in it the assistant speaks; nothing predicts the first token."""
+
+    input_ids: list[int]
+    is_target: list[bool]
+
+    @property
+    def turns(self) -> list[list[int]]:
+        """The tokens of each of the assistant's turns."""
+        pairs = zip(self.is_target, self.input_ids, strict=True)
+        runs = [(speaks, [i for _, i in run]) for speaks, run in groupby(pairs, itemgetter(0))]
+        return [ids for speaks, ids in runs if speaks]
+
+
+def _cut(encoded: Encoded, max_length: int) -> _Said:
+    mask = enumerate(encoded.assistant_mask[:max_length])
+    return _Said(encoded.input_ids[:max_length], [bool(bit) and place > 0 for place, bit in mask])
+
+
+def _table(said: Sequence[_Said], network: "PreTrainedModel") -> pl.DataFrame:
+    rows = [ScoredRow(each.input_ids, each.is_target) for each in said if any(each.is_target)]
+    turns = [ids for each in said for ids in each.turns if len(ids) > 1]
+    rows += [ScoredRow(ids, [False] + [True] * (len(ids) - 1)) for ids in turns]
+    losses = token_losses(network, rows)
+    num_whole = len(rows) - len(turns)
+    whole, alone = iter(losses[:num_whole]), iter(losses[num_whole:])
+    values = [_values(each, whole, alone) for each in said]
+    return pl.DataFrame(values, schema=Loss.columns, orient="row")
+
+
+def _values(
+    said: _Said, whole: Iterator[list[float]], alone: Iterator[list[float]]
+) -> tuple[float | None, float | None, int]:
+    """Return a row of the signal, given the losses of what is to come."""
+    if not said.turns:
+        return None, None, 0
+    losses = next(whole)
+    left = iter(losses)
+    ratios = []
+    for ids in said.turns:
+        after_all_before = fmean(islice(left, len(ids)))
+        if len(ids) > 1:
+            ratios.append(math.exp(after_all_before - fmean(next(alone))))
+    return fmean(losses), fmean(ratios) if ratios else None, len(losses)
+
+
+SIGNAL = Loss()

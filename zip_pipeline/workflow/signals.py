@@ -1,0 +1,242 @@
+"""Signals of a pool: measured once for each batch, stored, and read for a selection."""
+
+import shutil
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from zip_pipeline.chat_models import load_model, model_identity, prepare_environment
+from zip_pipeline.data_root import StageFolder
+from zip_pipeline.errors import UserError
+from zip_pipeline.files import fingerprint, read_metadata, scan_table, write_table
+from zip_pipeline.pool.pool import SelectionPool, StoredBatch
+from zip_pipeline.samples import Stage, with_all_columns
+from zip_pipeline.selection.candidates import SignalTables
+from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.selection.run import about
+from zip_pipeline.settings import Settings
+from zip_pipeline.signals import Measure, Signal, settings_of, signals
+from zip_pipeline.training.presets import (
+    OWN_TEMPLATE,
+    Preset,
+    load_preset,
+    preset_names,
+    template_text,
+    templated_tokenizer,
+)
+from zip_pipeline.workflow.sources import target_samples
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+Log = Callable[[str], object]
+_SECONDS_BETWEEN_LOGS = 10.0
+
+
+@dataclass(frozen=True)
+class PresetModel:
+    """The model of a preset, with its template."""
+
+    preset: Preset
+
+    @property
+    def identity(self) -> str:
+        """A hash of weights and template, or the commit on the hub and the template."""
+        preset = self.preset
+        template = template_text(preset.template, preset.source, preset.revision)
+        return fingerprint([model_identity(preset.source, preset.revision), template])
+
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """Return the tokenizer with the preset's template."""
+        prepare_environment(offline=Path(self.preset.source).is_dir())
+        return templated_tokenizer(self.preset.source, self.preset.revision, self.preset.template)
+
+    def network(self) -> "PreTrainedModel":
+        """Return the model in single precision."""
+        return load_model(self.preset.source, self.preset.revision)
+
+
+@cache
+def preset_model(name: str) -> PresetModel:
+    """Return the model of a preset, or of a folder, with the template that it brings.
+
+    Raises:
+        UserError: it is neither.
+    """
+    if Path(name).is_dir():
+        return PresetModel(load_preset("tiny", {"model": name, "template": OWN_TEMPLATE}))
+    if name not in preset_names() and not Path(name).is_file():
+        raise UserError(
+            f"model: got {name!r}; allowed are the presets {', '.join(preset_names())}, the path "
+            "of one (a TOML file), and the folder of a model"
+        )
+    return PresetModel(load_preset(name))
+
+
+@dataclass(frozen=True)
+class WantedSignal:
+    """A signal with its settings, for the samples of a stage."""
+
+    signal: Signal
+    settings: Settings
+    stage: Stage
+
+    @property
+    def identity(self) -> str:
+        """What changes when the values of a sample do."""
+        return self.signal.identity(self.settings, preset_model)
+
+
+def wanted_signal(name: str, given: Mapping[str, Mapping[str, Any]], stage: Stage) -> WantedSignal:
+    """Return a signal as the configuration has it.
+
+    Raises:
+        UserError: there is none of that name, its settings are wrong, or it cannot measure samples
+            of that stage.
+    """
+    signal = signals[name]
+    if stage not in signal.stages:
+        raise UserError(
+            f"signals: {name} measures {', '.join(signal.stages)}, not {stage}; take a strategy "
+            "that does without it"
+        )
+    return WantedSignal(signal, settings_of(name, given.get(name, {})), stage)
+
+
+class Measuring:
+    """Measures batches by one signal; what it needs is loaded when the first sample comes.
+
+    Args:
+        wanted: the signal.
+        folder: of the stage; what is measured is stored there, block by block, then by batch.
+        log: told what it takes before it begins, and every ten seconds how far it is.
+    """
+
+    def __init__(self, wanted: WantedSignal, folder: StageFolder, log: Log) -> None:
+        self._wanted = wanted
+        self._folder = folder
+        self._log = log
+        self._identity = wanted.identity
+        self._opened = ExitStack()
+        self._measure: Measure | None = None
+        self._num_left = self._num_done = 0
+        self._started = self._told = 0.0
+
+    def __enter__(self) -> "Measuring":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._opened.close()
+
+    def tables(self, batches: Sequence[StoredBatch]) -> Iterator[pl.DataFrame]:
+        """Yield the signal of each sample of each batch, measured where it is not stored."""
+        known = {b.name for b in batches if _is_known(self._path(b), self._described(b))}
+        self._num_left = sum(batch.num_samples for batch in batches if batch.name not in known)
+        for batch in batches:
+            yield self._table(batch)
+
+    def _table(self, batch: StoredBatch) -> pl.DataFrame:
+        path, size = self._path(batch), self._wanted.signal.block
+        if not _is_known(path, self._described(batch)):
+            blocks = path.with_suffix(".blocks")
+            parts = [self._block(batch, blocks, n) for n in range(0, batch.num_samples, size)]
+            table = pl.concat([self._wanted.signal.columns.to_frame(), *parts])
+            write_table(path, table, self._described(batch))
+            shutil.rmtree(blocks, ignore_errors=True)
+        return scan_table(path).collect()
+
+    def _path(self, batch: StoredBatch) -> Path:
+        return self._folder.signal(self._wanted.signal.name, batch.name)
+
+    def _described(self, batch: StoredBatch) -> dict[str, str]:
+        return {"pool_fingerprint": batch.fingerprint, "identity": self._identity}
+
+    def _block(self, batch: StoredBatch, blocks: Path, start: int) -> pl.DataFrame:
+        """Return the signal of some samples, measured where no stopped run did."""
+        path = blocks / f"{start:09d}.parquet"
+        size = min(self._wanted.signal.block, batch.num_samples - start)
+        if _is_known(path, self._described(batch)):
+            self._num_left -= size
+            return scan_table(path).collect()
+        rows = with_all_columns(batch.rows.slice(start, size), self._wanted.stage)
+        measured = self.measure(rows.collect())
+        write_table(path, measured, self._described(batch))
+        self._tell(size)
+        return measured
+
+    def measure(self, samples: pl.DataFrame) -> pl.DataFrame:
+        """Return the signal of each row of a pool table, measured now."""
+        signal, settings = self._wanted.signal, self._wanted.settings
+        if self._measure is None:
+            cost = signal.cost(samples, max(self._num_left, samples.height), settings)
+            words = f"{self._num_left or samples.height:,} samples to measure"
+            self._log(f"Signal {signal.name}: {words}{f', {cost}' if cost else ''}")
+            opening = signal.open(settings, self._wanted.stage, preset_model)
+            self._measure = self._opened.enter_context(opening)
+            self._started = self._told = time.monotonic()
+        measured = self._measure(samples).cast(signal.columns)
+        assert measured.height == samples.height, "one row per sample"
+        return measured
+
+    def _tell(self, num_samples: int) -> None:
+        self._num_done += num_samples
+        self._num_left -= num_samples
+        now = time.monotonic()
+        if self._num_left and now - self._told >= _SECONDS_BETWEEN_LOGS:
+            self._told = now
+            left = about((now - self._started) / self._num_done * self._num_left)
+            of_all = f"{self._num_done:,} of {self._num_done + self._num_left:,} samples"
+            self._log(f"Signal {self._wanted.signal.name}: {of_all}, {left} left")
+
+
+def _is_known(path: Path, described: Mapping[str, str]) -> bool:
+    return path.exists() and described.items() <= read_metadata(path).items()
+
+
+def signal_identities(config: SelectionConfig, stage: Stage) -> dict[str, str]:
+    """Return what measures each signal that a strategy asks for; see :func:`wanted_signal`."""
+    return {
+        name: wanted_signal(name, config.signals, stage).identity for name in config.needed_signals
+    }
+
+
+def pool_signals(
+    pool: SelectionPool,
+    config: SelectionConfig,
+    folder: StageFolder,
+    log: Log,
+    base: Path,
+) -> SignalTables | None:
+    """Return what a strategy asks for of each sample of the index, None where that is nothing.
+
+    Args:
+        pool: the pool.
+        config: names the strategy, and the settings of its signals.
+        folder: of the stage; what is measured is stored there.
+        log: told what takes long.
+        base: where the relative path of a target file starts.
+
+    Raises:
+        UserError: a signal cannot measure samples of this stage, or what it needs is not there.
+    """
+    found: dict[str, pl.DataFrame] = {}
+    of_target: dict[str, pl.DataFrame] = {}
+    batches = list(pool.batches())
+    for name in config.needed_signals:
+        wanted = wanted_signal(name, config.signals, folder.stage)
+        with Measuring(wanted, folder, log) as measuring:
+            tables = zip(measuring.tables(batches), batches, strict=True)
+            found[name] = pl.concat(
+                [wanted.signal.columns.to_frame(), *(table[b.positions] for table, b in tables)]
+            )
+            if (target := config.heeded("target")) is not None:
+                of_target[name] = measuring.measure(target_samples(base / target, folder.stage))
+    if not found:
+        return None
+    return SignalTables(signal_identities(config, folder.stage), found, of_target)
