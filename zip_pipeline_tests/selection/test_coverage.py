@@ -1,6 +1,7 @@
 """Strategy coverage against a slow greedy, and what it is for."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from zip_pipeline.selection.run import Progress
 from zip_pipeline.selection.select import select
 from zip_pipeline.selection.strategies import coverage
 from zip_pipeline_tests.selection.pools import conversations, numbered_pool, pool_table
+from zip_pipeline_tests.selection.test_random import select_for
 
 
 def counts_of(text: bytes) -> dict[int, int]:
@@ -33,19 +35,20 @@ def coverage_oracle(
     budget: int,
     cost: Callable[[int], int],
     weights: Sequence[float] | None = None,
+    target: Sequence[bytes] | None = None,
 ) -> list[int]:
     """Greedy with dictionaries: every gain of every sample anew for each pick."""
     counts = [counts_of(text) for text in texts]
-    mass = dict.fromkeys({u for own in counts for u in own}, 0)
-    for own in counts:
-        for u, num in own.items():
-            mass[u] += num
-    covered = dict.fromkeys(mass, 0)
+    mass: Counter[int] = Counter()
+    for own in counts if target is None else map(counts_of, target):
+        mass.update(own)
+    covered = dict.fromkeys({u for own in counts for u in own}, 0)
 
     def gain(index: int) -> float:
         adds = (
             mass[u] ** beta * (np.log1p(covered[u] + num) - np.log1p(covered[u]))
             for u, num in counts[index].items()
+            if mass[u]
         )
         total = math.fsum(float(np.float32(add)) for add in adds)
         return total / (max(cost(index), 1) / (weights[index] if weights else 1))
@@ -71,6 +74,18 @@ def test_coverage_equals_oracle(samples: list[Sample], budget: int, beta: float)
     config = SelectionConfig(strategy="coverage", budget_bytes=budget, beta=beta, mixture="none")
     expected = coverage_oracle(texts, beta, budget, lambda i: len(texts[i]))
     assert select(table, None, "sft", config, workers=3).picks == expected
+
+
+@given(conversations(), conversations(max_size=3), st.integers(0, 900))
+@settings(max_examples=15, deadline=None)
+def test_target_coverage_equals_oracle(
+    samples: list[Sample], target: list[Sample], budget: int
+) -> None:
+    """N-grams that the target lacks add nothing, those that it has what they weigh there."""
+    texts, told = (texts_of(pool_table(some), "sft") for some in (samples, target))
+    config = SelectionConfig(strategy="target_coverage", budget_bytes=budget, target="told.jsonl")
+    expected = coverage_oracle(texts, 0.8, budget, lambda i: len(texts[i]), target=told)
+    assert select_for(pool_table(samples), told, config).picks == expected
 
 
 def test_coverage_equals_oracle_over_many_heads(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -133,7 +148,15 @@ def test_a_stopped_selection_goes_on_and_picks_the_same(
     assert again.ledger.filter(picked).equals(expected.ledger.filter(picked))
 
 
-def test_shards_are_refused_with_the_reason() -> None:
-    """A shard does not know the weights of the whole pool."""
-    with pytest.raises(UserError, match="num_shards: got 3; coverage weighs n-grams by the whole"):
-        SelectionConfig(strategy="coverage", budget_samples=4, num_shards=3)
+@pytest.mark.parametrize("options", [{}, {"strategy": "target_coverage", "target": "told.jsonl"}])
+def test_shards_are_refused_with_the_reason(options: dict[str, str]) -> None:
+    """A shard does not know the counts of the whole pool."""
+    words = "num_shards: got 3; (target_)?coverage covers n-grams of the whole pool"
+    with pytest.raises(UserError, match=words):
+        SelectionConfig(**options, budget_samples=4, num_shards=3)
+
+
+def test_target_coverage_wants_a_target() -> None:
+    """The message names the option and the remedy."""
+    with pytest.raises(UserError, match="target: target_coverage selects by the samples of a file"):
+        SelectionConfig(strategy="target_coverage", budget_samples=4)

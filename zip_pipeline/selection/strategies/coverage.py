@@ -1,7 +1,7 @@
 """Strategy ``coverage``: greedy on how much of the pool's word n-grams a subset covers."""
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import ClassVar
@@ -27,37 +27,38 @@ _REFRESHED = 256
 _SAMPLES_AT_A_TIME = 1 << 12
 _COUNTS = np.arange(1, MAX_COUNT + 1)[:, None]
 Gains = NDArray[np.float64]
+Mass = NDArray[np.float64]
 
 
 class Coverage:
     """f(S) = sum over buckets u of w_u log(1 + m_u(S)), and what a sample would add to it.
 
-    m_u(S) is the sum of the counts c_iu of the samples i in S, w_u = m_u(pool)^beta. f is monotone
+    m_u(S) is the sum of the counts c_iu of the samples i in S, w_u = mass_u^beta. f is monotone
     and submodular: a gain only falls as S grows, so an old one is an upper bound. What a bucket
     adds is a number in single precision, and sums are in double: they hardly depend on their order,
     so that gains that are equal tie.
 
     Args:
         counts: of each sample of the pool, as :func:`.ngram_counts` gives them.
-        beta: 0 rewards what is new, 1 what is typical of the pool.
+        beta: 0 rewards what is new, 1 what is typical of what the mass is of.
+        mass: of each bucket, shape (buckets,); if not given, that of the pool, m_u(pool).
 
     Source: feature-based submodular functions (Wei, Iyer and Bilmes 2014).
     """
 
-    def __init__(self, counts: TextFile, beta: float) -> None:
+    def __init__(self, counts: TextFile, beta: float, mass: Mass | None = None) -> None:
         # Mapped, as a read for each sample costs more than its gain.
         is_empty = not counts.offsets[-1]
         self._numbers: NDArray[np.uint32] = np.asarray(
             np.zeros(0, np.uint32) if is_empty else np.memmap(counts.path, np.uint32, "r")
         )
         self._offsets = counts.offsets // self._numbers.itemsize
-        mass = np.zeros(NUM_BUCKETS)
-        for start, end in _parts(len(counts)):
-            buckets, num = _split(self._numbers[self._offsets[start] : self._offsets[end]])
-            mass += np.bincount(buckets, weights=num, minlength=NUM_BUCKETS)
+        parts = (self._offsets[[start, end]] for start, end in _parts(len(counts)))
+        of_pool = mass_of(self._numbers[start:end] for start, end in parts)
+        mass = of_pool if mass is None else mass
         self._weights = np.where(mass > 0, mass**beta, 0.0)
         self._covered = np.zeros(NUM_BUCKETS, dtype=np.int64)
-        self._logs = np.log1p(np.arange(int(mass.max()) + MAX_COUNT + 1))
+        self._logs = np.log1p(np.arange(int(of_pool.max()) + MAX_COUNT + 1))
         # Row c - 1: what each bucket would add with the count c.
         self._adds = np.empty((MAX_COUNT, NUM_BUCKETS), dtype=np.float32)
         self._refresh(np.arange(NUM_BUCKETS))
@@ -87,6 +88,15 @@ class Coverage:
         if has_words.any():
             gains[has_words] = np.add.reduceat(adds, firsts[has_words], dtype=np.float64)
         return gains
+
+
+def mass_of(parts: Iterable[NDArray[np.uint32]]) -> Mass:
+    """Return the sum of the counts of each bucket, shape (buckets,)."""
+    mass = np.zeros(NUM_BUCKETS)
+    for numbers in parts:
+        buckets, num = _split(numbers)
+        mass += np.bincount(buckets, weights=num, minlength=NUM_BUCKETS)
+    return mass
 
 
 def _split(numbers: NDArray[np.uint32]) -> tuple[Indices, Indices]:
@@ -193,7 +203,7 @@ class CoverageStrategy(Strategy):
 
     name = "coverage"
     description = "what adds most to the word n-grams that the subset covers, per token"
-    parameters = ("beta", "quality", "quality_power")
+    parameters: ClassVar[tuple[str, ...]] = ("beta", "quality", "quality_power")
     words: ClassVar[Mapping[str, str]] = {
         "picked": "picked as number {rank}: it added most, for its size, to the word n-grams that "
         "the subset covers (gain {score:.4g})",
@@ -202,12 +212,13 @@ class CoverageStrategy(Strategy):
     }
 
     def check(self, config: SelectionConfig) -> None:
-        """Raise UserError where shards are asked for."""
+        """Raise UserError where shards are asked for, or a target is needed and missing."""
+        super().check(config)
         if config.num_shards > 1:
             raise UserError(
-                f"num_shards: got {config.num_shards}; coverage weighs n-grams by the whole pool, "
-                "and counts them in a file, not in memory: leave num_shards at 1, or take strategy "
-                "zip or long_range"
+                f"num_shards: got {config.num_shards}; {self.name} covers n-grams of the whole "
+                "pool, and counts them in a file, not in memory: leave num_shards at 1, or take "
+                "strategy zip or long_range"
             )
 
     def rounds(
@@ -217,7 +228,7 @@ class CoverageStrategy(Strategy):
         costs = pool.num_bytes if config.unit == "samples" else pool.costs
         beta = DEFAULT_BETA if config.beta is None else config.beta
         with _counts_of(pool.candidates) as counts, ThreadPoolExecutor(workers) as executor:
-            coverage = Coverage(counts, beta)
+            coverage = Coverage(counts, beta, self.mass(pool))
             for index in run.picks:
                 coverage.add(index)
             weights = 1.0 if pool.weights is None else pool.weights
@@ -230,6 +241,10 @@ class CoverageStrategy(Strategy):
                 run.num_rounds += 1
                 greedy.pick(eligible, PICKS_PER_ROUND, offer_to(run, budget))
                 yield run
+
+    def mass(self, pool: Measured) -> Mass | None:
+        """Return what an n-gram is weighed by, shape (buckets,); None for its mass in the pool."""
+        return None
 
     def estimate_after(self, pilot: Pilot, pool: Measured, config: SelectionConfig) -> float:
         """Return roughly how many seconds all rounds take.

@@ -1,0 +1,33 @@
+"""Strategy ``target_coverage``: greedy on how much of a target's word n-grams a subset covers."""
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+from zip_pipeline.compression.ngrams import ngram_counts, numbers_of
+from zip_pipeline.selection.candidates import Measured
+from zip_pipeline.selection.strategies.coverage import CoverageStrategy, Mass, mass_of
+
+
+class TargetCoverage(CoverageStrategy):
+    """``coverage`` with n-grams weighed by the target instead of the pool: others add nothing.
+
+    Source: feature-based submodular functions for translation (Kirchhoff and Bilmes 2014).
+    """
+
+    name = "target_coverage"
+    description = "what adds most to the word n-grams of a target file, per token"
+    parameters = (*CoverageStrategy.parameters, "target")
+    mixture = "none"
+    words: ClassVar[Mapping[str, str]] = {
+        "picked": "picked as number {rank}: it added most, for its size, to the word n-grams of "
+        "the target that the subset covers (gain {score:.4g})",
+        "never_reached": "others added more, for their size, to the word n-grams of the target "
+        "that the subset covers before the budget was used (its last known gain {score:.4g})",
+    }
+
+    def mass(self, pool: Measured) -> Mass:
+        """Return the sum of the counts of each bucket over the target, shape (buckets,)."""
+        return mass_of(map(numbers_of, ngram_counts(pool.candidates.target)))
+
+
+STRATEGY = TargetCoverage()
