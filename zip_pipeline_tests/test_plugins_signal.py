@@ -133,15 +133,19 @@ def test_a_new_batch_is_measured_alone(tmp_path: Path) -> None:
 
 def test_other_settings_measure_anew(tmp_path: Path) -> None:
     """The version before is current for its own settings alone."""
-    root = DataRoot(tmp_path)
+    root, log = DataRoot(tmp_path), []
     ingested(root, "a.jsonl", 40)
     number = select_version(root["sft"], config(), print)
     other = config(signals={"digits": {"digit": 3}})
     assert current_version(root["sft"], config()) == number
     assert current_version(root["sft"], other) is None
-    version = read_version(root["sft"], select_version(root["sft"], other, print))
+    version = read_version(root["sft"], select_version(root["sft"], other, log.append))
     assert Digits.num_measured == 80
     assert version.manifest["signals"] == {"digits": "digit 3"}
+    assert (
+        "Signal digits: was measured by digit 7, now by digit 3; what was measured by another "
+        "counts no more"
+    ) in log
     assert current_version(root["sft"], other) == version.number
 
 
@@ -224,12 +228,18 @@ def test_the_command_line_takes_its_settings(tmp_path: Path) -> None:
 
 
 def test_the_graph_runs_it(tmp_path: Path) -> None:
-    """zip_pipeline.toml sets it up."""
+    """zip_pipeline.toml sets it up: a drop is measured with its ingestion, not by the selection."""
     (tmp_path / "zip_pipeline.toml").write_text("[signals.digits]\ndigit = 3\n")
     with dg.DagsterInstance.ephemeral() as instance:
         graph = Graph(instance, tmp_path)
         graph.drop("sft", "a.jsonl", alpaca_rows(40))
-        assert graph.ingest("sft", "a.jsonl").success
+        ingestion = graph.ingest("sft", "a.jsonl")
+        measured = metadata_of(ingestion, "sft", "signals")
+        assert measured["signals"] == "digits"
+        assert measured["digits_measured_by"] == "digit 3"
+        assert measured["digits_num_unknown"] == 0
+        assert Digits.num_measured == 40
         result = graph.select("sft", {**SMALL, "strategy": "many_digits", "budget_samples": 2})
         assert metadata_of(result, "sft", "zip_subset")["strategy"] == "many_digits"
+    assert Digits.num_measured == 40
     assert read_version(graph.root["sft"], 1).manifest["signals"] == {"digits": "digit 3"}

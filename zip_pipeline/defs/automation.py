@@ -12,6 +12,7 @@ from zip_pipeline.defs.keys import (
     loss_probe_key,
     model_key,
     raw_pool_key,
+    signals_key,
     zip_subset_key,
 )
 from zip_pipeline.defs.private import UnresolvedAssetJobDefinition
@@ -58,11 +59,14 @@ def ingest_job_name(stage: Stage) -> str:
 
 
 def ingest_job(stage: Stage) -> UnresolvedAssetJobDefinition:
-    """Return the job that ingests one drop: its pool partition and its compression state."""
+    """Return the job that ingests one drop: pool partition, compression state and signals."""
     return dg.define_asset_job(
         name=ingest_job_name(stage),
-        selection=dg.AssetSelection.assets(raw_pool_key(stage), compression_state_key(stage)),
-        description=f"Ingest one drop of {stage}: samples, quarantine and compression state.",
+        selection=dg.AssetSelection.assets(
+            raw_pool_key(stage), compression_state_key(stage), signals_key(stage)
+        ),
+        description=f"Ingest one drop of {stage}: samples, quarantine, compression state, and the "
+        "signals that zip_pipeline.toml asks for.",
     )
 
 

@@ -21,6 +21,7 @@ from zip_pipeline.defs.stage import (
     compression_state_asset,
     less_redundant_check,
     raw_pool_asset,
+    signals_asset,
     within_budget_check,
     zip_subset_asset,
 )
@@ -35,6 +36,7 @@ def code_location(data_root: Path) -> dg.Definitions:
         for asset in (
             raw_pool_asset(stage),
             compression_state_asset(stage),
+            signals_asset(stage),
             zip_subset_asset(stage),
             loss_probe_asset(stage),
             model_asset(stage),

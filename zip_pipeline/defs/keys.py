@@ -41,6 +41,11 @@ def compression_state_key(stage: Stage) -> dg.AssetKey:
     return dg.AssetKey([stage, "compression_state"])
 
 
+def signals_key(stage: Stage) -> dg.AssetKey:
+    """Return the key of the signals of a stage."""
+    return dg.AssetKey([stage, "signals"])
+
+
 def zip_subset_key(stage: Stage) -> dg.AssetKey:
     """Return the key of the selected subset of a stage."""
     return dg.AssetKey([stage, "zip_subset"])

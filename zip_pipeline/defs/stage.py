@@ -14,6 +14,7 @@ from zip_pipeline.defs.keys import (
     BATCHES,
     compression_state_key,
     raw_pool_key,
+    signals_key,
     zip_subset_key,
 )
 from zip_pipeline.defs.metadata import (
@@ -47,6 +48,7 @@ from zip_pipeline.samples import Stage, pool_schema, serialised_texts
 from zip_pipeline.selection.config import stage_selection
 from zip_pipeline.training.tokens import configured_tokens
 from zip_pipeline.workflow.selections import words_of_tokens
+from zip_pipeline.workflow.signals import measure_batch
 from zip_pipeline.workflow.versions import (
     StoredVersion,
     current_version,
@@ -58,6 +60,7 @@ from zip_pipeline.workflow.versions import (
 OWNERS = ["team:data"]
 RAW_POOL_CODE_VERSION = "2"
 COMPRESSION_STATE_CODE_VERSION = "1"
+SIGNALS_CODE_VERSION = "1"
 MAX_REJECTED_SHARE = 0.02
 MAX_DUPLICATE_SHARE = 0.25
 _NUM_CHARACTERS = 1_000
@@ -223,6 +226,39 @@ def _coverage_check(batch: str, samples: pl.DataFrame, state: pl.DataFrame) -> d
     )
 
 
+def signals_asset(stage: Stage) -> dg.AssetsDefinition:
+    """Return the asset ``<stage>/signals``: same partitions as the pool."""
+
+    @dg.asset(
+        key=signals_key(stage),
+        deps=[raw_pool_key(stage)],
+        partitions_def=BATCHES[stage],
+        group_name=stage,
+        owners=OWNERS,
+        kinds={"polars", "parquet"},
+        code_version=SIGNALS_CODE_VERSION,
+        description="What the tables [signals.NAME] of zip_pipeline.toml and the strategy ask for "
+        "of each sample, as losses or vectors. Each is measured once, until its model changes.",
+    )
+    def signals(
+        context: dg.AssetExecutionContext, data_root: DataRootResource
+    ) -> dg.MaterializeResult[None]:
+        folder, batch = data_root.root[stage], context.partition_key
+        measured = measure_batch(folder, batch, context.log.info)
+        known = {POOL_FINGERPRINT: batch_metadata(folder, batch)["fingerprint"]}
+        known |= {f"{name}_measured_by": found.identity for name, found in measured.items()}
+        return dg.MaterializeResult(
+            metadata={
+                "signals": ", ".join(measured) or "none asked for",
+                **{f"{name}_num_unknown": found.num_unknown for name, found in measured.items()},
+                **known,
+            },
+            data_version=dg.DataVersion(fingerprint([str(sorted(known.items()))])),
+        )
+
+    return signals
+
+
 ZIP_SUBSET_CODE_VERSION = "3"
 
 
@@ -231,7 +267,7 @@ def zip_subset_asset(stage: Stage) -> dg.AssetsDefinition:
 
     @dg.asset(
         key=zip_subset_key(stage),
-        deps=[raw_pool_key(stage), compression_state_key(stage)],
+        deps=[raw_pool_key(stage), compression_state_key(stage), signals_key(stage)],
         group_name=stage,
         owners=OWNERS,
         kinds={"polars", "parquet", "zstandard"},

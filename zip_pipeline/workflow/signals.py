@@ -9,16 +9,18 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 
 from zip_pipeline.chat_models import load_model, model_identity, prepare_environment
 from zip_pipeline.data_root import StageFolder
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint, read_metadata, scan_table, write_table
+from zip_pipeline.pool.batches import batch_metadata
 from zip_pipeline.pool.pool import SelectionPool, StoredBatch
 from zip_pipeline.samples import Stage, with_all_columns
 from zip_pipeline.selection.candidates import SignalTables
-from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.selection.config import SelectionConfig, stage_selection
 from zip_pipeline.selection.run import about
 from zip_pipeline.settings import Settings
 from zip_pipeline.signals import Measure, Signal, settings_of, signals
@@ -135,7 +137,17 @@ class Measuring:
         self._opened.close()
 
     def tables(self, batches: Sequence[StoredBatch]) -> Iterator[pl.DataFrame]:
-        """Yield the signal of each sample of each batch, measured where it is not stored."""
+        """Yield the signal of each sample of each batch, measured where it is not stored.
+
+        The log tells where another model, or another way, measured before.
+        """
+        stored = (self._path(batch) for batch in batches)
+        before = {read_metadata(path)["identity"] for path in stored if path.exists()}
+        for other in sorted(before - {self._identity}):
+            self._log(
+                f"Signal {self._wanted.signal.name}: was measured by {other}, now by "
+                f"{self._identity}; what was measured by another counts no more"
+            )
         known = {b.name for b in batches if _is_known(self._path(b), self._described(b))}
         self._num_left = sum(batch.num_samples for batch in batches if batch.name not in known)
         for batch in batches:
@@ -197,6 +209,39 @@ class Measuring:
 
 def _is_known(path: Path, described: Mapping[str, str]) -> bool:
     return path.exists() and described.items() <= read_metadata(path).items()
+
+
+@dataclass(frozen=True)
+class Measured:
+    """A signal of a batch: by what it was measured, and of how many samples nothing is known."""
+
+    identity: str
+    num_unknown: int
+
+
+def measure_batch(folder: StageFolder, name: str, log: Log) -> dict[str, Measured]:
+    """Measure a batch by every signal that the settings of its stage ask for, and store it.
+
+    These are the tables ``[signals.NAME]`` and what the strategy needs.
+
+    Raises:
+        UserError: the settings are wrong, or what a signal needs is not there.
+    """
+    config = stage_selection(folder.root.path, folder.stage)
+    metadata = batch_metadata(folder, name)
+    num_samples = int(metadata["num_samples"])
+    rows, every = scan_table(folder.samples(name)), np.arange(num_samples)
+    batch = StoredBatch(name, metadata["fingerprint"], num_samples, rows, every)
+    found = {}
+    for signal in sorted({*config.signals, *config.needed_signals}):
+        if folder.stage not in signals[signal].stages:
+            continue
+        wanted = wanted_signal(signal, config.signals, folder.stage)
+        with Measuring(wanted, folder, log) as measuring:
+            (table,) = measuring.tables([batch])
+        num_unknown = table.filter(pl.any_horizontal(pl.all().is_null())).height
+        found[signal] = Measured(wanted.identity, num_unknown)
+    return found
 
 
 def signal_identities(config: SelectionConfig, stage: Stage) -> dict[str, str]:

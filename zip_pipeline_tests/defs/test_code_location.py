@@ -33,7 +33,9 @@ def test_graph_has_the_assets_and_edges_of_both_stages(tmp_path: Path) -> None:
     for stage in ("sft", "preference"):
         expected[f"{stage}/raw_pool"] = []
         expected[f"{stage}/compression_state"] = [f"{stage}/raw_pool"]
-        expected[f"{stage}/zip_subset"] = [f"{stage}/compression_state", f"{stage}/raw_pool"]
+        expected[f"{stage}/signals"] = [f"{stage}/raw_pool"]
+        states = [f"{stage}/{name}" for name in ("compression_state", "raw_pool", "signals")]
+        expected[f"{stage}/zip_subset"] = states
         expected[f"{stage}/loss_probe"] = [f"{stage}/zip_subset"]
         expected[f"{stage}/model"] = [f"{stage}/loss_probe", f"{stage}/zip_subset"]
     expected["preference/model"].insert(2, "sft/model")
@@ -49,7 +51,7 @@ def test_assets_carry_group_owner_kinds_and_code_version(tmp_path: Path) -> None
     """What the UI sorts and filters by is set on every asset."""
     graph = code_location(tmp_path).resolve_asset_graph()
     nodes = [graph.get(key) for key in graph.get_all_asset_keys()]
-    assert len(nodes) == 15
+    assert len(nodes) == 17
     for node in nodes:
         path = node.key.path
         assert node.group_name == (path[0] if len(path) == 2 else "entropy_law")
