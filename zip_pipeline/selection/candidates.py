@@ -171,6 +171,7 @@ class Candidates:
         target: the serialised samples of the target file, none where there is no such file.
         quality: of each sample, 0 and up, where the configuration asks for it.
         trusted: the serialised samples of the trusted file, none where there is no such file.
+        clusters: the cluster of each sample, where clusters stand in for the sources.
         ngrams: returns the n-gram counts of the samples, where they are stored.
     """
 
@@ -181,12 +182,23 @@ class Candidates:
     ngrams: Callable[[], TextFile] | None = None
     quality: pl.Series | None = None
     trusted: Sequence[bytes] = ()
+    clusters: pl.Series | None = None
 
     def __post_init__(self) -> None:
         lengths = {len(self.index), len(self.texts)}
         if self.state is not None:
             lengths.add(len(self.state))
         assert len(lengths) == 1, f"index, texts and state differ in length: {lengths}"
+
+    @property
+    def competes_in(self) -> pl.Series:
+        """What shares of a mixture are for: the cluster of each sample, or its source."""
+        return self.index["source"] if self.clusters is None else self.clusters
+
+    @property
+    def cluster_numbers(self) -> NDArray[np.uint32] | None:
+        """A number for each cluster, shape (samples,); None without clusters."""
+        return None if self.clusters is None else self.clusters.rank("dense").to_numpy()
 
     def parts(self) -> Iterator[list[bytes]]:
         """Yield the texts, some thousands of them at a time."""
@@ -233,6 +245,7 @@ def part_of(pool: Measured, positions: Indices) -> Iterator[Measured]:
             whole.target,
             None if ngrams is None else lambda: copied(ngrams()),
             None if whole.quality is None else whole.quality[positions],
+            clusters=None if whole.clusters is None else whole.clusters[positions],
         )
         yield Measured(
             candidates,

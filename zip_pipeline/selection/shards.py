@@ -61,7 +61,8 @@ def write_shard(folder: Path, pool: Measured, positions: Indices, owner: str) ->
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob(_PARTS):
         old.unlink()
-    sources = pool.candidates.index["source"]
+    # In a shard clusters are sources like any others.
+    sources = pool.candidates.competes_in
     # A shard without samples has one part without rows: no part at all means that it is lost.
     starts = range(0, max(len(positions), 1), _ROWS_PER_PART)
     for part, start in enumerate(starts):
@@ -278,7 +279,8 @@ def run_sharded(
     Raises:
         UserError: the same selection is running with this folder, or something else lies there.
     """
-    numbers = [a.tobytes().hex() for a in (pool.costs, pool.weights) if a is not None]
+    arrays = (pool.costs, pool.weights, pool.candidates.cluster_numbers)
+    numbers = [array.tobytes().hex() for array in arrays if array is not None]
     key = fingerprint([config.fingerprint(), pool.candidates.texts.fingerprint(), *numbers])
     shards = shard_of(pool.candidates.index["sample_id"], config.num_shards)
     # Shards and their union hold other shares of a source than the pool does.
@@ -296,8 +298,8 @@ def run_sharded(
 
 
 def _supply(pool: Measured) -> dict[str, int]:
-    costs = pool.candidates.index.select("source", cost=pl.Series(pool.costs))
-    return dict(costs.group_by("source").agg(pl.col("cost").sum()).iter_rows())
+    costs = pl.DataFrame({"group": pool.candidates.competes_in, "cost": pool.costs})
+    return dict(costs.group_by("group").agg(pl.col("cost").sum()).iter_rows())
 
 
 @contextmanager
