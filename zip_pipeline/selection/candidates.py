@@ -195,11 +195,6 @@ class Candidates:
         """What shares of a mixture are for: the cluster of each sample, or its source."""
         return self.index["source"] if self.clusters is None else self.clusters
 
-    @property
-    def cluster_numbers(self) -> NDArray[np.uint32] | None:
-        """A number for each cluster, shape (samples,); None without clusters."""
-        return None if self.clusters is None else self.clusters.rank("dense").to_numpy()
-
     def parts(self) -> Iterator[list[bytes]]:
         """Yield the texts, some thousands of them at a time."""
         for start in range(0, len(self.texts), _TEXTS_AT_A_TIME):

@@ -18,7 +18,7 @@ from zip_pipeline.selection.config import SelectionConfig
 _MIN_SAMPLES = 100
 _SMALL_SOURCE = 20
 _MAX_CLUSTERS = 64
-# Clusters are found among so many samples, by so many of the words that most of them use.
+# Clusters are found among so many samples, by so many words: those that most of them use.
 _MAX_FITTED = 10_000
 _MAX_WORDS = 2048
 _MAX_ITERATIONS = 30

@@ -24,7 +24,7 @@ FATES = {
     "candidate": "it was measured against the selected set; k2 others had lower ratios",
     "shortlisted": "it was on the shortlist; k3 others were picked before it",
     "over_budget": "it was in reach, but larger than what was left of the budget",
-    "quota": "it was in reach, but shares and quotas of sources left no room",
+    "quota": "it was in reach, but shares and quotas of sources or clusters left no room",
     "picked": "it is in the subset",
     "duplicate": "it repeats another sample turn by turn; the other one took part",
     "noise": "a turn of it is neither language nor code nor data, so it took no part",

@@ -362,8 +362,11 @@ def _select_from(
 ) -> tuple[Run, Indices | None]:
     """Return the finished run, and the shard of each sample where there are shards."""
     costs = pool.costs if config.unit in TOKEN_UNITS else None
-    numbers = (costs, pool.weights, pool.candidates.cluster_numbers)
-    store = Checkpoint.of_texts(checkpoint, config, pool.candidates.texts, *numbers)
+    clusters = pool.candidates.clusters
+    numbers = None if clusters is None else clusters.rank("dense").to_numpy()
+    store = Checkpoint.of_texts(
+        checkpoint, config, pool.candidates.texts, costs, pool.weights, numbers
+    )
     if not config.is_sharded:
         return run_selection(pool, config, store, workers=workers, progress=progress), None
     return run_sharded(

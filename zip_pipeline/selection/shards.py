@@ -279,8 +279,7 @@ def run_sharded(
     Raises:
         UserError: the same selection is running with this folder, or something else lies there.
     """
-    arrays = (pool.costs, pool.weights, pool.candidates.cluster_numbers)
-    numbers = [array.tobytes().hex() for array in arrays if array is not None]
+    numbers = [a.tobytes().hex() for a in (pool.costs, pool.weights) if a is not None]
     key = fingerprint([config.fingerprint(), pool.candidates.texts.fingerprint(), *numbers])
     shards = shard_of(pool.candidates.index["sample_id"], config.num_shards)
     # Shards and their union hold other shares of a source than the pool does.

@@ -196,13 +196,10 @@ def test_clusters_do_not_depend_on_workers(tmp_path: Path) -> None:
     assert resumed.ledger.equals(expected.ledger)
 
 
-@pytest.mark.parametrize("num_shards", [1, 2])
-def test_a_checkpoint_of_sources_is_none_of_clusters(tmp_path: Path, num_shards: int) -> None:
+def test_a_checkpoint_of_sources_is_none_of_clusters(tmp_path: Path) -> None:
     """The same texts in two sources have other shares, so that nothing of them is resumed."""
     one, two = mixed_pool(), mixed_pool(("a", "b"))
-    config = SelectionConfig(
-        strategy="long_range", budget_samples=60, k1=100, k2=30, k3=2, num_shards=num_shards
-    )
+    config = SelectionConfig(strategy="long_range", budget_samples=60, k1=100, k2=30, k3=2)
     expected = select(one, None, "sft", config).picks
 
     def stop(progress: Progress) -> None:
