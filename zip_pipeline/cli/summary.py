@@ -49,7 +49,8 @@ def show_selection(console: Console, manifest: Mapping[str, Any], ledger: pl.Dat
     if quotas := manifest.get("quotas"):
         facts.add_row("Quotas", words_of_quotas(quotas, unit))
     if mixture := manifest.get("mixture"):
-        facts.add_row("Mixture", words_of_mixture(manifest["config"]["mixture"], mixture, unit))
+        kind, noun = manifest["config"]["mixture"], manifest.get("mixture_of", "sources")
+        facts.add_row("Mixture", words_of_mixture(kind, mixture, unit, noun))
     left = ledger.filter(~pl.col("fate").is_in(["picked", "duplicate", "held_out"]))
     facts.add_row("Left", words_of_counts(num_by_fate(left)))
     facts.add_row("R of pool", _ratios(manifest["pool_compression_ratio"]))
@@ -116,14 +117,15 @@ def words_of_quotas(quotas: Mapping[str, Mapping[str, int]], unit: str) -> Text:
     return Text("\n").join(lines)
 
 
-def words_of_mixture(kind: str, mixture: Mapping[str, Mapping[str, int]], unit: str) -> str:
+def words_of_mixture(
+    kind: str, mixture: Mapping[str, Mapping[str, int]], unit: str, noun: str = "sources"
+) -> str:
     """Return by what mixture a budget was shared out, and where the sources ended otherwise."""
     gaps = {source: figures["used"] - figures["allotted"] for source, figures in mixture.items()}
     far = sorted(gaps, key=lambda source: -abs(gaps[source]))[:_NUM_GAPS]
     told = ", ".join(f"{source} {gaps[source]:+,}" for source in far if gaps[source])
     apart = f"; farthest from their share, in {unit}: {told}" if told else ""
-    noun = "source" if len(mixture) == 1 else "sources"
-    return f"{kind}, {len(mixture):,} {noun}{apart}"
+    return f"{kind}, {len(mixture):,} {noun.removesuffix('s' * (len(mixture) == 1))}{apart}"
 
 
 def _strategy(manifest: Mapping[str, Any]) -> str:

@@ -30,6 +30,11 @@ def explain_fate(row: Row, config: Mapping[str, object]) -> str:
     Raises:
         UserError: a fate that this version does not know.
     """
+    words, cluster = _explained(row, config), row.get("competed_in")
+    return f"{words}; it competed in {cluster}" if cluster is not None else words
+
+
+def _explained(row: Row, config: Mapping[str, object]) -> str:
     fate = str(row["fate"])
     if fate not in _SENTENCES and fate not in _TOLD_BY:
         known = ", ".join(sorted([*_SENTENCES, *_TOLD_BY]))
@@ -86,7 +91,9 @@ def _quota(row: Row, config: Row) -> str:
     if shares and shares[1] is not None:
         return f"in reach, but its source {row['source']} had its maximum of {shares[1]:.1%}"
     if (mixture := config.get("mixture") or "none") != "none":
-        return f"in reach, but its source {row['source']} had its share in the {mixture} mixture"
+        is_clustered = row.get("competed_in") is not None
+        whose = "cluster" if is_clustered else f"source {row['source']}"
+        return f"in reach, but its {whose} had its share in the {mixture} mixture"
     return "in reach, but what was left of the budget was reserved for other sources' minimum"
 
 

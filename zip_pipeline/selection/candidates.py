@@ -192,6 +192,7 @@ class Candidates:
         quality: of each sample, 0 and up, where the configuration asks for it.
         trusted: the serialised samples of the trusted file, none where there is no such file.
         signals: what the strategy asks for besides; None where that is nothing.
+        clusters: the cluster of each sample, where clusters stand in for the sources.
         ngrams: returns the n-gram counts of the samples, where they are stored.
     """
 
@@ -203,12 +204,18 @@ class Candidates:
     quality: pl.Series | None = None
     trusted: Sequence[bytes] = ()
     signals: SignalTables | None = None
+    clusters: pl.Series | None = None
 
     def __post_init__(self) -> None:
         lengths = {len(self.index), len(self.texts)}
         if self.state is not None:
             lengths.add(len(self.state))
         assert len(lengths) == 1, f"index, texts and state differ in length: {lengths}"
+
+    @property
+    def competes_in(self) -> pl.Series:
+        """What shares of a mixture are for: the cluster of each sample, or its source."""
+        return self.index["source"] if self.clusters is None else self.clusters
 
     def parts(self) -> Iterator[list[bytes]]:
         """Yield the texts, some thousands of them at a time."""
@@ -261,6 +268,7 @@ def part_of(pool: Measured, positions: Indices) -> Iterator[Measured]:
             None if ngrams is None else lambda: copied(ngrams()),
             None if whole.quality is None else whole.quality[positions],
             signals=None if whole.signals is None else whole.signals.part(positions),
+            clusters=None if whole.clusters is None else whole.clusters[positions],
         )
         yield Measured(
             candidates,

@@ -136,7 +136,8 @@ class SelectionConfig(Settings):
         default=None,
         description="What share of the budget each source gets. What a source cannot fill goes to "
         "the others. If not given, none for zip, random, random_lengths, zip_fit and dsir, else "
-        "natural.",
+        "natural. In a pool of one source, or mostly of sources of a few samples, clusters of "
+        "samples with like words stand in for sources, unless quotas or mixture_weights name some.",
         json_schema_extra=_STRATEGY,
     )
     mixture_temperature: float = Field(

@@ -24,7 +24,7 @@ FATES = {
     "candidate": "it was measured against the selected set; k2 others had lower ratios",
     "shortlisted": "it was on the shortlist; k3 others were picked before it",
     "over_budget": "it was in reach, but larger than what was left of the budget",
-    "quota": "it was in reach, but shares and quotas of sources left no room",
+    "quota": "it was in reach, but shares and quotas of sources or clusters left no room",
     "picked": "it is in the subset",
     "duplicate": "it repeats another sample turn by turn; the other one took part",
     "noise": "a turn of it is neither language nor code nor data, so it took no part",
@@ -32,7 +32,7 @@ FATES = {
 }
 _PROVENANCE = ("sample_id", "batch", "source", "source_file", "source_row")
 _SCHEMA = {
-    **dict.fromkeys(("sample_id", "batch", "source", "source_file"), pl.String),
+    **dict.fromkeys(("sample_id", "batch", "source", "competed_in", "source_file"), pl.String),
     **dict.fromkeys(("source_row", "num_bytes", "num_tokens", "num_target_tokens"), pl.Int64),
     "fate": pl.String,
     "round": pl.Int64,
@@ -47,7 +47,7 @@ _SCHEMA = {
     "noise": pl.String,
 }
 # Columns that a ledger lacks where nothing is known of them.
-_OPTIONAL = ("num_target_tokens", "score", "quality", "noise")
+_OPTIONAL = ("competed_in", "num_target_tokens", "score", "quality", "noise")
 
 
 def build_ledger(
@@ -60,6 +60,7 @@ def build_ledger(
     held_out: pl.DataFrame | None = None,
     *,
     shards: pl.Series | None = None,
+    clusters: pl.Series | None = None,
     noise: pl.Series | None = None,
     quality: pl.Series | None = None,
     weights: NDArray[np.float64] | None = None,
@@ -83,6 +84,8 @@ def build_ledger(
         held_out: pool table of the samples kept for evaluation.
         shards: shard of each sample, None where there are none. ``round`` and ``pi`` of a sample
             that its shard did not pick are those in its shard.
+        clusters: the cluster in which each sample competed for the budget, null for noise; None
+            where samples competed in their sources, then the ledger has no column ``competed_in``.
         noise: why each sample is noise, null where it is not; None where nobody looked.
         quality: of each sample, where the strategy asks for it.
         weights: what ratios were divided by for it; the ledger has the ratios themselves.
@@ -101,6 +104,8 @@ def build_ledger(
     )
     if shards is not None:
         ledger = ledger.with_columns(shard=shards)
+    if clusters is not None:
+        ledger = ledger.with_columns(competed_in=clusters)
     if noise is not None:
         ledger = ledger.with_columns(noise=noise)
     if run.scores is not None:

@@ -260,8 +260,8 @@ class ScoreStrategy(Strategy):
 
 def budget_of(pool: Measured, config: SelectionConfig, picks: Iterable[int]) -> Budget:
     """Return the budget of a selection with the cost of its picks so far taken."""
-    sources = pool.candidates.index["source"]
-    budget = Budget(config.budget, pool.costs, sources, config.quotas, config.weight_of_source)
+    groups = pool.candidates.competes_in
+    budget = Budget(config.budget, pool.costs, groups, config.quotas, config.weight_of_source)
     for index in picks:
         budget.take(index)
     return budget

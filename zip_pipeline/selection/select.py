@@ -26,6 +26,7 @@ from zip_pipeline.selection.candidates import (
     part_of,
     picked_tokens,
 )
+from zip_pipeline.selection.clusters import clusters_for
 from zip_pipeline.selection.config import TOKEN_UNITS, SelectionConfig
 from zip_pipeline.selection.ledger import (
     build_ledger,
@@ -279,9 +280,12 @@ def select_candidates(
     num_workers = worker_count(workers)
     pool = measure(candidates, config, tokenizer, num_workers)
     noise = find_noise(candidates, num_workers) if config.guards_noise else None
-    clock.append(time.monotonic())
     takes_part = _takes_part(noise, len(pool.pi))
     with part_of(pool, takes_part) as part:
+        clusters = clusters_for(part.candidates, config)
+        if clusters is not None:
+            part = replace(part, candidates=replace(part.candidates, clusters=clusters.names))
+        clock.append(time.monotonic())
         run, shards = _select_from(part, config, stage, num_workers, progress, checkpoint, cluster)
         budget = budget_of(part, config, run.picks)
     run = run.spread(takes_part, pool.pi)
@@ -297,7 +301,8 @@ def select_candidates(
         tokens,
         duplicates,
         held_out,
-        shards=None if shards is None else _spread(shards, takes_part, len(pool.pi)),
+        shards=None if shards is None else _spread(pl.Series(shards), takes_part, len(pool.pi)),
+        clusters=None if clusters is None else _spread(clusters.names, takes_part, len(pool.pi)),
         noise=noise,
         quality=None if pool.weights is None else candidates.quality,
         weights=pool.weights,
@@ -314,6 +319,10 @@ def select_candidates(
     )
     if mixture := budget.by_source():
         manifest["mixture"] = mixture
+    if clusters is not None:
+        words = clusters.words
+        told = {name: {**figures, "words": words[name]} for name, figures in mixture.items()}
+        manifest |= {"mixture_of": "clusters", "mixture": told}
     if candidates.target:
         manifest["target"] = target_facts(candidates.target)
     if noise is not None:
@@ -337,11 +346,11 @@ def _takes_part(noise: pl.Series | None, num_samples: int) -> Indices:
     return noise.is_null().arg_true().to_numpy().astype(np.int64)
 
 
-def _spread(shards: Indices, positions: Indices, num_samples: int) -> pl.Series:
-    """Return the shard of each sample of a pool, null for those that are not at ``positions``."""
-    spread = np.full(num_samples, -1)
-    spread[positions] = shards
-    return pl.Series(spread).replace(-1, None)
+def _spread(values: pl.Series, positions: Indices, num_samples: int) -> pl.Series:
+    """Return the value of each sample of a pool, null for those that are not at ``positions``."""
+    places = np.full(num_samples, -1)
+    places[positions] = np.arange(len(positions))
+    return values.gather(pl.Series(places).replace(-1, None))
 
 
 def _select_from(
@@ -355,13 +364,14 @@ def _select_from(
 ) -> tuple[Run, Indices | None]:
     """Return the finished run, and the shard of each sample where there are shards."""
     costs = pool.costs if config.unit in TOKEN_UNITS else None
-    signals = pool.candidates.signals
+    signals, clusters = pool.candidates.signals, pool.candidates.clusters
     store = Checkpoint.of_texts(
         checkpoint,
         config,
         pool.candidates.texts,
         costs,
         pool.weights,
+        None if clusters is None else clusters.rank("dense").to_numpy(),
         facts=None if signals is None else signals.identities,
     )
     if not config.is_sharded:

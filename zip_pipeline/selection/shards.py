@@ -61,7 +61,8 @@ def write_shard(folder: Path, pool: Measured, positions: Indices, owner: str) ->
     folder.mkdir(parents=True, exist_ok=True)
     for old in folder.glob(_PARTS):
         old.unlink()
-    sources = pool.candidates.index["source"]
+    # In a shard clusters are sources like any others.
+    sources = pool.candidates.competes_in
     # A shard without samples has one part without rows: no part at all means that it is lost.
     starts = range(0, max(len(positions), 1), _ROWS_PER_PART)
     for part, start in enumerate(starts):
@@ -296,8 +297,8 @@ def run_sharded(
 
 
 def _supply(pool: Measured) -> dict[str, int]:
-    costs = pool.candidates.index.select("source", cost=pl.Series(pool.costs))
-    return dict(costs.group_by("source").agg(pl.col("cost").sum()).iter_rows())
+    costs = pl.DataFrame({"group": pool.candidates.competes_in, "cost": pool.costs})
+    return dict(costs.group_by("group").agg(pl.col("cost").sum()).iter_rows())
 
 
 @contextmanager

@@ -80,3 +80,4 @@ def test_summary_says_who_is_far_from_its_share():
     assert words_of_mixture("natural", mixture, "tokens") == words
     even = {"a": {"allotted": 5, "used": 5}}
     assert words_of_mixture("equal", even, "tokens") == "equal, 1 source"
+    assert words_of_mixture("equal", even, "tokens", "clusters") == "equal, 1 cluster"

@@ -106,6 +106,14 @@ def test_explain_fate_says_why(fate: str, changes: dict[str, object], words: str
     assert explain_fate({**_ROW, "fate": fate}, _CONFIG | changes) == words
 
 
+def test_explain_fate_names_the_cluster_in_which_a_sample_competed():
+    """Its share, not one of the source, was used up."""
+    row = {**_ROW, "fate": "quota", "competed_in": "cluster 07"}
+    assert explain_fate(row, _CONFIG | {"mixture": "equal"}) == (
+        "in reach, but its cluster had its share in the equal mixture; it competed in cluster 07"
+    )
+
+
 def test_explain_fate_of_a_copy_inside_its_batch_leaves_the_batch_out():
     """A copy in the same batch needs no batch name."""
     row = {**_ROW, "fate": "duplicate", "batch": "a.jsonl"}

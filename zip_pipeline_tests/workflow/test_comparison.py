@@ -60,6 +60,18 @@ def _all(root: DataRoot, processes: Processes, num_seeds: int = 2, **changes: An
             compare_model(root, name, seed, processes, SMALL | changes)
 
 
+def test_a_pool_of_one_source_is_compared_within_clusters(tmp_path: Path) -> None:
+    """The yardstick keeps the mixture of clusters, what has no mixture knows none."""
+    root = DataRoot(tmp_path / "data")
+    root["sft"].raw.mkdir(parents=True)
+    (root.path / "zip_pipeline.toml").write_text(NO_DRAW)
+    add(root, "one.jsonl", [row | {"source": "one"} for row in records(240)])
+    manifests = {name: compare_subset(root, name, 0, SMALL) for name in NAMES}
+    assert manifests[YARDSTICK]["mixture_of"] == "clusters"
+    assert len(manifests[YARDSTICK]["mixture"]) > 1
+    assert "mixture_of" not in manifests["random"]
+
+
 def test_runs_differ_in_subset_and_seed_alone(root: DataRoot) -> None:
     """Every process is told the same of preset and settings; a seed is that of all strategies."""
     processes = Processes()

@@ -353,6 +353,28 @@ def test_why_is_what_trace_says(tmp_path: Path):
         selection.why("0" * 32)
 
 
+def test_records_of_one_source_compete_in_clusters(tmp_path: Path):
+    """From Python and by the command; `why` and `trace` name the cluster."""
+    records = [
+        {"instruction": f"What is {n} and {n}?" * (1 + n % 3), "output": f"It is {n * 2}."}
+        for n in range(120)
+    ]
+    selection = select(records, budget_samples=36, strategy="long_range")
+    shares = selection.manifest["mixture"].values()
+    assert [cluster["used"] for cluster in shares] == [cluster["allotted"] for cluster in shares]
+    pool, out = write_jsonl(tmp_path / "pool.jsonl", records), tmp_path / "out.jsonl"
+    printed = call_well(
+        "select", pool, "-o", out, "--budget-samples", "36", "--strategy", "long_range"
+    )
+    assert re.search(r"Mixture +natural, [2-8] clusters", printed)
+    ledger = tmp_path / "out.ledger.parquet"
+    assert pl.read_parquet(ledger)["competed_in"].equals(selection.ledger["competed_in"])
+    told = selection.ledger.row(50, named=True)
+    (fate,) = trace_in_ledger(ledger, told["sample_id"]).fates
+    assert fate.why.endswith(f"; it competed in {told['competed_in']}")
+    assert selection.why(told["sample_id"]) == fate.why
+
+
 def test_left_out_tells_for_whom_and_why():
     """Those not picked, by fate and by source, with the sample that stands for a copy."""
     selection = _small()
