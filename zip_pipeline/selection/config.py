@@ -157,8 +157,8 @@ class SelectionConfig(Settings):
         default=None,
         ge=0,
         le=1,
-        description="coverage: 0 rewards words that are new to the subset, 1 those that are "
-        "typical of the pool; if not given, 0.8.",
+        description="coverage, target_coverage: 0 rewards words that are new to the subset, 1 "
+        "those that are typical of pool or target; if not given, 0.8 and 1.",
         json_schema_extra=_STRATEGY,
     )
     quality: str | None = Field(

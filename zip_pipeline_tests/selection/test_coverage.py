@@ -84,7 +84,7 @@ def test_target_coverage_equals_oracle(
     """N-grams that the target lacks add nothing, those that it has what they weigh there."""
     texts, told = (texts_of(pool_table(some), "sft") for some in (samples, target))
     config = SelectionConfig(strategy="target_coverage", budget_bytes=budget, target="told.jsonl")
-    expected = coverage_oracle(texts, 0.8, budget, lambda i: len(texts[i]), target=told)
+    expected = coverage_oracle(texts, 1.0, budget, lambda i: len(texts[i]), target=told)
     assert select_for(pool_table(samples), told, config).picks == expected
 
 

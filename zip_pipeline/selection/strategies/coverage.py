@@ -18,7 +18,6 @@ from zip_pipeline.selection.rounds import Offer, offer_to, open_round
 from zip_pipeline.selection.run import Pilot, Run
 from zip_pipeline.selection.strategies import Strategy
 
-DEFAULT_BETA = 0.8
 PICKS_PER_ROUND = 200
 # The next pick is looked for among so many of the highest known gains. Of these so many are
 # refreshed at a time: more of them take fewer calls, and some that need not be refreshed.
@@ -204,6 +203,7 @@ class CoverageStrategy(Strategy):
     name = "coverage"
     description = "what adds most to the word n-grams that the subset covers, per token"
     parameters: ClassVar[tuple[str, ...]] = ("beta", "quality", "quality_power")
+    default_beta: ClassVar[float] = 0.8
     words: ClassVar[Mapping[str, str]] = {
         "picked": "picked as number {rank}: it added most, for its size, to the word n-grams that "
         "the subset covers (gain {score:.4g})",
@@ -226,7 +226,7 @@ class CoverageStrategy(Strategy):
     ) -> Iterator[Run]:
         """Yield the run after each 200 picks; see :meth:`.Strategy.rounds`."""
         costs = pool.num_bytes if config.unit == "samples" else pool.costs
-        beta = DEFAULT_BETA if config.beta is None else config.beta
+        beta = self.default_beta if config.beta is None else config.beta
         with _counts_of(pool.candidates) as counts, ThreadPoolExecutor(workers) as executor:
             coverage = Coverage(counts, beta, self.mass(pool))
             for index in run.picks:

@@ -11,12 +11,16 @@ from zip_pipeline.selection.strategies.coverage import CoverageStrategy, Mass, m
 class TargetCoverage(CoverageStrategy):
     """``coverage`` with n-grams weighed by the target instead of the pool: others add nothing.
 
+    With beta 1, the default, the subset comes near the target's own proportions of n-grams: of all
+    that have as many, sum q_u log m_u is highest where m_u is in proportion to q_u.
+
     Source: feature-based submodular functions for translation (Kirchhoff and Bilmes 2014).
     """
 
     name = "target_coverage"
     description = "what adds most to the word n-grams of a target file, per token"
     parameters = (*CoverageStrategy.parameters, "target")
+    default_beta = 1.0
     mixture = "none"
     words: ClassVar[Mapping[str, str]] = {
         "picked": "picked as number {rank}: it added most, for its size, to the word n-grams of "
