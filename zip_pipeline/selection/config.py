@@ -135,8 +135,8 @@ class SelectionConfig(Settings):
     mixture: str | None = Field(
         default=None,
         description="What share of the budget each source gets. What a source cannot fill goes to "
-        "the others. If not given, none for zip, random, random_lengths, zip_fit and dsir, else "
-        "natural. In a pool of one source, or mostly of sources of a few samples, clusters of "
+        "the others. If not given, natural for coverage, long_range and random_balanced, else "
+        "none. In a pool of one source, or mostly of sources of a few samples, clusters of "
         "samples with like words stand in for sources, unless quotas or mixture_weights name some.",
         json_schema_extra=_STRATEGY,
     )
@@ -176,7 +176,7 @@ class SelectionConfig(Settings):
     )
     target: str | None = Field(
         default=None,
-        description="zip_fit, dsir, random_lengths: file of samples to select by, in any format "
+        description="For strategies that select by a target: file of such samples, in any format "
         "that is read.",
         json_schema_extra=_STRATEGY | {"metavar": "FILE"},
     )
