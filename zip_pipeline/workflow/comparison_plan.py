@@ -33,7 +33,7 @@ from zip_pipeline.workflow.versions import pool_inputs, recount, refuse_none
 TABLE = "comparison"
 MAX_SEEDS = 5
 _USUAL = (YARDSTICK, "random", "zip", "long_range", "coverage")
-_USUAL_WITH_TARGET = ("zip_fit", "dsir")
+_USUAL_WITH_TARGET = ("target_coverage", "zip_fit", "dsir")
 _LEAST_TARGET = 4
 _SHARE_OF_POOL = 0.2
 _LEAST_SOURCES, _UNSEEN_SHARE = 5, 0.2
@@ -54,7 +54,7 @@ class ComparisonSettings(Settings):
         default=(),
         strict=False,
         description="Each a STRATEGY or STRATEGY+MIXTURE; if not given, random+natural, random, "
-        "zip, long_range, coverage where there is one, and with a target zip_fit and dsir. "
+        "zip, long_range, coverage, and with a target target_coverage, zip_fit and dsir. "
         "random+natural is always compared.",
     )
     seeds: int = Field(

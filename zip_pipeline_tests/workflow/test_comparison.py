@@ -315,7 +315,7 @@ def test_a_strategy_with_a_target_is_told_of_its_half(root: DataRoot, strategy: 
     assert manifest["target"] == target_facts(texts_of(half, "sft"))
     assert half.height == 10
     assert 950 <= manifest["picked_tokens"] <= 1_000
-    assert comparison.settings.names()[-2:] == ["zip_fit", "dsir"]
+    assert comparison.settings.names()[-3:] == ["target_coverage", "zip_fit", "dsir"]
 
 
 def test_without_enough_sources_held_out_samples_decide(tmp_path: Path, root: DataRoot) -> None:
