@@ -121,6 +121,7 @@ def _result(found: ComparisonResult) -> dg.MaterializeResult[None]:
             "table": dg.MetadataValue.md(markdown(found.shown)),
             **figure,
             "runs": markdown_table(found.runs),
+            "picked_alone": markdown_table(found.alone),
             "skipped": dg.MetadataValue.md("\n".join(skipped) or "none"),
             "notes": dg.MetadataValue.md("\n".join(f"- {note}" for note in found.notes)),
             "path": dg.MetadataValue.path(str(found.folder)),

@@ -177,6 +177,57 @@ def law_table(runs: pl.DataFrame, measure: Measure) -> Shown:
     return header, [[f"{one.y} over {one.x}", one.note] for one in found]
 
 
+def overlap(picks: pl.DataFrame) -> pl.DataFrame:
+    """Return by how much each two strategies agree: common picks over all picks of both.
+
+    Args:
+        picks: ``strategy``, ``seed`` and ``sample_id``, a row for each pick.
+
+    Returns:
+        ``strategy``, and a column for each strategy: 0 to 1, the mean over the seeds of both; null
+        where they have none in common.
+    """
+    names = strategies_of(picks)
+    sets = {
+        (name, seed): set(ids)
+        for name, seed, ids in picks.group_by("strategy", "seed").agg("sample_id").iter_rows()
+    }
+    seeds = sorted(set(picks["seed"]))
+
+    def agreement(one: str, other: str) -> float | None:
+        pairs = [(sets.get((one, seed)), sets.get((other, seed))) for seed in seeds]
+        shares = [len(a & b) / len(a | b) for a, b in pairs if a and b]
+        return sum(shares) / len(shares) if shares else None
+
+    columns = {other: [agreement(one, other) for one in names] for other in names}
+    shares = pl.DataFrame(columns, schema=dict.fromkeys(names, pl.Float64))
+    return shares.select(pl.Series("strategy", names), *names)
+
+
+def overlap_table(shares: pl.DataFrame) -> Shown:
+    """Return header and cells of :func:`overlap` for people."""
+    rows = [
+        [name, *("" if share is None else f"{share:.0%}" for share in row)]
+        for name, *row in shares.iter_rows()
+    ]
+    return ["picks in common", *shares.columns[1:]], rows
+
+
+NUM_ALONE = 10
+
+
+def picked_alone(picks: pl.DataFrame) -> pl.DataFrame:
+    """Return the first ten samples of the lowest seed that one strategy alone picked.
+
+    Args:
+        picks: as :func:`overlap` takes them, in pick order, with any other columns.
+    """
+    of_seed = picks.filter(pl.col("seed") == pl.col("seed").min())
+    alone = of_seed.filter(pl.len().over("sample_id") == 1)
+    first = alone.filter(pl.int_range(pl.len()).over("strategy") < NUM_ALONE)
+    return first.sort("strategy", maintain_order=True)
+
+
 def _interval(row: Mapping[str, float | None], loss: str) -> str:
     mean, high = row[f"{loss}_difference"], row[f"{loss}_high"]
     return "" if mean is None or high is None else f"{mean:+.3f} ± {high - mean:.3f}"

@@ -27,6 +27,9 @@ from zip_pipeline.report.comparison import (
     conclusion,
     law_table,
     markdown,
+    overlap,
+    overlap_table,
+    picked_alone,
     shown_tables,
     summary,
 )
@@ -50,6 +53,7 @@ _SKIPPED = "skipped.json"
 _LEFT_OUT = HeldOutSettings(share=0.1, min_source_samples=0, max_source_samples=MAX_NUMBER)
 _LARGEST_GAP = 0.02
 _TEXTS_AT_A_TIME = 1 << 14
+_TEXT_CHARACTERS = 200
 _TRAINER = "zip_pipeline.training.trainers.sft"
 _PROBE = "zip_pipeline.training.trainers.probe"
 _EVALUATION = "zip_pipeline.evaluation.held_out"
@@ -276,6 +280,9 @@ class ComparisonResult:
         conclusion: the sentence to act on.
         skipped: by strategy and seed, why there is no run.
         notes: what else to know.
+        overlap: by how much each two strategies agree, see :func:`.overlap`.
+        alone: samples that one strategy alone picked, ten of each: ``strategy``, ``sample_id``,
+            ``source`` and the begin of the ``text``.
         figure: PNG; empty where there is none.
     """
 
@@ -286,12 +293,14 @@ class ComparisonResult:
     conclusion: str
     skipped: dict[str, str]
     notes: list[str]
+    overlap: pl.DataFrame
+    alone: pl.DataFrame
     figure: bytes = b""
 
     @property
     def shown(self) -> list[Shown]:
         """Header and cells of the tables for people."""
-        tables = shown_tables(self.table, self.measure)
+        tables = [*shown_tables(self.table, self.measure), overlap_table(self.overlap)]
         # A library of the same extra as that of the figure.
         return [*tables, law_table(self.runs, self.measure)] if find_spec("scipy") else tables
 
@@ -321,6 +330,7 @@ def compare_result(root: DataRoot, changes: Mapping[str, Any] | None = None) -> 
         )
     runs = pl.DataFrame(figures, infer_schema_length=None).sort("strategy", "seed")
     measure: Measure = comparison.plan["measure"]
+    picks = _picks(comparison, runs)
     result = ComparisonResult(
         comparison.folder,
         measure,
@@ -329,8 +339,22 @@ def compare_result(root: DataRoot, changes: Mapping[str, Any] | None = None) -> 
         conclusion(runs, measure),
         skipped,
         _notes(comparison, runs),
+        overlap(picks),
+        picked_alone(picks),
     )
     return _write(result)
+
+
+def _picks(comparison: Comparison, runs: pl.DataFrame) -> pl.DataFrame:
+    """Return the picks of the finished runs in pick order, with the begin of what they say."""
+    text = contents_text("sft").str.slice(0, _TEXT_CHARACTERS).alias("text")
+    found = [
+        pl.read_parquet(comparison.run(name, seed) / "subset.parquet").select(
+            pl.lit(name).alias("strategy"), pl.lit(seed).alias("seed"), "sample_id", "source", text
+        )
+        for name, seed in runs.select("strategy", "seed").iter_rows()
+    ]
+    return pl.concat(found)
 
 
 def _notes(comparison: Comparison, runs: pl.DataFrame) -> list[str]:
@@ -371,7 +395,8 @@ def _write(result: ComparisonResult) -> ComparisonResult:
     lines += [f"- {note}" for note in result.notes]
     text = "\n".join([result.conclusion, "", markdown(result.shown), *lines, ""])
     write_bytes(folder / "comparison.md", text.encode())
-    write_bytes(folder / "table.csv", result.table.write_csv().encode())
+    for name in ("table", "overlap", "alone"):
+        write_bytes(folder / f"{name}.csv", getattr(result, name).write_csv().encode())
     write_table(folder / "runs.parquet", result.runs, {})
     told = {name: getattr(result, name) for name in ("conclusion", "measure", "skipped", "notes")}
     write_json(folder / "result.json", {**told, "table": result.table.to_dicts()})

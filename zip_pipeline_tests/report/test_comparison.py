@@ -11,6 +11,9 @@ from zip_pipeline.report.comparison import (
     difference,
     law_table,
     markdown,
+    overlap,
+    overlap_table,
+    picked_alone,
     shown_tables,
     summary,
 )
@@ -182,3 +185,30 @@ def test_figure_is_the_same_twice():
     assert b"<svg" in svg
     only = _runs({YARDSTICK: [1.0]})
     assert comparison_figure(only, summary(only), "title")[0].startswith(b"\x89PNG")
+
+
+def test_overlap_and_what_one_alone_picks() -> None:
+    """Common picks over all picks of two strategies, seed by seed; ten examples of the first."""
+    sets = {
+        (YARDSTICK, 0): "abcd",
+        (YARDSTICK, 1): "ab",
+        ("zip", 0): "cdef",
+        ("zip", 1): "ab",
+        ("dsir", 2): "a",
+    }
+    picks = pl.DataFrame(
+        [(name, seed, one, f"text {one}") for (name, seed), ids in sets.items() for one in ids],
+        schema=["strategy", "seed", "sample_id", "text"],
+        orient="row",
+    )
+    shares = overlap(picks)
+    assert shares.columns == ["strategy", YARDSTICK, "dsir", "zip"]
+    assert shares[YARDSTICK].to_list() == [1, None, pytest.approx((2 / 6 + 1) / 2)]
+    assert overlap_table(shares)[1][0] == [YARDSTICK, "100%", "", "67%"]
+    alone = picked_alone(picks)
+    assert alone["strategy"].to_list() == [YARDSTICK] * 2 + ["zip"] * 2
+    assert alone["text"].to_list() == ["text a", "text b", "text e", "text f"]
+    many = pl.DataFrame(
+        {"strategy": "zip", "seed": 0, "sample_id": [str(n) for n in range(12)], "text": ""}
+    )
+    assert picked_alone(many)["sample_id"].to_list() == [str(n) for n in range(10)]

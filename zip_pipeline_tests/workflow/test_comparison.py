@@ -162,7 +162,7 @@ def test_figures_and_files_of_a_result(root: DataRoot) -> None:
     assert not any(result.runs[name].has_nulls() for name in result.runs.columns)
     files = {path.name for path in result.folder.iterdir() if path.is_file()}
     assert files == {
-        *("plan.json", "result.json", "runs.parquet", "table.csv"),
+        *("plan.json", "result.json", "runs.parquet", "table.csv", "overlap.csv", "alone.csv"),
         *("comparison.md", "comparison.png", "comparison.svg"),
     }
     written = json.loads((result.folder / "result.json").read_text())
@@ -171,6 +171,13 @@ def test_figures_and_files_of_a_result(root: DataRoot) -> None:
     assert pl.read_parquet(result.folder / "runs.parquet").equals(result.runs)
     assert result.conclusion in (result.folder / "comparison.md").read_text()
     assert any("tiny" in note for note in result.notes)
+    assert result.overlap["strategy"].to_list() == [YARDSTICK, "random"]
+    assert result.overlap["random"][1] == 1
+    of_both = [set(_subset(root, name, 0)["sample_id"]) for name in NAMES]
+    alone = result.alone.filter(strategy="random")
+    assert 0 < alone.height <= 10
+    assert set(alone["sample_id"]) <= of_both[1] - of_both[0]
+    assert alone["text"][0].startswith("What is ")
 
 
 def test_more_strategies_and_seeds_go_on_with_the_same_comparison(root: DataRoot) -> None:
