@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from zip_pipeline.data_root import StageFolder
 from zip_pipeline.errors import UserError
-from zip_pipeline.evaluation.client import EndpointError
+from zip_pipeline.judge.client import EndpointError
 from zip_pipeline.process import PIPES_VARIABLE, Reporter, end_with_parent, report_error, reporter
 from zip_pipeline.registry import Registry
 

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from zip_pipeline.chat_models import encode, load_model, load_tokenizer, prepare_environment
 from zip_pipeline.errors import UserError
-from zip_pipeline.evaluation.client import Exchange, Reply, RequestRefused
 from zip_pipeline.files import fingerprint
+from zip_pipeline.judge.client import Exchange, Reply, RequestRefused
 from zip_pipeline.samples import Turn
 
 if TYPE_CHECKING:

@@ -19,7 +19,10 @@ from pydantic import Field
 
 from zip_pipeline.chat_models import model_identity
 from zip_pipeline.errors import UserError
-from zip_pipeline.evaluation.client import (
+from zip_pipeline.evaluation.evaluators import Evaluator, TrainedVersion, main, read_job
+from zip_pipeline.evaluation.local_model import LocalModel
+from zip_pipeline.files import fingerprint, write_json
+from zip_pipeline.judge.client import (
     ChatClient,
     Endpoint,
     EndpointError,
@@ -30,16 +33,13 @@ from zip_pipeline.evaluation.client import (
     RequestRefused,
     Responder,
 )
-from zip_pipeline.evaluation.evaluators import Evaluator, TrainedVersion, main, read_job
-from zip_pipeline.evaluation.judge import (
+from zip_pipeline.judge.ratings import (
     JudgeSettings,
     Rating,
     ask_in_parallel,
     rate_all,
     summarise,
 )
-from zip_pipeline.evaluation.local_model import LocalModel
-from zip_pipeline.files import fingerprint, write_json
 from zip_pipeline.process import Reporter
 from zip_pipeline.settings import SETTINGS_FILE, Settings, read_settings, read_table
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from zip_pipeline.errors import UserError
-from zip_pipeline.evaluation.client import EndpointError
 from zip_pipeline.evaluation.evaluators import main, read_job
+from zip_pipeline.judge.client import EndpointError
 from zip_pipeline.process import Reporter
 
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from zip_pipeline.chat_models import encode, load_model, load_tokenizer
-from zip_pipeline.evaluation.client import Exchange, Message, Reply, RequestRefused
 from zip_pipeline.evaluation.local_model import LocalModel
+from zip_pipeline.judge.client import Exchange, Message, Reply, RequestRefused
 from zip_pipeline.samples import Turn
 from zip_pipeline_tests.evaluation.small_model import save_small_model
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from zip_pipeline.evaluation.client import ChatClient, Endpoint, EndpointError, ExchangeStore
 from zip_pipeline.evaluation.mt_bench import MtBenchSettings, load_bench, run_mt_bench
-from zip_pipeline_tests.evaluation.judge_server import (
+from zip_pipeline.judge.client import ChatClient, Endpoint, EndpointError, ExchangeStore
+from zip_pipeline_tests.judge.judge_server import (
     Behaviour,
     JudgeServer,
     Received,

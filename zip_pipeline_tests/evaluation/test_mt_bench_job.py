@@ -14,17 +14,17 @@ from typing import Any
 import pytest
 
 from zip_pipeline.evaluation import mt_bench
-from zip_pipeline.evaluation.client import Exchange, Reply
 from zip_pipeline.evaluation.evaluators import main
+from zip_pipeline.judge.client import Exchange, Reply
 from zip_pipeline.process import PlainReporter
-from zip_pipeline_tests.evaluation.judge_server import (
+from zip_pipeline_tests.evaluation.test_mt_bench import QUESTIONS, REFERENCES, write_bench
+from zip_pipeline_tests.judge.judge_server import (
     Behaviour,
     JudgeServer,
     Received,
     fails,
     says,
 )
-from zip_pipeline_tests.evaluation.test_mt_bench import QUESTIONS, REFERENCES, write_bench
 
 KEY = "sk-very-secret-1234"
 RESULT = "result.json"

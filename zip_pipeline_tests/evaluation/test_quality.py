@@ -5,10 +5,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from zip_pipeline.evaluation.client import Endpoint, EndpointError
 from zip_pipeline.evaluation.quality import QualityAuditSettings, quality_of
+from zip_pipeline.judge.client import Endpoint, EndpointError
 from zip_pipeline.samples import Sample, Turn, frame_of, sample_columns, sample_id
-from zip_pipeline_tests.evaluation.judge_server import (
+from zip_pipeline_tests.judge.judge_server import (
     Behaviour,
     JudgeServer,
     Received,

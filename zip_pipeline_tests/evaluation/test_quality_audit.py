@@ -10,7 +10,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from zip_pipeline.evaluation.client import Endpoint
 from zip_pipeline.evaluation.quality import (
     Quality,
     QualityAuditSettings,
@@ -18,6 +17,7 @@ from zip_pipeline.evaluation.quality import (
     audit_sample,
     filter_pass_rate,
 )
+from zip_pipeline.judge.client import Endpoint
 from zip_pipeline.samples import (
     AnySample,
     PreferencePair,
@@ -29,7 +29,7 @@ from zip_pipeline.samples import (
     sample_columns,
     sample_id,
 )
-from zip_pipeline_tests.evaluation.judge_server import (
+from zip_pipeline_tests.judge.judge_server import (
     Behaviour,
     JudgeServer,
     Received,

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from zip_pipeline.evaluation.client import Endpoint
 from zip_pipeline.evaluation.mt_bench import MtBenchSettings, mt_bench_settings_of
 from zip_pipeline.evaluation.quality import QualityAuditSettings, quality_audit_settings_of
+from zip_pipeline.judge.client import Endpoint
 
 BOTH = """
 [training]

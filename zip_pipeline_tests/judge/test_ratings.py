@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from zip_pipeline.evaluation.client import ChatClient, Endpoint, EndpointError, ExchangeStore
-from zip_pipeline.evaluation.judge import (
+from zip_pipeline.judge.client import ChatClient, Endpoint, EndpointError, ExchangeStore
+from zip_pipeline.judge.ratings import (
     JudgeSettings,
     Rating,
     parse_rating,
     rate_all,
     summarise,
 )
-from zip_pipeline_tests.evaluation.judge_server import (
+from zip_pipeline_tests.judge.judge_server import (
     Behaviour,
     JudgeServer,
     Received,

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from zip_pipeline.evaluation.client import EndpointError
-from zip_pipeline.evaluation.judge import ask_in_parallel
+from zip_pipeline.judge.client import EndpointError
+from zip_pipeline.judge.ratings import ask_in_parallel
 
 
 def test_parallel_calls_keep_their_order_and_stop_at_the_first_failure():

@@ -128,6 +128,8 @@ class Reply:
 
     text: str
     finish_reason: str
+    num_tokens: tuple[int, int] | None = None
+    """of question and answer, as the endpoint counts them; None where it does not tell"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -286,7 +288,8 @@ class ChatClient(AbstractContextManager["ChatClient"]):
 def _reply(body: str) -> Reply:
     """Return the answer in a body; what is no chat completion counts as a failed attempt."""
     try:
-        choice = json.loads(body)["choices"][0]
+        completion = json.loads(body)
+        choice = completion["choices"][0]
         text = choice["message"]["content"]
         finish_reason = choice.get("finish_reason")
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
@@ -294,7 +297,16 @@ def _reply(body: str) -> Reply:
         raise _Transient(f"the answer is no chat completion: {excerpt!r}") from None
     if text is not None and not isinstance(text, str):
         raise _Transient(f"the answer's content is no text: {text!r:.{_NUM_BODY_CHARACTERS}}")
-    return Reply(text or "", finish_reason if isinstance(finish_reason, str) else "")
+    finish_reason = finish_reason if isinstance(finish_reason, str) else ""
+    return Reply(text or "", finish_reason, _num_tokens(completion.get("usage")))
+
+
+def _num_tokens(usage: object) -> tuple[int, int] | None:
+    values = usage if isinstance(usage, dict) else {}
+    asked, said = (values.get(f"{name}_tokens") for name in ("prompt", "completion"))
+    if isinstance(asked, int) and isinstance(said, int) and asked >= 0 and said >= 0:
+        return asked, said
+    return None
 
 
 def _wait_seconds(retry_after: str) -> float:

@@ -8,17 +8,17 @@ import textwrap
 import time
 from pathlib import Path
 
-from zip_pipeline.evaluation.client import ChatClient, Endpoint, Exchange, ExchangeStore
-from zip_pipeline.evaluation.judge import JudgeSettings, Rating, rate_all
-from zip_pipeline_tests.evaluation.judge_server import Behaviour, JudgeServer, Received, says
+from zip_pipeline.judge.client import ChatClient, Endpoint, Exchange, ExchangeStore
+from zip_pipeline.judge.ratings import JudgeSettings, Rating, rate_all
+from zip_pipeline_tests.judge.judge_server import Behaviour, JudgeServer, Received, says
 
 _RUN = """
     import sys
     from pathlib import Path
-    from zip_pipeline.evaluation.client import ChatClient
-    from zip_pipeline.evaluation.client import Endpoint
-    from zip_pipeline.evaluation.client import Exchange, ExchangeStore
-    from zip_pipeline.evaluation.judge import JudgeSettings, rate_all
+    from zip_pipeline.judge.client import ChatClient
+    from zip_pipeline.judge.client import Endpoint
+    from zip_pipeline.judge.client import Exchange, ExchangeStore
+    from zip_pipeline.judge.ratings import JudgeSettings, rate_all
 
     questions = [[{"role": "user", "content": f"question {i}"}] for i in range(20)]
     endpoint = Endpoint(url=sys.argv[1], model="judge", max_concurrency=3)

@@ -9,7 +9,7 @@ from email.utils import format_datetime
 
 import pytest
 
-from zip_pipeline.evaluation.client import (
+from zip_pipeline.judge.client import (
     ChatClient,
     Endpoint,
     EndpointError,
@@ -17,7 +17,7 @@ from zip_pipeline.evaluation.client import (
     Reply,
     RequestRefused,
 )
-from zip_pipeline_tests.evaluation.judge_server import (
+from zip_pipeline_tests.judge.judge_server import (
     Behaviour,
     JudgeServer,
     drops,

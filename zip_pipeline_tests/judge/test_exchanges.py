@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from zip_pipeline.evaluation.client import EndpointError, Exchange, ExchangeStore, Reply
+from zip_pipeline.judge.client import EndpointError, Exchange, ExchangeStore, Reply
 
 
 class Echo:
