@@ -158,7 +158,7 @@ class SelectionConfig(Settings):
         ge=0,
         le=1,
         description="coverage, target_coverage: 0 rewards words that are new to the subset, 1 "
-        "those that are typical of pool or target; if not given, 0.8 and 1.",
+        "those that are typical of the average source, or of the target; if not given, 1.",
         json_schema_extra=_STRATEGY,
     )
     quality: str | None = Field(

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from zip_pipeline.compression.ngrams import NUM_BUCKETS, ngram_counts
 from zip_pipeline.compression.state import texts_of
 from zip_pipeline.errors import UserError
-from zip_pipeline.samples import Sample
+from zip_pipeline.samples import Sample, Turn
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.run import Progress
 from zip_pipeline.selection.select import select
@@ -36,12 +36,22 @@ def coverage_oracle(
     cost: Callable[[int], int],
     weights: Sequence[float] | None = None,
     target: Sequence[bytes] | None = None,
+    sources: Sequence[str] = (),
 ) -> list[int]:
     """Greedy with dictionaries: every gain of every sample anew for each pick."""
     counts = [counts_of(text) for text in texts]
     mass: Counter[int] = Counter()
-    for own in counts if target is None else map(counts_of, target):
-        mass.update(own)
+    if target is not None:
+        for own in map(counts_of, target):
+            mass.update(own)
+    else:
+        by_source: dict[str, Counter[int]] = {name: Counter() for name in sorted(set(sources))}
+        for own, source in zip(counts, sources, strict=True):
+            by_source[source].update(own)
+        share = sum(own.total() for own in by_source.values()) / len(by_source)
+        for own in by_source.values():
+            for u, num in own.items():
+                mass[u] += num * (share / own.total())
     covered = dict.fromkeys({u for own in counts for u in own}, 0)
 
     def gain(index: int) -> float:
@@ -72,7 +82,9 @@ def test_coverage_equals_oracle(samples: list[Sample], budget: int, beta: float)
     table = pool_table(samples)
     texts = texts_of(table, "sft")
     config = SelectionConfig(strategy="coverage", budget_bytes=budget, beta=beta, mixture="none")
-    expected = coverage_oracle(texts, beta, budget, lambda i: len(texts[i]))
+    expected = coverage_oracle(
+        texts, beta, budget, lambda i: len(texts[i]), sources=table["source"].to_list()
+    )
     assert select(table, None, "sft", config, workers=3).picks == expected
 
 
@@ -96,7 +108,9 @@ def test_coverage_equals_oracle_over_many_heads(monkeypatch: pytest.MonkeyPatch)
     texts = texts_of(twins, "sft")
     config = SelectionConfig(strategy="coverage", budget_bytes=5000, mixture="none")
     selection = select(twins, None, "sft", config)
-    assert selection.picks == coverage_oracle(texts, 0.8, 5000, lambda i: len(texts[i]))
+    assert selection.picks == coverage_oracle(
+        texts, 1.0, 5000, lambda i: len(texts[i]), sources=twins["source"].to_list()
+    )
     assert len(selection.picks) > 40
     assert selection.manifest["num_rounds"] > 5
 
@@ -105,7 +119,7 @@ def test_samples_without_words_come_last() -> None:
     """A gain of nothing is the lowest, also beside samples that have words."""
     texts = [b"  ", b"a b c", b"\n", b"d"]
     with coverage.TemporaryTexts.write([ngram_counts(texts)]) as counts:
-        gains = coverage.Coverage(counts, 0.5).gains(np.arange(4))
+        gains = coverage.Coverage(coverage.Counts(counts), np.ones(NUM_BUCKETS)).gains(np.arange(4))
     assert gains.tolist() == pytest.approx([0, 6 * math.log(2), 0, math.log(2)])
 
 
@@ -160,3 +174,33 @@ def test_target_coverage_wants_a_target() -> None:
     """The message names the option and the remedy."""
     with pytest.raises(UserError, match="target: target_coverage selects by the samples of a file"):
         SelectionConfig(strategy="target_coverage", budget_samples=4)
+
+
+def test_each_source_has_the_same_say() -> None:
+    """What is typical of a source counts as much where the source is a tenth of another."""
+    few, many = (
+        [
+            Sample((Turn("user", f"{word} {n}"), Turn("assistant", f"{word} is told of here")))
+            for n in range(num)
+        ]
+        for word, num in (("rare", 10), ("common", 100))
+    )
+    table = pool_table([*few, *many]).with_columns(
+        source=pl.Series(["few"] * len(few) + ["many"] * len(many))
+    )
+    with coverage.TemporaryTexts.write([ngram_counts(texts_of(table, "sft"))]) as file:
+        mass = coverage.Counts(file).balanced_mass(table["source"])
+        shuffled = coverage.Counts(file).balanced_mass(table["source"].shuffle(seed=1))
+    rare, common = (next(iter(counts_of(word.encode()))) for word in ("rare", "common"))
+    assert mass[rare] == pytest.approx(mass[common])
+    assert mass.sum() == pytest.approx(shuffled.sum())
+
+
+def test_the_order_of_samples_makes_no_difference() -> None:
+    """The mass of the average source is the same to the last bit."""
+    table = numbered_pool(150)
+    masses = []
+    for order in (table, table.reverse()):
+        with coverage.TemporaryTexts.write([ngram_counts(texts_of(order, "sft"))]) as file:
+            masses.append(coverage.Counts(file).balanced_mass(order["source"]))
+    assert masses[0].tobytes() == masses[1].tobytes()

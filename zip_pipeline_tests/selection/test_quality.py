@@ -51,7 +51,9 @@ def test_picks_equal_those_of_the_weighted_oracle(strategy: str, power: float) -
 def _by_bytes(texts: list[bytes], weights: list[float]) -> list[int]:
     """Of the whole greedy order, in which all fit, the first 25."""
     sizes = [len(text) for text in texts]
-    return coverage_oracle(texts, 0.8, sum(sizes), lambda i: sizes[i], weights)[:25]
+    return coverage_oracle(
+        texts, 1.0, sum(sizes), lambda i: sizes[i], weights, sources=TABLE["source"].to_list()
+    )[:25]
 
 
 def selection_config(strategy: str) -> SelectionConfig:

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import ClassVar
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from zip_pipeline.compression.ngrams import MAX_COUNT, NUM_BUCKETS, ngram_counts
@@ -18,6 +19,7 @@ from zip_pipeline.selection.rounds import Offer, offer_to, open_round
 from zip_pipeline.selection.run import Pilot, Run
 from zip_pipeline.selection.strategies import Strategy
 
+DEFAULT_BETA = 1.0
 PICKS_PER_ROUND = 200
 # The next pick is looked for among so many of the highest known gains. Of these so many are
 # refreshed at a time: more of them take fewer calls, and some that need not be refreshed.
@@ -29,61 +31,93 @@ Gains = NDArray[np.float64]
 Mass = NDArray[np.float64]
 
 
+class Counts:
+    """The n-gram counts of each sample of a pool, as :func:`.ngram_counts` gives them.
+
+    Args:
+        file: holds them; it is mapped, as a read for each sample costs more than its gain.
+    """
+
+    def __init__(self, file: TextFile) -> None:
+        is_empty = not file.offsets[-1]
+        self._numbers: NDArray[np.uint32] = np.asarray(
+            np.zeros(0, np.uint32) if is_empty else np.memmap(file.path, np.uint32, "r")
+        )
+        self._offsets = file.offsets // self._numbers.itemsize
+
+    def of(self, indices: Indices) -> tuple[NDArray[np.uint32], Indices]:
+        """Return the numbers of some samples, one after another, and how many each has."""
+        starts, ends = self._offsets[indices], self._offsets[indices + 1]
+        borders = zip(starts.tolist(), ends.tolist(), strict=True)
+        parts = (self._numbers[start:end] for start, end in borders)
+        return np.concatenate([self._numbers[:0], *parts]), ends - starts
+
+    def mass(self, indices: Indices) -> Mass:
+        """Return the sum of the counts of some samples by bucket, shape (buckets,)."""
+        return mass_of(self.of(indices[start:end])[0] for start, end in _parts(len(indices)))
+
+    def balanced_mass(self, groups: pl.Series) -> Mass:
+        """Return the mass of the average group by bucket, shape (buckets,).
+
+        Each group counts the same, whatever its size; together they have the mass of the pool.
+
+        Args:
+            groups: what each sample of the pool belongs to.
+        """
+        rows = pl.DataFrame({"group": groups}).with_row_index("index")
+        # By name, so that the sum does not depend on the order of the samples.
+        indices = rows.group_by("group").agg("index").sort("group")["index"]
+        masses = [self.mass(each.to_numpy().astype(np.int64)) for each in indices]
+        sums = [max(float(mass.sum()), 1.0) for mass in masses]
+        share = sum(sums) / max(len(sums), 1)
+        balanced = np.zeros(NUM_BUCKETS)
+        for mass, total in zip(masses, sums, strict=True):
+            balanced += mass * (share / total)
+        return balanced
+
+
 class Coverage:
     """f(S) = sum over buckets u of w_u log(1 + m_u(S)), and what a sample would add to it.
 
-    m_u(S) is the sum of the counts c_iu of the samples i in S, w_u = mass_u^beta. f is monotone
-    and submodular: a gain only falls as S grows, so an old one is an upper bound. What a bucket
-    adds is a number in single precision, and sums are in double: they hardly depend on their order,
-    so that gains that are equal tie.
+    m_u(S) is the sum of the counts c_iu of the samples i in S. f is monotone and submodular: a gain
+    only falls as S grows, so an old one is an upper bound. What a bucket adds is a number in single
+    precision, and sums are in double: they hardly depend on their order, so that gains that are
+    equal tie.
 
     Args:
-        counts: of each sample of the pool, as :func:`.ngram_counts` gives them.
-        beta: 0 rewards what is new, 1 what is typical of what the mass is of.
-        mass: of each bucket, shape (buckets,); if not given, that of the pool, m_u(pool).
+        counts: of each sample of the pool.
+        weights: w_u of each bucket, shape (buckets,).
 
     Source: feature-based submodular functions (Wei, Iyer and Bilmes 2014).
     """
 
-    def __init__(self, counts: TextFile, beta: float, mass: Mass | None = None) -> None:
-        # Mapped, as a read for each sample costs more than its gain.
-        is_empty = not counts.offsets[-1]
-        self._numbers: NDArray[np.uint32] = np.asarray(
-            np.zeros(0, np.uint32) if is_empty else np.memmap(counts.path, np.uint32, "r")
-        )
-        self._offsets = counts.offsets // self._numbers.itemsize
-        parts = (self._offsets[[start, end]] for start, end in _parts(len(counts)))
-        of_pool = mass_of(self._numbers[start:end] for start, end in parts)
-        mass = of_pool if mass is None else mass
-        self._weights = np.where(mass > 0, mass**beta, 0.0)
+    def __init__(self, counts: Counts, weights: NDArray[np.float64]) -> None:
+        self._counts = counts
+        self._weights = weights
         self._covered = np.zeros(NUM_BUCKETS, dtype=np.int64)
-        self._logs = np.log1p(np.arange(int(of_pool.max()) + MAX_COUNT + 1))
         # Row c - 1: what each bucket would add with the count c.
         self._adds = np.empty((MAX_COUNT, NUM_BUCKETS), dtype=np.float32)
         self._refresh(np.arange(NUM_BUCKETS))
 
     def _refresh(self, buckets: Indices) -> None:
         covered = self._covered[buckets]
-        steps = self._logs[covered + _COUNTS] - self._logs[covered]
+        steps = np.log1p(covered + _COUNTS) - np.log1p(covered)
         self._adds[:, buckets] = self._weights[buckets] * steps
 
     def add(self, index: int) -> None:
         """Add a sample to S."""
-        own = self._numbers[self._offsets[index] : self._offsets[index + 1]]
-        buckets, num = _split(own)
+        buckets, num = _split(self._counts.of(np.array([index]))[0])
         self._covered[buckets] += num
         self._refresh(buckets)
 
     def gains(self, indices: Indices) -> Gains:
         """Return f(S + sample) - f(S) for each sample on its own, shape (indices,)."""
-        starts, ends = self._offsets[indices], self._offsets[indices + 1]
-        borders = zip(starts.tolist(), ends.tolist(), strict=True)
-        numbers = np.concatenate([self._numbers[:0], *(self._numbers[a:b] for a, b in borders)])
+        numbers, lengths = self._counts.of(indices)
         adds = self._adds.ravel().take(numbers)
         gains = np.zeros(len(indices))
         # reduceat would give a sample without words what is the next one's.
-        has_words = ends > starts
-        firsts = np.cumsum(ends - starts) - (ends - starts)
+        has_words = lengths > 0
+        firsts = np.cumsum(lengths) - lengths
         if has_words.any():
             gains[has_words] = np.add.reduceat(adds, firsts[has_words], dtype=np.float64)
         return gains
@@ -203,7 +237,6 @@ class CoverageStrategy(Strategy):
     name = "coverage"
     description = "what adds most to the word n-grams that the subset covers, per token"
     parameters: ClassVar[tuple[str, ...]] = ("beta", "quality", "quality_power")
-    default_beta: ClassVar[float] = 0.8
     words: ClassVar[Mapping[str, str]] = {
         "picked": "picked as number {rank}: it added most, for its size, to the word n-grams that "
         "the subset covers (gain {score:.4g})",
@@ -226,9 +259,11 @@ class CoverageStrategy(Strategy):
     ) -> Iterator[Run]:
         """Yield the run after each 200 picks; see :meth:`.Strategy.rounds`."""
         costs = pool.num_bytes if config.unit == "samples" else pool.costs
-        beta = self.default_beta if config.beta is None else config.beta
-        with _counts_of(pool.candidates) as counts, ThreadPoolExecutor(workers) as executor:
-            coverage = Coverage(counts, beta, self.mass(pool))
+        beta = DEFAULT_BETA if config.beta is None else config.beta
+        with _counts_of(pool.candidates) as file, ThreadPoolExecutor(workers) as executor:
+            counts = Counts(file)
+            mass = self.mass(pool, counts)
+            coverage = Coverage(counts, np.where(mass > 0, mass**beta, 0.0))
             for index in run.picks:
                 coverage.add(index)
             weights = 1.0 if pool.weights is None else pool.weights
@@ -242,9 +277,9 @@ class CoverageStrategy(Strategy):
                 greedy.pick(eligible, PICKS_PER_ROUND, offer_to(run, budget))
                 yield run
 
-    def mass(self, pool: Measured) -> Mass | None:
-        """Return what an n-gram is weighed by, shape (buckets,); None for its mass in the pool."""
-        return None
+    def mass(self, pool: Measured, counts: Counts) -> Mass:
+        """Return what makes an n-gram typical, shape (buckets,): its mass in the average source."""
+        return counts.balanced_mass(pool.candidates.competes_in)
 
     def estimate_after(self, pilot: Pilot, pool: Measured, config: SelectionConfig) -> float:
         """Return roughly how many seconds all rounds take.

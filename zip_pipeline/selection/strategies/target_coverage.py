@@ -5,7 +5,7 @@ from typing import ClassVar
 
 from zip_pipeline.compression.ngrams import ngram_counts, numbers_of
 from zip_pipeline.selection.candidates import Measured
-from zip_pipeline.selection.strategies.coverage import CoverageStrategy, Mass, mass_of
+from zip_pipeline.selection.strategies.coverage import Counts, CoverageStrategy, Mass, mass_of
 
 
 class TargetCoverage(CoverageStrategy):
@@ -20,7 +20,6 @@ class TargetCoverage(CoverageStrategy):
     name = "target_coverage"
     description = "what adds most to the word n-grams of a target file, per token"
     parameters = (*CoverageStrategy.parameters, "target")
-    default_beta = 1.0
     mixture = "none"
     words: ClassVar[Mapping[str, str]] = {
         "picked": "picked as number {rank}: it added most, for its size, to the word n-grams of "
@@ -29,7 +28,7 @@ class TargetCoverage(CoverageStrategy):
         "that the subset covers before the budget was used (its last known gain {score:.4g})",
     }
 
-    def mass(self, pool: Measured) -> Mass:
+    def mass(self, pool: Measured, counts: Counts) -> Mass:
         """Return the sum of the counts of each bucket over the target, shape (buckets,)."""
         return mass_of(map(numbers_of, ngram_counts(pool.candidates.target)))
 
