@@ -46,7 +46,7 @@ def measure(root: DataRoot) -> dict[str, Any]:
     jobs = [job for job in evaluate_versions(root, run_modules) if job.stage == "sft"]
     rows = [row for row in read_versions(root).to_dicts() if row["stage"] == "sft"]
     assert len({row["Z_name"] for row in rows}) == 1
-    first = list(root["sft"].versions.manifest(1)["held_out"]["sources"])
+    first = list(read_version(root["sft"], 1).manifest["held_out"]["sources"])
     later = sorted(set(jobs[-1].found()["sources"]) - set(first))
     probe = json.loads((jobs[-1].trained.output / "probe" / "loss.json").read_text())
     return {
