@@ -198,12 +198,28 @@ def _show_versions(console: Console, stage: str, rows: pl.DataFrame) -> None:
         )
     console.print(table)
     console.print(f"{rows['reason'][-1]}\n", soft_wrap=True)
+    if words := _words_of_z(stage, rows):
+        console.print(f"{words}\n", soft_wrap=True)
     if rows["blocked"][-1]:
         console.print(
             f"To train it nevertheless, give a reason under `override` in the launchpad of "
             f"{stage}/model. What came in: the diff below.\n",
             soft_wrap=True,
         )
+
+
+def _words_of_z(stage: str, rows: pl.DataFrame) -> str:
+    """Return how each Z was measured, where not all were measured alike; else nothing."""
+    measured = rows.filter(pl.col("Z").is_not_null())
+    ways = measured.group_by("Z_name", maintain_order=True).agg("version").rows()
+    if len(ways) < 2:
+        return ""
+    told = "; ".join(f"{name}: version {', '.join(map(str, found))}" for name, found in ways)
+    remedy = (
+        " A preference model starts from the newest SFT model; to compare them, let all start from "
+        "one, whose folder you name as sft_model in [training]."
+    )
+    return f"Z compares only within one way of measuring. {told}.{remedy * (stage == 'preference')}"
 
 
 def _measure(row: dict[str, Any], name: str) -> str:

@@ -173,5 +173,6 @@ def _short_probe_words(loss: Mapping[str, Any]) -> str:
         return ""
     return (
         f" The version is small for its probe, which had {num_steps} of {wanted} steps: raise the "
-        "budget, or lower probe.steps or batch_size of the preset."
+        "budget, or lower probe.steps or batch_size of the preset. It compares only with versions "
+        "that had as many."
     )

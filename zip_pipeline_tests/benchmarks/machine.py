@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from zip_pipeline.compression.codecs import codecs
 from zip_pipeline.selection.ledger import library_versions
 
 
@@ -49,6 +50,6 @@ def report(benchmark: str, figures: dict[str, object]) -> None:
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
         "num_cores": len(os.sched_getaffinity(0)),
         "machine": platform.machine(),
-        "versions": library_versions(),
+        "versions": library_versions(codecs.default),
     }
     print(json.dumps(line))

@@ -60,3 +60,14 @@ def test_figures_are_named_where_they_lie(tmp_path: Path) -> None:
 def test_law_without_versions_is_silent(tmp_path: Path) -> None:
     """A data root of which nothing was probed shows nothing."""
     assert shown(DataRoot(tmp_path)) == ""
+
+
+def test_values_of_z_that_do_not_compare_are_told_apart(tmp_path: Path) -> None:
+    """A reader must not take another held-out set, or another start, for a better model."""
+    root = DataRoot(tmp_path)
+    for version, name in ((1, "loss, samples a"), (2, "loss, samples b"), (3, "loss, samples b")):
+        measured(root, version, stage="preference", Z=-1.25, Z_name=name, reason="so it is")
+        measured(root, version, Z=-1.25, Z_name="loss, samples b", reason="so it is")
+    text = shown(root)
+    assert text.count("Z compares only within one way of measuring.") == 1
+    assert "loss, samples a: version 1; loss, samples b: version 2, 3. A preference model" in text

@@ -273,6 +273,7 @@ def test_short_probe_is_told(fifth: Graph, fake: FakeProbe) -> None:
     metadata = metadata_of(probe(fifth), "sft", "loss_probe")
     assert (metadata["num_steps"], metadata["num_steps_wanted"]) == (2, 3)
     assert "had 2 of 3 steps: raise the budget, or lower probe.steps" in metadata["reason"]
+    assert metadata["reason"].endswith("It compares only with versions that had as many.")
     assert row_of(fifth, 5)["reason"] == metadata["reason"]
 
 
