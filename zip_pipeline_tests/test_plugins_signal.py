@@ -23,7 +23,7 @@ from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.rounds import ScoreStrategy
 from zip_pipeline.selection.strategies import strategies
 from zip_pipeline.settings import Settings
-from zip_pipeline.signals import Measure, Models, Signal, signals
+from zip_pipeline.signals import Measure, Signal, Tools, signals
 from zip_pipeline.workflow.comparison import compare_subset
 from zip_pipeline.workflow.versions import current_version, read_version, select_version
 from zip_pipeline_tests.defs.graph import SMALL, Graph, alpaca_rows, metadata_of
@@ -49,7 +49,7 @@ class Digits(Signal):
     num_measured = 0
     stop_after = 10**9
 
-    def identity(self, settings: DigitsSettings, models: Models) -> str:
+    def identity(self, settings: DigitsSettings, tools: Tools) -> str:
         """Return the digit."""
         return f"digit {settings.digit}"
 
@@ -58,7 +58,7 @@ class Digits(Signal):
         return "no time at all"
 
     @contextmanager
-    def open(self, settings: DigitsSettings, stage: Stage, models: Models) -> Iterator[Measure]:
+    def open(self, settings: DigitsSettings, stage: Stage, tools: Tools) -> Iterator[Measure]:
         """Give what counts, and stops like a killed process where it is told to."""
 
         def measure(samples: pl.DataFrame) -> pl.DataFrame:

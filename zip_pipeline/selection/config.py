@@ -164,8 +164,8 @@ class SelectionConfig(Settings):
     quality: str | None = Field(
         default=None,
         description="long_range, coverage: what a sample adds is multiplied by its quality. A "
-        "number of the records, such as meta.score, or a .parquet or .csv file with the columns "
-        "sample_id and score.",
+        "number of the records, such as meta.score, a .parquet or .csv file with the columns "
+        "sample_id and score, or what a signal tells, such as signals.judge.rating.",
         json_schema_extra=_STRATEGY | {"metavar": "NAME"},
     )
     quality_power: float | None = Field(
@@ -378,8 +378,15 @@ class SelectionConfig(Settings):
 
     @property
     def needed_signals(self) -> tuple[str, ...]:
-        """The names of the signals that the strategy asks for."""
-        return self._strategy.signals
+        """The names of the signals that the strategy asks for, and that tell its quality."""
+        return tuple(dict.fromkeys((*self._strategy.signals, *(self.quality_signal or ())[:1])))
+
+    @property
+    def quality_signal(self) -> tuple[str, str] | None:
+        """Signal and column that ``quality`` names as ``signals.NAME.COLUMN``; None otherwise."""
+        prefix, _, path = (self.heeded("quality") or "").partition(".")
+        name, _, column = path.partition(".")
+        return (name, column) if prefix == "signals" else None
 
     @property
     def is_sharded(self) -> bool:

@@ -3,6 +3,8 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
 import polars as pl
@@ -33,8 +35,17 @@ class ChatModel(Protocol):
         """Return the model, ready to be asked, on the GPU where there is one."""
 
 
-Models: TypeAlias = Callable[[str], ChatModel]
-"""Finds a model by the name of a preset, a folder or a hub id."""
+@dataclass(frozen=True)
+class Tools:
+    """What signals can ask for.
+
+    Args:
+        model: finds a causal language model by the name of a preset, or by its folder.
+        folder: the signal's own, of the stage; what it keeps there is kept.
+    """
+
+    model: Callable[[str], ChatModel]
+    folder: Path
 
 
 class Signal(ABC):
@@ -54,7 +65,7 @@ class Signal(ABC):
     """samples that are measured at a time: what a kill can lose"""
 
     @abstractmethod
-    def identity(self, settings: Any, models: Models) -> str:  # noqa: ANN401  its own settings
+    def identity(self, settings: Any, tools: Tools) -> str:  # noqa: ANN401  its own settings
         """Return what changes when the values of a sample do: the model, the way of measuring."""
 
     @abstractmethod
@@ -62,7 +73,7 @@ class Signal(ABC):
         self,
         settings: Any,  # noqa: ANN401  its own settings
         stage: Stage,
-        models: Models,
+        tools: Tools,
     ) -> AbstractContextManager[Measure]:
         """Load what it needs, and give what measures blocks of samples of a stage.
 

@@ -15,7 +15,7 @@ from zip_pipeline.chat_models import model_identity, prepare_environment
 from zip_pipeline.errors import UserError, require
 from zip_pipeline.samples import Stage, contents_text
 from zip_pipeline.settings import Settings
-from zip_pipeline.signals import Measure, Models, Signal
+from zip_pipeline.signals import Measure, Signal, Tools
 
 Vectors: TypeAlias = NDArray[np.float32]
 _WORDLLAMA = "wordllama"
@@ -43,7 +43,7 @@ class Embedding(Signal):
     columns = pl.Schema({"vector": pl.List(pl.Float32)})
     block = 4096
 
-    def identity(self, settings: EmbeddingSettings, models: Models) -> str:
+    def identity(self, settings: EmbeddingSettings, tools: Tools) -> str:
         """Return the version of the package, or the folder's hash, or the commit."""
         if settings.model == _WORDLLAMA:
             require(_WORDLLAMA, "signal embedding")
@@ -56,7 +56,7 @@ class Embedding(Signal):
         return model_identity(settings.model, settings.revision, with_template=True)
 
     @contextmanager
-    def open(self, settings: EmbeddingSettings, stage: Stage, models: Models) -> Iterator[Measure]:
+    def open(self, settings: EmbeddingSettings, stage: Stage, tools: Tools) -> Iterator[Measure]:
         """Load the model."""
         embed = _wordllama() if settings.model == _WORDLLAMA else _sentence_transformer(settings)
 

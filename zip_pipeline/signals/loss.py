@@ -16,7 +16,7 @@ from zip_pipeline.chat_models import Encoded, ScoredRow, encode, token_losses
 from zip_pipeline.errors import require
 from zip_pipeline.samples import Stage, turns_of_column
 from zip_pipeline.settings import Settings
-from zip_pipeline.signals import Measure, Models, Signal
+from zip_pipeline.signals import Measure, Signal, Tools
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -55,15 +55,15 @@ class Loss(Signal):
     columns = pl.Schema({"loss": pl.Float64, "ifd": pl.Float64, "num_scored": pl.Int64})
     block = 256
 
-    def identity(self, settings: LossSettings, models: Models) -> str:
+    def identity(self, settings: LossSettings, tools: Tools) -> str:
         """Return the model, its template and the maximum length."""
-        return f"{models(settings.model).identity}, {settings.max_length} tokens"
+        return f"{tools.model(settings.model).identity}, {settings.max_length} tokens"
 
     @contextmanager
-    def open(self, settings: LossSettings, stage: Stage, models: Models) -> Iterator[Measure]:
+    def open(self, settings: LossSettings, stage: Stage, tools: Tools) -> Iterator[Measure]:
         """Load the model."""
         require("torch", "signal loss")
-        model = models(settings.model)
+        model = tools.model(settings.model)
         tokenizer, network = model.tokenizer(), model.network()
 
         def measure(samples: pl.DataFrame) -> pl.DataFrame:

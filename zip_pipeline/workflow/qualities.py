@@ -7,6 +7,7 @@ import polars as pl
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint
 from zip_pipeline.pool.pool import SelectionPool
+from zip_pipeline.selection.candidates import SignalTables
 from zip_pipeline.selection.config import SelectionConfig
 
 _COLUMNS = ("sample_id", "score")
@@ -35,21 +36,27 @@ def score_fingerprint(config: SelectionConfig, folder: Path = Path()) -> str | N
 
 
 def qualities(
-    pool: SelectionPool, config: SelectionConfig, folder: Path = Path()
+    pool: SelectionPool,
+    config: SelectionConfig,
+    folder: Path = Path(),
+    signals: SignalTables | None = None,
 ) -> pl.Series | None:
     """Return the quality of each sample of the index, None where the strategy asks for none.
 
     Args:
         pool: the pool.
-        config: names a number of the records, or a Parquet or CSV file with the columns
-            ``sample_id`` and ``score``.
+        config: names a number of the records, a Parquet or CSV file with the columns
+            ``sample_id`` and ``score``, or a number that a signal tells, of which null counts as 0.
         folder: where a relative path starts.
+        signals: what the signals tell that the configuration needs.
 
     Raises:
         UserError: the file is none of scores, or a sample has no quality, or one below 0.
     """
     if (named := config.heeded("quality")) is None:
         return None
+    if (place := config.quality_signal) is not None:
+        return _told(place, signals)
     path = score_file(config, folder)
     found = pool.numbers(named) if path is None else _scores(path, pool.index)
     is_wrong = ~((found >= 0) & found.is_finite()).fill_null(value=False)
@@ -58,6 +65,23 @@ def qualities(
             f"quality: {is_wrong.sum():,} of {len(found):,} samples have no number of 0 and up as "
             f"{named}, first {row['source_file']}, row {row['source_row']} (sample "
             f"{row['sample_id']}); score them, or take them out of the pool"
+        )
+    return found
+
+
+def _told(place: tuple[str, str], signals: SignalTables | None) -> pl.Series:
+    (name, column), table = place, signals.pool[place[0]] if signals else pl.DataFrame()
+    numbers = [known for known, kind in table.schema.items() if kind.is_numeric()]
+    if column not in numbers:
+        raise UserError(
+            f"quality: signals.{name}.{column}: the signal {name} tells no such number; it has "
+            f"{', '.join(numbers) or 'none'}"
+        )
+    found = table[column].cast(pl.Float64).fill_null(0.0)
+    if (found < 0).any() or not found.is_finite().all():
+        raise UserError(
+            f"quality: signals.{name}.{column}: it is {found.min()} for some samples; a quality "
+            "must be 0 or above"
         )
     return found
 

@@ -423,16 +423,16 @@ def _select_curated(
             watcher.stage("Counting tokens")
             counter = PresetTokens(load_preset(job.preset))
             state, tokenizer = given.pool.count_tokens(counter), counter.name
+        folder = DataRoot(work)[job.stage]
+        signals = pool_signals(given.pool, job.config, folder, watcher.stage, Path())
         candidates = Candidates(
             given.pool.index,
             given.pool.texts,
             state,
             target,
-            quality=qualities(given.pool, job.config),
+            quality=qualities(given.pool, job.config, signals=signals),
             trusted=trusted_texts(job.config, job.stage),
-            signals=pool_signals(
-                given.pool, job.config, DataRoot(work)[job.stage], watcher.stage, Path()
-            ),
+            signals=signals,
         )
         ingest_seconds = time.monotonic() - started
         watcher.stage(f"Measuring {len(candidates.index):,} samples")

@@ -18,12 +18,12 @@ from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint, read_metadata, scan_table, write_table
 from zip_pipeline.pool.batches import batch_metadata
 from zip_pipeline.pool.pool import SelectionPool, StoredBatch
-from zip_pipeline.samples import Stage, with_all_columns
+from zip_pipeline.samples import with_all_columns
 from zip_pipeline.selection.candidates import SignalTables
 from zip_pipeline.selection.config import SelectionConfig, stage_selection
 from zip_pipeline.selection.run import about
 from zip_pipeline.settings import Settings
-from zip_pipeline.signals import Measure, Signal, settings_of, signals
+from zip_pipeline.signals import Measure, Signal, Tools, settings_of, signals
 from zip_pipeline.training.presets import (
     OWN_TEMPLATE,
     Preset,
@@ -83,19 +83,30 @@ def preset_model(name: str) -> PresetModel:
 
 @dataclass(frozen=True)
 class WantedSignal:
-    """A signal with its settings, for the samples of a stage."""
+    """A signal with its settings, for the samples of a stage and what is stored of them."""
 
     signal: Signal
     settings: Settings
-    stage: Stage
+    folder: StageFolder
+
+    @property
+    def tools(self) -> Tools:
+        """What it can ask for."""
+        return Tools(preset_model, self.path("").parent)
+
+    def path(self, batch: str) -> Path:
+        """Return the table of a batch."""
+        return self.folder.signal(self.signal.name, batch)
 
     @property
     def identity(self) -> str:
         """What changes when the values of a sample do."""
-        return self.signal.identity(self.settings, preset_model)
+        return self.signal.identity(self.settings, self.tools)
 
 
-def wanted_signal(name: str, given: Mapping[str, Mapping[str, Any]], stage: Stage) -> WantedSignal:
+def wanted_signal(
+    name: str, given: Mapping[str, Mapping[str, Any]], folder: StageFolder
+) -> WantedSignal:
     """Return a signal as the configuration has it.
 
     Raises:
@@ -103,26 +114,24 @@ def wanted_signal(name: str, given: Mapping[str, Mapping[str, Any]], stage: Stag
             of that stage.
     """
     signal = signals[name]
-    if stage not in signal.stages:
+    if folder.stage not in signal.stages:
         raise UserError(
-            f"signals: {name} measures {', '.join(signal.stages)}, not {stage}; take a strategy "
-            "that does without it"
+            f"signals: {name} measures {', '.join(signal.stages)}, not {folder.stage}; take a "
+            "strategy that does without it"
         )
-    return WantedSignal(signal, settings_of(name, given.get(name, {})), stage)
+    return WantedSignal(signal, settings_of(name, given.get(name, {})), folder)
 
 
 class Measuring:
     """Measures batches by one signal; what it needs is loaded when the first sample comes.
 
     Args:
-        wanted: the signal.
-        folder: of the stage; what is measured is stored there, block by block, then by batch.
+        wanted: the signal; what is measured is stored in its folder, block by block, then by batch.
         log: told what it takes before it begins, and every ten seconds how far it is.
     """
 
-    def __init__(self, wanted: WantedSignal, folder: StageFolder, log: Log) -> None:
+    def __init__(self, wanted: WantedSignal, log: Log) -> None:
         self._wanted = wanted
-        self._folder = folder
         self._log = log
         self._identity = wanted.identity
         self._opened = ExitStack()
@@ -141,20 +150,23 @@ class Measuring:
 
         The log tells where another model, or another way, measured before.
         """
-        stored = (self._path(batch) for batch in batches)
+        stored = (self._wanted.path(batch.name) for batch in batches)
         before = {read_metadata(path)["identity"] for path in stored if path.exists()}
         for other in sorted(before - {self._identity}):
             self._log(
                 f"Signal {self._wanted.signal.name}: was measured by {other}, now by "
                 f"{self._identity}; what was measured by another counts no more"
             )
-        known = {b.name for b in batches if _is_known(self._path(b), self._described(b))}
-        self._num_left = sum(batch.num_samples for batch in batches if batch.name not in known)
+        self._num_left = sum(
+            batch.num_samples
+            for batch in batches
+            if not _is_known(self._wanted.path(batch.name), self._described(batch))
+        )
         for batch in batches:
             yield self._table(batch)
 
     def _table(self, batch: StoredBatch) -> pl.DataFrame:
-        path, size = self._path(batch), self._wanted.signal.block
+        path, size = self._wanted.path(batch.name), self._wanted.signal.block
         if not _is_known(path, self._described(batch)):
             blocks = path.with_suffix(".blocks")
             parts = [self._block(batch, blocks, n) for n in range(0, batch.num_samples, size)]
@@ -162,9 +174,6 @@ class Measuring:
             write_table(path, table, self._described(batch))
             shutil.rmtree(blocks, ignore_errors=True)
         return scan_table(path).collect()
-
-    def _path(self, batch: StoredBatch) -> Path:
-        return self._folder.signal(self._wanted.signal.name, batch.name)
 
     def _described(self, batch: StoredBatch) -> dict[str, str]:
         return {"pool_fingerprint": batch.fingerprint, "identity": self._identity}
@@ -176,7 +185,7 @@ class Measuring:
         if _is_known(path, self._described(batch)):
             self._num_left -= size
             return scan_table(path).collect()
-        rows = with_all_columns(batch.rows.slice(start, size), self._wanted.stage)
+        rows = with_all_columns(batch.rows.slice(start, size), self._wanted.folder.stage)
         measured = self.measure(rows.collect())
         write_table(path, measured, self._described(batch))
         self._tell(size)
@@ -189,7 +198,7 @@ class Measuring:
             cost = signal.cost(samples, max(self._num_left, samples.height), settings)
             words = f"{self._num_left or samples.height:,} samples to measure"
             self._log(f"Signal {signal.name}: {words}{f', {cost}' if cost else ''}")
-            opening = signal.open(settings, self._wanted.stage, preset_model)
+            opening = signal.open(settings, self._wanted.folder.stage, self._wanted.tools)
             self._measure = self._opened.enter_context(opening)
             self._started = self._told = time.monotonic()
         measured = self._measure(samples).cast(signal.columns)
@@ -236,18 +245,18 @@ def measure_batch(folder: StageFolder, name: str, log: Log) -> dict[str, Measure
     for signal in sorted({*config.signals, *config.needed_signals}):
         if folder.stage not in signals[signal].stages:
             continue
-        wanted = wanted_signal(signal, config.signals, folder.stage)
-        with Measuring(wanted, folder, log) as measuring:
+        wanted = wanted_signal(signal, config.signals, folder)
+        with Measuring(wanted, log) as measuring:
             (table,) = measuring.tables([batch])
         num_unknown = table.filter(pl.any_horizontal(pl.all().is_null())).height
         found[signal] = Measured(wanted.identity, num_unknown)
     return found
 
 
-def signal_identities(config: SelectionConfig, stage: Stage) -> dict[str, str]:
+def signal_identities(config: SelectionConfig, folder: StageFolder) -> dict[str, str]:
     """Return what measures each signal that a strategy asks for; see :func:`wanted_signal`."""
     return {
-        name: wanted_signal(name, config.signals, stage).identity for name in config.needed_signals
+        name: wanted_signal(name, config.signals, folder).identity for name in config.needed_signals
     }
 
 
@@ -274,8 +283,8 @@ def pool_signals(
     of_target: dict[str, pl.DataFrame] = {}
     batches = list(pool.batches())
     for name in config.needed_signals:
-        wanted = wanted_signal(name, config.signals, folder.stage)
-        with Measuring(wanted, folder, log) as measuring:
+        wanted = wanted_signal(name, config.signals, folder)
+        with Measuring(wanted, log) as measuring:
             tables = zip(measuring.tables(batches), batches, strict=True)
             found[name] = pl.concat(
                 [wanted.signal.columns.to_frame(), *(table[b.positions] for table, b in tables)]
@@ -284,4 +293,4 @@ def pool_signals(
                 of_target[name] = measuring.measure(target_samples(base / target, folder.stage))
     if not found:
         return None
-    return SignalTables(signal_identities(config, folder.stage), found, of_target)
+    return SignalTables(signal_identities(config, folder), found, of_target)

@@ -101,7 +101,7 @@ def current_version(folder: StageFolder, config: SelectionConfig) -> int | None:
     if is_current and (target := target_texts(config, folder.stage, folder.root.path)):
         is_current = manifest.get("target") == target_facts(target)
     if is_current and config.needed_signals:
-        is_current = manifest.get("signals") == signal_identities(config, folder.stage)
+        is_current = manifest.get("signals") == signal_identities(config, folder)
     if is_current and (trusted := trusted_texts(config, folder.stage, folder.root.path)):
         is_current = manifest.get("trusted") == target_facts(trusted)
     return number if is_current else None
@@ -138,6 +138,7 @@ def select_version(
     scores = score_fingerprint(config, folder.root.path)
     with open_selection_pool(folder, hold_out=held_out_settings(folder.root)) as pool:
         refuse_none(folder, pool.fingerprints)
+        signals = pool_signals(pool, config, folder, log, folder.root.path)
         selection = select_candidates(
             Candidates(
                 pool.index,
@@ -145,9 +146,9 @@ def select_version(
                 pool.state,
                 target,
                 lambda: pool.ngrams,
-                qualities(pool, config, folder.root.path),
+                qualities(pool, config, folder.root.path, signals),
                 trusted_texts(config, folder.stage, folder.root.path),
-                pool_signals(pool, config, folder, log, folder.root.path),
+                signals,
             ),
             folder.stage,
             config,
