@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import polars as pl
+import polars.selectors as cs
 
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint
@@ -70,8 +71,9 @@ def qualities(
 
 
 def _told(place: tuple[str, str], signals: SignalTables | None) -> pl.Series:
-    (name, column), table = place, signals.pool[place[0]] if signals else pl.DataFrame()
-    numbers = [known for known, kind in table.schema.items() if kind.is_numeric()]
+    name, column = place
+    table = signals.pool[name] if signals else pl.DataFrame()
+    numbers = table.select(cs.numeric()).columns
     if column not in numbers:
         raise UserError(
             f"quality: signals.{name}.{column}: the signal {name} tells no such number; it has "
