@@ -82,7 +82,7 @@ def _told(place: tuple[str, str], signals: SignalTables | None) -> pl.Series:
     found = table[column].cast(pl.Float64).fill_null(0.0)
     if (found < 0).any() or not found.is_finite().all():
         raise UserError(
-            f"quality: signals.{name}.{column}: it is {found.min()} for some samples; a quality "
+            f"quality: signals.{name}.{column}: it is {found.min()!r} for some samples; a quality "
             "must be 0 or above"
         )
     return found
