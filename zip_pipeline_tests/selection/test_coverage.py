@@ -40,7 +40,7 @@ def coverage_oracle(
 ) -> list[int]:
     """Greedy with dictionaries: every gain of every sample anew for each pick."""
     counts = [counts_of(text) for text in texts]
-    mass: Counter[int] = Counter()
+    mass: Counter[int] = Counter()  # of numbers that need not be whole
     if target is not None:
         for own in map(counts_of, target):
             mass.update(own)
@@ -51,7 +51,8 @@ def coverage_oracle(
         share = sum(own.total() for own in by_source.values()) / len(by_source)
         for own in by_source.values():
             for u, num in own.items():
-                mass[u] += num * (share / own.total())
+                mass[u] += num / own.total()
+        mass = Counter({u: weight * share for u, weight in mass.items()})
     covered = dict.fromkeys({u for own in counts for u in own}, 0)
 
     def gain(index: int) -> float:

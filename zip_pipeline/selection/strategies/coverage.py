@@ -67,13 +67,12 @@ class Counts:
         rows = pl.DataFrame({"group": groups}).with_row_index("index")
         # By name, so that the sum does not depend on the order of the samples.
         indices = rows.group_by("group").agg("index").sort("group")["index"]
-        masses = [self.mass(each.to_numpy().astype(np.int64)) for each in indices]
-        sums = [max(float(mass.sum()), 1.0) for mass in masses]
-        share = sum(sums) / max(len(sums), 1)
-        balanced = np.zeros(NUM_BUCKETS)
-        for mass, total in zip(masses, sums, strict=True):
-            balanced += mass * (share / total)
-        return balanced
+        shares, of_pool = np.zeros(NUM_BUCKETS), 0.0
+        for each in indices:
+            mass = self.mass(each.to_numpy().astype(np.int64))
+            shares += mass / max(mass.sum(), 1.0)
+            of_pool += mass.sum()
+        return shares * (of_pool / max(len(indices), 1))
 
 
 class Coverage:
