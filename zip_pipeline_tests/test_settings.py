@@ -21,7 +21,7 @@ from zip_pipeline.workflow.comparison_plan import ComparisonSettings
 
 ROOT = Path(__file__).parents[1]
 ALLOWED = (
-    "allowed are the tables [sft], [preference], [mixture], [training], [held_out], "
+    "allowed are the tables [sft], [preference], [mixture], [signals], [training], [held_out], "
     "[quality_audit], [mt_bench], [comparison]"
 )
 
@@ -36,7 +36,7 @@ def test_table_is_given_as_it_stands(tmp_path: Path, table: str) -> None:
     file.write_text(f'[{table}]\nname = "ä"\n[{table}.inner]\nnumber = 2\n', encoding="utf-8")
     assert read_table(tmp_path, table) == (file, {"name": "ä", "inner": {"number": 2}})
     others = [other for other in TABLES if other != table]
-    assert [read_table(tmp_path, other) for other in others] == [None] * 7
+    assert [read_table(tmp_path, other) for other in others] == [None] * 8
     file.write_text(f"[{table}]\n")
     assert read_table(tmp_path, table) == (file, {})
 
