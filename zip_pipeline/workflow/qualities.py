@@ -41,7 +41,8 @@ def qualities(
 
     Args:
         pool: the pool.
-        config: names a number of the records, or a Parquet or CSV file with the columns
+        config: names a number of the records, several of them as their product
+            (``meta.quality * meta.complexity``), or a Parquet or CSV file with the columns
             ``sample_id`` and ``score``.
         folder: where a relative path starts.
 
@@ -51,7 +52,7 @@ def qualities(
     if (named := config.heeded("quality")) is None:
         return None
     path = score_file(config, folder)
-    found = pool.numbers(named) if path is None else _scores(path, pool.index)
+    found = _product(pool, named) if path is None else _scores(path, pool.index)
     is_wrong = ~((found >= 0) & found.is_finite()).fill_null(value=False)
     for row in pool.index.filter(is_wrong).head(1).iter_rows(named=True):
         raise UserError(
@@ -60,6 +61,13 @@ def qualities(
             f"{row['sample_id']}); score them, or take them out of the pool"
         )
     return found
+
+
+def _product(pool: SelectionPool, named: str) -> pl.Series:
+    first, *others = (pool.numbers(field.strip()) for field in named.split("*"))
+    for other in others:
+        first = first * other
+    return first
 
 
 def _scores(path: Path, index: pl.DataFrame) -> pl.Series:
