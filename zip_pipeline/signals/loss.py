@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby, islice
-from operator import itemgetter
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -21,7 +20,10 @@ from zip_pipeline.signals import Measure, Models, Signal
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_COLUMNS: dict[Stage, tuple[str, ...]] = {"sft": ("turns",), "preference": ("prompt", "chosen")}
+ANSWER_COLUMNS: dict[Stage, tuple[str, ...]] = {
+    "sft": ("turns",),
+    "preference": ("prompt", "chosen"),
+}
 
 
 class LossSettings(Settings):
@@ -67,7 +69,7 @@ class Loss(Signal):
         tokenizer, network = model.tokenizer(), model.network()
 
         def measure(samples: pl.DataFrame) -> pl.DataFrame:
-            said = said_in(samples, _COLUMNS[stage], tokenizer, settings.max_length)
+            said = said_in(samples, ANSWER_COLUMNS[stage], tokenizer, settings.max_length)
             return _table(said, network)
 
         yield measure
@@ -81,11 +83,16 @@ class Said:
     is_target: list[bool]
 
     @property
+    def spans(self) -> list[slice]:
+        """Where each of the assistant's turns stands."""
+        runs = groupby(range(len(self.is_target)), key=self.is_target.__getitem__)
+        places = [list(run) for speaks, run in runs if speaks]
+        return [slice(run[0], run[-1] + 1) for run in places]
+
+    @property
     def turns(self) -> list[list[int]]:
         """The tokens of each of the assistant's turns."""
-        pairs = zip(self.is_target, self.input_ids, strict=True)
-        runs = [(speaks, [i for _, i in run]) for speaks, run in groupby(pairs, itemgetter(0))]
-        return [ids for speaks, ids in runs if speaks]
+        return [self.input_ids[span] for span in self.spans]
 
 
 def said_in(

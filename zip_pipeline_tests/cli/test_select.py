@@ -62,12 +62,17 @@ def _records_at(records: list[dict[str, object]], picked: pl.DataFrame) -> list[
 
 _OF_PAIRS_ONLY = ("reward_gap",)
 _BY_QUALITY = ("score", "alpagasus", "deita")
+_SLOW = ("t_shirt",)
 
 
 @pytest.mark.parametrize(
     ("stage", "strategy"),
-    [("preference", strategy) for strategy in strategies.names()]
-    + [("sft", strategy) for strategy in strategies.names() if strategy not in _OF_PAIRS_ONLY],
+    [
+        pytest.param(stage, strategy, marks=[pytest.mark.slow] * (strategy in _SLOW))
+        for stage in ("sft", "preference")
+        for strategy in strategies.names()
+        if stage == "preference" or strategy not in _OF_PAIRS_ONLY
+    ],
 )
 def test_select_gives_input_records_back_in_pick_order(tmp_path: Path, stage: str, strategy: str):
     """With .jsonl the records come back as they were, those that the ledger calls picked."""

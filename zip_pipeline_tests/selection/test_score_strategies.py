@@ -19,6 +19,7 @@ from zip_pipeline.selection.select import Selection, select_candidates
 from zip_pipeline.selection.strategies.deita import kept
 from zip_pipeline.selection.strategies.instag import passes
 from zip_pipeline.selection.strategies.random import random_order
+from zip_pipeline.signals.selective_ifd import THRESHOLDS, SelectiveIfd, figures
 from zip_pipeline_tests.selection.pools import numbered_pool
 
 TABLE = numbered_pool(60)
@@ -220,3 +221,44 @@ def test_reward_gap_takes_the_smallest_first() -> None:
     assert selection.picks == order[:58]
     assert gaps[order[0]] < 0
     assert "minus its implicit reward gap is 2.5" in words_of(selection, order[0])
+
+
+def shirt_oracle(differences: Sequence[np.ndarray | None], budget: int) -> list[int]:
+    """Return the order of the published code, by differences of shape (neighbours, tokens)."""
+    sizes = np.concatenate([np.abs(each).ravel() for each in differences if each is not None])
+    # Of the thresholds that there are the one nearest to the median by its share.
+    threshold = min(THRESHOLDS, key=lambda t: abs((sizes > t).mean() - 0.5))
+    mean, deviation, ifd = {}, {}, {}
+    for row, each in enumerate(differences):
+        if each is None:
+            continue
+        values = []
+        for own in each:
+            informative = [d for d in own if abs(d) > threshold]
+            values.append(np.exp(sum(informative) / max(len(informative), 1)))
+        mean[row], deviation[row] = np.mean(values), np.std(values)
+        ifd[row] = np.mean(np.exp(each.mean(axis=1)))
+    good = sorted((r for r in ifd if ifd[r] < 1), key=lambda r: (-mean[r], IDS[r]))
+    listed = sorted(good[: 2 * budget], key=lambda r: (deviation[r], IDS[r]))
+    bad = sorted((r for r in ifd if ifd[r] >= 1), key=lambda r: (ifd[r], IDS[r]))
+    none = sorted((r for r in range(60) if r not in ifd), key=IDS.__getitem__)
+    return [*listed, *good[2 * budget :], *bad, *none]
+
+
+@pytest.mark.parametrize("budget", [5, 55])
+def test_t_shirt_equals_the_published_order(budget: int) -> None:
+    """Twice the budget by the mean, of these the least deviation; IFD of 1 and more at the end."""
+    rng = np.random.default_rng(5)
+    differences = [
+        None if row % 15 == 4 else rng.normal(rng.normal(-0.3, 0.4), 0.5, (30, 2 + row % 7))
+        for row in range(60)
+    ]
+    rows = [figures(np.zeros((30, 0)) if each is None else each) for each in differences]
+    table = pl.DataFrame(rows, schema=SelectiveIfd.columns, orient="row")
+    config = SelectionConfig(strategy="t_shirt", budget_samples=budget)
+    selection = select_by(config, {"selective_ifd": table})
+    order = shirt_oracle(differences, budget)
+    assert selection.picks == order[:budget]
+    if budget == 5:
+        assert "left on the shortlist of twice the budget" in words_of(selection, order[9])
+        assert "was too low for the shortlist" in words_of(selection, order[10])
