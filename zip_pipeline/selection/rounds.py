@@ -264,7 +264,8 @@ class ScoreStrategy(Strategy):
     ) -> Indices:
         """Return all positions of the pool, shape (samples,), highest score first, ties by id."""
         places = pool.candidates.index["sample_id"].rank("ordinal").to_numpy()
-        return np.lexsort((places, -scores))
+        order: Indices = np.lexsort((places, -scores))
+        return order
 
 
 def budget_of(pool: Measured, config: SelectionConfig, picks: Iterable[int]) -> Budget:

@@ -132,16 +132,19 @@ def figures(differences: NDArray[np.float64]) -> tuple[Any, ...]:
         return None, None, None, None, None
     # How many thresholds lie below each.
     levels = np.searchsorted(THRESHOLDS, np.abs(differences))
-    means, deviations, num_above = [], [], []
-    for threshold in range(len(THRESHOLDS)):
-        above = levels > threshold
-        num = above.sum(axis=1)
-        ifd = np.exp((differences * above).sum(axis=1) / np.maximum(num, 1))
-        means.append(ifd.mean())
-        deviations.append(ifd.std())
-        num_above.append(int(num.sum()))
-    whole = float(np.exp(differences.mean(axis=1)).mean())
-    return whole, means, deviations, num_above, differences.size
+    above = [levels > threshold for threshold in range(len(THRESHOLDS))]
+    num_above = [each.sum(axis=1) for each in above]
+    ifds = [
+        np.exp((differences * each).sum(axis=1) / np.maximum(num, 1))
+        for each, num in zip(above, num_above, strict=True)
+    ]
+    return (
+        float(np.exp(differences.mean(axis=1)).mean()),
+        [float(ifd.mean()) for ifd in ifds],
+        [float(ifd.std()) for ifd in ifds],
+        [int(num.sum()) for num in num_above],
+        differences.size,
+    )
 
 
 SIGNAL = SelectiveIfd()

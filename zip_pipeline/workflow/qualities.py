@@ -1,5 +1,6 @@
 """The quality of each sample, by which a strategy multiplies what the sample adds."""
 
+import math
 from pathlib import Path
 
 import polars as pl
@@ -8,6 +9,7 @@ from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint
 from zip_pipeline.pool.pool import SelectionPool
 from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.selection.strategies import strategies
 
 _COLUMNS = ("sample_id", "score")
 
@@ -47,16 +49,19 @@ def qualities(
         folder: where a relative path starts.
 
     Raises:
-        UserError: the file is none of scores, or a sample has no quality, or one below 0.
+        UserError: the file is none of scores, or a sample has no quality, or one below 0 where the
+            strategy multiplies by it.
     """
     if (named := config.heeded("quality")) is None:
         return None
     path = score_file(config, folder)
     found = _product(pool, named) if path is None else _scores(path, pool.index)
-    is_wrong = ~((found >= 0) & found.is_finite()).fill_null(value=False)
+    is_factor = strategies[config.strategy].uses("quality_power")
+    least, wanted = (0.0, "number of 0 and up") if is_factor else (-math.inf, "number")
+    is_wrong = ~((found >= least) & found.is_finite()).fill_null(value=False)
     for row in pool.index.filter(is_wrong).head(1).iter_rows(named=True):
         raise UserError(
-            f"quality: {is_wrong.sum():,} of {len(found):,} samples have no number of 0 and up as "
+            f"quality: {is_wrong.sum():,} of {len(found):,} samples have no {wanted} as "
             f"{named}, first {row['source_file']}, row {row['source_row']} (sample "
             f"{row['sample_id']}); score them, or take them out of the pool"
         )

@@ -51,6 +51,18 @@ def test_quality_is_a_product_of_numbers() -> None:
     assert selection.subset["source_row"].to_list() == [9, 8]
 
 
+def test_scores_below_0_rank_as_well() -> None:
+    """As those of reward models; they are only refused where something is multiplied by them."""
+    rows = records(9)
+    for row in rows:
+        row["score"] -= 5
+    selection = zp.select(rows, budget_samples=7, strategy="score", quality="score")
+    assert selection.subset["source_row"].to_list() == [9, 8, 7, 6, 5, 4, 3]
+    del rows[1]["score"]
+    with pytest.raises(UserError, match="quality: 1 of 9 samples have no number as score, first"):
+        zp.select(rows, budget_samples=7, strategy="score", quality="score")
+
+
 def test_quality_of_a_pair_is_the_score_of_its_chosen_answer() -> None:
     """Also where it stands in no field of that name, as in a list of ranked answers."""
     rows = [

@@ -32,7 +32,7 @@ class RewardGap(ScoreStrategy):
 
     def scores(self, pool: Measured, config: SelectionConfig, workers: int) -> NDArray[np.float64]:
         """Return minus the gap of each sample, shape (samples,)."""
-        return -pool.signal("reward_gap")["gap"].fill_null(np.inf).to_numpy()
+        return (-pool.signal("reward_gap")["gap"]).fill_null(-np.inf).to_numpy()
 
 
 STRATEGY = RewardGap()
