@@ -163,8 +163,9 @@ def test_deita_passes_over_what_is_close_to_a_better_one() -> None:
     assert "was too low before the budget" in words_of(few, chosen[-1])
 
 
-def test_kept_is_the_same_across_blocks() -> None:
-    """Of 1,500 samples, three blocks of 512."""
+def test_kept_is_the_same_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 1,500 samples, three blocks of 512, against blocks of 100."""
+    monkeypatch.setattr("zip_pipeline.selection.strategies.deita._KEPT_AT_A_TIME", 100)
     vectors = unit_vectors(1500, seed=1)
     order = np.random.default_rng(2).permutation(1500)
     expected: list[int] = []

@@ -14,6 +14,7 @@ from zip_pipeline.signals.embedding import Vectors, vectors_of
 
 MOST_COSINE = 0.9
 _SAMPLES_AT_A_TIME = 512
+_KEPT_AT_A_TIME = 8192
 
 
 class Deita(Score):
@@ -73,8 +74,8 @@ def kept(vectors: Vectors, order: Indices, most_cosine: float) -> Mask:
     for start in range(0, len(order), _SAMPLES_AT_A_TIME):
         block = vectors[order[start : start + _SAMPLES_AT_A_TIME]]
         is_far = np.ones(len(block), dtype=np.bool_)
-        for first in range(0, num_kept, _SAMPLES_AT_A_TIME):
-            others = found[first : min(first + _SAMPLES_AT_A_TIME, num_kept)]
+        for first in range(0, num_kept, _KEPT_AT_A_TIME):
+            others = found[first : min(first + _KEPT_AT_A_TIME, num_kept)]
             is_far[is_far] = (block[is_far] @ others.T).max(axis=1) <= most_cosine
         cosines = block @ block.T
         for row in np.flatnonzero(is_far):
