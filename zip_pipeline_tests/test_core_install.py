@@ -46,8 +46,14 @@ def _extras() -> dict[str, list[str]]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = {"": project["dependencies"], **project["optional-dependencies"]}
     return {
-        name: [re.split(r"[<>=\[ ]", need)[0] for need in needs] for name, needs in extras.items()
+        name: [_library(re.split(r"[<>=\[ ]", need)[0]) for need in needs]
+        for name, needs in extras.items()
     }
+
+
+def _library(package: str) -> str:
+    """Return what a package is imported as."""
+    return {"scikit-learn": "sklearn"}.get(package, package.replace("-", "_"))
 
 
 def _imported_libraries() -> set[str]:

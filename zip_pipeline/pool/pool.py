@@ -425,11 +425,15 @@ class SelectionPool:
         """Return a number of each record of the index, null where it has none.
 
         Args:
-            field: its name in the record as it came; dots lead into nested fields.
+            field: its name in the record as it came; dots lead into nested fields. Of pairs
+                ``chosen_score`` and ``rejected_score`` are what was read as those.
         """
         path = "$" + "".join(f"[{json.dumps(name)}]" for name in field.split("."))
         number = pl.col("raw").str.json_path_match(path).cast(pl.Float64, strict=False)
-        parts = self._tables.parts(self.index.select(_PLACE), ["raw"])
+        is_read = pool_schema(self._folder.stage).get(field) == pl.Float64
+        number = pl.coalesce(field, number) if is_read else number
+        columns = ["raw", field] if is_read else ["raw"]
+        parts = self._tables.parts(self.index.select(_PLACE), columns)
         found = [part.select(number.alias(field))[field] for part in parts]
         return pl.concat([pl.Series(field, [], pl.Float64), *found])
 

@@ -189,7 +189,8 @@ class Candidates:
         state: what is known of tokens (``TOKENS_SCHEMA``) and sizes (``deflate_bytes``,
             ``zstd_bytes``); what is not there and needed is measured.
         target: the serialised samples of the target file, none where there is no such file.
-        quality: of each sample, 0 and up, where the configuration asks for it.
+        quality: of each sample, where the configuration asks for it; 0 and up where a strategy
+            multiplies by it.
         trusted: the serialised samples of the trusted file, none where there is no such file.
         signals: what the strategy asks for besides; None where that is nothing.
         clusters: the cluster of each sample, where clusters stand in for the sources.
@@ -339,7 +340,7 @@ def _weights(candidates: Candidates, config: SelectionConfig) -> NDArray[np.floa
         raise UserError(
             "quality: plain texts and tables of turns have none; select from records or a data root"
         )
-    power = 1.0 if config.quality_power is None else config.quality_power
+    power = config.heeded("quality_power") or 1.0
     return np.maximum(candidates.quality.to_numpy() ** power, _LEAST_WEIGHT)
 
 

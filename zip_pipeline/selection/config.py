@@ -163,9 +163,10 @@ class SelectionConfig(Settings):
     )
     quality: str | None = Field(
         default=None,
-        description="long_range, coverage: what a sample adds is multiplied by its quality. A "
-        "number of the records, such as meta.score, a .parquet or .csv file with the columns "
-        "sample_id and score, or what a signal tells, such as signals.judge.rating.",
+        description="score, alpagasus, deita: what they select by; long_range, coverage: what a "
+        "sample adds is multiplied by it. A number of the records, such as meta.score, a product "
+        "of some, such as meta.quality * meta.complexity, what a signal tells, such as "
+        "signals.judge.rating, or a .parquet or .csv file with the columns sample_id and score.",
         json_schema_extra=_STRATEGY | {"metavar": "NAME"},
     )
     quality_power: float | None = Field(

@@ -200,10 +200,12 @@ def fill_in_order(run: Run, budget: Budget, order: Indices) -> None:
 
     A sample that does not fit is passed over while a later one may still fit; what comes
     after the last pick was never reached. What the allotments of a mixture leave is for those
-    that were passed over, in order again.
+    that were passed over, in order again. What is not in the order is not picked.
     """
     run.num_rounds += 1
-    budget.open_round(run.unpicked)
+    in_order = np.zeros(len(run.fate), dtype=np.bool_)
+    in_order[order] = True
+    budget.open_round(run.unpicked & in_order)
     _fill(run, budget, order)
     if budget.unused and budget.release():
         _fill(run, budget, order[run.unpicked[order]])
@@ -251,11 +253,19 @@ class ScoreStrategy(Strategy):
     def rounds(
         self, run: Run, budget: Budget, pool: Measured, config: SelectionConfig, workers: int
     ) -> Iterator[Run]:
-        """Yield the run at its end, ties by sample id; see :meth:`.Strategy.rounds`."""
+        """Yield the run at its end; see :meth:`.Strategy.rounds`."""
         run.scores = self.scores(pool, config, workers)
-        places = pool.candidates.index["sample_id"].rank("ordinal").to_numpy()
-        fill_in_order(run, budget, np.lexsort((places, -run.scores)))
+        order = self.ranked(run.scores, pool, config)
+        fill_in_order(run, budget, order)
         yield run
+
+    def ranked(
+        self, scores: NDArray[np.float64], pool: Measured, config: SelectionConfig
+    ) -> Indices:
+        """Return all positions of the pool, shape (samples,), highest score first, ties by id."""
+        places = pool.candidates.index["sample_id"].rank("ordinal").to_numpy()
+        order: Indices = np.lexsort((places, -scores))
+        return order
 
 
 def budget_of(pool: Measured, config: SelectionConfig, picks: Iterable[int]) -> Budget:

@@ -73,10 +73,12 @@ class Embedding(Signal):
 def vectors_of(table: pl.DataFrame) -> Vectors:
     """Return the vectors of a table of the signal, shape (samples, dimensions); zeros for null."""
     vectors = table["vector"]
+    has_words = vectors.is_not_null().to_numpy()
     num = int(vectors.list.len().max() or 0)  # type: ignore[arg-type]
-    zeros = pl.Series("vector", [[0.0] * num], pl.List(pl.Float32))
-    flat = vectors.fill_null(zeros[0]).explode(empty_as_null=False)
-    return flat.to_numpy().reshape(len(vectors), num)
+    found = np.zeros((len(vectors), num), dtype=np.float32)
+    flat = vectors.drop_nulls().explode(empty_as_null=False)
+    found[has_words] = flat.to_numpy().reshape(-1, num) if num else 0
+    return found
 
 
 def normalised(vectors: NDArray[Any]) -> Vectors:

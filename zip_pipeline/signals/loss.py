@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import groupby, islice
-from operator import itemgetter
 from statistics import fmean
 from typing import TYPE_CHECKING
 
@@ -19,9 +18,12 @@ from zip_pipeline.settings import Settings
 from zip_pipeline.signals import Measure, Signal, Tools
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-_COLUMNS: dict[Stage, tuple[str, ...]] = {"sft": ("turns",), "preference": ("prompt", "chosen")}
+ANSWER_COLUMNS: dict[Stage, tuple[str, ...]] = {
+    "sft": ("turns",),
+    "preference": ("prompt", "chosen"),
+}
 
 
 class LossSettings(Settings):
@@ -42,8 +44,8 @@ class Loss(Signal):
 
     ``loss`` is their mean in nats. ``ifd`` is exp(loss of a turn after all that came before it)
     over exp(loss of the same tokens on their own), the mean over turns: near 1 the question does
-    not help. Null where no answer of two or more tokens lies within the maximum length. Of a pair
-    the chosen answer counts.
+    not help. Null where no answer lies within the maximum length, ``ifd`` also where none has two
+    tokens. Of a pair the chosen answer counts.
 
     Source: Superfiltering (arXiv 2402.00530), section 3; at most 1,024 tokens as there.
     Deviation: several turns, and the template's tokens around them.
@@ -67,37 +69,63 @@ class Loss(Signal):
         tokenizer, network = model.tokenizer(), model.network()
 
         def measure(samples: pl.DataFrame) -> pl.DataFrame:
-            parts = [turns_of_column(samples[column]) for column in _COLUMNS[stage]]
-            conversations = [
-                [turn for part in row for turn in part] for row in zip(*parts, strict=True)
-            ]
-            encoded = encode(tokenizer, conversations, samples["tools"].to_list())
-            return _table([_cut(each, settings.max_length) for each in encoded], network)
+            said = said_in(samples, ANSWER_COLUMNS[stage], tokenizer, settings.max_length)
+            return _table(said, network)
 
         yield measure
 
 
 @dataclass(frozen=True)
-class _Said:
-    """A conversation, and where in it the assistant speaks; nothing predicts the first token."""
+class Said:
+    """A conversation, and where the assistant speaks; nothing predicts the first token."""
 
     input_ids: list[int]
     is_target: list[bool]
 
     @property
+    def spans(self) -> list[slice]:
+        """Where each of the assistant's turns stands."""
+        runs = groupby(range(len(self.is_target)), key=self.is_target.__getitem__)
+        places = [list(run) for speaks, run in runs if speaks]
+        return [slice(run[0], run[-1] + 1) for run in places]
+
+    @property
     def turns(self) -> list[list[int]]:
         """The tokens of each of the assistant's turns."""
-        pairs = zip(self.is_target, self.input_ids, strict=True)
-        runs = [(speaks, [i for _, i in run]) for speaks, run in groupby(pairs, itemgetter(0))]
-        return [ids for speaks, ids in runs if speaks]
+        return [self.input_ids[span] for span in self.spans]
 
 
-def _cut(encoded: Encoded, max_length: int) -> _Said:
+def said_in(
+    samples: pl.DataFrame,
+    columns: Sequence[str],
+    tokenizer: "PreTrainedTokenizerBase",
+    max_length: int,
+) -> list[Said]:
+    """Return what the assistant says in the last of some columns, after the turns of the others.
+
+    Args:
+        samples: rows of a pool table.
+        columns: of turns, in the order in which they are said.
+        tokenizer: with a chat template that marks what the assistant says.
+        max_length: tokens at which a conversation is cut.
+    """
+    tools = samples["tools"].to_list()
+    rows = list(zip(*(turns_of_column(samples[column]) for column in columns), strict=True))
+    encoded = encode(tokenizer, [[turn for part in row for turn in part] for row in rows], tools)
+    starts = [0] * len(rows)
+    if len(columns) > 1:
+        prompts = [[turn for part in row[:-1] for turn in part] for row in rows]
+        starts = [len(prompt.input_ids) for prompt in encode(tokenizer, prompts, tools)]
+    return [_cut(e, start, max_length) for e, start in zip(encoded, starts, strict=True)]
+
+
+def _cut(encoded: Encoded, start: int, max_length: int) -> Said:
     mask = enumerate(encoded.assistant_mask[:max_length])
-    return _Said(encoded.input_ids[:max_length], [bool(bit) and place > 0 for place, bit in mask])
+    speaks = [bool(bit) and place >= max(start, 1) for place, bit in mask]
+    return Said(encoded.input_ids[:max_length], speaks)
 
 
-def _table(said: Sequence[_Said], network: "PreTrainedModel") -> pl.DataFrame:
+def _table(said: Sequence[Said], network: "PreTrainedModel") -> pl.DataFrame:
     rows = [ScoredRow(each.input_ids, each.is_target) for each in said if any(each.is_target)]
     turns = [ids for each in said for ids in each.turns if len(ids) > 1]
     rows += [ScoredRow(ids, [False] + [True] * (len(ids) - 1)) for ids in turns]
@@ -109,7 +137,7 @@ def _table(said: Sequence[_Said], network: "PreTrainedModel") -> pl.DataFrame:
 
 
 def _values(
-    said: _Said, whole: Iterator[list[float]], alone: Iterator[list[float]]
+    said: Said, whole: Iterator[list[float]], alone: Iterator[list[float]]
 ) -> tuple[float | None, float | None, int]:
     """Return a row of the signal, given the losses of what is to come."""
     if not said.turns:

@@ -1,5 +1,6 @@
 """The quality of each sample, by which a strategy multiplies what the sample adds."""
 
+import math
 from pathlib import Path
 
 import polars as pl
@@ -10,6 +11,7 @@ from zip_pipeline.files import fingerprint
 from zip_pipeline.pool.pool import SelectionPool
 from zip_pipeline.selection.candidates import SignalTables
 from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.selection.strategies import strategies
 
 _COLUMNS = ("sample_id", "score")
 
@@ -46,24 +48,28 @@ def qualities(
 
     Args:
         pool: the pool.
-        config: names a number of the records, a Parquet or CSV file with the columns
-            ``sample_id`` and ``score``, or a number that a signal tells, of which null counts as 0.
+        config: names a number of the records, several of them as their product
+            (``meta.quality * meta.complexity``), a number that a signal tells, of which null counts
+            as 0, or a Parquet or CSV file with the columns ``sample_id`` and ``score``.
         folder: where a relative path starts.
         signals: what the signals tell that the configuration needs.
 
     Raises:
-        UserError: the file is none of scores, or a sample has no quality, or one below 0.
+        UserError: the file is none of scores, or a sample has no quality, or one below 0 where the
+            strategy multiplies by it.
     """
     if (named := config.heeded("quality")) is None:
         return None
     if (place := config.quality_signal) is not None:
         return _told(place, signals)
     path = score_file(config, folder)
-    found = pool.numbers(named) if path is None else _scores(path, pool.index)
-    is_wrong = ~((found >= 0) & found.is_finite()).fill_null(value=False)
+    found = _product(pool, named) if path is None else _scores(path, pool.index)
+    is_factor = strategies[config.strategy].uses("quality_power")
+    least, wanted = (0.0, "number of 0 and up") if is_factor else (-math.inf, "number")
+    is_wrong = ~((found >= least) & found.is_finite()).fill_null(value=False)
     for row in pool.index.filter(is_wrong).head(1).iter_rows(named=True):
         raise UserError(
-            f"quality: {is_wrong.sum():,} of {len(found):,} samples have no number of 0 and up as "
+            f"quality: {is_wrong.sum():,} of {len(found):,} samples have no {wanted} as "
             f"{named}, first {row['source_file']}, row {row['source_row']} (sample "
             f"{row['sample_id']}); score them, or take them out of the pool"
         )
@@ -86,6 +92,13 @@ def _told(place: tuple[str, str], signals: SignalTables | None) -> pl.Series:
             "must be 0 or above"
         )
     return found
+
+
+def _product(pool: SelectionPool, named: str) -> pl.Series:
+    first, *others = (pool.numbers(field.strip()) for field in named.split("*"))
+    for other in others:
+        first = first * other
+    return first
 
 
 def _scores(path: Path, index: pl.DataFrame) -> pl.Series:

@@ -60,14 +60,30 @@ def _records_at(records: list[dict[str, object]], picked: pl.DataFrame) -> list[
     return [records[row - 1] for row in picked["source_row"]]
 
 
-@pytest.mark.parametrize("strategy", strategies.names())
-@pytest.mark.parametrize("stage", ["sft", "preference"])
+_OF_PAIRS_ONLY = ("reward_gap",)
+_BY_QUALITY = ("score", "alpagasus", "deita")
+_SLOW = ("t_shirt",)
+
+
+@pytest.mark.parametrize(
+    ("stage", "strategy"),
+    [
+        pytest.param(stage, strategy, marks=[pytest.mark.slow] * (strategy in _SLOW))
+        for stage in ("sft", "preference")
+        for strategy in strategies.names()
+        if stage == "preference" or strategy not in _OF_PAIRS_ONLY
+    ],
+)
 def test_select_gives_input_records_back_in_pick_order(tmp_path: Path, stage: str, strategy: str):
     """With .jsonl the records come back as they were, those that the ledger calls picked."""
     records = sft_records(80) if stage == "sft" else preference_records(80)
+    records = [record | {"tags": [f"t{n % 7}"]} for n, record in enumerate(records)]
     source = write_jsonl(tmp_path / "in.jsonl", records)
     out = tmp_path / "out.jsonl"
     options = ("--stage", stage, "--strategy", strategy, "--budget-samples", "30", *_ROUNDS)
+    options += ("--signal", "reward_gap.model=tiny")
+    if strategy in _BY_QUALITY:
+        options += ("--quality", "extra.n" if stage == "sft" else "id")
     call_well("select", source, "-o", out, *options, "--target", source)
     picked = _picked(out)
     assert picked.height == 30

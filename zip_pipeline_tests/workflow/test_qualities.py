@@ -40,6 +40,48 @@ def test_quality_is_a_number_of_the_records(field: str, factor: float) -> None:
     assert selection.manifest["config"]["quality"] == field
 
 
+def test_quality_is_a_product_of_numbers() -> None:
+    """Two scores of one sample, as quality and complexity are."""
+    selection = zp.select(
+        records(9), budget_samples=2, strategy="score", quality="score * meta.my score"
+    )
+    assert selection.ledger.sort("source_row")["quality"].to_list() == [
+        row * row / 2 for row in range(1, 10)
+    ]
+    assert selection.subset["source_row"].to_list() == [9, 8]
+
+
+def test_scores_below_0_rank_as_well() -> None:
+    """As those of reward models; they are only refused where something is multiplied by them."""
+    rows = records(9)
+    for row in rows:
+        row["score"] -= 5
+    selection = zp.select(rows, budget_samples=7, strategy="score", quality="score")
+    assert selection.subset["source_row"].to_list() == [9, 8, 7, 6, 5, 4, 3]
+    del rows[1]["score"]
+    with pytest.raises(UserError, match="quality: 1 of 9 samples have no number as score, first"):
+        zp.select(rows, budget_samples=7, strategy="score", quality="score")
+
+
+def test_quality_of_a_pair_is_the_score_of_its_chosen_answer() -> None:
+    """Also where it stands in no field of that name, as in a list of ranked answers."""
+    rows = [
+        {
+            "prompt": f"Say {n}.",
+            "chosen": [{"role": "assistant", "content": f"It is {n}."}],
+            "rejected": [{"role": "assistant", "content": "No."}],
+            "score_chosen": n,
+            "score_rejected": 1,
+        }
+        for n in range(2, 9)
+    ]
+    selection = zp.select(
+        rows, stage="preference", budget_samples=3, strategy="score", quality="chosen_score"
+    )
+    assert selection.subset["chosen_score"].to_list() == [8, 7, 6]
+    assert selection.ledger.sort("source_row")["quality"].to_list() == list(range(2, 9))
+
+
 def test_a_record_without_the_number_is_named() -> None:
     """How many, the first one's place, and what to do."""
     rows = records(5)
