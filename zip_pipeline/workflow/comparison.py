@@ -43,6 +43,7 @@ from zip_pipeline.training.job import finished_training
 from zip_pipeline.training.tokens import configured_tokens
 from zip_pipeline.workflow.comparison_plan import Comparison, Log, open_comparison
 from zip_pipeline.workflow.models import RunJobs
+from zip_pipeline.workflow.qualities import qualities
 from zip_pipeline.workflow.signals import pool_signals
 
 R_CODEC = "deflate"
@@ -115,6 +116,7 @@ def _select(comparison: Comparison, name: str, seed: int, log: Log) -> dict[str,
         rows = _candidates(comparison, pool, seed)
         with _skipping():
             signals = pool_signals(pool, config, folder, log, root.path)
+            quality = qualities(pool, config, root.path, signals)
         with TemporaryTexts.write(_parts(pool.texts, rows), root.cache) as texts, _skipping():
             selection = select_candidates(
                 Candidates(
@@ -122,6 +124,7 @@ def _select(comparison: Comparison, name: str, seed: int, log: Log) -> dict[str,
                     texts,
                     pool.state[rows],
                     told,
+                    quality=None if quality is None else quality[rows],
                     signals=None if signals is None else signals.part(rows),
                 ),
                 "sft",
@@ -143,6 +146,7 @@ def _config(comparison: Comparison, name: str, seed: int) -> tuple[SelectionConf
     strategy, _, mixture = name.partition("+")
     options: dict[str, Any] = {"strategy": strategy, "mixture": mixture or None, "seed": seed}
     options[f"budget_{comparison.settings.unit}"] = comparison.plan["budget"]
+    options |= {n: comparison.plan[n] for n in ("quality", "signals") if n in comparison.plan}
     if not (comparison.settings.target and strategies[strategy].uses("target")):
         return SelectionConfig(**options), []
     path = comparison.held("target_told")

@@ -194,9 +194,13 @@ def open_comparison(
         "model": model_identity(preset.source, preset.revision),
         "tokenizer": tokens.identity,
     }
-    # What was begun before there was this setting goes on.
-    if settings.evaluation_samples is not None:
-        shared["evaluation_samples"] = settings.evaluation_samples
+    # What was begun before there were these settings goes on.
+    others = {
+        "evaluation_samples": settings.evaluation_samples,
+        "quality": nightly.quality,
+        "signals": nightly.signals or None,
+    }
+    shared |= {name: value for name, value in others.items() if value is not None}
     name = fingerprint([json.dumps(shared, sort_keys=True)])[:16]
     found = Comparison(root, root.comparisons / name, settings, training.job(), shared)
     plan = found.folder / "plan.json"

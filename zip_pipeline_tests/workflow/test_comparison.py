@@ -295,6 +295,21 @@ def test_a_target_decides_by_the_half_that_nobody_was_told_of(root: DataRoot) ->
     )
 
 
+def test_quality_and_signals_are_those_of_the_nightly_run(root: DataRoot) -> None:
+    """What selects by scores is compared where [sft] names some; other ones begin anew."""
+    before = open_comparison(root, SMALL).folder
+    assert "quality: score selects by" in compare_subset(root, "score", 0, SMALL)["skipped"]
+    scores = assemble_pool(root["sft"]).samples.select("sample_id", score=pl.col("source_row"))
+    scores.write_csv(root.path / "scores.csv")
+    (root.path / "zip_pipeline.toml").write_text(f"{NO_DRAW}[sft]\nquality = 'scores.csv'\n")
+    assert open_comparison(root, SMALL).folder != before
+    rows = _subset(root, "score", 0)["source_row"]
+    assert rows.to_list() == sorted(rows, reverse=True)
+    settings = "[signals.loss]\nmax_length = 64\n"
+    (root.path / "zip_pipeline.toml").write_text(NO_DRAW + settings)
+    assert open_comparison(root, SMALL).plan["signals"] == {"loss": {"max_length": 64}}
+
+
 def test_few_evaluation_samples_are_of_all_sources(root: DataRoot) -> None:
     """Each set has as many as are asked for; what a strategy is told of the target stays whole."""
     rows = "".join(json.dumps(row) + "\n" for row in records(24, first=5000))
