@@ -73,10 +73,13 @@ class Embedding(Signal):
 def vectors_of(table: pl.DataFrame) -> Vectors:
     """Return the vectors of a table of the signal, shape (samples, dimensions); zeros for null."""
     vectors = table["vector"]
-    num = int(vectors.list.len().max() or 0)  # type: ignore[arg-type]
-    zeros = pl.Series("vector", [[0.0] * num], pl.List(pl.Float32))
-    flat = vectors.fill_null(zeros[0]).explode(empty_as_null=False)
-    return flat.to_numpy().reshape(len(vectors), num)
+    has_vector = vectors.is_not_null().to_numpy()
+    known = vectors.drop_nulls()
+    num = int(known.list.len().max() or 0)  # type: ignore[arg-type]
+    found = np.zeros((len(vectors), num), dtype=np.float32)
+    if num:
+        found[has_vector] = known.explode().to_numpy().reshape(len(known), num)
+    return found
 
 
 def normalised(vectors: NDArray[Any]) -> Vectors:
