@@ -4,7 +4,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import ClassVar, Protocol
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -109,16 +109,6 @@ def _parts(num_samples: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + _SAMPLES_AT_A_TIME, num_samples)
 
 
-class Covering(Protocol):
-    """A monotone submodular f(S), which begins with the empty S."""
-
-    def add(self, index: int) -> None:
-        """Add a sample to S."""
-
-    def gains(self, indices: Indices) -> Gains:
-        """Return f(S + sample) - f(S) for each sample on its own, shape (indices,)."""
-
-
 class LazyGreedy:
     """Picks the highest gain per cost again and again, and refreshes no more than it must.
 
@@ -133,7 +123,7 @@ class LazyGreedy:
 
     def __init__(
         self,
-        coverage: Covering,
+        coverage: Coverage,
         costs: NDArray[np.float64],
         executor: ThreadPoolExecutor,
         workers: int,
@@ -176,9 +166,9 @@ class LazyGreedy:
         is_fresh = np.zeros(len(head), dtype=np.bool_)
         while num_picked < k and known[best := int(known.argmax())] > floor:
             if not is_fresh[best]:
-                # Among the stale alone: many that tie with the best may be fresh.
-                stale = np.flatnonzero(left & ~is_fresh)
-                stale = stale[_highest(known[stale], _REFRESHED)]
+                stale = _highest(known, _REFRESHED)
+                # With the best: where many tie with it, these may all be fresh.
+                stale = np.union1d(stale[left[stale] & ~is_fresh[stale]], best)
                 known[stale] = self.scores[head[stale]] = self._scores(head[stale])
                 is_fresh[stale] = True
                 continue
