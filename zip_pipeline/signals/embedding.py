@@ -61,9 +61,10 @@ class Embedding(Signal):
         embed = _wordllama() if settings.model == _WORDLLAMA else _sentence_transformer(settings)
 
         def measure(samples: pl.DataFrame) -> pl.DataFrame:
-            texts = samples.select(contents_text(stage))[:, 0].to_list()
-            vectors = normalised(embed(texts))
-            has_words = pl.Series(vectors.any(axis=1))
+            texts = samples.select(contents_text(stage))[:, 0]
+            vectors = normalised(embed(texts.to_list()))
+            # A model has a vector for the line ends between turns, too.
+            has_words = pl.Series(vectors.any(axis=1)) & (texts.str.strip_chars() != "")
             found = pl.Series("vector", vectors.tolist(), pl.List(pl.Float32))
             return pl.select(vector=pl.when(has_words).then(found))
 
