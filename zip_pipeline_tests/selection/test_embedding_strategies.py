@@ -22,7 +22,6 @@ from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.run import Progress
 from zip_pipeline.selection.select import Selection, select_candidates
 from zip_pipeline.selection.strategies import (
-    coverage,
     d4,
     facility_location,
     novel_select,
@@ -297,8 +296,6 @@ def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(novel_select, "PICKS_PER_ROUND", 4)
     monkeypatch.setattr(rds, "PICKS_PER_ROUND", 4)
     monkeypatch.setattr(rds, "_TARGETS_AT_A_TIME", 2)
-    monkeypatch.setattr(coverage, "_HEAD", 16)
-    monkeypatch.setattr(coverage, "_REFRESHED", 4)
     monkeypatch.setattr(facility_location, "PICKS_PER_ROUND", 4)
 
 
