@@ -135,8 +135,8 @@ class SelectionConfig(Settings):
     mixture: str | None = Field(
         default=None,
         description="What share of the budget each source gets. What a source cannot fill goes to "
-        "the others. If not given, none for zip, random, random_lengths, zip_fit and dsir, else "
-        "natural.",
+        "the others. If not given, natural for coverage, long_range and random_balanced, none for "
+        "the others.",
         json_schema_extra=_STRATEGY,
     )
     mixture_temperature: float = Field(
@@ -162,9 +162,9 @@ class SelectionConfig(Settings):
     )
     quality: str | None = Field(
         default=None,
-        description="long_range, coverage: what a sample adds is multiplied by its quality. A "
-        "number of the records, such as meta.score, or a .parquet or .csv file with the columns "
-        "sample_id and score.",
+        description="long_range, coverage: what a sample adds is multiplied by its quality; "
+        "facility_location adds it, car takes the best first. A number of the records, such as "
+        "meta.score, or a .parquet or .csv file with the columns sample_id and score.",
         json_schema_extra=_STRATEGY | {"metavar": "NAME"},
     )
     quality_power: float | None = Field(
@@ -175,8 +175,8 @@ class SelectionConfig(Settings):
     )
     target: str | None = Field(
         default=None,
-        description="zip_fit, dsir, random_lengths: file of samples to select by, in any format "
-        "that is read.",
+        description="zip_fit, dsir, rds, target_coverage, random_lengths: file of samples to "
+        "select by, in any format that is read.",
         json_schema_extra=_STRATEGY | {"metavar": "FILE"},
     )
     seed: int = Field(

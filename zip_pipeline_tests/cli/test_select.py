@@ -68,7 +68,8 @@ def test_select_gives_input_records_back_in_pick_order(tmp_path: Path, stage: st
     source = write_jsonl(tmp_path / "in.jsonl", records)
     out = tmp_path / "out.jsonl"
     options = ("--stage", stage, "--strategy", strategy, "--budget-samples", "30", *_ROUNDS)
-    call_well("select", source, "-o", out, *options, "--target", source)
+    scored = ("--quality", "extra.n" if stage == "sft" else "id") if strategy == "car" else ()
+    call_well("select", source, "-o", out, *options, "--target", source, *scored)
     picked = _picked(out)
     assert picked.height == 30
     assert read_jsonl(out) == _records_at(records, picked)
