@@ -17,7 +17,7 @@ from zip_pipeline.signals.embedding import Vectors
 
 # The a of the formula, where there are qualities.
 SHARE_OF_QUALITY = 0.5
-MOST_POINTS = 2048
+MOST_POINTS = 1024
 PICKS_PER_ROUND = 200
 _IN_REACH = 4096
 Gains = NDArray[np.float64]
@@ -73,7 +73,7 @@ class FacilityLocation(Strategy):
     """Greedy on :class:`Facilities` per token, or per unit of another budget.
 
     With qualities a is 0.5, and q is quality to its power, as it is given: multiply it to weigh it
-    more. Represented are all samples of the pool, or 2,048 of them that the seed draws. Samples
+    more. Represented are all samples of the pool, or 1,024 of them that the seed draws. Samples
     without a vector come last.
 
     Source: QDIT (arXiv 2311.14736): facility location plus quality, by a greedy.

@@ -17,8 +17,8 @@ from zip_pipeline.signals.embedding import Vectors
 
 NUM_NEIGHBOURS = 10
 DENSITY_POWER = 0.5
-MOST_CANDIDATES = 1 << 16
-MOST_NEIGHBOURS = 1 << 14
+MOST_CANDIDATES = 1 << 15
+MOST_NEIGHBOURS = 1 << 13
 PICKS_PER_ROUND = 200
 _LEAST_DISTANCE = 1e-9
 _REFRESHED = 64
@@ -110,12 +110,12 @@ class NovelSelect(Strategy):
     Novel is a high mean over what is picked of (1 / rank) times the weighted distance, where the
     rank counts from the nearest on by weighted distance, as in :class:`Novelty`; a density is
     (mean distance to the 10 nearest)^-0.5. Time grows with picks times samples, so of larger pools
-    65,536 candidates are drawn by the seed; what was not drawn comes after them in that order, and
+    32,768 candidates are drawn by the seed; what was not drawn comes after them in that order, and
     last the samples without a vector.
 
     Source: NovelSelect (arXiv 2502.17184), and its published code, which ranks by distance times
     densities, where the paper's formula ranks by distance, and takes the densities of both samples.
-    Deviation: that draw; densities by the neighbours in a draw of 16,384 candidates, by 1 - cosine
+    Deviation: that draw; densities by the neighbours in a draw of 8,192 candidates, by 1 - cosine
     of normalised vectors, where the code has squared distances of raw ones; the embedder of the
     configuration.
     """
