@@ -163,10 +163,11 @@ class SelectionConfig(Settings):
     )
     quality: str | None = Field(
         default=None,
-        description="score, alpagasus, deita: what they select by; long_range, coverage: what a "
-        "sample adds is multiplied by it. A number of the records, such as meta.score, a product "
-        "of some, such as meta.quality * meta.complexity, what a signal tells, such as "
-        "signals.judge.rating, or a .parquet or .csv file with the columns sample_id and score.",
+        description="score, alpagasus, deita, car: what they select by; long_range, coverage: what "
+        "a sample adds is multiplied by it; facility_location adds it. A number of the records, "
+        "such as meta.score, a product of some, such as meta.quality * meta.complexity, what a "
+        "signal tells, such as signals.judge.rating, or a .parquet or .csv file with the columns "
+        "sample_id and score.",
         json_schema_extra=_STRATEGY | {"metavar": "NAME"},
     )
     quality_power: float | None = Field(

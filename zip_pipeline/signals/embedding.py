@@ -61,9 +61,10 @@ class Embedding(Signal):
         embed = _wordllama() if settings.model == _WORDLLAMA else _sentence_transformer(settings)
 
         def measure(samples: pl.DataFrame) -> pl.DataFrame:
-            texts = samples.select(contents_text(stage))[:, 0].to_list()
-            vectors = normalised(embed(texts))
-            has_words = pl.Series(vectors.any(axis=1))
+            texts = samples.select(contents_text(stage))[:, 0]
+            vectors = normalised(embed(texts.to_list()))
+            # A model has a vector for the line ends between turns, too.
+            has_words = pl.Series(vectors.any(axis=1)) & (texts.str.strip_chars() != "")
             found = pl.Series("vector", vectors.tolist(), pl.List(pl.Float32))
             return pl.select(vector=pl.when(has_words).then(found))
 
@@ -73,11 +74,12 @@ class Embedding(Signal):
 def vectors_of(table: pl.DataFrame) -> Vectors:
     """Return the vectors of a table of the signal, shape (samples, dimensions); zeros for null."""
     vectors = table["vector"]
-    has_words = vectors.is_not_null().to_numpy()
-    num = int(vectors.list.len().max() or 0)  # type: ignore[arg-type]
+    has_vector = vectors.is_not_null().to_numpy()
+    known = vectors.drop_nulls()
+    num = int(known.list.len().max() or 0)  # type: ignore[arg-type]
     found = np.zeros((len(vectors), num), dtype=np.float32)
-    flat = vectors.drop_nulls().explode(empty_as_null=False)
-    found[has_words] = flat.to_numpy().reshape(-1, num) if num else 0
+    if num:
+        found[has_vector] = known.explode(empty_as_null=False).to_numpy().reshape(len(known), num)
     return found
 
 

@@ -116,6 +116,20 @@ def test_coverage_equals_oracle_over_many_heads(monkeypatch: pytest.MonkeyPatch)
     assert selection.manifest["num_rounds"] > 5
 
 
+def test_more_ties_than_are_refreshed_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Samples that add the same come by their positions, and the greedy ends."""
+    monkeypatch.setattr(coverage, "_REFRESHED", 4)
+    picks: list[int] = []
+    with (
+        coverage.TemporaryTexts.write([ngram_counts([b"a b"] * 20)]) as counts,
+        coverage.ThreadPoolExecutor(1) as executor,
+    ):
+        gains = coverage.Coverage(counts, 0.5)
+        greedy = coverage.LazyGreedy(gains, np.ones(20), executor, 1)
+        greedy.pick(np.arange(20), 20, lambda index: picks.append(index) is None)
+    assert picks == list(range(20))
+
+
 def test_samples_without_words_come_last() -> None:
     """A gain of nothing is the lowest, also beside samples that have words."""
     texts = [b"  ", b"a b c", b"\n", b"d"]

@@ -199,7 +199,8 @@ class LazyGreedy:
         while num_picked < k and known[best := int(known.argmax())] > floor:
             if not is_fresh[best]:
                 stale = _highest(known, _REFRESHED)
-                stale = stale[left[stale] & ~is_fresh[stale]]
+                # With the best: where many tie with it, these may all be fresh.
+                stale = np.union1d(stale[left[stale] & ~is_fresh[stale]], best)
                 known[stale] = self.scores[head[stale]] = self._scores(head[stale])
                 is_fresh[stale] = True
                 continue

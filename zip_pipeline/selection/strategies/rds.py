@@ -1,0 +1,126 @@
+"""Strategy ``rds``: what is most like the samples of a target file, which take turns."""
+
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
+
+import numpy as np
+
+from zip_pipeline.errors import UserError
+from zip_pipeline.selection.candidates import Budget, Indices, Measured
+from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.selection.rounds import Offer
+from zip_pipeline.selection.run import Run
+from zip_pipeline.selection.strategies import Strategy
+from zip_pipeline.selection.vectors import (
+    SIGNAL,
+    Cosines,
+    Embedded,
+    blocks,
+    cosines,
+    exact,
+    pick_rows,
+)
+from zip_pipeline.signals.embedding import Vectors, vectors_of
+
+# As many picks of a round, and as many samples of which each row of the target knows the order.
+PICKS_PER_ROUND = 4096
+_TARGETS_AT_A_TIME = 32
+
+
+def _nearest(vectors: Vectors, target: Vectors, rows: Indices) -> Indices:
+    """Return the rows nearest to each row of the target, nearest first, shape (target, most).
+
+    Ties go to the lowest row.
+    """
+    num = min(PICKS_PER_ROUND, len(rows))
+    found = np.empty((len(target), num), dtype=np.int64)
+    for block in blocks(len(target), _TARGETS_AT_A_TIME):
+        near = np.concatenate(
+            [cosines(target[block], vectors[rows[part]]) for part in blocks(len(rows))], axis=1
+        )
+        for own, values in zip(found[block], near, strict=True):
+            # With all that tie with the last of them, so that the lowest rows are among them.
+            least = np.partition(values, -num)[-num]
+            (among,) = np.nonzero(values >= least)
+            own[:] = rows[among[np.argsort(-values[among], kind="stable")[:num]]]
+    return found
+
+
+def _take_turns(nearest: Indices, first: int, num_rows: int, offer: Offer) -> None:
+    """Offer rows in turns until enough are accepted, or a list of nearest rows is at its end.
+
+    Args:
+        nearest: shape (target, most).
+        first: whose turn it is.
+        num_rows: number of rows of the pool.
+        offer: tells whether a row was accepted; only then the turn is over.
+    """
+    is_offered = np.zeros(num_rows, dtype=np.bool_)
+    lists = [iter(own) for own in nearest.tolist()]
+    for turn in range(first, first + PICKS_PER_ROUND):
+        for row in lists[turn % len(lists)]:
+            if not is_offered[row]:
+                is_offered[row] = True
+                if offer(row):
+                    break
+        else:
+            return
+
+
+class Rds(Strategy):
+    """The samples of the target take turns, each with the nearest sample that is left.
+
+    Near is a high cosine. Samples without a vector come last.
+
+    Source: RDS+ (arXiv 2503.01807), section 3: every query takes its best in turn.
+    Deviation: the embedder of the configuration, where RDS+ has the last hidden states of a
+    language model, weighted by position; there tasks take turns besides, which are not known here.
+    """
+
+    name = "rds"
+    description = "what says most nearly the same as the samples of a target file"
+    parameters = ("target", "signals")
+    mixture = "none"
+    signals = (SIGNAL,)
+    words: ClassVar[Mapping[str, str]] = {
+        "picked": "picked as number {rank}: the nearest left to a sample of the target whose turn "
+        "it was (its highest cosine to any of them {score:.4f})",
+        "never_reached": "others were nearer to each sample of the target before the budget was "
+        "used (its highest cosine to any of them {score:.4f})",
+    }
+
+    def rounds(
+        self, run: Run, budget: Budget, pool: Measured, config: SelectionConfig, workers: int
+    ) -> Iterator[Run]:
+        """Yield the run after each some thousand picks; see :meth:`.Strategy.rounds`."""
+        embedded, target = Embedded.of(pool), _target(pool)
+        run.scores = np.full(len(pool.pi), -np.inf)
+        run.scores[embedded.positions] = _highest(embedded.vectors, target)
+
+        def pick(rows: Indices, offer: Offer) -> None:
+            nearest = _nearest(embedded.vectors, target, rows)
+            _take_turns(nearest, len(run.picks), len(embedded.positions), offer)
+
+        yield from pick_rows(run, budget, embedded, PICKS_PER_ROUND, pick)
+
+
+def _target(pool: Measured) -> Vectors:
+    """Return the vectors of the target that are any, shape (target, dimensions)."""
+    assert pool.candidates.signals is not None, "the strategy declares its signals"
+    vectors = exact(vectors_of(pool.candidates.signals.target[SIGNAL]))
+    vectors = vectors[vectors.any(axis=1)]
+    if not len(vectors):
+        raise UserError("target: none of its samples has a word; name a file with samples that do")
+    return vectors
+
+
+def _highest(vectors: Vectors, target: Vectors) -> Cosines:
+    highest = np.full(len(vectors), -np.inf)
+    for block in blocks(len(vectors)):
+        for part in blocks(len(target)):
+            near = cosines(vectors[block], target[part]).max(axis=1)
+            highest[block] = np.maximum(highest[block], near)
+    return highest
+
+
+STRATEGY = Rds()

@@ -1,0 +1,162 @@
+"""Vectors of the samples of a pool: exact cosines, clusters, and clusters that take turns."""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from zip_pipeline.errors import require
+from zip_pipeline.selection.candidates import Budget, Indices, Measured
+from zip_pipeline.selection.rounds import Offer, fill_in_order, offer_to, open_round
+from zip_pipeline.selection.run import Run
+from zip_pipeline.signals.embedding import Vectors, normalised, vectors_of
+
+SIGNAL = "embedding"
+MOST_CLUSTERS = 1024
+_STEPS = 2**20
+_ROWS_AT_A_TIME = 1 << 12
+_BATCH = 1 << 12
+Cosines = NDArray[np.float64]
+
+
+def exact(vectors: NDArray[np.floating]) -> Vectors:
+    """Return vectors of length 1, each number rounded to a multiple of 2^-20.
+
+    In double precision their cosines, and sums of up to 2,000 of these, have no rounding error: so
+    they do not depend on blocks, threads or processor, and what is equal ties.
+    """
+    rounded = np.rint(normalised(vectors) * _STEPS) / _STEPS
+    # Without a sign of zero, so that equal vectors have equal bytes.
+    return np.asarray(rounded + 0.0, dtype=np.float32)
+
+
+def cosines(some: Vectors, others: Vectors) -> Cosines:
+    """Return the cosines of exact vectors, shape (some, others)."""
+    return np.asarray(some.astype(np.float64) @ others.astype(np.float64).T)
+
+
+def blocks(num_rows: int, size: int = _ROWS_AT_A_TIME) -> Iterator[slice]:
+    """Yield slices that together are all rows."""
+    for start in range(0, num_rows, size):
+        yield slice(start, min(start + size, num_rows))
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """The samples of a pool that are looked at by their vectors, by sample id, and the others.
+
+    Args:
+        positions: in the pool, of those that have one, shape (rows,).
+        vectors: exact ones, shape (rows, dimensions).
+        others: positions of those that come after them, such as samples without a word.
+    """
+
+    positions: Indices
+    vectors: Vectors
+    others: Indices
+
+    @classmethod
+    def of(cls, pool: Measured) -> "Embedded":
+        """Return those of a pool."""
+        vectors = exact(vectors_of(pool.signal(SIGNAL)))
+        by_id = pool.candidates.index["sample_id"].arg_sort().to_numpy().astype(np.int64)
+        has_vector = np.asarray(vectors.any(axis=1))[by_id]
+        positions = by_id[has_vector]
+        return cls(positions, vectors[positions], by_id[~has_vector])
+
+    def order(self, rows: Indices) -> Indices:
+        """Return the positions of all rows in an order, and after them the others."""
+        return np.concatenate([self.positions[rows], self.others])
+
+
+def pick_rows(
+    run: Run,
+    budget: Budget,
+    embedded: Embedded,
+    num_in_reach: int,
+    pick: Callable[[Indices, Offer], None],
+) -> Iterator[Run]:
+    """Yield the run after each round, until nothing fits; the others come when no row is left.
+
+    Args:
+        run: with the score of each position, higher = sooner.
+        budget: with the cost of ``run.picks`` already taken.
+        embedded: the pool.
+        num_in_reach: how many unpicked samples are looked at in a round, in order of their scores.
+        pick: gets the rows that fit, ascending, and offers some of them.
+    """
+    offer = offer_to(run, budget)
+    assert run.scores is not None, "the strategy tells scores"
+    while len(eligible := open_round(run, budget, num_in_reach, -run.scores)):
+        is_eligible = np.zeros(len(run.fate), dtype=np.bool_)
+        is_eligible[eligible] = True
+        (rows,) = np.nonzero(is_eligible[embedded.positions])
+        if len(rows):
+            run.num_rounds += 1
+            pick(rows, lambda row: offer(int(embedded.positions[row])))
+        else:
+            fill_in_order(run, budget, embedded.others[run.unpicked[embedded.others]])
+        yield run
+
+
+@dataclass(frozen=True)
+class Clusters:
+    """The cluster of each row, and the cosine to its centroid, both of shape (rows,)."""
+
+    labels: Indices
+    cosines: Cosines
+
+    def take_turns(self, rows: Indices) -> Indices:
+        """Return rows so that clusters take turns, the one with most rows first.
+
+        In each cluster the rows keep their order.
+        """
+        labels = self.labels[rows]
+        sizes = np.bincount(labels)
+        by_cluster = np.argsort(labels, kind="stable")
+        firsts = np.cumsum(sizes) - sizes
+        turns = np.empty(len(rows), dtype=np.int64)
+        turns[by_cluster] = np.arange(len(rows)) - firsts[labels[by_cluster]]
+        return rows[np.lexsort((labels, -sizes[labels], turns))]
+
+
+def num_clusters(num_rows: int) -> int:
+    """Return the square root of half the rows, at least 1 and at most 1,024."""
+    return min(max(math.isqrt(num_rows // 2), 1), MOST_CLUSTERS)
+
+
+def clusters_of(vectors: Vectors, seed: int, what: str) -> Clusters:
+    """Return the clusters of exact vectors, by the cosine to the nearest centroid of k-means.
+
+    Ties go to the lowest cluster.
+
+    Args:
+        vectors: shape (rows, dimensions).
+        seed: of k-means.
+        what: asks for them, for the message where scikit-learn is not installed.
+    """
+    require("sklearn", what)
+    centroids = _centroids(vectors, seed)
+    labels, nearest = np.zeros(len(vectors), np.int64), np.zeros(len(vectors))
+    for block in blocks(len(vectors)):
+        found = cosines(vectors[block], centroids)
+        labels[block] = found.argmax(axis=1)
+        nearest[block] = found.max(axis=1)
+    return Clusters(labels, nearest)
+
+
+def _centroids(vectors: Vectors, seed: int) -> Vectors:
+    if not len(vectors):
+        return vectors
+    from sklearn.cluster import MiniBatchKMeans
+    from threadpoolctl import threadpool_limits
+
+    random = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seed)))
+    model = MiniBatchKMeans(
+        num_clusters(len(vectors)), n_init=1, batch_size=_BATCH, random_state=random
+    )
+    # Sums of single precision depend on how many threads share them.
+    with threadpool_limits(1):
+        return exact(model.fit(vectors).cluster_centers_)
