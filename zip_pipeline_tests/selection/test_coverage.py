@@ -124,7 +124,7 @@ def test_more_ties_than_are_refreshed_at_a_time(monkeypatch: pytest.MonkeyPatch)
         coverage.TemporaryTexts.write([ngram_counts([b"a b"] * 20)]) as counts,
         coverage.ThreadPoolExecutor(1) as executor,
     ):
-        gains = coverage.Coverage(counts, 0.5)
+        gains = coverage.Coverage(coverage.Counts(counts), np.ones(NUM_BUCKETS))
         greedy = coverage.LazyGreedy(gains, np.ones(20), executor, 1)
         greedy.pick(np.arange(20), 20, lambda index: picks.append(index) is None)
     assert picks == list(range(20))
