@@ -72,7 +72,9 @@ def test_every_library_is_of_the_core_or_of_the_extra_that_messages_name() -> No
     """Nothing is imported that no install brings, and no message names the wrong extra."""
     extras = _extras()
     assert {library for library, extra in EXTRAS.items() if library not in extras[extra]} == set()
-    brought_by_others = {"dagster_pipes", "dagster_shared", "jinja2", "safetensors"}
+    brought_by_others = {
+        *("dagster_pipes", "dagster_shared", "jinja2", "safetensors", "threadpoolctl"),
+    }
     assert _imported_libraries() - set(extras[""]) - set(EXTRAS) - brought_by_others == set()
     assert not set(extras[""]) & set(EXTRAS)
 

@@ -231,12 +231,17 @@ class Measured:
 def measure_batch(folder: StageFolder, name: str, log: Log) -> dict[str, Measured]:
     """Measure a batch by every signal that the settings of its stage ask for, and store it.
 
-    These are the tables ``[signals.NAME]`` and what the strategy needs.
+    These are the tables ``[signals.NAME]`` and what the strategy needs. Settings that are wrong ask
+    for none: they stop selections, not ingestions.
 
     Raises:
-        UserError: the settings are wrong, or what a signal needs is not there.
+        UserError: what a signal needs is not there.
     """
-    config = stage_selection(folder.root.path, folder.stage)
+    try:
+        config = stage_selection(folder.root.path, folder.stage)
+    except UserError as error:
+        log(f"No signal is measured: {error}")
+        return {}
     metadata = batch_metadata(folder, name)
     num_samples = int(metadata["num_samples"])
     rows, every = scan_table(folder.samples(name)), np.arange(num_samples)
