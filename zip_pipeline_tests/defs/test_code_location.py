@@ -13,7 +13,7 @@ import yaml
 from zip_pipeline.defs.automation import ingest_job
 from zip_pipeline.defs.code_location import code_location
 from zip_pipeline.defs.resources import DataRootResource, default_data_root
-from zip_pipeline.defs.stage import compression_state_asset, raw_pool_asset
+from zip_pipeline.defs.stage import compression_state_asset, raw_pool_asset, signals_asset
 from zip_pipeline_tests.defs.graph import Graph, alpaca_rows
 
 ROOT = Path(__file__).parents[2]
@@ -183,7 +183,7 @@ def test_data_root_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -
 def multiprocess_ingestion() -> dg.JobDefinition:
     """Return the ingestion of sft with every step in a process of its own."""
     definitions = dg.Definitions(
-        assets=[raw_pool_asset("sft"), compression_state_asset("sft")],
+        assets=[raw_pool_asset("sft"), compression_state_asset("sft"), signals_asset("sft")],
         jobs=[ingest_job("sft")],
         resources={"data_root": DataRootResource(path=str(default_data_root()))},
         executor=dg.multiprocess_executor,
