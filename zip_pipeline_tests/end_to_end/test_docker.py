@@ -225,7 +225,7 @@ def test_workspace_loads_the_code_location_over_grpc(
             assert context.code_location_names == ["zip_pipeline"]
             assert not context.has_code_location_error("zip_pipeline")
             keys = {key.to_user_string() for key in context.asset_graph.get_all_asset_keys()}
-    names = ("raw_pool", "compression_state", "zip_subset", "loss_probe", "model")
+    names = ("raw_pool", "compression_state", "signals", "zip_subset", "loss_probe", "model")
     of_stages = {f"{stage}/{name}" for stage in ("sft", "preference") for name in names}
     of_comparison = {f"comparison/{name}" for name in ("subset", "model", "result")}
     assert keys == of_stages | of_comparison | {"evaluation", "entropy_law"}
