@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -98,9 +98,9 @@ class WantedSignal:
         """Return the table of a batch."""
         return self.folder.signal(self.signal.name, batch)
 
-    @property
+    @cached_property
     def identity(self) -> str:
-        """What changes when the values of a sample do."""
+        """What changes when the values of a sample do; a model's files are read for it once."""
         return self.signal.identity(self.settings, self.tools)
 
 
@@ -284,11 +284,15 @@ def pool_signals(
     Raises:
         UserError: a signal cannot measure samples of this stage, or what it needs is not there.
     """
+    if not config.needed_signals:
+        return None
     found: dict[str, pl.DataFrame] = {}
     of_target: dict[str, pl.DataFrame] = {}
+    identities: dict[str, str] = {}
     batches = list(pool.batches())
     for name in config.needed_signals:
         wanted = wanted_signal(name, config.signals, folder)
+        identities[name] = wanted.identity
         with Measuring(wanted, log) as measuring:
             tables = zip(measuring.tables(batches), batches, strict=True)
             found[name] = pl.concat(
@@ -296,6 +300,4 @@ def pool_signals(
             )
             if (target := config.heeded("target")) is not None:
                 of_target[name] = measuring.measure(target_samples(base / target, folder.stage))
-    if not found:
-        return None
-    return SignalTables(signal_identities(config, folder), found, of_target)
+    return SignalTables(identities, found, of_target)
