@@ -1,6 +1,7 @@
 """``zip-pipeline trace`` and ``zip-pipeline diff``: what happened, and why."""
 
 from collections.abc import Mapping
+from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -26,6 +27,7 @@ from zip_pipeline.samples import STAGES, Stage
 from zip_pipeline.terminal_text import shown_in_cell
 
 _NUM_TEXT_CHARACTERS = 400
+_NUM_COMPARED_CHARACTERS = 4000
 _NUM_SOURCES = 20
 _COLOURS = {"picked": "green", "in": "green", "out": "red", "added": "green", "removed": "red"}
 
@@ -97,6 +99,22 @@ def _show_trace(console: Console, found: Trace) -> None:
     if not found.fates:
         facts.add_row("  ", "no version was selected yet")
     console.print(facts)
+    for other_id, other in found.others.items():
+        console.print("\nBeside the sample that took part in its place", style="bold")
+        table = new_table("", f"this sample, {found.sample_id[:12]}", other_id[:12])
+        for line in zip_longest(
+            *(_lines(text) for text in (found.text or "", other)), fillvalue=""
+        ):
+            is_same = line[0] == line[1]
+            table.add_row(
+                "" if is_same else "≠", *(styled((cell, "dim" * is_same)) for cell in line)
+            )
+        console.print(table)
+
+
+def _lines(text: str) -> list[str]:
+    """Return the lines of the begin of a text."""
+    return text[:_NUM_COMPARED_CHARACTERS].splitlines()
 
 
 def _colour(kind: str) -> str:

@@ -71,15 +71,19 @@ def parse_weight(text: str) -> tuple[str, float]:
 def parse_signal(text: str) -> tuple[str, str, Any]:
     """Return the three of ``SIGNAL.SETTING=VALUE``; the value as in TOML, or else a text.
 
+    A signal alone has no setting, and is switched on by that.
+
     Raises:
         UserError: any other form.
     """
     path, _, value = text.partition("=")
     signal, _, setting = path.partition(".")
+    if text == signal and text:
+        return signal, "", None
     if not (signal and setting and value):
         raise UserError(
             f"--signal: got {text!r}; allowed is SIGNAL.SETTING=VALUE, for example "
-            "loss.model=smollm2-135m"
+            "loss.model=smollm2-135m, or a SIGNAL alone, such as near_duplicates"
         )
     try:
         return signal, setting, tomllib.loads(f"value = {value}")["value"]
@@ -150,9 +154,9 @@ SignalOptions = Annotated[
     list[str] | None,
     typer.Option(
         "--signal",
-        metavar="SIGNAL.SETTING=VALUE",
-        help="A setting of a signal that the strategy asks for, as loss.model=smollm2-135m. "
-        "Repeatable.",
+        metavar="SIGNAL[.SETTING=VALUE]",
+        help="A setting of a signal that the strategy asks for, as loss.model=smollm2-135m; or a "
+        "signal that marks samples, as near_duplicates. Repeatable.",
         rich_help_panel="Strategy",
         show_default=False,
     ),
@@ -338,7 +342,7 @@ def _names_as_typed() -> Iterator[None]:
 def _by_signal(given: Iterable[str]) -> dict[str, dict[str, Any]]:
     settings: dict[str, dict[str, Any]] = {}
     for signal, name, value in map(parse_signal, given):
-        settings.setdefault(signal, {})[name] = value
+        settings.setdefault(signal, {}).update({name: value} if name else {})
     return settings
 
 

@@ -42,6 +42,8 @@ def show_selection(console: Console, manifest: Mapping[str, Any], ledger: pl.Dat
         facts.add_row("Left out", f"of test or validation splits: {', '.join(files)}")
     if noise := manifest.get("noise"):
         facts.add_row("Noise", words_of_noise(noise))
+    for fate, found in ((manifest.get("marked") or {}).get("fates") or {}).items():
+        facts.add_row(fate.replace("_", " ").capitalize(), words_of_marks(found))
     facts.add_row("Picked", _picked(manifest))
     budget, unused = manifest["budget"], manifest["unused_budget"]
     unit = budget["unit"].replace("_", " ")
@@ -93,6 +95,16 @@ def words_of_noise(noise: Mapping[str, Any]) -> str:
     return f"{noise['num_marked']:,} samples ({noise['share']:.2%}){': ' * bool(words)}{words}"
 
 
+def words_of_marks(found: Mapping[str, Any]) -> str:
+    """Return how many samples a fate takes out, and of which sources most."""
+    sources = list(found["sources"].items())[:_NUM_SOURCES]
+    words = ", ".join(f"{name} {marked:,} of {of:,}" for name, (marked, of) in sources)
+    more = ", …" if len(found["sources"]) > len(sources) else ""
+    plural = "s" * (found["num"] != 1)
+    return f"{found['num']:,} sample{plural}; of {words}{more}"
+
+
+_NUM_SOURCES = 3
 _NUM_FIELDS = 8
 _NUM_GAPS = 3
 

@@ -15,12 +15,12 @@ MAX_COUNT = 4
 """how often an n-gram counts within one text"""
 NGRAMS_VERSION = "1"
 """changes when the counts of a text do"""
-# Scripts without spaces between words: each sign is a word.
-_UNSPACED = (
+UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
     "\U00020000-\U0003134f"
 )
-_WORD = re.compile(rf"[{_UNSPACED}]|[^\W{_UNSPACED}]+|[^\w\s]")
+"""scripts without spaces between words, as a class of a regular expression: each sign is a word"""
+_WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+|[^\w\s]")
 _BUCKET_BITS = 20
 # Odd numbers whose multiples spread over all bits, and from which bits the bucket comes.
 _FACTORS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], dtype=np.uint64)

@@ -322,11 +322,22 @@ def _version_metadata(version: StoredVersion) -> dict[str, Any]:
         "plot": picture(selection_figure(version.ledger, title), title),
         "top_sources": markdown_table(top_sources(version.ledger)),
         "fates": dg.MetadataValue.json(num_by_fate(version.ledger)),
+        **_losses(manifest),
         "config": dg.MetadataValue.json(manifest["config"]),
         "path": dg.MetadataValue.path(str(version.path)),
         "pool_fingerprint": manifest["pool_fingerprint"],
         **table_metadata(version.subset),
     }
+
+
+def _losses(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the table of what each source loses to the fates of marked samples."""
+    rows = [
+        {"fate": fate, "source": source, "marked": marked, "of": of, "share": marked / of}
+        for fate, found in (manifest.get("marked") or {}).get("fates", {}).items()
+        for source, (marked, of) in found["sources"].items()
+    ]
+    return {"marked": markdown_table(pl.DataFrame(rows))} if rows else {}
 
 
 def _ratios(what: str, by_codec: dict[str, float]) -> dict[str, float]:

@@ -36,6 +36,8 @@ def explain_fate(row: Row, config: Mapping[str, object]) -> str:
 
 def _explained(row: Row, config: Mapping[str, object]) -> str:
     fate = str(row["fate"])
+    if row.get("evidence") is not None and fate not in _SENTENCES:
+        return f"marked as {fate.replace('_', ' ')}: {row['evidence']}"
     if fate not in _SENTENCES and fate not in _TOLD_BY:
         known = ", ".join(sorted([*_SENTENCES, *_TOLD_BY]))
         raise UserError(
@@ -70,6 +72,10 @@ _SENTENCES = {
     "never_reached": "never looked at: its ratio alone, {ratio}, was not among the {k1} lowest "
     "before the budget was used",
     "noise": "marked as noise: {noise}",
+    "near_duplicate": "marked as a near-duplicate: {evidence}",
+    "contaminated": "marked as contaminated: {evidence}",
+    "personal_data": "marked for personal data: {evidence}",
+    "language": "marked for its language: {evidence}",
     "held_out": "kept for evaluation, so no version may pick it",
 }
 

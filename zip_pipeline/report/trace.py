@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -104,17 +104,23 @@ class Fate:
     created_at: str
     fate: str
     why: str
+    other: str | None = None
 
 
 @dataclass(frozen=True)
 class Trace:
-    """All that is known of a sample: its text (None where it left the pool), places and fates."""
+    """All that is known of a sample: its text (None where it left the pool), places and fates.
+
+    ``others`` has the texts of the samples, by their ids, that took part in its place; of those
+    that are still in the pool.
+    """
 
     sample_id: str
     stage: str
     text: str | None
     origins: tuple[Origin, ...]
     fates: tuple[Fate, ...]
+    others: Mapping[str, str] = field(default_factory=dict)
 
 
 def trace_sample(root: DataRoot, sample_id: str, stages: Sequence[Stage] = STAGES) -> Trace:
@@ -138,12 +144,20 @@ def trace_sample(root: DataRoot, sample_id: str, stages: Sequence[Stage] = STAGE
     ledger_rows = dict(zip(versions.numbers(), _rows(ledgers(folder), full_id), strict=True))
     origins = _with_held_out([*_origins(folder, full_id, pool)], held_out)
     origins = origins or _recorded_origins(ledger_rows)
-    text = next((readable(stage, rows.head(1)) for rows in pool + held_out if rows.height), None)
+    text = _text(folder, pool + held_out)
     fates = [
         fate_of(f"version {number}", rows, versions.manifest(number))
         for number, rows in ledger_rows.items()
     ]
-    return Trace(full_id, stage, text, tuple(origins), tuple(fates))
+    ids = dict.fromkeys(fate.other for fate in fates if fate.other is not None)
+    found_texts = {id_: _text(folder, _rows(_samples(folder), id_)) for id_ in ids}
+    others = {id_: other for id_, other in found_texts.items() if other is not None}
+    return Trace(full_id, stage, text, tuple(origins), tuple(fates), others)
+
+
+def _text(folder: StageFolder, tables: Sequence[pl.DataFrame]) -> str | None:
+    """Return the text of the sample in the first of some tables that holds one."""
+    return next((readable(folder.stage, rows.head(1)) for rows in tables if rows.height), None)
 
 
 def trace_in_ledger(ledger_file: Path, sample_id: str) -> Trace:
@@ -264,7 +278,8 @@ def fate_of(selection: str, rows: pl.DataFrame, manifest: Mapping[str, object]) 
     assert isinstance(config, dict), config
     # A copy's row only points to the sample that took part in its place.
     row = rows.sort(pl.col("fate") == "duplicate", maintain_order=True).row(0, named=True)
-    return Fate(selection, created_at, str(row["fate"]), explain_fate(row, config))
+    why = explain_fate(row, config)
+    return Fate(selection, created_at, str(row["fate"]), why, row.get("other"))
 
 
 def _manifest_beside(ledger_file: Path) -> dict[str, object]:

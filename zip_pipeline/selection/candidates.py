@@ -178,6 +178,27 @@ class SignalTables:
         return SignalTables(self.identities, parts, self.target)
 
 
+MARKS_SCHEMA = pl.Schema(dict.fromkeys(("fate", "evidence", "other"), pl.String))
+
+
+@dataclass(frozen=True)
+class Marks:
+    """Which samples take no part, as signals tell.
+
+    Args:
+        identities: of what measured the signals.
+        table: row i is of row i of the index: the fate, why in words, and the id of the sample that
+            takes part in its place (``MARKS_SCHEMA``); null where a sample takes part.
+    """
+
+    identities: Mapping[str, str]
+    table: pl.DataFrame
+
+    def part(self, positions: Indices) -> "Marks":
+        """Return those of the samples at some positions of the index."""
+        return Marks(self.identities, self.table[positions])
+
+
 @dataclass(frozen=True)
 class Candidates:
     """Every sample that may be picked: row i of the index, text i and row i of the state.
@@ -195,6 +216,7 @@ class Candidates:
         signals: what the strategy asks for besides; None where that is nothing.
         clusters: the cluster of each sample, where clusters stand in for the sources.
         ngrams: returns the n-gram counts of the samples, where they are stored.
+        marks: which samples take no part; None where nobody looked.
     """
 
     index: pl.DataFrame
@@ -206,6 +228,7 @@ class Candidates:
     trusted: Sequence[bytes] = ()
     signals: SignalTables | None = None
     clusters: pl.Series | None = None
+    marks: Marks | None = None
 
     def __post_init__(self) -> None:
         lengths = {len(self.index), len(self.texts)}

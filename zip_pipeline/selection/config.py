@@ -15,7 +15,7 @@ from zip_pipeline.files import fingerprint
 from zip_pipeline.samples import Stage
 from zip_pipeline.selection.strategies import Strategy, strategies
 from zip_pipeline.settings import MAX_NUMBER, Choices, Settings, read_settings, read_table
-from zip_pipeline.signals import check_signals
+from zip_pipeline.signals import check_signals, signals
 
 BUDGET_UNITS = ("samples", "tokens", "target_tokens", "bytes")
 TOKEN_UNITS = ("tokens", "target_tokens")
@@ -211,8 +211,8 @@ class SelectionConfig(Settings):
     )
     signals: dict[str, dict[str, Any]] = Field(
         default={},
-        description="Settings of the signals that a strategy asks for, for example "
-        "{embedding: {model: wordllama}}.",
+        description="Settings of signals, for example {embedding: {model: wordllama}}. Those that "
+        "mark samples are switched on by it, such as {near_duplicates: {}}.",
         json_schema_extra=_STRATEGY,
     )
     reference_compat: bool = Field(
@@ -384,6 +384,11 @@ class SelectionConfig(Settings):
         return tuple(dict.fromkeys((*self._strategy.signals, *(self.quality_signal or ())[:1])))
 
     @property
+    def marking_signals(self) -> tuple[str, ...]:
+        """The names of the signals with settings that say which samples take no part."""
+        return tuple(name for name in sorted(self.signals) if signals[name].fate)
+
+    @property
     def quality_signal(self) -> tuple[str, str] | None:
         """Signal and column that ``quality`` names as ``signals.NAME.COLUMN``; None otherwise."""
         prefix, _, path = (self.heeded("quality") or "").partition(".")
@@ -425,8 +430,8 @@ class SelectionConfig(Settings):
             if self.heeded(name) is None:
                 del values[name]
         del values["signals"]
-        if self.needed_signals:
-            values["signals"] = {name: self.signals.get(name, {}) for name in self.needed_signals}
+        if asked := sorted({*self.needed_signals, *self.marking_signals}):
+            values["signals"] = {name: self.signals.get(name, {}) for name in asked}
         del values["noise_guard"]
         if self.guards_noise:
             values["noise_guard"] = True

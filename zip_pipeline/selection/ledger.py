@@ -16,6 +16,7 @@ from zip_pipeline.compression.codecs import codec_versions, codecs, compression_
 from zip_pipeline.compression.sets import MAX_WINDOW_BYTES
 from zip_pipeline.compression.texts import TextFile
 from zip_pipeline.files import fingerprint
+from zip_pipeline.selection.candidates import Marks
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.run import Fate, Run
 
@@ -28,6 +29,10 @@ FATES = {
     "picked": "it is in the subset",
     "duplicate": "it repeats another sample turn by turn; the other one took part",
     "noise": "a turn of it is neither language nor code nor data, so it took no part",
+    "near_duplicate": "it says what another sample says but for a few words; that one took part",
+    "contaminated": "it holds questions or answers of a benchmark",
+    "personal_data": "it holds personal data or secrets",
+    "language": "it is in a language that is not wanted",
     "held_out": "it is kept for evaluation, so no version may pick it",
 }
 _PROVENANCE = ("sample_id", "batch", "source", "source_file", "source_row")
@@ -45,9 +50,13 @@ _SCHEMA = {
     "score": pl.Float64,
     "quality": pl.Float64,
     "noise": pl.String,
+    "evidence": pl.String,
+    "other": pl.String,
 }
 # Columns that a ledger lacks where nothing is known of them.
-_OPTIONAL = ("competed_in", "num_target_tokens", "score", "quality", "noise")
+_OPTIONAL = (
+    "competed_in", "num_target_tokens", "score", "quality", "noise", "evidence", "other"
+)  # fmt: skip
 
 
 def build_ledger(
@@ -62,6 +71,7 @@ def build_ledger(
     shards: pl.Series | None = None,
     clusters: pl.Series | None = None,
     noise: pl.Series | None = None,
+    marks: pl.DataFrame | None = None,
     quality: pl.Series | None = None,
     weights: NDArray[np.float64] | None = None,
 ) -> pl.DataFrame:
@@ -87,6 +97,8 @@ def build_ledger(
         clusters: the cluster in which each sample competed for the budget, null for noise; None
             where samples competed in their sources, then the ledger has no column ``competed_in``.
         noise: why each sample is noise, null where it is not; None where nobody looked.
+        marks: which samples signals left out (``MARKS_SCHEMA``): the fate, why (``evidence``), and
+            the id of the sample that took part in its place (``other``).
         quality: of each sample, where the strategy asks for it.
         weights: what ratios were divided by for it; the ledger has the ratios themselves.
     """
@@ -108,6 +120,10 @@ def build_ledger(
         ledger = ledger.with_columns(competed_in=clusters)
     if noise is not None:
         ledger = ledger.with_columns(noise=noise)
+    if marks is not None:
+        ledger = ledger.with_columns(
+            *marks.select("evidence", "other"), fate=marks["fate"].fill_null(ledger["fate"])
+        )
     if run.scores is not None:
         ledger = ledger.with_columns(score=pl.Series(run.scores, nan_to_null=True))
     if quality is not None:
@@ -185,6 +201,36 @@ def noise_report(noise: pl.Series) -> dict[str, object]:
         "share": len(marked) / max(len(noise), 1),
         "reasons": dict(reasons.iter_rows()),
     }
+
+
+_MOST_SOURCES = 20
+
+
+def marks_report(ledger: pl.DataFrame, marks: Marks) -> dict[str, Any]:
+    """Return what the manifest says of marked samples.
+
+    Args:
+        ledger: the finished one.
+        marks: what signals told.
+
+    Returns:
+        ``by``: what measured; ``fates``: by fate the number, and by source, those that lose the
+        largest share first, how many of how many.
+    """
+    pool = ledger.head(marks.table.height)
+    fates = {}
+    for fate in sorted(set(marks.table["fate"].drop_nulls())):
+        is_marked = pl.col("fate") == fate
+        by_source = pool.group_by("source").agg(marked=is_marked.sum(), of=pl.len())
+        lost = by_source.filter(pl.col("marked") > 0).sort(
+            pl.col("marked") / pl.col("of"), "source", descending=[True, False]
+        )
+        of_sources = {row["source"]: row for row in lost.head(_MOST_SOURCES).to_dicts()}
+        fates[fate] = {
+            "num": int(lost["marked"].sum()),
+            "sources": {name: [row["marked"], row["of"]] for name, row in of_sources.items()},
+        }
+    return {"by": dict(marks.identities), "fates": fates}
 
 
 def target_facts(target: Sequence[bytes]) -> dict[str, object]:

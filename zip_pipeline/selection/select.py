@@ -21,6 +21,7 @@ from zip_pipeline.samples import Stage
 from zip_pipeline.selection.candidates import (
     Candidates,
     Indices,
+    Marks,
     Measured,
     measure,
     part_of,
@@ -31,6 +32,7 @@ from zip_pipeline.selection.config import TOKEN_UNITS, SelectionConfig
 from zip_pipeline.selection.ledger import (
     build_ledger,
     build_manifest,
+    marks_report,
     measure_ratios,
     noise_report,
     target_facts,
@@ -280,7 +282,8 @@ def select_candidates(
     num_workers = worker_count(workers)
     pool = measure(candidates, config, tokenizer, num_workers)
     noise = find_noise(candidates, num_workers) if config.guards_noise else None
-    takes_part = _takes_part(noise, len(pool.pi))
+    marks = candidates.marks
+    takes_part = _takes_part(noise, marks, len(pool.pi))
     with part_of(pool, takes_part) as part:
         clusters = clusters_for(part.candidates, config)
         if clusters is not None:
@@ -304,6 +307,7 @@ def select_candidates(
         shards=None if shards is None else _spread(pl.Series(shards), takes_part, len(pool.pi)),
         clusters=None if clusters is None else _spread(clusters.names, takes_part, len(pool.pi)),
         noise=noise,
+        marks=None if marks is None else marks.table,
         quality=None if pool.weights is None else candidates.quality,
         weights=pool.weights,
     )
@@ -327,6 +331,8 @@ def select_candidates(
         manifest["target"] = target_facts(candidates.target)
     if noise is not None:
         manifest["noise"] = noise_report(noise)
+    if marks is not None:
+        manifest["marked"] = marks_report(ledger, marks)
     if candidates.signals is not None:
         manifest["signals"] = dict(candidates.signals.identities)
     if candidates.trusted:
@@ -339,11 +345,13 @@ def select_candidates(
     return Selection(run.picks, ledger, manifest)
 
 
-def _takes_part(noise: pl.Series | None, num_samples: int) -> Indices:
+def _takes_part(noise: pl.Series | None, marks: Marks | None, num_samples: int) -> Indices:
     """Return the positions of the samples that are not marked."""
-    if noise is None:
-        return np.arange(num_samples)
-    return noise.is_null().arg_true().to_numpy().astype(np.int64)
+    takes_part = np.ones(num_samples, np.bool_)
+    for reasons in (noise, None if marks is None else marks.table["fate"]):
+        if reasons is not None:
+            takes_part &= reasons.is_null().to_numpy()
+    return np.flatnonzero(takes_part)
 
 
 def _spread(values: pl.Series, positions: Indices, num_samples: int) -> pl.Series:

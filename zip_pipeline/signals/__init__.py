@@ -1,7 +1,7 @@
 """What is known of a sample besides its text: a registry of what measures it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +48,31 @@ class Tools:
     folder: Path
 
 
+MARKS = pl.Schema({"evidence": pl.String, "other": pl.String})
+"""Why a sample takes no part, in words, and the id of the sample that takes part in its place."""
+
+
+@dataclass(frozen=True)
+class MarkedPool:
+    """A pool of whose samples a signal says which ones take no part.
+
+    Args:
+        stage: of the samples.
+        index: where they come from, as ``sample_id``, ``source``, ``source_file``, ``source_row``.
+        table: what the signal told, a row for each of the index.
+        rows: returns the rows of the pool table at some positions of the index.
+        folder: the signal's own, of the stage; what it keeps there is kept.
+        quality: of each sample, None where the selection asks for none.
+    """
+
+    stage: Stage
+    index: pl.DataFrame
+    table: pl.DataFrame
+    rows: Callable[[Sequence[int]], pl.DataFrame]
+    folder: Path
+    quality: pl.Series | None = None
+
+
 class Signal(ABC):
     """Measures samples, each by itself, so that what is known of one is never measured again."""
 
@@ -63,6 +88,8 @@ class Signal(ABC):
     """whose samples it can measure"""
     block: ClassVar[int] = 512
     """samples that are measured at a time: what a kill can lose"""
+    fate: ClassVar[str] = ""
+    """the fate of samples that it marks, such as ``contaminated``; empty: it marks none"""
 
     @abstractmethod
     def identity(self, settings: Any, tools: Tools) -> str:  # noqa: ANN401  its own settings
@@ -84,6 +111,26 @@ class Signal(ABC):
     def cost(self, example: pl.DataFrame, num_samples: int, settings: Any) -> str:  # noqa: ANN401
         """Return in words what measuring so many samples like these takes; empty if unknown."""
         return ""
+
+    def marks(self, table: pl.DataFrame, settings: Any) -> pl.Series:  # noqa: ANN401  its own
+        """Return in words why each sample takes no part, shape (samples,); null where it does.
+
+        Args:
+            table: what it told of each sample.
+            settings: its own, which hold the policy.
+        """
+        return pl.Series([None] * table.height, dtype=pl.String)
+
+    def mark(self, pool: MarkedPool, settings: Any) -> pl.DataFrame:  # noqa: ANN401  its own
+        """Return :data:`MARKS` of each sample of a pool; of those that take part all is null.
+
+        A signal that has to compare samples with one another replaces this.
+
+        Raises:
+            UserError: the policy of the settings cannot be followed.
+        """
+        evidence = self.marks(pool.table, settings)
+        return pl.DataFrame({"evidence": evidence, "other": None}, schema=MARKS)
 
 
 signals: Registry[Signal] = Registry("signal", "zip_pipeline.signals", __name__, default="")

@@ -44,7 +44,7 @@ from zip_pipeline.training.tokens import configured_tokens
 from zip_pipeline.workflow.comparison_plan import Comparison, Log, open_comparison
 from zip_pipeline.workflow.models import RunJobs
 from zip_pipeline.workflow.qualities import qualities
-from zip_pipeline.workflow.signals import pool_signals
+from zip_pipeline.workflow.signals import pool_marks, pool_signals
 
 R_CODEC = "deflate"
 FIGURES = "figures.json"
@@ -117,6 +117,7 @@ def _select(comparison: Comparison, name: str, seed: int, log: Log) -> dict[str,
         with _skipping():
             signals = pool_signals(pool, config, folder, log, root.path)
             quality = qualities(pool, config, root.path, signals)
+            marks = pool_marks(pool, config, folder, log, quality)
         with TemporaryTexts.write(_parts(pool.texts, rows), root.cache) as texts, _skipping():
             selection = select_candidates(
                 Candidates(
@@ -126,6 +127,7 @@ def _select(comparison: Comparison, name: str, seed: int, log: Log) -> dict[str,
                     told,
                     quality=None if quality is None else quality[rows],
                     signals=None if signals is None else signals.part(rows),
+                    marks=None if marks is None else marks.part(rows),
                 ),
                 "sft",
                 config,

@@ -42,7 +42,7 @@ from zip_pipeline.selection.shards import SHARDS_SUFFIX
 from zip_pipeline.training.presets import load_preset
 from zip_pipeline.training.tokens import PresetTokens
 from zip_pipeline.workflow.qualities import qualities
-from zip_pipeline.workflow.signals import pool_signals
+from zip_pipeline.workflow.signals import pool_marks, pool_signals
 from zip_pipeline.workflow.sources import (
     Part,
     Pool,
@@ -425,14 +425,16 @@ def _select_curated(
             state, tokenizer = given.pool.count_tokens(counter), counter.name
         folder = DataRoot(work)[job.stage]
         signals = pool_signals(given.pool, job.config, folder, watcher.stage, Path())
+        quality = qualities(given.pool, job.config, signals=signals)
         candidates = Candidates(
             given.pool.index,
             given.pool.texts,
             state,
             target,
-            quality=qualities(given.pool, job.config, signals=signals),
+            quality=quality,
             trusted=trusted_texts(job.config, job.stage),
             signals=signals,
+            marks=pool_marks(given.pool, job.config, folder, watcher.stage, quality),
         )
         ingest_seconds = time.monotonic() - started
         watcher.stage(f"Measuring {len(candidates.index):,} samples")

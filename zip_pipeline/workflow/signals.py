@@ -19,11 +19,19 @@ from zip_pipeline.files import fingerprint, read_metadata, scan_table, write_tab
 from zip_pipeline.pool.batches import batch_metadata
 from zip_pipeline.pool.pool import SelectionPool, StoredBatch
 from zip_pipeline.samples import with_all_columns
-from zip_pipeline.selection.candidates import SignalTables
+from zip_pipeline.selection.candidates import MARKS_SCHEMA, Marks, SignalTables
 from zip_pipeline.selection.config import SelectionConfig, stage_selection
 from zip_pipeline.selection.run import about
 from zip_pipeline.settings import Settings
-from zip_pipeline.signals import Measure, Signal, Tools, settings_of, signals
+from zip_pipeline.signals import (
+    MARKS,
+    MarkedPool,
+    Measure,
+    Signal,
+    Tools,
+    settings_of,
+    signals,
+)
 from zip_pipeline.training.presets import (
     OWN_TEMPLATE,
     Preset,
@@ -263,6 +271,54 @@ def signal_identities(config: SelectionConfig, folder: StageFolder) -> dict[str,
     return {
         name: wanted_signal(name, config.signals, folder).identity for name in config.needed_signals
     }
+
+
+def mark_identities(config: SelectionConfig, folder: StageFolder) -> dict[str, str]:
+    """Return what measures each signal that says which samples of the stage take no part."""
+    return {wanted.signal.name: wanted.identity for wanted in _marking(config, folder)}
+
+
+def _marking(config: SelectionConfig, folder: StageFolder) -> list[WantedSignal]:
+    return [
+        wanted_signal(name, config.signals, folder)
+        for name in config.marking_signals
+        if folder.stage in signals[name].stages
+    ]
+
+
+def pool_marks(
+    pool: SelectionPool,
+    config: SelectionConfig,
+    folder: StageFolder,
+    log: Log,
+    quality: pl.Series | None,
+) -> Marks | None:
+    """Return which samples of the index take no part, None where no signal is asked.
+
+    Of several signals that mark a sample the first by name decides.
+
+    Raises:
+        UserError: what a signal needs is not there, or its policy cannot be followed.
+    """
+    marking = _marking(config, folder)
+    if not marking:
+        return None
+    index, batches = pool.index, list(pool.batches())
+    table = MARKS_SCHEMA.to_frame(eager=True).clear(index.height)
+    for wanted in marking:
+        with Measuring(wanted, log) as measuring:
+            tables = [*zip(measuring.tables(batches), batches, strict=True)]
+        told = [wanted.signal.columns.to_frame(), *(each[b.positions] for each, b in tables)]
+        kept = wanted.tools.folder
+        of_pool = MarkedPool(folder.stage, index, pl.concat(told), pool.rows, kept, quality)
+        marks = wanted.signal.mark(of_pool, wanted.settings).cast(MARKS)
+        is_new = table["fate"].is_null() & marks["evidence"].is_not_null()
+        fate = pl.Series([wanted.signal.fate]).new_from_index(0, index.height)
+        found = marks.with_columns(fate=fate).select(MARKS_SCHEMA.names())
+        table = pl.DataFrame(
+            [new.zip_with(is_new, old) for new, old in zip(found, table, strict=True)]
+        )
+    return Marks({wanted.signal.name: wanted.identity for wanted in marking}, table)
 
 
 def pool_signals(

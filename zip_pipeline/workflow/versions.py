@@ -23,7 +23,12 @@ from zip_pipeline.selection.run import Progress
 from zip_pipeline.selection.select import HERE, Cluster, select_candidates
 from zip_pipeline.training.tokens import configured_tokens
 from zip_pipeline.workflow.qualities import qualities, score_fingerprint
-from zip_pipeline.workflow.signals import pool_signals, signal_identities
+from zip_pipeline.workflow.signals import (
+    mark_identities,
+    pool_marks,
+    pool_signals,
+    signal_identities,
+)
 from zip_pipeline.workflow.sources import target_texts, trusted_texts
 
 SECONDS_BETWEEN_PROGRESS = 10.0
@@ -102,6 +107,8 @@ def current_version(folder: StageFolder, config: SelectionConfig) -> int | None:
         is_current = manifest.get("target") == target_facts(target)
     if is_current and config.needed_signals:
         is_current = manifest.get("signals") == signal_identities(config, folder)
+    if is_current and (marking := mark_identities(config, folder)):
+        is_current = (manifest.get("marked") or {}).get("by") == marking
     if is_current and (trusted := trusted_texts(config, folder.stage, folder.root.path)):
         is_current = manifest.get("trusted") == target_facts(trusted)
     return number if is_current else None
@@ -139,6 +146,7 @@ def select_version(
     with open_selection_pool(folder, hold_out=held_out_settings(folder.root)) as pool:
         refuse_none(folder, pool.fingerprints)
         signals = pool_signals(pool, config, folder, log, folder.root.path)
+        quality = qualities(pool, config, folder.root.path, signals)
         selection = select_candidates(
             Candidates(
                 pool.index,
@@ -146,9 +154,10 @@ def select_version(
                 pool.state,
                 target,
                 lambda: pool.ngrams,
-                qualities(pool, config, folder.root.path, signals),
+                quality,
                 trusted_texts(config, folder.stage, folder.root.path),
                 signals,
+                marks=pool_marks(pool, config, folder, log, quality),
             ),
             folder.stage,
             config,

@@ -52,6 +52,20 @@ def test_trace_without_versions_says_so(tmp_path: Path):
     assert "no version was selected yet" in text
 
 
+def test_trace_shows_a_near_copy_beside_the_sample_that_stays(tmp_path: Path):
+    """Lines that differ are marked, in two columns."""
+    root = small_root(tmp_path)
+    two = sample_id(sample_of("two"))
+    ledger = ledger_of([{"sample_id": _ONE, "fate": "near_duplicate"}]).with_columns(
+        evidence=pl.lit("the same prompt and answer"), other=pl.lit(two)
+    )
+    write_version(root, ledger)
+    text = _words(call_well("trace", _ONE, "--data-root", tmp_path))
+    assert "version 3 marked as a near-duplicate: the same prompt and answer" in text
+    assert "Beside the sample that took part in its place" in text
+    assert "≠ assistant: answer to one assistant: answer to two" in text
+
+
 def test_trace_cuts_long_texts(tmp_path: Path):
     """A long sample is shown by its beginning."""
     root = small_root(tmp_path)

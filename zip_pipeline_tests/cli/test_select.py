@@ -90,6 +90,24 @@ def test_select_gives_input_records_back_in_pick_order(tmp_path: Path, stage: st
     assert read_jsonl(out) == _records_at(records, picked)
 
 
+def test_a_signal_alone_is_switched_on(tmp_path: Path):
+    """The summary tells what it marked; trace tells of what the sample is a copy."""
+    said = "Why does the water of the old harbour rise twice a day, and who wrote it down first?"
+    rows = [
+        {
+            "instruction": f"{said} {n}",
+            "output": f"The moon draws it, as {n} wrote in a long letter",
+        }
+        for n in ("Anna", "Berta")
+    ]
+    source = write_jsonl(tmp_path / "in.jsonl", rows + sft_records(20))
+    out = tmp_path / "out.jsonl"
+    options = ("select", source, "-o", out, "--strategy", "random", "--budget-samples", "50")
+    summary = call_well(*options, "--signal", "near_duplicates")
+    assert "Near duplicate" in summary
+    assert "1 sample; of in 1 of 2 " in " ".join(summary.split())
+
+
 def test_a_selection_by_a_target_says_so(tmp_path: Path):
     """The summary names the file, and trace the score; without a file the option is asked for."""
     source = write_jsonl(tmp_path / "in.jsonl", sft_records(40))

@@ -1,6 +1,7 @@
 """Data roots in which versions seem to be probed, trained and evaluated, without a model."""
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,13 @@ HELD_OUT = "[held_out]\nshare = 0.1\nmin_source_samples = 10\n"
 
 def ingested(root: DataRoot, name: str, num_rows: int, first: int = 0) -> None:
     """Drop rows of sft and ingest them."""
+    ingest_rows(root, name, alpaca_rows(num_rows, first=first))
+
+
+def ingest_rows(root: DataRoot, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Drop records of sft and ingest them."""
     root["sft"].raw.mkdir(parents=True, exist_ok=True)
-    rows = "".join(json.dumps(row) + "\n" for row in alpaca_rows(num_rows, first=first))
-    (root["sft"].raw / name).write_text(rows)
+    (root["sft"].raw / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
     ingest_drop(root["sft"], name)
     write_state(root["sft"], name)
 
