@@ -173,8 +173,8 @@ def shown_tables(table: pl.DataFrame, measure: Measure) -> list[Shown]:
     """Return header and cells of three tables for people from :func:`summary`.
 
     The first has the losses, that which decides before the others. The second is that of the paper,
-    with ``mean tokens`` of a sample, the quality ``Q``, and ``seconds`` of selecting; the third
-    tells how redundant and how diverse the subsets are.
+    with ``mean tokens`` of a sample, the quality ``Q``, ``seconds`` of selecting, and of pairs the
+    accuracy; the third tells how redundant and how diverse the subsets are.
 
     Source: ZIP (arXiv 2407.06645), table 1 for SFT and table 2 for preference.
     """
@@ -186,7 +186,10 @@ def shown_tables(table: pl.DataFrame, measure: Measure) -> list[Shown]:
     for row in table.iter_rows(named=True):
         cells = [(f"{row[loss]:.3f}", _interval(row, loss)) for loss in losses]
         rows.append([row["strategy"], str(row["num_seeds"]), *(c for pair in cells for c in pair)])
-    return [(first, rows), _shown(table, _OF_PAPER), _shown(table, _OF_SUBSET)]
+    accuracy = f"{measure}_accuracy"
+    of_pairs: _Columns = {"accuracy": (accuracy, ".1%")} if accuracy in table.columns else {}
+    of_paper = _shown(table, {**_OF_PAPER, **of_pairs})
+    return [(first, rows), of_paper, _shown(table, _OF_SUBSET)]
 
 
 def _shown(table: pl.DataFrame, columns: _Columns) -> Shown:

@@ -266,7 +266,8 @@ def _losses(comparison: Comparison, run: Path) -> dict[str, float]:
     return {
         f"{name}_{figure}": loss[figure]
         for name, loss in found.items()
-        for figure in ("loss", "bits_per_byte")
+        for figure in ("loss", "bits_per_byte", "accuracy")
+        if loss.get(figure) is not None
     }
 
 

@@ -113,4 +113,5 @@ class Processes:
         else:
             strategy, _, seed = output.parent.parent.name.rpartition("-")
             loss = self.losses.get(strategy, 2.0) + int(seed)
-            write_json(output, {"loss": loss, "bits_per_byte": loss / 2})
+            of_pairs = {"accuracy": 0.5} if job["stage"] == "preference" else {}
+            write_json(output, {"loss": loss, "bits_per_byte": loss / 2, **of_pairs})

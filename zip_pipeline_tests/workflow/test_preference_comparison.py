@@ -57,6 +57,8 @@ def test_all_are_trained_as_the_graph_does_from_one_sft_model(root: DataRoot) ->
     assert any(f"from the SFT model {model}" in note for note in result.notes)
     assert result.alone["text"].str.starts_with("What is ").all()
     assert (result.folder / "law.svg").exists()
+    header, rows = result.shown[1]
+    assert [row[header.index("accuracy")] for row in rows] == ["50.0%", "50.0%"]
 
 
 @pytest.mark.parametrize("strategy", ["zip", "long_range", "coverage", "score"])
