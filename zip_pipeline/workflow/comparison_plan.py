@@ -11,7 +11,7 @@ import polars as pl
 from pydantic import Field, field_validator
 
 from zip_pipeline.chat_models import model_identity
-from zip_pipeline.data_root import DataRoot
+from zip_pipeline.data_root import DataRoot, StageFolder
 from zip_pipeline.errors import UserError, require
 from zip_pipeline.files import fingerprint, write_json, write_table
 from zip_pipeline.pool.held_out import (
@@ -195,12 +195,7 @@ def open_comparison(
     job = training.job()
     if trainer_for(stage, training.trainer).starts_from_sft:
         job["sft_model"] = starting_model(root, training.sft_model)
-    target = target_samples(root.path / settings.target, stage) if settings.target else None
-    if target is not None and target.height < _LEAST_TARGET:
-        raise UserError(
-            f"target: {settings.target} has {target.height} samples; give {_LEAST_TARGET} or more, "
-            "better 200"
-        )
+    target = _target(folder, settings)
     nightly = stage_selection(root.path, stage)
     shared: dict[str, Any] = {
         "settings": settings.model_dump(include={"budget_tokens", "unit", "unseen_sources"}),
@@ -226,6 +221,18 @@ def open_comparison(
     if not plan.exists():
         write_json(plan, {**shared, **_draw(found, target, preset.max_length, nightly)})
     return replace(found, plan=json.loads(plan.read_text(encoding="utf-8")))
+
+
+def _target(folder: StageFolder, settings: ComparisonSettings) -> pl.DataFrame | None:
+    if not settings.target:
+        return None
+    target = target_samples(folder.root.path / settings.target, folder.stage)
+    if target.height < _LEAST_TARGET:
+        raise UserError(
+            f"target: {settings.target} has {target.height} samples; give {_LEAST_TARGET} or more, "
+            "better 200"
+        )
+    return target
 
 
 def _training_method(stage: Stage, job: Mapping[str, Any]) -> dict[str, str | None]:

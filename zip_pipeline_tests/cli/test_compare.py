@@ -9,11 +9,18 @@ from zip_pipeline.cli import compare as module
 from zip_pipeline.cli.compare import run_modules
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.errors import UserError
+from zip_pipeline.training.presets import load_preset
 from zip_pipeline.workflow import comparison as workflow
 from zip_pipeline.workflow.comparison import compare_model
 from zip_pipeline.workflow.comparison_plan import ComparisonSettings
 from zip_pipeline_tests.cli.commands import call, call_badly, call_well
-from zip_pipeline_tests.workflow.comparisons import Processes, pair_pool, pool, records
+from zip_pipeline_tests.workflow.comparisons import (
+    NO_DRAW,
+    Processes,
+    pair_pool,
+    pool,
+    records,
+)
 
 _SMALL = ("--budget-tokens", "1000", "--seeds", "2", "--strategies", "random")
 
@@ -120,5 +127,23 @@ def test_a_tiny_model_is_trained_probed_and_evaluated(data: Path) -> None:
     record = json.loads((run / "training.json").read_text())
     assert record["settings"]["seed"] == 1
     assert record["rows"]["num_tokens"] == figures["num_tokens"] <= 1_000
+    assert record["rows"]["num_target_tokens"] == figures["num_target_tokens"]
+    assert record["rows"]["rows_truncated"] == record["rows"]["rows_dropped"] == 0
+
+
+@pytest.mark.slow
+def test_a_tiny_model_is_trained_on_pairs(tmp_path: Path) -> None:
+    """The same by KTO, from the model that [training] names, here the base model itself."""
+    root = pair_pool(tmp_path / "data")
+    start = load_preset("tiny").source
+    (root.path / "zip_pipeline.toml").write_text(f"{NO_DRAW}[training]\nsft_model = '{start}'\n")
+    changes = {"budget_tokens": 3_000}
+    figures = compare_model(root, "random", 1, run_modules, changes, stage="preference")
+    assert all(0.1 < figures[name] < 12 for name in ("L", "seen_loss", "unseen_loss"))
+    assert all(0 <= figures[f"{name}_accuracy"] <= 1 for name in ("seen", "unseen"))
+    (run,) = root.comparisons.glob("*/runs/random-1")
+    record = json.loads((run / "training.json").read_text())
+    assert record["model"]["source"] == start
+    assert record["rows"]["num_tokens"] == figures["num_tokens"] <= 3_000
     assert record["rows"]["num_target_tokens"] == figures["num_target_tokens"]
     assert record["rows"]["rows_truncated"] == record["rows"]["rows_dropped"] == 0
