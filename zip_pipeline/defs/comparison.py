@@ -45,17 +45,6 @@ def comparison_assets(stage: Stage) -> list[dg.AssetsDefinition]:
     return [_subset_asset(stage), _model_asset(stage), _result_asset(stage)]
 
 
-def _about(stage: Stage, name: str, kinds: set[str]) -> dict[str, Any]:
-    """Return what every asset of a comparison is told."""
-    return {
-        "key": comparison_key(stage, name),
-        "group_name": "comparison",
-        "owners": OWNERS,
-        "kinds": kinds,
-        "code_version": COMPARISON_CODE_VERSION,
-    }
-
-
 def _partitions() -> dg.MultiPartitionsDefinition:
     return dg.MultiPartitionsDefinition(
         {
@@ -72,7 +61,11 @@ def _start(stage: Stage) -> list[dg.AssetKey]:
 
 def _subset_asset(stage: Stage) -> dg.AssetsDefinition:
     @dg.asset(
-        **_about(stage, "subset", {"polars", "parquet"}),
+        key=comparison_key(stage, "subset"),
+        group_name="comparison",
+        owners=OWNERS,
+        kinds={"polars", "parquet"},
+        code_version=COMPARISON_CODE_VERSION,
         deps=[
             # A subset is of all drops, which are partitions of another kind.
             *(
@@ -99,7 +92,11 @@ def _subset_asset(stage: Stage) -> dg.AssetsDefinition:
 
 def _model_asset(stage: Stage) -> dg.AssetsDefinition:
     @dg.asset(
-        **_about(stage, "model", {"pytorch", "huggingface"}),
+        key=comparison_key(stage, "model"),
+        group_name="comparison",
+        owners=OWNERS,
+        kinds={"pytorch", "huggingface"},
+        code_version=COMPARISON_CODE_VERSION,
         deps=[comparison_key(stage, "subset"), *_start(stage)],
         partitions_def=_partitions(),
         pool="gpu",
@@ -127,7 +124,11 @@ _STARTS: Mapping[Stage, str] = {
 
 def _result_asset(stage: Stage) -> dg.AssetsDefinition:
     @dg.asset(
-        **_about(stage, "result", {"polars", "parquet"}),
+        key=comparison_key(stage, "result"),
+        group_name="comparison",
+        owners=OWNERS,
+        kinds={"polars", "parquet"},
+        code_version=COMPARISON_CODE_VERSION,
         deps=[comparison_key(stage, "model")],
         description="Mean of every figure by strategy, paired differences to source-balanced "
         "random with 95% intervals over seeds, how Z, R and L hang together over all runs, and "

@@ -411,6 +411,10 @@ def _known_quality(comparison: Comparison) -> tuple[pl.DataFrame, str]:
     named = {name: plan[name] for name in ("quality", "signals") if name in plan}
     config = SelectionConfig(strategy="score", budget_samples=1, **named)
     path = comparison.root.path
+    stored = (folder.signal(name, b) for name in config.needed_signals for b in folder.batches())
+    # A result must not pay a judge, or take hours.
+    if not all(table.exists() for table in stored):
+        raise UserError(f"{plan['quality']} was not measured of the whole pool yet")
     with open_selection_pool(folder) as pool:
         signals = pool_signals(pool, config, folder, lambda _: None, path)
         quality = qualities(pool, config, path, signals)

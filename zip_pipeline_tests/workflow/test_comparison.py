@@ -336,6 +336,11 @@ def test_q_is_the_mean_quality_of_the_picks_of_every_strategy(root: DataRoot) ->
     result = compare_result(root, SMALL)
     assert result.runs["Q"].to_list() == [None]
     assert "Q is unknown: quality: 240 of 240 samples have no number as meta" in result.notes[-1]
+    toml.write_text(f"{NO_DRAW}[sft]\nquality = 'signals.loss.loss'\n")
+    compare_model(root, "random", 0, Processes(), SMALL)
+    words = "Q is unknown: signals.loss.loss was not measured of the whole pool yet."
+    assert compare_result(root, SMALL).notes[-1] == words
+    assert not root["sft"].signal("loss", "a.jsonl").exists()
 
 
 def test_another_trainer_begins_a_new_comparison(root: DataRoot) -> None:
