@@ -21,13 +21,13 @@ from zip_pipeline.errors import UserError
 SETTINGS_FILE = "zip_pipeline.toml"
 TABLES = (
     "sft", "preference", "mixture", "signals", "training", "held_out", "quality_audit", "mt_bench",
-    "comparison",
+    "comparison", "preference_comparison",
 )  # fmt: skip
 # What older versions of this package read; the new file comes first.
 _TABLES_BY_FILE = {
     SETTINGS_FILE: TABLES,
     "selection.toml": TABLES[:2],
-    "training.toml": TABLES[4:-1],
+    "training.toml": TABLES[4:8],
 }
 MAX_NUMBER = 2**63 - 1
 # By field: the names that it may have as its value, and what each of them stands for.

@@ -22,7 +22,7 @@ from zip_pipeline.workflow.comparison_plan import ComparisonSettings
 ROOT = Path(__file__).parents[1]
 ALLOWED = (
     "allowed are the tables [sft], [preference], [mixture], [signals], [training], [held_out], "
-    "[quality_audit], [mt_bench], [comparison]"
+    "[quality_audit], [mt_bench], [comparison], [preference_comparison]"
 )
 
 

@@ -24,6 +24,7 @@ from zip_pipeline.cli.console import (
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import write_json
 from zip_pipeline.process import ERROR_FILE_VARIABLE, FAULT, end_with_parent
+from zip_pipeline.samples import Stage
 from zip_pipeline.workflow.comparison import FIGURES, compare_model, compare_result
 from zip_pipeline.workflow.comparison_plan import MAX_SEEDS, ComparisonSettings, open_comparison
 
@@ -34,6 +35,7 @@ def _about(name: str) -> str:
 
 def compare(
     data_root: DataRootOption = DEFAULT_DATA_ROOT,
+    stage: Annotated[Stage, typer.Option(help="Whose pool, and which training.")] = "sft",
     strategies: Annotated[
         str | None, typer.Option(metavar="A,B+MIXTURE", help=_about("strategies"))
     ] = None,
@@ -53,11 +55,11 @@ def compare(
         int | None, typer.Option(metavar="N", min=2, help=_about("evaluation_samples"))
     ] = None,
 ) -> None:
-    """Compare strategies on the SFT pool: equal budgets, identical training, several seeds.
+    """Compare strategies on a pool: equal budgets, identical training, several seeds.
 
-    Options replace those of the table comparison in DIR/zip_pipeline.toml. What is finished is kept
-    under DIR/comparison: a comparison that was stopped goes on, and one with more strategies or
-    seeds trains only these.
+    Options replace those of DIR/zip_pipeline.toml: the table comparison, for pairs
+    preference_comparison. What is finished is kept under DIR/comparison: a comparison that was
+    stopped goes on, and one with more strategies or seeds trains only these.
     """
     root = existing_root(data_root)
     given = {
@@ -69,18 +71,18 @@ def compare(
         "evaluation_samples": evaluation_samples,
     }
     changes = {name: value for name, value in given.items() if value is not None}
-    comparison = open_comparison(root, changes, print_note)
+    comparison = open_comparison(root, changes, print_note, stage=stage)
     wanted = comparison.wanted().items()
     todo = [what for run, what in wanted if not (run / FIGURES).exists()]
     started = time.monotonic()
     with interruption_hint("Run the command again: what is finished is kept."):
         for number, (name, seed) in enumerate(todo, start=1):
-            found = compare_model(root, name, seed, run_modules, changes)
+            found = compare_model(root, name, seed, run_modules, changes, stage=stage)
             words = f"skipped, {found['skipped']}" if "skipped" in found else "done"
             seconds = (time.monotonic() - started) / number * (len(todo) - number)
             left = f"; about {words_of_seconds(seconds)} remain" if seconds else ""
             print_note(f"{number} of {len(todo)}, {name}, seed {seed}: {words}{left}")
-    result = compare_result(root, changes)
+    result = compare_result(root, changes, stage=stage)
     for header, rows in result.shown:
         table = new_table(*header)
         for row in rows:
@@ -90,7 +92,7 @@ def compare(
     for line in (*lines, *result.notes):
         output().print(line, soft_wrap=True)
     output().print(f"\n{result.conclusion}\n", style="bold", soft_wrap=True)
-    output().print(f"Tables and figure: {result.folder}", soft_wrap=True)
+    output().print(f"Tables and figures: {result.folder}", soft_wrap=True)
 
 
 def run_modules(module: str, jobs: Mapping[Path, Mapping[str, Any]]) -> None:

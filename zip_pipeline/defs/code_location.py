@@ -40,9 +40,10 @@ def code_location(data_root: Path) -> dg.Definitions:
             zip_subset_asset(stage),
             loss_probe_asset(stage),
             model_asset(stage),
+            *comparison_assets(stage),
         )
     ]
-    assets += [evaluation_asset(), entropy_law_asset(), *comparison_assets()]
+    assets += [evaluation_asset(), entropy_law_asset()]
     checks = [
         check
         for stage in STAGES

@@ -164,7 +164,13 @@ def _evaluation_result(jobs: Sequence[EvaluationJob]) -> dg.MaterializeResult[No
         metadata={
             **{f"Z_{stage}": job.row()["Z"] for stage, job in newest.items()},
             **{f"version_{stage}": job.version for stage, job in newest.items()},
-            **{f"bits_per_byte_{stage}": loss["bits_per_byte"] for stage, loss in losses.items()},
+            **{
+                f"{name}_{stage}": loss[name]
+                for stage, loss in losses.items()
+                for name in ("bits_per_byte", "accuracy")
+                # Of conversations, and of what was evaluated earlier, there is no accuracy.
+                if loss.get(name) is not None
+            },
             **{f"sources_{stage}": _sources_table(loss) for stage, loss in losses.items()},
             "evaluated": markdown_table(pl.DataFrame(rows, infer_schema_length=None)),
             "note": said,

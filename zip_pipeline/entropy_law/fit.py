@@ -32,6 +32,11 @@ class Curve:
     low: Floats
     high: Floats
 
+    @property
+    def words(self) -> str:
+        """What a legend says of it."""
+        return f"{self.shape}, R² {self.r_squared:.2f}, with its 95% interval"
+
 
 def fit_curve(xs: Floats, ys: Floats) -> Curve:
     """Return the least-squares line, or the quadratic where the small-sample AIC prefers it.

@@ -28,7 +28,7 @@ from zip_pipeline.process import Reporter
 from zip_pipeline.samples import STAGES, Stage, turns_of_column, with_all_columns
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,6 +65,9 @@ class HeldOutLoss:
     """of these, samples of which only the beginning counts"""
     num_skipped: int
     """samples whose prompt leaves no room for an answer, or that have only an undesirable one"""
+    accuracy: float | None = None
+    """of pairs, the share whose chosen answer is likelier than the rejected one, by mean over its
+    tokens; mean over sources, None without pairs"""
 
 
 def summarise(
@@ -126,7 +129,10 @@ def summarise(
     )
 
 
-_COLUMNS: Mapping[Stage, Sequence[str]] = {"sft": ("turns",), "preference": ("prompt", "chosen")}
+_COLUMNS: Mapping[Stage, Sequence[str]] = {
+    "sft": ("turns",),
+    "preference": ("prompt", "chosen", "rejected"),
+}
 MAX_LENGTH = 2048
 
 
@@ -136,7 +142,8 @@ def held_out_loss(
     """Return the macro-averaged loss of a model on what the assistant says in samples.
 
     The model's own chat template tells which tokens those are. Of a preference pair the target
-    is the chosen answer, as it is a desirable one; a sample without either is skipped.
+    is the chosen answer, as it is a desirable one; a sample without either is skipped. Pairs have
+    an accuracy besides.
 
     Args:
         model: a folder with safetensors, and a tokenizer whose chat template has generation
@@ -150,7 +157,8 @@ def held_out_loss(
             length, or a loss is not finite.
 
     Source: macro average over sources as in the comparison of data mixtures; bits per byte as
-        in The Pile, section 3.1.
+        in The Pile, section 3.1; accuracy by mean log-likelihood as in SimPO (arXiv 2405.14734),
+        equation 3.
     """
     prepare_environment(offline=True)
     tokenizer = load_tokenizer(str(model), None)
@@ -161,18 +169,36 @@ def held_out_loss(
             "Hold out more, raise max_length, or give the model a chat template with generation "
             "markers"
         )
-    measured = {
-        "source": [row.source for row in rows],
-        "loss_sum": [math.fsum(each) for each in token_losses(load_model(str(model), None), rows)],
-        "num_tokens": [sum(row.is_target) for row in rows],
-        "num_bytes": [row.num_bytes for row in rows],
-    }
-    return summarise(
-        pl.DataFrame(measured),
+    network = load_model(str(model), None)
+    measured = _measured(network, rows)
+    found = summarise(
+        measured,
         held_out_hash(samples, max_length),
         num_cut=sum(row.is_cut for row in rows),
         num_skipped=len(samples) - len(rows),
     )
+    if stage == "sft":
+        return found
+    rejected = _rows(samples, stage, tokenizer, max_length, answer="rejected")
+    return dataclasses.replace(found, accuracy=_accuracy(measured, _measured(network, rejected)))
+
+
+def _measured(network: "PreTrainedModel", rows: Sequence["_Row"]) -> pl.DataFrame:
+    columns = {
+        "sample_id": [row.sample_id for row in rows],
+        "source": [row.source for row in rows],
+        "loss_sum": [math.fsum(each) for each in token_losses(network, rows)],
+        "num_tokens": [sum(row.is_target) for row in rows],
+        "num_bytes": [row.num_bytes for row in rows],
+    }
+    return pl.DataFrame(columns, schema_overrides={"sample_id": pl.String})
+
+
+def _accuracy(chosen: pl.DataFrame, rejected: pl.DataFrame) -> float | None:
+    pairs = chosen.join(rejected, on="sample_id", suffix="_rejected")
+    losses = [pl.col(f"loss_sum{s}") / pl.col(f"num_tokens{s}") for s in ("", "_rejected")]
+    of_sources = pairs.group_by("source").agg(accuracy=(losses[0] < losses[1]).mean())
+    return statistics.fmean(of_sources["accuracy"]) if of_sources.height else None
 
 
 def held_out_hash(samples: pl.DataFrame, max_length: int = MAX_LENGTH) -> str:
@@ -188,16 +214,23 @@ def held_out_hash(samples: pl.DataFrame, max_length: int = MAX_LENGTH) -> str:
 
 @dataclass(frozen=True)
 class _Row(ScoredRow):
+    sample_id: str
     source: str
     num_bytes: int
     is_cut: bool
 
 
 def _rows(
-    samples: pl.DataFrame, stage: Stage, tokenizer: "PreTrainedTokenizerBase", max_length: int
+    samples: pl.DataFrame,
+    stage: Stage,
+    tokenizer: "PreTrainedTokenizerBase",
+    max_length: int,
+    *,
+    answer: str = "chosen",
 ) -> list[_Row]:
     whole = with_all_columns(samples.lazy(), stage).collect()
-    parts = [turns_of_column(whole[column]) for column in _COLUMNS[stage]]
+    columns = ("turns",) if stage == "sft" else ("prompt", answer)
+    parts = [turns_of_column(whole[column]) for column in columns]
     conversations = [[turn for part in row for turn in part] for row in zip(*parts, strict=True)]
     tools = whole["tools"].to_list()
     # Nothing predicts the first token.
@@ -205,8 +238,9 @@ def _rows(
     if stage == "preference":
         starts = [max(1, len(e.input_ids)) for e in encode(tokenizer, parts[0], tools)]
     rows = []
-    for source, encoded, start in zip(
-        whole["source"].to_list(), encode(tokenizer, conversations, tools), starts, strict=True
+    names = whole.select("sample_id", "source").rows()
+    for (sample_id, source), encoded, start in zip(
+        names, encode(tokenizer, conversations, tools), starts, strict=True
     ):
         ids = encoded.input_ids[:max_length]
         mask = encoded.assistant_mask[:max_length]
@@ -217,7 +251,8 @@ def _rows(
                 said, skip_special_tokens=True, clean_up_tokenization_spaces=False
             )
             is_cut = len(encoded.input_ids) > max_length
-            rows.append(_Row(ids, is_target, str(source), len(str(text).encode()), is_cut))
+            num_bytes = len(str(text).encode())
+            rows.append(_Row(ids, is_target, sample_id, source, num_bytes, is_cut))
     return rows
 
 
@@ -244,7 +279,8 @@ def evaluate(config: Path, report: Reporter) -> None:
     report.line(f"held-out loss of {job['model']} on {len(samples):,} samples")
     found = held_out_loss(Path(job["model"]), samples, stage, max_length)
     write_json(Path(job["output"]), asdict(found))
-    report.line(f"{found.loss:.4f} nats per token, {found.bits_per_byte:.4f} bits per byte")
+    pairs = "" if found.accuracy is None else f", {found.accuracy:.1%} of pairs told right"
+    report.line(f"{found.loss:.4f} nats per token, {found.bits_per_byte:.4f} bits per byte{pairs}")
 
 
 def _read_samples(path: Path, stage: Stage) -> pl.DataFrame:

@@ -4,12 +4,27 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import polars as pl
 
-from zip_pipeline.entropy_law.fit import LAW_RELATIONS, relation
-from zip_pipeline.report.figures import BLUE, GREY, clean, literal, new_figure, png, say_nothing
+from zip_pipeline.entropy_law.fit import LAW_RELATIONS, Relation, relation
+from zip_pipeline.report.figures import (
+    AXES,
+    BLUE,
+    GREY,
+    clean,
+    draw_curve,
+    finish,
+    literal,
+    new_figure,
+    png,
+    say_nothing,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 YARDSTICK = "random+natural"
 """Source-balanced random: each source at its share of the pool."""
@@ -135,46 +150,72 @@ def _cheaper(runs: pl.DataFrame, best: str, loss: str) -> str:
 
 
 Shown: TypeAlias = tuple[list[str], list[list[str]]]
-_FIGURES = {
+_Columns: TypeAlias = Mapping[str, tuple[str, str]]
+_OF_PAPER: _Columns = {
+    "tokens": ("num_tokens", ",.0f"),
+    "targets": ("num_target_tokens", ",.0f"),
+    "samples": ("num_samples", ",.0f"),
+    "mean tokens": ("mean_tokens", ",.0f"),
+    "Q": ("Q", ".3f"),
+    "seconds": ("selection_seconds", ".2f"),
+    "Z": ("Z", ".3f"),
+}
+_OF_SUBSET: _Columns = {
     "R": ("R", ".3f"),
     "L": ("L", ".3f"),
     "distinct 3": ("distinct_3", ".3f"),
     "Vendi": ("vendi", ".1f"),
     "NovelSum": ("novelsum", ".3f"),
-    "samples": ("num_samples", ",.0f"),
-    "tokens": ("num_tokens", ",.0f"),
-    "targets": ("num_target_tokens", ",.0f"),
-    "seconds": ("selection_seconds", ".2f"),
 }
 
 
 def shown_tables(table: pl.DataFrame, measure: Measure) -> list[Shown]:
-    """Return header and cells of two tables for people from :func:`summary`.
+    """Return header and cells of three tables for people from :func:`summary`.
 
-    The first has the losses, that which decides before the others; the second all else.
+    The first has the losses, that which decides before the others. The second is that of the paper,
+    with ``mean tokens`` of a sample, the quality ``Q``, ``seconds`` of selecting, and of pairs the
+    accuracy; the third tells how redundant and how diverse the subsets are.
+
+    Source: ZIP (arXiv 2407.06645), table 1 for SFT and table 2 for preference.
     """
     losses = [f"{name}_loss" for name in dict.fromkeys((measure, *WHERE))]
     losses = [name for name in losses if name in table]
     of_loss = [(name.replace("_", " "), "difference ± 95%") for name in losses]
     first = ["strategy", "seeds", *(name for pair in of_loss for name in pair)]
-    rows, others = [], []
+    rows = []
     for row in table.iter_rows(named=True):
         cells = [(f"{row[loss]:.3f}", _interval(row, loss)) for loss in losses]
         rows.append([row["strategy"], str(row["num_seeds"]), *(c for pair in cells for c in pair)])
-        others.append([row["strategy"], *(f"{row[name]:{how}}" for name, how in _FIGURES.values())])
-    return [(first, rows), (["strategy", *_FIGURES], others)]
+    accuracy = f"{measure}_accuracy"
+    of_pairs: _Columns = {"accuracy": (accuracy, ".1%")} if accuracy in table.columns else {}
+    of_paper = _shown(table, {**_OF_PAPER, **of_pairs})
+    return [(first, rows), of_paper, _shown(table, _OF_SUBSET)]
 
 
-def law_table(runs: pl.DataFrame, measure: Measure) -> Shown:
-    """Return header and cells of how Z, R and L hang together over the runs, as they come.
+def _shown(table: pl.DataFrame, columns: _Columns) -> Shown:
+    rows = [
+        [row["strategy"], *(_cell(row[name], how) for name, how in columns.values())]
+        for row in table.iter_rows(named=True)
+    ]
+    return ["strategy", *columns], rows
 
-    Every run is a point; Z is the loss on what decides, negated. The law expects that Z falls as R
-    and L rise.
+
+def _cell(value: float | None, how: str) -> str:
+    return "unknown" if value is None else f"{value:{how}}"
+
+
+def law_relations(runs: pl.DataFrame) -> list[Relation]:
+    """Return how Z, R and L hang together over the runs as they come: each is a point.
+
+    The law expects that Z falls as R and L rise.
     """
-    points = runs.with_columns(Z=-pl.col(f"{measure}_loss"))
-    found = [relation(points, x, y) for x, y in LAW_RELATIONS]
+    return [relation(runs, x, y) for x, y in LAW_RELATIONS]
+
+
+def law_table(relations: Sequence[Relation], measure: Measure) -> Shown:
+    """Return header and cells of :func:`law_relations` for people."""
     header = [f"entropy law (Z: {measure} loss, negated)", "over all runs"]
-    return header, [[f"{one.y} over {one.x}", one.note] for one in found]
+    return header, [[f"{one.y} over {one.x}", one.note] for one in relations]
 
 
 def overlap(picks: pl.DataFrame) -> pl.DataFrame:
@@ -246,8 +287,6 @@ def markdown(tables: Sequence[Shown]) -> str:
 
 def comparison_figure(runs: pl.DataFrame, table: pl.DataFrame, title: str) -> tuple[bytes, bytes]:
     """Return PNG and SVG: per loss the differences to the yardstick, seeds as small points."""
-    import matplotlib
-
     measures = [name for name in WHERE if f"{name}_loss" in table]
     figure = new_figure(4.2 * len(measures) + 1.5, 1.6 + 0.35 * table.height)
     panels = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
@@ -272,6 +311,55 @@ def comparison_figure(runs: pl.DataFrame, table: pl.DataFrame, title: str) -> tu
         else:
             say_nothing(axes, "no other strategy was run")
     figure.suptitle(literal(title), fontsize=12, fontweight="bold")
+    return _drawn(figure)
+
+
+_NUM_COLOURS, _MARKERS = 10, "osD^v"
+
+
+def law_figure(relations: Sequence[Relation], measure: Measure, title: str) -> tuple[bytes, bytes]:
+    """Return PNG and SVG of :func:`law_relations`: a panel each, a point per strategy and seed.
+
+    A curve with its 95% band stands where the relation has one.
+
+    Source: ZIP (arXiv 2407.06645), figures 3 and 4.
+    """
+    figure = new_figure(4.4 * len(relations), 5)
+    panels = figure.subplots(1, len(relations), squeeze=False)[0]
+    names = {**AXES, "Z": f"Z, {measure} loss negated, nats"}
+    for axes, one in zip(panels, relations, strict=True):
+        _draw_runs(axes, one)
+        finish(axes, names[one.x], names[one.y])
+        words = [one.note.replace(" (", "\n("), *([one.curve.words] if one.curve else [])]
+        axes.set_title("\n".join(words), fontsize=9, color="#444444")
+    # The points are the same in all panels; the curves follow, as the titles tell of them.
+    points = panels[0].get_legend_handles_labels()
+    figure.legend(*points, frameon=False, fontsize=8, loc="outside lower center", ncols=6)
+    for axes, one in zip(panels, relations, strict=True):
+        if one.curve is not None:
+            draw_curve(axes, one.curve)
+    figure.suptitle(literal(title), fontsize=12, fontweight="bold")
+    return _drawn(figure)
+
+
+def _draw_runs(axes: "Axes", found: Relation) -> None:
+    for number, name in enumerate(strategies_of(found.points)):
+        rows = _of(found.points, name)
+        axes.plot(
+            rows[found.x].to_list(),
+            rows[found.y].to_list(),
+            _MARKERS[number // _NUM_COLOURS % len(_MARKERS)],
+            color=f"C{number % _NUM_COLOURS}",
+            markersize=6,
+            label=literal(name),
+            zorder=3,
+        )
+
+
+def _drawn(figure: "Figure") -> tuple[bytes, bytes]:
+    """Return a figure as PNG and as SVG, without a date and with the same ids each time."""
+    import matplotlib
+
     stream = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "comparison"}):
         figure.savefig(stream, format="svg", metadata={"Date": None})

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from zip_pipeline.entropy_law.fit import Relation
+from zip_pipeline.entropy_law.fit import Curve, Relation
 from zip_pipeline.entropy_law.table import is_blocked
 from zip_pipeline.report.fates import pool_rows, top_sources
 
@@ -191,11 +191,12 @@ def loss_figure(losses: Sequence[float], title: str, *, is_kto: bool = False) ->
     return png(figure)
 
 
-_NAMES = {
+AXES = {
     "R": "R, raw / compressed bytes",
     "L": "L, probe loss, nats per token",
     "Z": "Z",
 }
+"""What stands at an axis."""
 _MAX_LABELS = 40
 
 
@@ -208,10 +209,7 @@ def relation_figure(relation: Relation, title: str) -> bytes:
     figure = new_figure(6.4, 4.6)
     axes = figure.subplots()
     if relation.curve is not None:
-        curve = relation.curve
-        axes.fill_between(curve.grid, curve.low, curve.high, color=GREY, alpha=0.35, linewidth=0)
-        label = f"{curve.shape}, R² {curve.r_squared:.2f}, with its 95% interval"
-        axes.plot(curve.grid, curve.mean, color=GREY, linewidth=1.6, label=label)
+        draw_curve(axes, relation.curve)
     _scatter(axes, relation.points, relation.x, relation.y)
     blocked = relation.without_y.filter(is_blocked())
     for number, x in blocked.select("version", relation.x).iter_rows():
@@ -220,12 +218,18 @@ def relation_figure(relation: Relation, title: str) -> bytes:
         _write(axes, words, x, 0.98, xytext=(-3, 0), rotation=90, ha="right", va="top", color=RED)
     if relation.points.is_empty():
         say_nothing(axes, f"no version with {relation.x} and {relation.y} yet")
-    _finish(axes, _label(relation.x, relation.points), _label(relation.y, relation.points))
+    finish(axes, _label(relation.x, relation.points), _label(relation.y, relation.points))
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, fontsize=8, loc="best")
     figure.suptitle(literal(title), fontsize=12, fontweight="bold")
     axes.set_title(relation.note, fontsize=9, color="#444444")
     return png(figure)
+
+
+def draw_curve(axes: "Axes", curve: Curve) -> None:
+    """Draw a fitted curve with its 95% band."""
+    axes.fill_between(curve.grid, curve.low, curve.high, color=GREY, alpha=0.35, linewidth=0)
+    axes.plot(curve.grid, curve.mean, color=GREY, linewidth=1.6, label=curve.words)
 
 
 def versions_figure(table: pl.DataFrame, stage: str, title: str) -> bytes:
@@ -250,7 +254,7 @@ def versions_figure(table: pl.DataFrame, stage: str, title: str) -> bytes:
             for number in rows.filter(is_blocked() & pl.col("Z").is_null())["version"]:
                 _write(axes, "not trained", number, 0.04, xytext=(0, 0), ha="center", color=RED)
         _draw_borders(axes, rows, written=name == "R")
-        _finish(axes, "", _label(name, known).replace(", ", "\n"))
+        finish(axes, "", _label(name, known).replace(", ", "\n"))
         axes.margins(y=0.2)
     panels[-1].set_xlabel("version", fontsize=9)
     if rows.height:
@@ -344,10 +348,11 @@ def _label(name: str, rows: pl.DataFrame) -> str:
     if name == "Z" and measured:
         how = measured[0] if len(measured) == 1 else f"measured in {len(measured)} ways"
         return literal(f"Z, {how}")
-    return _NAMES[name]
+    return AXES[name]
 
 
-def _finish(axes: "Axes", x_label: str, y_label: str) -> None:
+def finish(axes: "Axes", x_label: str, y_label: str) -> None:
+    """Label the axes, and leave room around what is drawn."""
     axes.set_xlabel(x_label, fontsize=9)
     axes.set_ylabel(y_label, fontsize=9)
     axes.margins(0.12)

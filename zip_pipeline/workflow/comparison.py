@@ -1,9 +1,9 @@
 """The same pool, budget and training through every strategy: which one is worth using here."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from zip_pipeline.compression.state import texts_of
 from zip_pipeline.compression.texts import TemporaryTexts, TextFile
 from zip_pipeline.data_root import DataRoot
+from zip_pipeline.entropy_law.fit import Relation, relations_table
 from zip_pipeline.errors import UserError
 from zip_pipeline.evaluation.diversity import diversity
 from zip_pipeline.files import write_bytes, write_json, write_table
@@ -25,6 +26,8 @@ from zip_pipeline.report.comparison import (
     Shown,
     comparison_figure,
     conclusion,
+    law_figure,
+    law_relations,
     law_table,
     markdown,
     overlap,
@@ -33,7 +36,7 @@ from zip_pipeline.report.comparison import (
     shown_tables,
     summary,
 )
-from zip_pipeline.samples import contents_text
+from zip_pipeline.samples import Stage, contents_text
 from zip_pipeline.selection.candidates import Candidates
 from zip_pipeline.selection.config import TOKEN_UNITS, SelectionConfig
 from zip_pipeline.selection.select import select_candidates
@@ -50,12 +53,12 @@ R_CODEC = "deflate"
 FIGURES = "figures.json"
 """What is known of a finished run; the last file that is written of it."""
 _SKIPPED = "skipped.json"
+_QUALITY = {"sample_id": pl.String, "Q": pl.Float64}
 # The tenth of each source that a seed leaves out.
 _LEFT_OUT = HeldOutSettings(share=0.1, min_source_samples=0, max_source_samples=MAX_NUMBER)
 _LARGEST_GAP = 0.02
 _TEXTS_AT_A_TIME = 1 << 14
 _TEXT_CHARACTERS = 200
-_TRAINER = "zip_pipeline.training.trainers.sft"
 _PROBE = "zip_pipeline.training.trainers.probe"
 _EVALUATION = "zip_pipeline.evaluation.held_out"
 
@@ -66,6 +69,8 @@ def compare_subset(
     seed: int,
     changes: Mapping[str, Any] | None = None,
     log: Log = lambda _: None,
+    *,
+    stage: Stage = "sft",
 ) -> dict[str, Any]:
     """Select the subset of one strategy and seed, unless it is there; return its manifest.
 
@@ -78,7 +83,7 @@ def compare_subset(
     Raises:
         UserError: see :func:`open_comparison`; or the pool changed meanwhile.
     """
-    return _subset(open_comparison(root, changes, log), strategy, seed, log)
+    return _subset(open_comparison(root, changes, log, stage=stage), strategy, seed, log)
 
 
 def _subset(comparison: Comparison, strategy: str, seed: int, log: Log) -> dict[str, Any]:
@@ -109,7 +114,7 @@ def _select(comparison: Comparison, name: str, seed: int, log: Log) -> dict[str,
     with _skipping():
         config, told = _config(comparison, name, seed)
     run, root = comparison.run(name, seed), comparison.root
-    folder = root["sft"]
+    folder = root[comparison.stage]
     with open_selection_pool(folder) as pool:
         if dict(pool.fingerprints) != comparison.plan["pool"]:
             raise UserError("the pool changed since the comparison was opened; start it again")
@@ -129,7 +134,7 @@ def _select(comparison: Comparison, name: str, seed: int, log: Log) -> dict[str,
                     signals=None if signals is None else signals.part(rows),
                     marks=None if marks is None else marks.part(rows),
                 ),
-                "sft",
+                comparison.stage,
                 config,
                 tokenizer=configured_tokens(root.path).name,
                 checkpoint=run / "selection",
@@ -153,7 +158,7 @@ def _config(comparison: Comparison, name: str, seed: int) -> tuple[SelectionConf
         return SelectionConfig(**options), []
     path = comparison.held("target_told")
     config = SelectionConfig(**options, target=str(path))
-    return config, texts_of(pl.read_parquet(path), "sft")
+    return config, texts_of(pl.read_parquet(path), comparison.stage)
 
 
 def _candidates(comparison: Comparison, pool: SelectionPool, seed: int) -> NDArray[np.int64]:
@@ -183,6 +188,8 @@ def compare_model(
     run_jobs: RunJobs,
     changes: Mapping[str, Any] | None = None,
     log: Log = lambda _: None,
+    *,
+    stage: Stage = "sft",
 ) -> dict[str, Any]:
     """Train, probe and evaluate on the subset of one strategy and seed; return the figures.
 
@@ -193,14 +200,15 @@ def compare_model(
         strategy: a STRATEGY or STRATEGY+MIXTURE.
         seed: of what is left out, of the selection and of the training.
         run_jobs: runs the processes.
-        changes: settings that replace those of ``[comparison]``.
+        changes: settings that replace those of the stage's table.
         log: told what takes long.
+        stage: of the pool and of the models.
 
     Returns:
         Losses and bits per byte of every set that is held out, R, L, diversity, amounts and
         seconds; or ``skipped``: the reason.
     """
-    comparison = open_comparison(root, changes, log)
+    comparison = open_comparison(root, changes, log, stage=stage)
     run = comparison.run(strategy, seed)
     manifest = _subset(comparison, strategy, seed, log)
     if "skipped" in manifest or (run / FIGURES).exists():
@@ -213,7 +221,7 @@ def compare_model(
         **_losses(comparison, run),
         "R": manifest["compression_ratio"][R_CODEC],
         "L": loss["L"],
-        **diversity(_texts(run / "subset.parquet"), _reference(comparison)),
+        **diversity(_texts(comparison.stage, run / "subset.parquet"), _reference(comparison)),
         "num_samples": manifest["num_picked"],
         **{f"num_{unit}": manifest[f"picked_{unit}"] for unit in TOKEN_UNITS},
         "selection_seconds": round(seconds["prepare"] + seconds["select"], 3),
@@ -225,21 +233,21 @@ def compare_model(
 def _trained(comparison: Comparison, run: Path, seed: int, run_jobs: RunJobs) -> dict[str, Any]:
     """Run the processes of a run that have not finished; return what the probe found."""
     job = {
-        "stage": "sft",
+        "stage": comparison.stage,
         "subset": str(run / "subset.parquet"),
         "output": str(run),
         **{name: value for name, value in comparison.job.items() if name != "trainer"},
         "overrides": {**comparison.job["overrides"], "seed": seed},
     }
     if finished_training(run) is None:
-        run_jobs(_TRAINER, {run / "job.json": job})
+        run_jobs(comparison.trainer.module, {run / "job.json": job})
     if not (run / "probe" / "loss.json").exists():
         run_jobs(_PROBE, {run / "probe" / "job.json": job})
     evaluations = {
         run / "evaluation" / f"{name}_job.json": {
             "model": str(run / "model"),
             "samples": str(comparison.held(name)),
-            "stage": "sft",
+            "stage": comparison.stage,
             "output": str(_loss_file(run, name)),
             "max_length": comparison.plan["max_length"],
         }
@@ -260,18 +268,19 @@ def _losses(comparison: Comparison, run: Path) -> dict[str, float]:
     return {
         f"{name}_{figure}": loss[figure]
         for name, loss in found.items()
-        for figure in ("loss", "bits_per_byte")
+        for figure in ("loss", "bits_per_byte", "accuracy")
+        if loss.get(figure) is not None
     }
 
 
-def _texts(path: Path) -> list[str]:
-    return pl.read_parquet(path).select(contents_text("sft"))[:, 0].to_list()
+def _texts(stage: Stage, path: Path) -> list[str]:
+    return pl.read_parquet(path).select(contents_text(stage))[:, 0].to_list()
 
 
 def _reference(comparison: Comparison) -> list[str]:
     """Return texts of the pool that no strategy can have picked."""
     names = [name for name in comparison.evaluated if not name.startswith("target")]
-    return [text for name in names for text in _texts(comparison.held(name))]
+    return [text for name in names for text in _texts(comparison.stage, comparison.held(name))]
 
 
 @dataclass(frozen=True)
@@ -279,9 +288,11 @@ class ComparisonResult:
     """What a comparison comes to so far.
 
     Args:
-        folder: of the files: runs, table, figure.
+        folder: of the files: runs, table, figures.
+        stage: of the pool and of the models.
         measure: what it is decided by: ``target``, ``unseen`` or ``seen``.
-        runs: one row per strategy and seed, with all figures.
+        runs: one row per strategy and seed, with all figures: among them Z, the loss that decides,
+            negated, and Q, the mean quality of the picks, null where it is unknown.
         table: one row per strategy, see :func:`.summary`.
         conclusion: the sentence to act on.
         skipped: by strategy and seed, why there is no run.
@@ -289,10 +300,12 @@ class ComparisonResult:
         overlap: by how much each two strategies agree, see :func:`.overlap`.
         alone: samples that one strategy alone picked, ten of each: ``strategy``, ``sample_id``,
             ``source`` and the begin of the ``text``.
-        figure: PNG; empty where there is none.
+        relations: how Z, R and L hang together over the runs; none without scipy.
+        figures: PNG by name, ``comparison`` and ``law``; none without matplotlib.
     """
 
     folder: Path
+    stage: Stage
     measure: Measure
     runs: pl.DataFrame
     table: pl.DataFrame
@@ -301,23 +314,25 @@ class ComparisonResult:
     notes: list[str]
     overlap: pl.DataFrame
     alone: pl.DataFrame
-    figure: bytes = b""
+    relations: Sequence[Relation]
+    figures: Mapping[str, bytes] = field(default_factory=dict)
 
     @property
     def shown(self) -> list[Shown]:
         """Header and cells of the tables for people."""
         tables = [*shown_tables(self.table, self.measure), overlap_table(self.overlap)]
-        # A library of the same extra as that of the figure.
-        return [*tables, law_table(self.runs, self.measure)] if find_spec("scipy") else tables
+        return [*tables, law_table(self.relations, self.measure)] if self.relations else tables
 
 
-def compare_result(root: DataRoot, changes: Mapping[str, Any] | None = None) -> ComparisonResult:
+def compare_result(
+    root: DataRoot, changes: Mapping[str, Any] | None = None, *, stage: Stage = "sft"
+) -> ComparisonResult:
     """Return what the finished runs of the comparison come to, and write its files.
 
     Raises:
         UserError: see :func:`open_comparison`; or no run is finished.
     """
-    comparison = open_comparison(root, changes)
+    comparison = open_comparison(root, changes, stage=stage)
     runs_folder = comparison.folder / "runs"
     figures = [_read(path) for path in sorted(runs_folder.glob(f"*/{FIGURES}"))]
     wanted = {
@@ -331,29 +346,38 @@ def compare_result(root: DataRoot, changes: Mapping[str, Any] | None = None) -> 
     if not figures:
         words = "; ".join(f"{name}: {reason}" for name, reason in skipped.items())
         raise UserError(
-            f"{comparison.folder}: no run is finished ({words}). Materialise partitions of "
-            "comparison/model, or run zip-pipeline compare"
+            f"{comparison.folder}: no run is finished ({words}). Materialise partitions of the "
+            f"comparison's model, or run zip-pipeline compare --stage {stage}"
         )
     runs = pl.DataFrame(figures, infer_schema_length=None).sort("strategy", "seed")
     measure: Measure = comparison.plan["measure"]
     picks = _picks(comparison, runs)
+    quality, words = _quality(comparison, picks)
+    runs = runs.with_columns(
+        quality,
+        mean_tokens=pl.col("num_tokens") / pl.col("num_samples"),
+        Z=-pl.col(f"{measure}_loss"),
+    )
     result = ComparisonResult(
         comparison.folder,
+        stage,
         measure,
         runs,
         summary(runs),
         conclusion(runs, measure),
         skipped,
-        _notes(comparison, runs),
+        [*_notes(comparison, runs), words],
         overlap(picks),
         picked_alone(picks),
+        # A library of the same extra as that of the figures.
+        law_relations(runs) if find_spec("scipy") else (),
     )
     return _write(result)
 
 
 def _picks(comparison: Comparison, runs: pl.DataFrame) -> pl.DataFrame:
     """Return the picks of the finished runs in pick order, with the begin of what they say."""
-    text = contents_text("sft").str.slice(0, _TEXT_CHARACTERS).alias("text")
+    text = contents_text(comparison.stage).str.slice(0, _TEXT_CHARACTERS).alias("text")
     found = [
         pl.read_parquet(comparison.run(name, seed) / "subset.parquet").select(
             pl.lit(name).alias("strategy"), pl.lit(seed).alias("seed"), "sample_id", "source", text
@@ -361,6 +385,44 @@ def _picks(comparison: Comparison, runs: pl.DataFrame) -> pl.DataFrame:
         for name, seed in runs.select("strategy", "seed").iter_rows()
     ]
     return pl.concat(found)
+
+
+def _quality(comparison: Comparison, picks: pl.DataFrame) -> tuple[pl.Series, str]:
+    """Return Q, the mean quality of the picks of each run, and in words what it is of.
+
+    Args:
+        comparison: whose stage may name a quality, whatever the strategies select by.
+        picks: see :func:`_picks`.
+    """
+    try:
+        known, words = _known_quality(comparison)
+    except (UserError, ModuleNotFoundError) as error:
+        known, words = pl.DataFrame(schema=_QUALITY), f"Q is unknown: {error}."
+    of_runs = picks.join(known, on="sample_id", how="left").group_by("strategy", "seed")
+    return of_runs.agg(pl.mean("Q")).sort("strategy", "seed")["Q"], words
+
+
+def _known_quality(comparison: Comparison) -> tuple[pl.DataFrame, str]:
+    folder, plan = comparison.root[comparison.stage], comparison.plan
+    if "quality" not in plan:
+        raise UserError(
+            f"[{comparison.stage}] names no quality, such as a number of the records or "
+            "signals.judge.rating"
+        )
+    # By the quality alone, so that any number is one.
+    named = {name: plan[name] for name in ("quality", "signals") if name in plan}
+    config = SelectionConfig(strategy="score", budget_samples=1, **named)
+    path = comparison.root.path
+    stored = (folder.signal(name, b) for name in config.needed_signals for b in folder.batches())
+    # A result must not pay a judge, or take hours.
+    if not all(table.exists() for table in stored):
+        raise UserError(f"{plan['quality']} was not measured of the whole pool yet")
+    with open_selection_pool(folder) as pool:
+        signals = pool_signals(pool, config, folder, lambda _: None, path)
+        quality = qualities(pool, config, path, signals)
+        assert quality is not None, "a quality is named"
+        known = pool.index.select("sample_id", quality.cast(pl.Float64).alias("Q"))
+    return known, f"Q is the mean of {plan['quality']} over the picks."
 
 
 def _notes(comparison: Comparison, runs: pl.DataFrame) -> list[str]:
@@ -379,6 +441,11 @@ def _notes(comparison: Comparison, runs: pl.DataFrame) -> list[str]:
         for name, num in used
         if num < (1 - _LARGEST_GAP) * most
     ]
+    if "sft_model" in comparison.job:
+        start = comparison.job["sft_model"]
+        notes.append(
+            f"Every model is trained by {comparison.trainer.name} from the SFT model {start}."
+        )
     if plan["preset"]["model"] == "tiny":
         notes.append(
             "The model is tiny, which knows the sample pool alone: on data of your own compare "
@@ -389,20 +456,31 @@ def _notes(comparison: Comparison, runs: pl.DataFrame) -> list[str]:
     return notes
 
 
+def _write_figures(result: ComparisonResult) -> dict[str, bytes]:
+    title = f"Comparison of strategies, {result.stage}"
+    drawn = {"comparison": comparison_figure(result.runs, result.table, title)}
+    if result.relations:
+        drawn["law"] = law_figure(result.relations, result.measure, f"Entropy law, {result.stage}")
+    for name, (figure, drawing) in drawn.items():
+        write_bytes(result.folder / f"{name}.png", figure)
+        write_bytes(result.folder / f"{name}.svg", drawing)
+    return {name: figure for name, (figure, _) in drawn.items()}
+
+
 def _write(result: ComparisonResult) -> ComparisonResult:
     """Write the files of a result, result.json last."""
     folder = result.folder
     if find_spec("matplotlib") is not None:
-        figure, drawing = comparison_figure(result.runs, result.table, "Comparison of strategies")
-        write_bytes(folder / "comparison.png", figure)
-        write_bytes(folder / "comparison.svg", drawing)
-        result = replace(result, figure=figure)
+        result = replace(result, figures=_write_figures(result))
     lines = [f"- {name}: {reason}" for name, reason in result.skipped.items()]
     lines += [f"- {note}" for note in result.notes]
     text = "\n".join([result.conclusion, "", markdown(result.shown), *lines, ""])
     write_bytes(folder / "comparison.md", text.encode())
-    for name in ("table", "overlap", "alone"):
-        write_bytes(folder / f"{name}.csv", getattr(result, name).write_csv().encode())
+    tables = {"table": result.table, "overlap": result.overlap, "alone": result.alone}
+    if result.relations:
+        tables["law"] = relations_table(result.relations)
+    for name, table in tables.items():
+        write_bytes(folder / f"{name}.csv", table.write_csv().encode())
     write_table(folder / "runs.parquet", result.runs, {})
     told = {name: getattr(result, name) for name in ("conclusion", "measure", "skipped", "notes")}
     write_json(folder / "result.json", {**told, "table": result.table.to_dicts()})

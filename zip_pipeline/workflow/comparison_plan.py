@@ -11,7 +11,7 @@ import polars as pl
 from pydantic import Field, field_validator
 
 from zip_pipeline.chat_models import model_identity
-from zip_pipeline.data_root import DataRoot
+from zip_pipeline.data_root import DataRoot, StageFolder
 from zip_pipeline.errors import UserError, require
 from zip_pipeline.files import fingerprint, write_json, write_table
 from zip_pipeline.pool.held_out import (
@@ -22,15 +22,18 @@ from zip_pipeline.pool.held_out import (
 )
 from zip_pipeline.pool.pool import open_selection_pool
 from zip_pipeline.report.comparison import WHERE, YARDSTICK, Measure
+from zip_pipeline.samples import Stage
 from zip_pipeline.selection.config import MIXTURES, TOKEN_UNITS, SelectionConfig, stage_selection
 from zip_pipeline.selection.strategies import strategies
 from zip_pipeline.settings import MAX_NUMBER, Choices, Settings, read_settings, training_settings
 from zip_pipeline.training.presets import load_preset
 from zip_pipeline.training.tokens import configured_tokens
+from zip_pipeline.training.trainers import DEFAULT_TRAINERS, Trainer, trainer_for
+from zip_pipeline.workflow.models import starting_model
 from zip_pipeline.workflow.sources import target_samples
 from zip_pipeline.workflow.versions import pool_inputs, recount, refuse_none
 
-TABLE = "comparison"
+TABLES: Mapping[Stage, str] = {"sft": "comparison", "preference": "preference_comparison"}
 MAX_SEEDS = 5
 _USUAL = (YARDSTICK, "random", "zip", "long_range", "coverage")
 _USUAL_WITH_TARGET = ("target_coverage", "zip_fit", "dsir")
@@ -44,7 +47,7 @@ Log = Callable[[str], object]
 
 
 class ComparisonSettings(Settings):
-    """What is compared: the table ``[comparison]``."""
+    """What is compared: the tables ``[comparison]`` and ``[preference_comparison]``."""
 
     choices: ClassVar[Choices] = {
         "unit": lambda: {"tokens": "", "target_tokens": "those that the loss falls on"}
@@ -111,6 +114,7 @@ class Comparison:
 
     Args:
         root: the data root.
+        stage: of the pool and of the models.
         folder: holds all of it, named after a hash of what the runs depend on but for strategy and
             seed: so more strategies and seeds go on with the same comparison.
         settings: what is compared.
@@ -119,10 +123,16 @@ class Comparison:
     """
 
     root: DataRoot
+    stage: Stage
     folder: Path
     settings: ComparisonSettings
     job: Mapping[str, Any]
     plan: Mapping[str, Any]
+
+    @property
+    def trainer(self) -> Trainer:
+        """What trains every model."""
+        return trainer_for(self.stage, self.job["trainer"])
 
     def run(self, strategy: str, seed: int) -> Path:
         """Return the folder of a run."""
@@ -152,23 +162,28 @@ class Comparison:
 
 
 def open_comparison(
-    root: DataRoot, changes: Mapping[str, Any] | None = None, log: Log = lambda _: None
+    root: DataRoot,
+    changes: Mapping[str, Any] | None = None,
+    log: Log = lambda _: None,
+    *,
+    stage: Stage = "sft",
 ) -> Comparison:
     """Return the comparison of a pool as it is now; what all runs share is drawn at first.
 
     Args:
         root: the data root.
-        changes: settings that replace those of ``[comparison]``.
+        changes: settings that replace those of the stage's table.
         log: told what takes long.
+        stage: whose pool is selected from.
 
     Raises:
-        UserError: the settings or the target file are wrong, the pool is empty or too small, or
-            what trains is not installed.
+        UserError: the settings or the target file are wrong, the pool is empty or too small, what
+            trains is not installed, or there is no SFT model to start preference training from.
     """
     require("torch", "a comparison")
-    folder = root["sft"]
+    folder = root[stage]
     refuse_none(folder, folder.batches())
-    settings = read_settings(root.path, TABLE, ComparisonSettings, changes=changes)
+    settings = read_settings(root.path, TABLES[stage], ComparisonSettings, changes=changes)
     training = training_settings(root.path)
     preset = load_preset(training.preset, training.overrides)
     tokens = configured_tokens(root.path)
@@ -177,13 +192,11 @@ def open_comparison(
         with open_selection_pool(folder, hold_out=held_out_settings(root)):
             pass
     frozen = read_held_out(folder)
-    target = target_samples(root.path / settings.target, "sft") if settings.target else None
-    if target is not None and target.height < _LEAST_TARGET:
-        raise UserError(
-            f"target: {settings.target} has {target.height} samples; give {_LEAST_TARGET} or more, "
-            "better 200"
-        )
-    nightly = stage_selection(root.path, "sft")
+    job = training.job()
+    if trainer_for(stage, training.trainer).starts_from_sft:
+        job["sft_model"] = starting_model(root, training.sft_model)
+    target = _target(folder, settings)
+    nightly = stage_selection(root.path, stage)
     shared: dict[str, Any] = {
         "settings": settings.model_dump(include={"budget_tokens", "unit", "unseen_sources"}),
         "target": None if target is None else fingerprint(sorted(target["sample_id"])),
@@ -199,14 +212,37 @@ def open_comparison(
         "evaluation_samples": settings.evaluation_samples,
         "quality": nightly.quality,
         "signals": nightly.signals or None,
+        **_training_method(stage, job),
     }
     shared |= {name: value for name, value in others.items() if value is not None}
     name = fingerprint([json.dumps(shared, sort_keys=True)])[:16]
-    found = Comparison(root, root.comparisons / name, settings, training.job(), shared)
+    found = Comparison(root, stage, root.comparisons / name, settings, job, shared)
     plan = found.folder / "plan.json"
     if not plan.exists():
         write_json(plan, {**shared, **_draw(found, target, preset.max_length, nightly)})
     return replace(found, plan=json.loads(plan.read_text(encoding="utf-8")))
+
+
+def _target(folder: StageFolder, settings: ComparisonSettings) -> pl.DataFrame | None:
+    if not settings.target:
+        return None
+    target = target_samples(folder.root.path / settings.target, folder.stage)
+    if target.height < _LEAST_TARGET:
+        raise UserError(
+            f"target: {settings.target} has {target.height} samples; give {_LEAST_TARGET} or more, "
+            "better 200"
+        )
+    return target
+
+
+def _training_method(stage: Stage, job: Mapping[str, Any]) -> dict[str, str | None]:
+    """Return what training depends on besides preset and base model; None for the default."""
+    trainer = trainer_for(stage, job["trainer"])
+    return {
+        "stage": None if stage == "sft" else stage,
+        "trainer": None if trainer.name == DEFAULT_TRAINERS[stage] else trainer.name,
+        "sft_model": model_identity(job["sft_model"], None) if "sft_model" in job else None,
+    }
 
 
 def _draw(
@@ -214,7 +250,7 @@ def _draw(
 ) -> dict[str, Any]:
     """Write the samples that nothing is trained on; return what the plan tells of them."""
     settings = comparison.settings
-    with open_selection_pool(comparison.root["sft"]) as pool:
+    with open_selection_pool(comparison.root[comparison.stage]) as pool:
         index = pool.index.with_row_index("position").hstack(pool.state)
         frozen = pool.frozen.samples if pool.frozen else pool.rows([])
         sources = set(index["source"])
@@ -228,7 +264,11 @@ def _draw(
         held = {"unseen": pl.concat([frozen.filter(is_unseen), pool.rows(drawn)])}
         drawn = others.filter(is_held_out(others, _SEEN))["position"]
         held["seen"] = pl.concat([frozen.filter(~is_unseen), pool.rows(drawn)])
-    held = {name: _at_most(samples, name) for name, samples in held.items() if samples.height > 1}
+    held = {name: _at_most(samples, name) for name, samples in held.items()}
+    if comparison.stage == "preference":
+        # What was rated undesirable has no answer that a model should give.
+        held = {n: samples.filter(pl.col("chosen").list.len() > 0) for n, samples in held.items()}
+    held = {name: samples for name, samples in held.items() if samples.height > 1}
     if target is not None:
         held["target_told"], held["target"] = _halves(target, "sample_id")
     measure: Measure | None = next((name for name in WHERE if name in held), None)

@@ -54,7 +54,7 @@ def train_version(
     trainer = trainer_for(stage, training.get("trainer", ""))
     job = training_job(root, version, training)
     if trainer.starts_from_sft:
-        job["sft_model"] = sft_model or _newest_sft_model(root)
+        job["sft_model"] = starting_model(root, sft_model)
     run_jobs(trainer.module, {root[stage].models(version.number) / "job.json": job})
     record = training_record(root[stage], version.number)
     assert record is not None
@@ -93,11 +93,22 @@ def _require_allowed(root: DataRoot, version: StoredVersion, override: str) -> N
         raise UserError(refusal)
 
 
-def _newest_sft_model(root: DataRoot) -> str:
+def starting_model(root: DataRoot, named: str = "") -> str:
+    """Return the folder of the SFT model that preference training starts from.
+
+    Args:
+        root: the data root.
+        named: the folder that a person gave; empty for that of the newest version with a model.
+
+    Raises:
+        UserError: none is given, and no version has a model.
+    """
+    if named:
+        return named
     trained = trained_versions(root["sft"])
     if not trained:
         raise UserError(
-            "preference/model starts from an SFT model, and there is none yet; materialise "
+            "the preference stage starts from an SFT model, and there is none yet; materialise "
             "sft/model first, or name the folder of one under sft_model"
         )
     return str(root["sft"].models(trained[-1]) / "model")

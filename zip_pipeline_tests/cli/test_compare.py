@@ -9,11 +9,18 @@ from zip_pipeline.cli import compare as module
 from zip_pipeline.cli.compare import run_modules
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.errors import UserError
+from zip_pipeline.training.presets import load_preset
 from zip_pipeline.workflow import comparison as workflow
 from zip_pipeline.workflow.comparison import compare_model
 from zip_pipeline.workflow.comparison_plan import ComparisonSettings
 from zip_pipeline_tests.cli.commands import call, call_badly, call_well
-from zip_pipeline_tests.workflow.comparisons import Processes, pool, records
+from zip_pipeline_tests.workflow.comparisons import (
+    NO_DRAW,
+    Processes,
+    pair_pool,
+    pool,
+    records,
+)
 
 _SMALL = ("--budget-tokens", "1000", "--seeds", "2", "--strategies", "random")
 
@@ -27,7 +34,8 @@ def data(tmp_path: Path) -> Path:
 def _processes(monkeypatch: pytest.MonkeyPatch, stop_before: int = 0) -> Processes:
     found = Processes({"random": 1.5}, stop_before)
     monkeypatch.setattr(module, "run_modules", found)
-    monkeypatch.setattr(workflow, "comparison_figure", lambda *_: (b"PNG", b"SVG"))
+    for name in ("comparison_figure", "law_figure"):
+        monkeypatch.setattr(workflow, name, lambda *_: (b"PNG", b"SVG"))
     return found
 
 
@@ -39,10 +47,24 @@ def test_tables_sentence_and_files_are_told(data: Path, monkeypatch: pytest.Monk
     lines = [line for line in result.stdout.splitlines() if line.strip()]
     assert any(line.split()[:4] == ["random", "2", "2.000", "-0.500"] for line in lines)
     (folder,) = (data / "comparison").iterdir()
-    assert lines[-1] == f"Tables and figure: {folder}"
+    assert lines[-1] == f"Tables and figures: {folder}"
     assert lines[-2].startswith("On your pool, random beats source-balanced random by 0.500 nats")
     assert result.stderr.splitlines()[0].startswith("1 of 4, random+natural, seed 0: done; about ")
     assert result.stderr.splitlines()[3] == "4 of 4, random, seed 1: done"
+
+
+def test_stage_is_that_of_pool_and_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """--stage preference trains on pairs by KTO; there are no conversations to fall back on."""
+    done = _processes(monkeypatch).done
+    pair_pool(tmp_path / "data")
+    said = call_well("compare", "--data-root", tmp_path / "data", "--stage", "preference", *_SMALL)
+    assert "On your pool, random beats source-balanced random by 0.500 nats" in said
+    assert "by kto from the SFT model" in said
+    assert [name for name, _ in done] == ["kto", "probe", *["held_out"] * 3] * 4
+    wrong = call_badly("compare", "--data-root", tmp_path / "data")
+    assert "no batch of stage sft is ingested" in wrong
 
 
 def test_interrupted_it_says_how_to_go_on_and_does(
@@ -105,5 +127,23 @@ def test_a_tiny_model_is_trained_probed_and_evaluated(data: Path) -> None:
     record = json.loads((run / "training.json").read_text())
     assert record["settings"]["seed"] == 1
     assert record["rows"]["num_tokens"] == figures["num_tokens"] <= 1_000
+    assert record["rows"]["num_target_tokens"] == figures["num_target_tokens"]
+    assert record["rows"]["rows_truncated"] == record["rows"]["rows_dropped"] == 0
+
+
+@pytest.mark.slow
+def test_a_tiny_model_is_trained_on_pairs(tmp_path: Path) -> None:
+    """The same by KTO, from the model that [training] names, here the base model itself."""
+    root = pair_pool(tmp_path / "data")
+    start = load_preset("tiny").source
+    (root.path / "zip_pipeline.toml").write_text(f"{NO_DRAW}[training]\nsft_model = '{start}'\n")
+    changes = {"budget_tokens": 3_000}
+    figures = compare_model(root, "random", 1, run_modules, changes, stage="preference")
+    assert all(0.1 < figures[name] < 12 for name in ("L", "seen_loss", "unseen_loss"))
+    assert all(0 <= figures[f"{name}_accuracy"] <= 1 for name in ("seen", "unseen"))
+    (run,) = root.comparisons.glob("*/runs/random-1")
+    record = json.loads((run / "training.json").read_text())
+    assert record["model"]["source"] == start
+    assert record["rows"]["num_tokens"] == figures["num_tokens"] <= 3_000
     assert record["rows"]["num_target_tokens"] == figures["num_target_tokens"]
     assert record["rows"]["rows_truncated"] == record["rows"]["rows_dropped"] == 0

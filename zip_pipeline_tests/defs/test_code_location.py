@@ -44,6 +44,11 @@ def test_graph_has_the_assets_and_edges_of_both_stages(tmp_path: Path) -> None:
     expected["comparison/subset"] = ["sft/compression_state", "sft/raw_pool"]
     expected["comparison/model"] = ["comparison/subset"]
     expected["comparison/result"] = ["comparison/model"]
+    of_pairs = "comparison/preference"
+    pool = ["preference/compression_state", "preference/raw_pool", "sft/model"]
+    expected[f"{of_pairs}/subset"] = pool
+    expected[f"{of_pairs}/model"] = [f"{of_pairs}/subset", "sft/model"]
+    expected[f"{of_pairs}/result"] = [f"{of_pairs}/model"]
     assert edges == expected
 
 
@@ -51,10 +56,10 @@ def test_assets_carry_group_owner_kinds_and_code_version(tmp_path: Path) -> None
     """What the UI sorts and filters by is set on every asset."""
     graph = code_location(tmp_path).resolve_asset_graph()
     nodes = [graph.get(key) for key in graph.get_all_asset_keys()]
-    assert len(nodes) == 17
+    assert len(nodes) == 20
     for node in nodes:
         path = node.key.path
-        assert node.group_name == (path[0] if len(path) == 2 else "entropy_law")
+        assert node.group_name == (path[0] if len(path) > 1 else "entropy_law")
         assert list(node.owners) == ["team:data"]
         assert {"polars", "parquet"} <= set(node.kinds) or {"pytorch"} <= set(node.kinds)
         changed = {"raw_pool": "2", "zip_subset": "3"}
@@ -75,6 +80,7 @@ def test_gpu_is_one_pool(tmp_path: Path) -> None:
         "preference/model",
         "evaluation",
         "comparison/model",
+        "comparison/preference/model",
     }
 
 

@@ -9,12 +9,15 @@ import dagster as dg
 import pytest
 
 from zip_pipeline.defs import comparison as module
-from zip_pipeline.defs.comparison import MODEL, RESULT, SUBSET
+from zip_pipeline.defs.comparison import comparison_key
+from zip_pipeline.samples import STAGES
 from zip_pipeline.workflow import comparison as workflow
 from zip_pipeline_tests.defs.graph import QUIET, Graph, error_of, metadata_of
-from zip_pipeline_tests.workflow.comparisons import Processes, pool
+from zip_pipeline_tests.workflow.comparisons import Processes, pair_pool, pool
 
-_BUDGET = "\n[comparison]\nbudget_tokens = 1000\nseeds = 2\nstrategies = ['random']\n"
+_BUDGET = "\n[{table}]\nbudget_tokens = 1000\nseeds = 2\nstrategies = ['random']\n"
+_NAMES = ("subset", "model", "result")
+SUBSET, MODEL, RESULT = (comparison_key("sft", name) for name in _NAMES)
 
 
 @pytest.fixture
@@ -26,8 +29,9 @@ def processes(monkeypatch: pytest.MonkeyPatch) -> Processes:
         found(name, jobs)
 
     monkeypatch.setattr(module, "run_modules", run)
-    quick = create_autospec(workflow.comparison_figure, return_value=(b"\x89PNG", b"<svg/>"))
-    monkeypatch.setattr(workflow, "comparison_figure", quick)
+    for name in ("comparison_figure", "law_figure"):
+        quick = create_autospec(getattr(workflow, name), return_value=(b"\x89PNG", b"<svg/>"))
+        monkeypatch.setattr(workflow, name, quick)
     return found
 
 
@@ -36,7 +40,7 @@ def graph_with_pool(tmp_path: Path) -> Graph:
     """Return the graph over an ingested pool."""
     pool(tmp_path / "data")
     with (tmp_path / "data" / "zip_pipeline.toml").open("a") as file:
-        file.write(_BUDGET)
+        file.write(_BUDGET.format(table="comparison"))
     return Graph(dg.DagsterInstance.ephemeral(), tmp_path / "data")
 
 
@@ -72,15 +76,32 @@ def test_result_shows_sentence_table_and_figure(
 ) -> None:
     """What has not run is told, and the figure stands in place."""
     failed = _run(graph_with_pool, RESULT)
-    assert "Materialise partitions of comparison/model, or run zip-pipeline" in error_of(failed)
+    assert "Materialise partitions of the comparison's model, or run" in error_of(failed)
     for partition in ("random|0", "random|1", "random+natural|0", "random+natural|1"):
         assert _run(graph_with_pool, MODEL, partition=partition).success
     shown = metadata_of(_run(graph_with_pool, RESULT), "comparison", "result")
     assert shown["conclusion"].startswith("On your pool, random beats source-balanced random by")
     assert "| random | 2 |" in shown["table"]
-    assert "data:image/png;base64," in shown["plot"]
+    assert all("data:image/png;base64," in shown[f"plot_{n}"] for n in ("comparison", "law"))
+    assert "| strategy | tokens | targets | samples | mean tokens | Q |" in shown["table"]
     assert shown["skipped"] == "none"
     assert len(processes.done) == 20
+
+
+def test_pairs_are_compared_in_assets_of_their_own(tmp_path: Path, processes: Processes) -> None:
+    """One partition from the pool of pairs to the result, trained by KTO."""
+    pair_pool(tmp_path / "data")
+    with (tmp_path / "data" / "zip_pipeline.toml").open("a") as file:
+        file.write(_BUDGET.format(table="preference_comparison"))
+    graph = Graph(dg.DagsterInstance.ephemeral(), tmp_path / "data")
+    subset, model, result = (comparison_key("preference", name) for name in _NAMES)
+    assert subset.path == ["comparison", "preference", "subset"]
+    materialised = _run(graph, subset, model, partition="random|0")
+    assert metadata_of(materialised, *subset.path)["picked_tokens"] <= 1_000
+    assert [name for name, _ in processes.done[:2]] == ["kto", "probe"]
+    shown = metadata_of(_run(graph, result), *result.path)
+    assert "| random | 1 |" in shown["table"]
+    assert "from the SFT model" in shown["notes"]
 
 
 def test_a_skipped_partition_tells_why(
@@ -99,6 +120,8 @@ def test_a_skipped_partition_tells_why(
 def test_partitions_are_strategies_by_seeds_and_nothing_runs_by_itself(graph: Graph) -> None:
     """Nightly runs train no more than before."""
     assets = graph.repository.asset_graph
+    every = [comparison_key(stage, name) for stage in STAGES for name in _NAMES]
+    assert len(set(every)) == 6
     partitions = assets.get(MODEL).partitions_def
     assert isinstance(partitions, dg.MultiPartitionsDefinition)
     keys = {
@@ -106,9 +129,10 @@ def test_partitions_are_strategies_by_seeds_and_nothing_runs_by_itself(graph: Gr
     }
     assert keys["seed"] == ["0", "1", "2", "3", "4"]
     assert keys["strategy"][:2] == ["random+natural", "zip"]
-    assert assets.get(SUBSET).partitions_def == partitions
-    assert all(assets.get(key).automation_condition is None for key in (SUBSET, MODEL, RESULT))
+    of_runs = [key for key in every if key.path[-1] != "result"]
+    assert all(assets.get(key).partitions_def == partitions for key in of_runs)
+    assert all(assets.get(key).automation_condition is None for key in every)
     jobs = [job for job in graph.repository.get_all_jobs() if not job.name.startswith("__")]
     assert len(jobs) == 5
     for job in jobs:
-        assert not {SUBSET, MODEL, RESULT} & set(job.asset_layer.executable_asset_keys)
+        assert not set(every) & set(job.asset_layer.executable_asset_keys)

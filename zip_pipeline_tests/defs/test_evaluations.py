@@ -71,12 +71,20 @@ def test_trained_versions_get_the_negated_held_out_loss(pool: Graph, fake: FakeE
     assert rows[1]["Z_name"] == "minus held-out loss, start base01, samples 012345"
     assert (metadata["Z_sft"], metadata["version_sft"]) == (-2, 2)
     assert metadata["bits_per_byte_sft"] == 0.5
+    assert "accuracy_sft" not in metadata
     assert "| web" in metadata["sources_sft"]
     (module, job), _ = fake.jobs
     assert module == "held_out"
     assert job["model"] == str(pool.root["sft"].models(1) / "model")
     assert job["samples"] == str(pool.root["sft"].held_out)
     assert (job["stage"], job["max_length"]) == ("sft", 256)
+
+
+def test_accuracy_is_shown_where_there_is_one(pool: Graph, fake: FakeEvaluation) -> None:
+    """As of pairs."""
+    fake.accuracy = 0.75
+    version(pool, 5)
+    assert metadata_of(materialise(pool, EVALUATION), "evaluation")["accuracy_sft"] == 0.75
 
 
 def test_nothing_is_evaluated_twice(pool: Graph, fake: FakeEvaluation) -> None:

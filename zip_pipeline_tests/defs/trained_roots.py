@@ -44,6 +44,7 @@ class FakeEvaluation:
 
     def __init__(self) -> None:
         self.jobs: list[tuple[str, dict[str, Any]]] = []
+        self.accuracy: float | None = None
 
     def __call__(self, _: object, module: str, jobs: dict[Path, dict[str, Any]]) -> None:
         """Do what the process would do."""
@@ -55,7 +56,7 @@ class FakeEvaluation:
                 number = int(Path(job["model"]).parent.name[1:])
                 found = {"loss": number, "loss_spread": 0.1, "held_out": "0123456789"}
                 sources = {"web": {"loss": number, "bits_per_byte": 0.5, "num_samples": 4}}
-                found |= {"bits_per_byte": 0.5, "sources": sources}
+                found |= {"bits_per_byte": 0.5, "sources": sources, "accuracy": self.accuracy}
                 Path(job["output"]).write_text(json.dumps(found))
             else:
                 found = {"Z": 6.5, "Z_spread": 0.2, "Z_name": "MT-bench, judge j"}

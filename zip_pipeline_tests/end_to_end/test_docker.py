@@ -227,5 +227,9 @@ def test_workspace_loads_the_code_location_over_grpc(
             keys = {key.to_user_string() for key in context.asset_graph.get_all_asset_keys()}
     names = ("raw_pool", "compression_state", "signals", "zip_subset", "loss_probe", "model")
     of_stages = {f"{stage}/{name}" for stage in ("sft", "preference") for name in names}
-    of_comparison = {f"comparison/{name}" for name in ("subset", "model", "result")}
+    of_comparison = {
+        f"comparison/{stage}{name}"
+        for stage in ("", "preference/")
+        for name in ("subset", "model", "result")
+    }
     assert keys == of_stages | of_comparison | {"evaluation", "entropy_law"}

@@ -125,6 +125,34 @@ def test_of_a_pair_the_chosen_answer_is_the_target(small_model: Path):
     assert found.loss == pytest.approx((both[0] - before[0]) / 2, rel=1e-5)
 
 
+def test_accuracy_is_the_share_of_pairs_whose_chosen_answer_is_likelier(small_model: Path):
+    """By mean over tokens, as plain forward passes tell, and every source counts the same."""
+    prompt, answers = (Turn("user", "1"),), ["4", "xy", "a longer answer", "zzzz", "hello there"]
+    pairs = [
+        PreferencePair(prompt, (Turn("assistant", one),), (Turn("assistant", other),))
+        for one in answers
+        for other in answers
+        if one != other
+    ]
+    sources = ["a" if len(pair.chosen[0].content) < 4 else "b" for pair in pairs]
+    before = _slow_loss(small_model, list(prompt))
+    means = {}
+    for answer in answers:
+        total, count = _slow_loss(small_model, [*prompt, Turn("assistant", answer)])
+        means[answer] = (total - before[0]) / (count - before[1])
+    shares = []
+    for name in ("a", "b"):
+        mine = [pair for pair, source in zip(pairs, sources, strict=True) if source == name]
+        right = [means[p.chosen[0].content] < means[p.rejected[0].content] for p in mine]
+        shares.append(sum(right) / len(right))
+    assert 0 < sum(shares) < 2
+    found = held_out_loss(small_model, _pool(pairs, sources), "preference")
+    assert found.accuracy == pytest.approx(sum(shares) / 2)
+    rated = RatedAnswer(prompt, (Turn("assistant", "4"),), True)
+    assert held_out_loss(small_model, _pool([rated], ["a"]), "preference").accuracy is None
+    assert held_out_loss(small_model, _talks(3), "sft").accuracy is None
+
+
 def test_a_sample_without_a_chosen_answer_is_skipped(small_model: Path):
     """A desirable answer is measured as a chosen one is; an undesirable one is counted."""
     prompt, answer = (Turn("user", "1"),), (Turn("assistant", "4"),)

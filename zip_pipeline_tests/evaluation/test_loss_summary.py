@@ -47,6 +47,7 @@ def test_every_source_counts_the_same():
         "num_samples",
         "num_cut",
         "num_skipped",
+        "accuracy",
     }
 
 

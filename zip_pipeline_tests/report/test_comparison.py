@@ -1,5 +1,7 @@
 """What runs come to: intervals by hand, and the sentence of every outcome."""
 
+import re
+
 import polars as pl
 import pytest
 
@@ -9,6 +11,8 @@ from zip_pipeline.report.comparison import (
     comparison_figure,
     conclusion,
     difference,
+    law_figure,
+    law_relations,
     law_table,
     markdown,
     overlap,
@@ -22,6 +26,7 @@ _OTHER = {
     **dict.fromkeys(("seen_loss", "R", "L", "vendi", "novelsum"), 2.0),
     **dict.fromkeys(("distinct_1", "distinct_2", "distinct_3"), 0.5),
     **dict.fromkeys(("num_samples", "num_tokens", "num_target_tokens"), 1_000),
+    **{"mean_tokens": 1.0, "Q": None},
 }
 
 
@@ -40,6 +45,7 @@ def _runs(
             **_OTHER,
             f"{measure}_loss": loss,
             "selection_seconds": (seconds or {}).get(name, 1.0),
+            "Z": -loss,
         }
         for name, of_seeds in losses.items()
         for seed, loss in enumerate(of_seeds)
@@ -147,7 +153,7 @@ def test_too_little_says_nothing(losses: dict[str, list[float]]):
 def test_tables_for_people_show_what_decides_first():
     """Every row has a cell for every column, and names end no cell."""
     table = summary(_runs({YARDSTICK: [1.0, 2.0], "zip": [0.9, 1.8]}))
-    losses, figures = shown_tables(table, "unseen")
+    losses, of_paper, of_subset = shown_tables(table, "unseen")
     assert losses == (
         [
             *("strategy", "seeds", "unseen loss", "difference ± 95%"),
@@ -158,8 +164,15 @@ def test_tables_for_people_show_what_decides_first():
             ["zip", "2", "1.350", "-0.150 ± 0.635", "2.000", "+0.000 ± 0.000"],
         ],
     )
-    assert figures[0][:4] == ["strategy", "R", "L", "distinct 3"]
-    assert figures[1][1][-4:] == ["1,000", "1,000", "1,000", "1.00"]
+    assert of_paper == (
+        ["strategy", "tokens", "targets", "samples", "mean tokens", "Q", "seconds", "Z"],
+        [
+            [YARDSTICK, "1,000", "1,000", "1,000", "1", "unknown", "1.00", "-1.500"],
+            ["zip", "1,000", "1,000", "1,000", "1", "unknown", "1.00", "-1.350"],
+        ],
+    )
+    assert of_subset[0][:4] == ["strategy", "R", "L", "distinct 3"]
+    assert of_subset[1][1] == ["zip", "2.000", "2.000", "0.500", "2.0", "2.000"]
     lines = markdown([losses, (["a"], [["b|c"]])]).splitlines()
     assert lines[:2] == [f"| {' | '.join(losses[0])} |", "| --- | --- | --- | --- | --- | --- |"]
     assert lines[4:] == ["", "| a |", "| --- |", "| b c |"]
@@ -168,7 +181,8 @@ def test_tables_for_people_show_what_decides_first():
 def test_law_is_read_from_all_runs_as_they_come():
     """Here Z falls as R rises, and L says nothing: every run is a point."""
     runs = _runs({YARDSTICK: [1.0, 1.1, 1.2], "zip": [1.3, 1.4, 1.5]})
-    header, rows = law_table(runs.with_columns(R=pl.col("unseen_loss") ** 2), "unseen")
+    relations = law_relations(runs.with_columns(R=pl.col("unseen_loss") ** 2))
+    header, rows = law_table(relations, "unseen")
     assert header == ["entropy law (Z: unseen loss, negated)", "over all runs"]
     assert rows[0][0] == "Z over R"
     assert rows[0][1].startswith("6 points, Spearman -1.00 (95% ")
@@ -185,6 +199,24 @@ def test_figure_is_the_same_twice():
     assert b"<svg" in svg
     only = _runs({YARDSTICK: [1.0]})
     assert comparison_figure(only, summary(only), "title")[0].startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("num_seeds", [2, 3])
+def test_law_has_a_point_per_run_and_a_curve_where_it_was_fitted(num_seeds: int):
+    """Four points are too few for a curve, and where L does not vary there is none."""
+    losses = {YARDSTICK: [1.0, 1.1, 1.2], "$z$": [1.3, 1.4, 1.5]}
+    runs = _runs({name: found[:num_seeds] for name, found in losses.items()})
+    relations = law_relations(runs.with_columns(R=pl.col("unseen_loss") ** 2))
+    drawn = [law_figure(relations, "unseen", "title") for _ in range(2)]
+    assert drawn[0] == drawn[1]
+    png, svg = drawn[0]
+    assert png.startswith(b"\x89PNG")
+    # Glyphs are drawn; what they say stands in comments.
+    words = re.findall("<!-- (.*) -->", svg.decode())
+    assert {YARDSTICK, "$z$", "Z, unseen loss negated, nats"} <= set(words)
+    num_curves = 1 if num_seeds == 3 else 0
+    assert sum("with its 95% interval" in each for each in words) == num_curves
+    assert svg.count(b'id="FillBetweenPolyCollection') == num_curves
 
 
 def test_overlap_and_what_one_alone_picks() -> None:

@@ -1,7 +1,7 @@
 """Pools to compare strategies on, and what stands for the processes that train."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +9,7 @@ from zip_pipeline.data_root import DataRoot
 from zip_pipeline.files import write_json
 from zip_pipeline.ingest.ingest import ingest_drop
 from zip_pipeline.pool.batches import write_state
+from zip_pipeline.samples import Stage
 from zip_pipeline.training.tokens import configured_tokens
 
 BATCH = "a.jsonl"
@@ -28,6 +29,21 @@ def records(num: int, first: int = 0) -> list[dict[str, str]]:
     ]
 
 
+def pairs(num: int, first: int = 0) -> list[dict[str, Any]]:
+    """Return distinct pairs of the same sources, of which the later ones are rated higher."""
+    return [
+        {
+            "prompt": row["instruction"],
+            "chosen": row["output"],
+            "rejected": f"I do not know what {n} plus {n * n} is.",
+            "chosen_score": n,
+            "rejected_score": -1,
+            "source": row["source"],
+        }
+        for n, row in enumerate(records(num, first), start=first)
+    ]
+
+
 def pool(path: Path, num: int = 240) -> DataRoot:
     """Return a data root with so many conversations, ingested and counted."""
     root = DataRoot(path)
@@ -37,12 +53,31 @@ def pool(path: Path, num: int = 240) -> DataRoot:
     return root
 
 
-def add(root: DataRoot, batch: str, rows: list[dict[str, str]]) -> None:
+def pair_pool(path: Path) -> DataRoot:
+    """Return a data root with 240 pairs, ingested and counted, and an SFT model beside it."""
+    root = DataRoot(path)
+    root["preference"].raw.mkdir(parents=True)
+    settings = f"{NO_DRAW}[training]\nsft_model = '{sft_model(path.parent / 'sft')}'\n"
+    (path / "zip_pipeline.toml").write_text(settings)
+    add(root, BATCH, pairs(240), "preference")
+    return root
+
+
+def sft_model(path: Path, config: str = "{}") -> Path:
+    """Return a folder that passes for a model; models of other configurations differ."""
+    path.mkdir(parents=True, exist_ok=True)
+    (path / "config.json").write_text(config)
+    return path
+
+
+def add(
+    root: DataRoot, batch: str, rows: Sequence[Mapping[str, Any]], stage: Stage = "sft"
+) -> None:
     """Ingest and count one more batch."""
     text = "".join(json.dumps(row) + "\n" for row in rows)
-    (root["sft"].raw / batch).write_text(text)
-    ingest_drop(root["sft"], batch)
-    write_state(root["sft"], batch, tokens=configured_tokens(root.path))
+    (root[stage].raw / batch).write_text(text)
+    ingest_drop(root[stage], batch)
+    write_state(root[stage], batch, tokens=configured_tokens(root.path))
 
 
 class Processes:
@@ -69,7 +104,7 @@ class Processes:
 
     def _do(self, name: str, job: dict[str, Any]) -> None:
         output = Path(job["output"])
-        if name == "sft":
+        if name in ("sft", "kto"):
             (output / "model").mkdir(exist_ok=True)
             write_json(output / "model" / "config.json", {})
             write_json(output / "training.json", {"fingerprint": "f"})
@@ -78,4 +113,5 @@ class Processes:
         else:
             strategy, _, seed = output.parent.parent.name.rpartition("-")
             loss = self.losses.get(strategy, 2.0) + int(seed)
-            write_json(output, {"loss": loss, "bits_per_byte": loss / 2})
+            of_pairs = {"accuracy": 0.5} if job["stage"] == "preference" else {}
+            write_json(output, {"loss": loss, "bits_per_byte": loss / 2, **of_pairs})

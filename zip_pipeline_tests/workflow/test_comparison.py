@@ -14,6 +14,8 @@ from zip_pipeline.data_root import DataRoot
 from zip_pipeline.errors import UserError
 from zip_pipeline.pool.pool import assemble_pool
 from zip_pipeline.selection.ledger import target_facts
+from zip_pipeline.training.trainers import trainers
+from zip_pipeline.training.trainers.sft import Sft
 from zip_pipeline.workflow import comparison as module
 from zip_pipeline.workflow import comparison_plan
 from zip_pipeline.workflow.comparison import compare_model, compare_result, compare_subset
@@ -33,8 +35,9 @@ def real_figure() -> None:
 @pytest.fixture(autouse=True)
 def _quick_figure(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     if "real_figure" not in request.fixturenames:
-        quick = create_autospec(module.comparison_figure, return_value=(b"PNG", b"SVG"))
-        monkeypatch.setattr(module, "comparison_figure", quick)
+        for name in ("comparison_figure", "law_figure"):
+            quick = create_autospec(getattr(module, name), return_value=(b"PNG", b"SVG"))
+            monkeypatch.setattr(module, name, quick)
 
 
 @pytest.fixture(scope="module")
@@ -158,13 +161,20 @@ def test_figures_and_files_of_a_result(root: DataRoot) -> None:
     }
     amounts = {"num_samples", "num_tokens", "num_target_tokens", "selection_seconds"}
     diversity = {"distinct_1", "distinct_2", "distinct_3", "vendi", "novelsum"}
-    assert set(result.runs.columns) == {"strategy", "seed", "R", "L"} | losses | amounts | diversity
-    assert not any(result.runs[name].has_nulls() for name in result.runs.columns)
+    told = {"strategy", "seed", "R", "L", "Z", "Q", "mean_tokens"}
+    assert set(result.runs.columns) == told | losses | amounts | diversity
+    assert [name for name in result.runs.columns if result.runs[name].has_nulls()] == ["Q"]
+    assert "Q is unknown: [sft] names no quality, such as a number of" in result.notes[-1]
+    assert result.runs["Z"].to_list() == [-loss for loss in result.runs["unseen_loss"]]
+    assert result.runs["mean_tokens"].is_between(15, 40).all()
     files = {path.name for path in result.folder.iterdir() if path.is_file()}
     assert files == {
         *("plan.json", "result.json", "runs.parquet", "table.csv", "overlap.csv", "alone.csv"),
-        *("comparison.md", "comparison.png", "comparison.svg"),
+        *("comparison.md", "comparison.png", "comparison.svg", "law.csv", "law.png", "law.svg"),
     }
+    assert set(result.figures) == {"comparison", "law"}
+    assert result.figures["law"] == (result.folder / "law.png").read_bytes()
+    assert pl.read_csv(result.folder / "law.csv")["num_points"].to_list() == [4, 4, 4]
     written = json.loads((result.folder / "result.json").read_text())
     assert written["conclusion"] == result.conclusion
     assert written["table"] == result.table.to_dicts()
@@ -310,6 +320,47 @@ def test_quality_and_signals_are_those_of_the_nightly_run(root: DataRoot) -> Non
     assert open_comparison(root, SMALL).plan["signals"] == {"loss": {"max_length": 64}}
 
 
+def test_q_is_the_mean_quality_of_the_picks_of_every_strategy(root: DataRoot) -> None:
+    """Also of those that pay no heed to it; where a sample has none, the reason stands there."""
+    toml = root.path / "zip_pipeline.toml"
+    scores = assemble_pool(root["sft"]).samples.select("sample_id", score=pl.col("source_row"))
+    scores.write_csv(root.path / "scores.csv")
+    toml.write_text(f"{NO_DRAW}[sft]\nquality = 'scores.csv'\n")
+    compare_model(root, "random", 0, Processes(), SMALL)
+    result = compare_result(root, SMALL)
+    subset = pl.read_parquet(open_comparison(root, SMALL).run("random", 0) / "subset.parquet")
+    assert result.runs["Q"].to_list() == [subset["source_row"].mean()]
+    assert result.notes[-1] == "Q is the mean of scores.csv over the picks."
+    toml.write_text(f"{NO_DRAW}[sft]\nquality = 'meta.score'\n")
+    compare_model(root, "random", 0, Processes(), SMALL)
+    result = compare_result(root, SMALL)
+    assert result.runs["Q"].to_list() == [None]
+    assert "Q is unknown: quality: 240 of 240 samples have no number as meta" in result.notes[-1]
+    toml.write_text(f"{NO_DRAW}[sft]\nquality = 'signals.loss.loss'\n")
+    compare_model(root, "random", 0, Processes(), SMALL)
+    words = "Q is unknown: signals.loss.loss was not measured of the whole pool yet."
+    assert compare_result(root, SMALL).notes[-1] == words
+    assert not root["sft"].signal("loss", "a.jsonl").exists()
+
+
+def test_another_trainer_begins_a_new_comparison(root: DataRoot) -> None:
+    """It trains every model, and finished runs of the default are none of its own."""
+
+    class Other(Sft):
+        name = "other"
+        module = "a.package.other"
+
+    before = open_comparison(root, SMALL).folder
+    trainers.register(Other())
+    try:
+        (root.path / "zip_pipeline.toml").write_text(f"{NO_DRAW}[training]\ntrainer = 'other'\n")
+        comparison = open_comparison(root, SMALL)
+        assert comparison.folder != before
+        assert comparison.trainer.module == "a.package.other"
+    finally:
+        trainers.unregister("other")
+
+
 def test_few_evaluation_samples_are_of_all_sources(root: DataRoot) -> None:
     """Each set has as many as are asked for; what a strategy is told of the target stays whole."""
     rows = "".join(json.dumps(row) + "\n" for row in records(24, first=5000))
@@ -425,7 +476,7 @@ def test_a_pool_that_changes_meanwhile_is_told(
     """Two runs of one comparison never see different pools."""
     opened = open_comparison(root, SMALL)
     add(root, "b.jsonl", records(3, first=900))
-    monkeypatch.setattr(module, "open_comparison", lambda *_: opened)
+    monkeypatch.setattr(module, "open_comparison", lambda *_, **__: opened)
     with pytest.raises(UserError, match="the pool changed since the comparison was opened"):
         compare_subset(root, "zip", 0, SMALL)
 
