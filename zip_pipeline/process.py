@@ -124,8 +124,12 @@ def reporter() -> Iterator[Reporter]:
     if os.environ.get("RANK", "0") != "0":
         yield SilentReporter()
     elif PIPES_VARIABLE in os.environ:
-        from dagster_pipes import open_dagster_pipes
+        from dagster_pipes import PipesContext, open_dagster_pipes
 
+        if PipesContext.is_initialized():
+            # Opened, and closed, by whoever runs this as one step of several.
+            yield PipesReporter(PipesContext.get())
+            return
         with open_dagster_pipes() as context:
             yield PipesReporter(context)
     else:

@@ -261,13 +261,9 @@ def _candidates(table: pl.DataFrame, kinds: Collection[str]) -> Pairs:
 
 
 # What a look at two samples tells: see :func:`kind_of`.
-_FOUND: dict[str, type[pl.DataType]] = {
-    "kind": pl.String,
-    "prompt": pl.Float32,
-    "answer": pl.Float32,
-}
+_FOUND = pl.Schema({"kind": pl.String, "prompt": pl.Float32, "answer": pl.Float32})
 # Of each two samples, by their ids, the lower first.
-_JUDGED = pl.Schema({"low": pl.String, "high": pl.String, **_FOUND})
+_JUDGED = pl.Schema([("low", pl.String), ("high", pl.String), *_FOUND.items()])
 
 
 def _judged(pool: MarkedPool, kinds: Collection[str]) -> pl.DataFrame:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from importlib.util import find_spec
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from zip_pipeline.selection.config import TOKEN_UNITS, SelectionConfig
 from zip_pipeline.selection.select import select_candidates
 from zip_pipeline.selection.strategies import strategies
 from zip_pipeline.settings import MAX_NUMBER
+from zip_pipeline.training import in_turn
 from zip_pipeline.training.job import finished_training
 from zip_pipeline.training.tokens import configured_tokens
 from zip_pipeline.workflow.comparison_plan import Comparison, Log, open_comparison
@@ -239,10 +241,11 @@ def _trained(comparison: Comparison, run: Path, seed: int, run_jobs: RunJobs) ->
         **{name: value for name, value in comparison.job.items() if name != "trainer"},
         "overrides": {**comparison.job["overrides"], "seed": seed},
     }
+    steps: list[tuple[str, Mapping[Path, Mapping[str, Any]]]] = []
     if finished_training(run) is None:
-        run_jobs(comparison.trainer.module, {run / "job.json": job})
+        steps.append((comparison.trainer.module, {run / "job.json": job}))
     if not (run / "probe" / "loss.json").exists():
-        run_jobs(_PROBE, {run / "probe" / "job.json": job})
+        steps.append((_PROBE, {run / "probe" / "job.json": job}))
     evaluations = {
         run / "evaluation" / f"{name}_job.json": {
             "model": str(run / "model"),
@@ -255,7 +258,12 @@ def _trained(comparison: Comparison, run: Path, seed: int, run_jobs: RunJobs) ->
         if not _loss_file(run, name).exists()
     }
     if evaluations:
-        run_jobs(_EVALUATION, evaluations)
+        steps.append((_EVALUATION, evaluations))
+    if steps:
+        for path, content in chain.from_iterable(jobs.items() for _, jobs in steps):
+            write_json(path, content)
+        told = [{"module": module, "jobs": [*map(str, jobs)]} for module, jobs in steps]
+        run_jobs(in_turn.MODULE, {run / "steps.json": {"steps": told}})
     return _read(run / "probe" / "loss.json")
 
 
@@ -446,7 +454,7 @@ def _notes(comparison: Comparison, runs: pl.DataFrame) -> list[str]:
         notes.append(
             f"Every model is trained by {comparison.trainer.name} from the SFT model {start}."
         )
-    if plan["preset"]["model"] == "tiny":
+    if comparison.is_tiny:
         notes.append(
             "The model is tiny, which knows the sample pool alone: on data of your own compare "
             "with the model that you train (preset in [training])."

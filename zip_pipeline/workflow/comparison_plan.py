@@ -148,6 +148,11 @@ class Comparison:
         return self.folder / "held" / f"{name}.parquet"
 
     @property
+    def is_tiny(self) -> bool:
+        """Whether the model that is trained is the one that ships with this package."""
+        return bool(self.plan["preset"]["model"] == "tiny")
+
+    @property
     def evaluated(self) -> list[str]:
         """The sets of samples that every model is evaluated on."""
         return [name for name in self.plan["num_held"] if name != "target_told"]

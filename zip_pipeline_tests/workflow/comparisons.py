@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from zip_pipeline.files import write_json
 from zip_pipeline.ingest.ingest import ingest_drop
 from zip_pipeline.pool.batches import write_state
 from zip_pipeline.samples import Stage
+from zip_pipeline.training import in_turn
 from zip_pipeline.training.tokens import configured_tokens
 
 BATCH = "a.jsonl"
@@ -93,14 +95,18 @@ class Processes:
         self.stop_before = stop_before
         self.done: list[tuple[str, dict[str, Any]]] = []
 
-    def __call__(self, module: str, jobs: Mapping[Path, Mapping[str, Any]]) -> None:
-        """Do what the process would do."""
-        for job_file, job in jobs.items():
-            if len(self.done) + 1 == self.stop_before:
-                raise KeyboardInterrupt
-            write_json(job_file, job)
-            self._do(module.rpartition(".")[2], dict(job))
-            self.done.append((module.rpartition(".")[2], dict(job)))
+    def __call__(
+        self, module: str, jobs: Mapping[Path, Mapping[str, Any]], num_threads: int | None = None
+    ) -> None:
+        """Do what the process would do, step by step."""
+        assert module == in_turn.MODULE
+        for step in chain.from_iterable(job["steps"] for job in jobs.values()):
+            for job_file in step["jobs"]:
+                if len(self.done) + 1 == self.stop_before:
+                    raise KeyboardInterrupt
+                job = json.loads(Path(job_file).read_text(encoding="utf-8"))
+                self._do(step["module"].rpartition(".")[2], job)
+                self.done.append((step["module"].rpartition(".")[2], job))
 
     def _do(self, name: str, job: dict[str, Any]) -> None:
         output = Path(job["output"])
