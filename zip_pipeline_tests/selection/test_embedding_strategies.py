@@ -206,8 +206,8 @@ def rds_oracle(costs: Sequence[int], budget: int) -> list[int]:
 def facility_oracle(
     costs: Sequence[int], budget: int, quality: Sequence[float] | None = None
 ) -> list[int]:
-    """Each gain anew, from all pairs."""
-    near = {pair: max(value, 0.0) for pair, value in NEAR.items()}
+    """Each gain anew, from all pairs, whose cosines are rounded."""
+    near = {pair: round(min(max(value, 0), 1) * 65535) / 65535 for pair, value in NEAR.items()}
     held = dict.fromkeys(HAS_VECTOR, 0.0)
 
     def gain(row: int) -> float:
@@ -296,7 +296,8 @@ def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(novel_select, "PICKS_PER_ROUND", 4)
     monkeypatch.setattr(rds, "PICKS_PER_ROUND", 4)
     monkeypatch.setattr(rds, "_TARGETS_AT_A_TIME", 2)
-    monkeypatch.setattr(facility_location, "PICKS_PER_ROUND", 4)
+    monkeypatch.setattr(facility_location, "_ROWS_AT_A_TIME", 5)
+    monkeypatch.setattr(of_vectors, "PICKS_PER_ROUND", 4)
 
 
 @pytest.mark.usefixtures("_small_steps")
