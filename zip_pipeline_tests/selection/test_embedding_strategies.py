@@ -1,4 +1,4 @@
-"""Strategies that look at vectors, against slow oracles, on made-up vectors."""
+"""Strategies that look at vectors of samples or tags, against slow oracles, on made-up ones."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -40,8 +40,8 @@ BY_ID = sorted(range(NUM), key=IDS.__getitem__)
 QUALITY = [(row * 37 % 11) / 2 for row in range(NUM)]
 # The texts of three samples have no word.
 EMPTY = (5, 20, 41)
-NAMES = ("cluster", "d4", "novel_select", "facility_location", "rds", "car")
-OPTIONS = {"rds": {"target": "t.jsonl"}, "car": {"quality": "q"}}
+NAMES = ("cluster", "d4", "novel_select", "facility_location", "rds", "car", "mig")
+OPTIONS = {"rds": {"target": "t.jsonl"}, "car": {"quality": "q"}, "mig": {"quality": "q"}}
 COSTS = {"samples": [1] * NUM, "bytes": [len(text) for text in texts_of(TABLE, "sft")]}
 BUDGETS = {"samples": 25, "bytes": 2500}
 
@@ -59,6 +59,20 @@ def made_up(num: int, seed: int, num_kinds: int = 9) -> Vector:
 
 POOL = made_up(NUM, 1)
 TARGET = made_up(5, 2)
+TAG_VECTORS = exact(np.concatenate([made_up(14, 3, num_kinds=4), np.zeros((1, 8))]))
+TAGS = [f"tag {number:02}" for number in range(len(TAG_VECTORS))]
+
+
+def tagged(num: int, seed: int, tags: Sequence[str] = TAGS) -> list[list[str]]:
+    """Return one to four tags of each sample, some of them far more often than others."""
+    random = np.random.default_rng(seed)
+    shares = 1 / np.arange(1, len(tags) + 1)
+    sizes = random.integers(1, 5, size=num).tolist()
+    draws = [random.choice(len(tags), n, replace=False, p=shares / shares.sum()) for n in sizes]
+    return [[tags[place] for place in draw.tolist()] for draw in draws]
+
+
+TAGS_OF = tagged(NUM, 4)
 
 
 def column_of(vectors: Vector, empty: Sequence[int] = ()) -> pl.DataFrame:
@@ -80,15 +94,21 @@ def select_by(
     vectors: Vector = POOL,
     target: Vector = TARGET,
     empty: Sequence[int] = EMPTY,
+    tags: Sequence[Sequence[str]] = TAGS_OF,
     **options: object,
 ) -> Selection:
-    """Select from the pool with its rows in an order."""
+    """Select from the pool with its rows in an order; those that are empty have no tags either."""
     rows = list(rows)
     table = TABLE[rows]
+    of_rows = [None if row in empty else own for row, own in enumerate(tags)]
     signals = SignalTables(
         {"embedding": "made up"},
-        {"embedding": column_of(vectors, empty)[rows]},
+        {
+            "embedding": column_of(vectors, empty)[rows],
+            "tags": pl.DataFrame({"tags": pl.Series(of_rows, dtype=pl.List(pl.String))})[rows],
+        },
         {"embedding": column_of(target)},
+        column_of(TAG_VECTORS, [len(TAGS) - 1]).with_columns(tag=pl.Series(TAGS)),
     )
     with TemporaryTexts.write([texts_of(table, "sft")]) as texts:
         candidates = Candidates(
@@ -250,6 +270,38 @@ def novel_oracle(costs: Sequence[int], budget: int) -> list[int]:
     return greedy(costs, budget, best)
 
 
+def mig_oracle(
+    costs: Sequence[int],
+    budget: int,
+    least_cosine: float = 0.9,
+    quality: Sequence[float] = QUALITY,
+    tags: Sequence[Sequence[str]] = TAGS_OF,
+) -> list[int]:
+    """What every sample would tell of every tag, anew for each pick; no tag is left out of P."""
+    vector_of = dict(zip(TAGS, TAG_VECTORS, strict=True))
+    nodes = sorted({tag for row in HAS_VECTOR for tag in tags[row]})
+    edge = {(a, b): cosine(vector_of[a], vector_of[b]) for a in nodes for b in nodes}
+    edge = {pair: value if value >= least_cosine else 0.0 for pair, value in edge.items()}
+    edge |= {(tag, tag): 1.0 for tag in nodes}
+    sums = {tag: math.fsum(edge[tag, other] for other in nodes) for tag in nodes}
+    told = dict.fromkeys(nodes, 0.0)
+
+    def tells(row: int, tag: str) -> float:
+        own = math.fsum(edge[tag, other] for other in set(tags[row]))
+        return max(quality[row], 1e-12) * own / sums[tag]
+
+    def gain(row: int) -> float:
+        parts = [0.8 * (told[tag] + 1e-6) ** -0.2 * tells(row, tag) for tag in nodes]
+        return float(np.float32(math.fsum(parts))) / costs[row]
+
+    def best(fitting: list[int], picks: list[int]) -> int:
+        found = max(fitting, key=gain)
+        told.update({tag: told[tag] + tells(found, tag) for tag in nodes})
+        return found
+
+    return greedy(costs, budget, best)
+
+
 @cache
 def oracle(strategy: str, unit: str, budget: int) -> list[int]:
     """Return the picks of the slow form of a strategy."""
@@ -258,7 +310,12 @@ def oracle(strategy: str, unit: str, budget: int) -> list[int]:
         return filled(cluster_oracle() if strategy == "cluster" else d4_oracle(), costs, budget)
     if strategy == "car":
         return filled(car_oracle(costs, budget), costs, budget)
-    slow = {"rds": rds_oracle, "facility_location": facility_oracle, "novel_select": novel_oracle}
+    slow: dict[str, Callable[[Sequence[int], int], list[int]]] = {
+        "rds": rds_oracle,
+        "facility_location": facility_oracle,
+        "novel_select": novel_oracle,
+        "mig": mig_oracle,
+    }
     return slow[strategy](costs, budget)
 
 
@@ -310,7 +367,7 @@ def test_picks_do_not_depend_on_blocks(strategy: str, unit: str) -> None:
 
 
 @pytest.mark.usefixtures("_small_steps")
-@pytest.mark.parametrize("strategy", ["novel_select", "facility_location", "rds"])
+@pytest.mark.parametrize("strategy", ["novel_select", "facility_location", "rds", "mig"])
 def test_a_stopped_selection_goes_on_and_picks_the_same(strategy: str, tmp_path: Path) -> None:
     """From its checkpoint, with the same scores of what is picked."""
     config = config_of(strategy)
@@ -345,16 +402,16 @@ def test_a_mixture_and_quotas_are_held(strategy: str) -> None:
 def test_the_seed_decides_where_something_is_random(strategy: str) -> None:
     """Another one gives other picks, but for what has nothing to draw."""
     picks = {tuple(select_by(config_of(strategy, seed=seed)).picks) for seed in (0, 1, 2**40)}
-    assert (len(picks) > 1) == (strategy not in ("rds", "facility_location"))
+    assert (len(picks) > 1) == (strategy not in ("rds", "facility_location", "mig"))
 
 
 @pytest.mark.parametrize("strategy", NAMES)
 def test_odd_pools_are_selected_from(strategy: str) -> None:
     """Without any vector, with one, and with none but equal ones."""
     config = config_of(strategy, budget_samples=9)
-    none = select_by(config, empty=range(NUM))
-    if strategy != "car":
-        assert none.picks == BY_ID[:9]
+    if strategy != "mig":
+        none = select_by(config, empty=range(NUM))
+        assert none.picks == BY_ID[:9] or strategy == "car"
     assert len(select_by(config, empty=range(1, NUM)).picks) == 9
     assert len(select_by(config, vectors=np.ones((NUM, 8), np.float32)).picks) == 9
     assert len(select_by(config, rows=[4]).picks) == 1
@@ -380,6 +437,66 @@ def test_quality_counts_in_facility_location() -> None:
     expected = facility_oracle(COSTS["samples"], 25, quality)
     assert select_by(config).picks == expected
     assert expected != oracle("facility_location", "samples", 25)
+
+
+def test_mig_weighs_by_quality_and_joins_tags_that_are_alike() -> None:
+    """Another power, another least cosine: other picks, those of the oracle."""
+    whole = oracle("mig", "bytes", 2500)
+    for options in ({"quality_power": 2}, {"tag_cosine": 0.5}, {"tag_cosine": 1}):
+        config = config_of("mig", "bytes", **options)
+        quality = [own ** options.get("quality_power", 1) for own in QUALITY]
+        expected = mig_oracle(COSTS["bytes"], 2500, options.get("tag_cosine", 0.9), quality)
+        assert select_by(config).picks == expected != whole
+
+
+def test_mig_takes_forms_of_a_tag_for_one() -> None:
+    """Case and white space make no other tag, nor does a sample that has it in two forms."""
+    forms = [
+        [form for tag in own for form in (tag.upper(), tag.replace(" ", "\t "))] for own in TAGS_OF
+    ]
+    assert select_by(config_of("mig"), tags=forms).picks == oracle("mig", "samples", 25)
+
+
+def test_mig_asks_for_tags() -> None:
+    """Without any it names the field; a pool of none has none to pick from."""
+    with pytest.raises(UserError, match="signals: tags: field: none of 72 samples has tags in"):
+        select_by(config_of("mig"), empty=range(NUM))
+
+
+def test_mig_equals_a_dense_form_on_real_samples(shared_folder: Path) -> None:
+    """Of 1,000 samples with made-up tags and qualities, as many as fit 20,000 bytes."""
+    file = shared_folder / "pools" / "sft" / "alpaca_5_percent.json.gz"
+    table = zip_pipeline.read(str(file)).samples.head(1000).sort("sample_id")
+    random = np.random.default_rng(7)
+    names = [f"tag {number:03}" for number in range(120)]
+    vectors = exact(
+        random.normal(size=(30, 16))[np.arange(120) % 30] + random.normal(size=(120, 16)) / 4
+    )
+    tags, quality = tagged(1000, 8, names), random.random(1000)
+    near = cosines(vectors, vectors)
+    np.fill_diagonal(near, 1)
+    edges = np.where(near >= 0.9, near, 0)
+    assert 200 < np.count_nonzero(edges) < 2000
+    has = np.array([[name in own for name in names] for own in tags])
+    tells = (has * quality[:, None]) @ (edges / edges.sum(axis=0))
+    texts = texts_of(table, "sft")
+    costs, left, told, expected = np.array([len(text) for text in texts]), 20_000, np.zeros(120), []
+    while (fits := (costs <= left) & ~np.isin(np.arange(1000), expected)).any():
+        gains = (tells @ (0.8 * (told + 1e-6) ** -0.2)).astype(np.float32) / costs
+        expected.append(int(np.where(fits, gains, -1).argmax()))
+        told, left = told + tells[expected[-1]], left - costs[expected[-1]]
+    signals = SignalTables(
+        {"tags": "made up", "embedding": "made up"},
+        {"tags": pl.DataFrame({"tags": tags})},
+        {},
+        column_of(vectors).with_columns(tag=pl.Series(names)),
+    )
+    config = config_of("mig", "bytes", budget_bytes=20_000)
+    with TemporaryTexts.write([texts]) as written:
+        candidates = Candidates(table, written, quality=pl.Series(quality), signals=signals)
+        picks = select_candidates(candidates, "sft", config).picks
+    assert picks == expected
+    assert len(picks) > 50
 
 
 def test_facility_location_represents_what_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -458,6 +575,7 @@ def test_without_scikit_learn_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch
     [
         ("car", "quality: car takes the best samples first, and got none; name a number of the"),
         ("rds", "target: rds selects by the samples of a file, and got none; name one whose"),
+        ("mig", "quality: mig weighs by it what a sample tells, and got none; name a number of"),
     ],
 )
 def test_what_is_needed_is_asked_for(strategy: str, message: str) -> None:
@@ -480,3 +598,19 @@ def test_records_are_selected_by_what_they_say() -> None:
     assert chosen.manifest["signals"]["embedding"].startswith("wordllama ")
     again = zip_pipeline.select(sft_records(40), strategy="cluster", budget_samples=12)
     assert again.subset["sample_id"].to_list() == chosen.subset["sample_id"].to_list()
+
+
+@pytest.mark.skipif(find_spec("wordllama") is None, reason="needs wordllama")
+def test_tags_of_records_are_embedded_and_samples_are_not() -> None:
+    """The manifest tells by what, and other settings of the embedder are another configuration."""
+    records = [
+        record | {"tags": ["Rivers", f"t{n % 7}"]} for n, record in enumerate(sft_records(40))
+    ]
+    options = {"strategy": "mig", "budget_samples": 12, "quality": "extra.n"}
+    chosen = zip_pipeline.select(records, **options)
+    assert chosen.subset.height == 12
+    assert chosen.manifest["signals"].keys() == {"tags", "embedding"}
+    assert chosen.manifest["config"]["signals"] == {"tags": {}, "embedding": {}}
+    missing = {"embedding": {"model": "/no/such/model", "revision": "x"}}
+    with pytest.raises(UserError, match="embedding: model: cannot load '/no/such/model'"):
+        zip_pipeline.select(records, **options, signals=missing)

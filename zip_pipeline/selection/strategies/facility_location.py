@@ -85,8 +85,8 @@ class FacilityLocation(Strategy):
     without a vector come last.
 
     Source: QDIT (arXiv 2311.14736): facility location plus quality, by a greedy.
-    Deviation: per token; a draw of the represented samples; cosines in 65,535 steps; the embedder of
-    the configuration.
+    Deviation: per token; a draw of the represented samples; cosines in 65,535 steps; the embedder
+    of the configuration.
     """
 
     name = "facility_location"
