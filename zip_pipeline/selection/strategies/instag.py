@@ -19,7 +19,7 @@ class InsTag(ScoreStrategy):
     When a pass is through, what it has seen is forgotten, and the next one begins with what is
     left. Samples without tags come last. Ties go by sample id.
 
-    Source: InsTag (arXiv 2308.07074), section 4.2, algorithm 1.
+    Source: InsTag (arXiv 2308.07074), section 4.2, algorithm 1; its repository has no code of it.
     Deviation: the tags are those of the records (signal ``tags``), neither merged nor filtered.
     """
 

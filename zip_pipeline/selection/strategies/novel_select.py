@@ -112,11 +112,12 @@ class NovelSelect(Strategy):
     131,072 candidates are drawn by the seed; what was not drawn comes after them in that order, and
     last the samples without a vector.
 
-    Source: NovelSelect (arXiv 2502.17184), and its published code, which ranks by distance times
-    densities, where the paper's formula ranks by distance, and takes the densities of both samples.
+    Source: NovelSelect (arXiv 2502.17184), and its code (novelselect.py, utils.py), which ranks by
+    distance times densities, where the paper's formula ranks by distance, and takes the densities
+    of both samples.
     Deviation: that draw; densities by the neighbours in a draw of 8,192 candidates, by 1 - cosine
-    of normalised vectors, where the code has squared distances of raw ones; the embedder of the
-    configuration.
+    of normalised vectors, where the code has squared distances of vectors as they are; double
+    precision for half; the embedder of the configuration.
     """
 
     name = "novel_select"
