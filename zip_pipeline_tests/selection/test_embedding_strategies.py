@@ -16,6 +16,7 @@ from zip_pipeline.compression.state import texts_of
 from zip_pipeline.compression.texts import TemporaryTexts
 from zip_pipeline.errors import UserError
 from zip_pipeline.report.fates import explain_fate
+from zip_pipeline.samples import contents_text
 from zip_pipeline.selection import vectors as of_vectors
 from zip_pipeline.selection.candidates import Candidates, SignalTables
 from zip_pipeline.selection.config import SelectionConfig
@@ -30,6 +31,7 @@ from zip_pipeline.selection.strategies import (
 )
 from zip_pipeline.selection.strategies.random import random_order
 from zip_pipeline.selection.vectors import Clusters, clusters_of, cosines, exact
+from zip_pipeline.signals.embedding import EmbeddingSettings, embedder
 from zip_pipeline_tests.cli.pools import sft_records
 from zip_pipeline_tests.selection.pools import numbered_pool
 
@@ -463,15 +465,44 @@ def test_mig_asks_for_tags() -> None:
         select_by(config_of("mig"), empty=range(NUM))
 
 
-def test_mig_equals_a_dense_form_on_real_samples(shared_folder: Path) -> None:
-    """Of 1,000 samples with made-up tags and qualities, as many as fit 20,000 bytes."""
+def real_samples(shared_folder: Path) -> tuple[pl.DataFrame, list[bytes]]:
+    """Return 1,000 real samples by id, and their texts."""
     file = shared_folder / "pools" / "sft" / "alpaca_5_percent.json.gz"
     table = zip_pipeline.read(str(file)).samples.head(1000).sort("sample_id")
+    return table, texts_of(table, "sft")
+
+
+def dense_greedy(
+    texts: Sequence[bytes], gains: Callable[[list[int]], NDArray[np.float64]], per_byte: bool
+) -> list[int]:
+    """Pick the highest gain, or gain per byte, of what fits 20,000 bytes; all are made anew."""
+    costs, left = np.array([len(text) for text in texts]), 20_000
+    picks: list[int] = []
+    while (fits := (costs <= left) & ~np.isin(np.arange(len(costs)), picks)).any():
+        values = gains(picks) / (costs if per_byte else 1)
+        picks.append(int(np.where(fits, values, -np.inf).argmax()))
+        left -= costs[picks[-1]]
+    return picks
+
+
+def select_real(
+    strategy: str, real: tuple[pl.DataFrame, list[bytes]], **known: object
+) -> list[int]:
+    """Return the picks of 20,000 bytes; ``known`` is what the candidates bring."""
+    config = config_of(strategy, "bytes", budget_bytes=20_000)
+    with TemporaryTexts.write([real[1]]) as written:
+        candidates = Candidates(real[0], written, target=[b"told"], **known)
+        return select_candidates(candidates, "sft", config).picks
+
+
+@pytest.mark.slow
+def test_mig_equals_a_dense_form_on_real_samples(shared_folder: Path) -> None:
+    """With made-up tags and qualities."""
+    real = real_samples(shared_folder)
     random = np.random.default_rng(7)
     names = [f"tag {number:03}" for number in range(120)]
-    vectors = exact(
-        random.normal(size=(30, 16))[np.arange(120) % 30] + random.normal(size=(120, 16)) / 4
-    )
+    centres = random.normal(size=(30, 16))[np.arange(120) % 30]
+    vectors = exact(centres + random.normal(size=(120, 16)) / 4)
     tags, quality = tagged(1000, 8, names), random.random(1000)
     near = cosines(vectors, vectors)
     np.fill_diagonal(near, 1)
@@ -479,24 +510,62 @@ def test_mig_equals_a_dense_form_on_real_samples(shared_folder: Path) -> None:
     assert 200 < np.count_nonzero(edges) < 2000
     has = np.array([[name in own for name in names] for own in tags])
     tells = (has * quality[:, None]) @ (edges / edges.sum(axis=0))
-    texts = texts_of(table, "sft")
-    costs, left, told, expected = np.array([len(text) for text in texts]), 20_000, np.zeros(120), []
-    while (fits := (costs <= left) & ~np.isin(np.arange(1000), expected)).any():
-        gains = (tells @ (0.8 * (told + 1e-6) ** -0.2)).astype(np.float32) / costs
-        expected.append(int(np.where(fits, gains, -1).argmax()))
-        told, left = told + tells[expected[-1]], left - costs[expected[-1]]
+
+    def gains(picks: list[int]) -> NDArray[np.float64]:
+        prices = 0.8 * (tells[picks].sum(axis=0) + 1e-6) ** -0.2
+        return (tells @ prices).astype(np.float32).astype(np.float64)
+
     signals = SignalTables(
         {"tags": "made up", "embedding": "made up"},
         {"tags": pl.DataFrame({"tags": tags})},
         {},
         column_of(vectors).with_columns(tag=pl.Series(names)),
     )
-    config = config_of("mig", "bytes", budget_bytes=20_000)
-    with TemporaryTexts.write([texts]) as written:
-        candidates = Candidates(table, written, quality=pl.Series(quality), signals=signals)
-        picks = select_candidates(candidates, "sft", config).picks
-    assert picks == expected
+    picks = select_real("mig", real, quality=pl.Series(quality), signals=signals)
+    assert picks == dense_greedy(real[1], gains, per_byte=True)
     assert len(picks) > 50
+
+
+def dense_gains(
+    strategy: str, vectors: Vector, target: Vector, ids: Sequence[str]
+) -> Callable[[list[int]], NDArray[np.float64]]:
+    """Return what gives the gain of each sample beside picks, from all pairs."""
+    near = cosines(vectors, vectors)
+    if strategy == "rds":
+        to_target = cosines(target, vectors)
+        return lambda picks: to_target[len(picks) % len(target)]
+    if strategy == "facility_location":
+        steps = np.rint(near.clip(0, 1) * 65535)
+        return lambda picks: (steps - steps[picks].max(axis=0, initial=0)).clip(0).sum(axis=1)
+    distances = np.maximum(1 - near, 0)
+    others = 1 - cosines(vectors, np.unique(vectors, axis=0))
+    density = 1 / np.sqrt(np.sort(others, axis=1)[:, 1:11].mean(axis=1) + 1e-9)
+    weighted = distances * (density[:, None] + density)
+    first = random_order(ids, 3)
+
+    def novelty(picks: list[int]) -> NDArray[np.float64]:
+        if not picks:
+            return -np.argsort(first).astype(np.float64)
+        return (np.sort(weighted[:, picks], axis=1) / np.arange(1, len(picks) + 1)).mean(axis=1)
+
+    return novelty
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("wordllama") is None, reason="needs wordllama")
+@pytest.mark.parametrize("strategy", ["rds", "facility_location", "novel_select"])
+def test_picks_equal_a_dense_form_on_real_samples(strategy: str, shared_folder: Path) -> None:
+    """By the vectors of the default embedder; seven samples are the target."""
+    table, texts = real_samples(shared_folder)
+    said = table.select(contents_text("sft"))[:, 0].to_list()
+    vectors = embedder(EmbeddingSettings())(said)
+    target = vectors[::150]
+    gains = dense_gains(strategy, exact(vectors), exact(target), table["sample_id"].to_list())
+    tables = {"embedding": column_of(vectors)}
+    signals = SignalTables({"embedding": "real"}, tables, {"embedding": column_of(target)})
+    picks = select_real(strategy, (table, texts), signals=signals)
+    assert picks == dense_greedy(texts, gains, per_byte=strategy == "facility_location")
+    assert len(picks) > 20
 
 
 def test_facility_location_represents_what_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
