@@ -74,11 +74,12 @@ class Settings(BaseModel):
         if name in cls.choices:
             return ", ".join(cls.choices[name]())
         limits = {type(limit).__name__: limit for limit in cls.model_fields[name].metadata}
+        if "Gt" in limits:
+            most = f", at most {limits['Le'].le}" if "Le" in limits else ""
+            return f"above {limits['Gt'].gt}{most}"
         if "Le" in limits:
             most = "2^63 - 1" if limits["Le"].le == MAX_NUMBER else limits["Le"].le
             return f"{limits['Ge'].ge} to {most}"
-        if "Gt" in limits:
-            return f"above {limits['Gt'].gt}"
         return f"{limits['Ge'].ge} and up" if "Ge" in limits else ""
 
 

@@ -1,11 +1,13 @@
 """A signal in one file, and a strategy that asks for it: run by everything that selects."""
 
 import json
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import numpy as np
@@ -196,6 +198,28 @@ def test_the_interface_and_the_comparison_run_it(tmp_path: Path) -> None:
     measured = Digits.num_measured
     compare_subset(root, "many_digits+none", 1, {"budget_tokens": 1_000})
     assert Digits.num_measured == measured
+
+
+def test_the_example_of_the_guide_runs() -> None:
+    """The code of CONTRIBUTING.md as it stands: a signal, a strategy, and a selection by both."""
+    guide = Path(zip_pipeline.__file__).parents[1] / "CONTRIBUTING.md"
+    parts = re.findall(r"```python\n(.*?)```", guide.read_text(encoding="utf-8"), re.S)
+    names: dict[str, Any] = {}
+    try:
+        for part in parts:
+            exec(compile(part, guide.name, "exec"), names)
+        selection, records = names["selection"], names["records"]
+        assert selection.subset["source_row"].to_list() == [9, 8]
+        words = [selection.why(sample_id) for sample_id in selection.subset["sample_id"]]
+        assert words[1] == "picked as number 2: its user asks 7 questions"
+        other = zip_pipeline.select(
+            records, strategy="many_questions", budget_samples=2, signals={"asking": {"mark": "!"}}
+        )
+        assert other.manifest["signals"] == {"asking": "questions that end with '!'"}
+        assert other.ledger["score"].to_list() == [0.0] * len(records)
+    finally:
+        signals.unregister("asking")
+        strategies.unregister("many_questions")
 
 
 def test_the_command_line_takes_its_settings(tmp_path: Path) -> None:

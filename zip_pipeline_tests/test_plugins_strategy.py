@@ -9,18 +9,23 @@ from typing import ClassVar
 
 import dagster as dg
 import numpy as np
+import polars as pl
 import pytest
 
+import zip_pipeline
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.errors import UserError
 from zip_pipeline.report.fates import explain_fate
+from zip_pipeline.samples import contents_text
 from zip_pipeline.selection.candidates import Indices, Measured
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.rounds import OrderStrategy
 from zip_pipeline.selection.strategies import strategies
+from zip_pipeline.workflow.comparison import compare_subset
 from zip_pipeline.workflow.versions import read_version, select_version
 from zip_pipeline_tests.defs.graph import SMALL, Graph, alpaca_rows, metadata_of
 from zip_pipeline_tests.defs.trained_roots import ingested
+from zip_pipeline_tests.workflow.comparisons import pool
 
 
 class Longest(OrderStrategy):
@@ -68,6 +73,20 @@ def test_a_version_is_selected_and_explained(tmp_path: Path) -> None:
     rows = picked.to_dicts()
     words = [explain_fate(row, version.manifest["config"]) for row in rows]
     assert words == ["place 1 among the longest", "place 2 among the longest"]
+
+
+@pytest.mark.usefixtures("toy")
+def test_the_interface_and_the_comparison_run_it(tmp_path: Path) -> None:
+    """Both pick the longest samples, the comparison up to its budget."""
+    chosen = zip_pipeline.select(alpaca_rows(40), strategy="longest", budget_samples=2)
+    assert chosen.subset["source_row"].to_list() == [36, 40]
+    root = pool(tmp_path / "data")
+    manifest = compare_subset(root, "longest", 0, {"budget_tokens": 1_000})
+    assert manifest["config"]["strategy"] == "longest"
+    (subset,) = root.path.glob("comparison/*/runs/longest-0/subset.parquet")
+    sizes = pl.read_parquet(subset).select(contents_text("sft").str.len_bytes())[:, 0].to_list()
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] > sizes[-1]
 
 
 def test_the_command_line_runs_it_as_its_own(tmp_path: Path) -> None:

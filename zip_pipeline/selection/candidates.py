@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 import numpy as np
@@ -166,16 +166,19 @@ class SignalTables:
         identities: of what measured them.
         pool: row i is that of row i of the index.
         target: a row for each sample of the target file, none where there is no such file.
+        tags: ``tag`` and ``vector`` of each tag of the pool in its plain form, by tag, where the
+            strategy embeds them.
     """
 
     identities: Mapping[str, str]
     pool: Mapping[str, pl.DataFrame]
     target: Mapping[str, pl.DataFrame]
+    tags: pl.DataFrame | None = None
 
     def part(self, positions: Indices) -> "SignalTables":
         """Return them for the samples at some positions of the index."""
         parts = {name: table[positions] for name, table in self.pool.items()}
-        return SignalTables(self.identities, parts, self.target)
+        return replace(self, pool=parts)
 
 
 MARKS_SCHEMA = pl.Schema(dict.fromkeys(("fate", "evidence", "other"), pl.String))

@@ -32,7 +32,7 @@ MIXTURES = {
     "equal": "as much as any other",
 }
 
-_OWN_TO_SOME = ("beta", "quality", "quality_power", "target")
+_OWN_TO_SOME = ("beta", "quality", "quality_power", "tag_cosine", "target")
 
 BUDGET: JsonDict = {"group": "Budget (give exactly one)"}
 _STRATEGY: JsonDict = {"group": "Strategy"}
@@ -163,17 +163,25 @@ class SelectionConfig(Settings):
     )
     quality: str | None = Field(
         default=None,
-        description="score, alpagasus, deita, car: what they select by; long_range, coverage: what "
-        "a sample adds is multiplied by it; facility_location adds it. A number of the records, "
-        "such as meta.score, a product of some, such as meta.quality * meta.complexity, what a "
-        "signal tells, such as signals.judge.rating, or a .parquet or .csv file with the columns "
-        "sample_id and score.",
+        description="score, alpagasus, deita, car: what they select by; long_range, coverage, mig: "
+        "what a sample adds is multiplied by it; facility_location adds it. A number of the "
+        "records, such as meta.score, a product of some, such as meta.quality * meta.complexity, "
+        "what a signal tells, such as signals.judge.rating, or a .parquet or .csv file with the "
+        "columns sample_id and score.",
         json_schema_extra=_STRATEGY | {"metavar": "NAME"},
     )
     quality_power: float | None = Field(
         default=None,
         gt=0,
         description="The power to which quality is raised; if not given, 1.",
+        json_schema_extra=_STRATEGY,
+    )
+    tag_cosine: float | None = Field(
+        default=None,
+        gt=0,
+        le=1,
+        description="mig: the least cosine of two tags, from which on what is told of one counts "
+        "for the other as well; if not given, 0.9.",
         json_schema_extra=_STRATEGY,
     )
     target: str | None = Field(
@@ -389,6 +397,16 @@ class SelectionConfig(Settings):
         return tuple(name for name in sorted(self.signals) if signals[name].fate)
 
     @property
+    def embeds_tags(self) -> bool:
+        """Whether the strategy asks for the vectors of tags."""
+        return self._strategy.embeds_tags
+
+    @property
+    def told_signals(self) -> tuple[str, ...]:
+        """The needed signals, and the one whose model gives the vectors of tags."""
+        return tuple(dict.fromkeys((*self.needed_signals, *("embedding",) * self.embeds_tags)))
+
+    @property
     def quality_signal(self) -> tuple[str, str] | None:
         """Signal and column that ``quality`` names as ``signals.NAME.COLUMN``; None otherwise."""
         prefix, _, path = (self.heeded("quality") or "").partition(".")
@@ -430,7 +448,7 @@ class SelectionConfig(Settings):
             if self.heeded(name) is None:
                 del values[name]
         del values["signals"]
-        if asked := sorted({*self.needed_signals, *self.marking_signals}):
+        if asked := sorted({*self.told_signals, *self.marking_signals}):
             values["signals"] = {name: self.signals.get(name, {}) for name in asked}
         del values["noise_guard"]
         if self.guards_noise:

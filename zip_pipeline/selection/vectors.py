@@ -3,22 +3,26 @@
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zip_pipeline.errors import require
-from zip_pipeline.selection.candidates import Budget, Indices, Measured
+from zip_pipeline.selection.candidates import Budget, Indices, Mask, Measured
 from zip_pipeline.selection.rounds import Offer, fill_in_order, offer_to, open_round
 from zip_pipeline.selection.run import Run
 from zip_pipeline.signals.embedding import Vectors, normalised, vectors_of
 
 SIGNAL = "embedding"
 MOST_CLUSTERS = 1024
+PICKS_PER_ROUND = 200
+_IN_REACH = 4096
 _STEPS = 2**20
 _ROWS_AT_A_TIME = 1 << 12
 _BATCH = 1 << 12
 Cosines = NDArray[np.float64]
+Gains = NDArray[np.float64]
 
 
 def exact(vectors: NDArray[np.floating]) -> Vectors:
@@ -99,6 +103,71 @@ def pick_rows(
         else:
             fill_in_order(run, budget, embedded.others[run.unpicked[embedded.others]])
         yield run
+
+
+class Objective(Protocol):
+    """What a set of rows is worth, told by what another row adds to it."""
+
+    def add(self, row: int) -> None:
+        """Add a row to the set."""
+
+    def gains(self) -> Gains:
+        """Return what each row on its own adds to the worth of the set, shape (rows,)."""
+
+
+def pick_greedily(
+    run: Run, budget: Budget, pool: Measured, embedded: Embedded, objective: Objective
+) -> Iterator[Run]:
+    """Yield the run after each 200 picks of the row that adds most for its cost.
+
+    Ties go to the lowest row. The score of a position is its last gain per unit of the budget.
+
+    Args:
+        run: fresh or from a checkpoint.
+        budget: with the cost of ``run.picks`` already taken.
+        pool: the candidates, measured.
+        embedded: the rows among them.
+        objective: of the empty set.
+    """
+    positions = embedded.positions
+    row_of = {position: row for row, position in enumerate(positions.tolist())}
+    for position in run.picks:
+        if position in row_of:
+            objective.add(row_of[position])
+    costs = np.maximum(pool.costs[positions], 1)
+    scores = np.full(len(pool.pi), -np.inf) if run.scores is None else run.scores
+    run.scores = scores
+
+    def tell() -> None:
+        left = run.unpicked[positions]
+        scores[positions[left]] = (objective.gains() / costs)[left]
+
+    def pick(rows: Indices, offer: Offer) -> None:
+        fits = np.zeros(len(positions), dtype=np.bool_)
+        fits[rows] = True
+        for _ in range(PICKS_PER_ROUND):
+            gains = objective.gains() / costs
+            if (row := _pick(gains, fits, offer)) is None:
+                break
+            scores[positions[row]] = gains[row]
+            objective.add(row)
+        tell()
+
+    tell()
+    yield from pick_rows(run, budget, embedded, _IN_REACH, pick)
+
+
+def _pick(gains: Gains, fits: Mask, offer: Offer) -> int | None:
+    """Offer rows, the highest gain first, until one is accepted; return it, None if none is.
+
+    ``fits`` loses those that were offered. Ties: the lowest row.
+    """
+    while fits.any():
+        row = int(np.where(fits, gains, -np.inf).argmax())
+        fits[row] = False
+        if offer(row):
+            return row
+    return None
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from zip_pipeline.settings import Settings
 from zip_pipeline.signals import Measure, Signal, Tools
 
 Vectors: TypeAlias = NDArray[np.float32]
+VECTOR = pl.List(pl.Float32)
 _WORDLLAMA = "wordllama"
 
 
@@ -40,7 +41,7 @@ class Embedding(Signal):
     name = "embedding"
     description = "a vector of what the sample says"
     settings = EmbeddingSettings
-    columns = pl.Schema({"vector": pl.List(pl.Float32)})
+    columns = pl.Schema({"vector": VECTOR})
     block = 4096
 
     def identity(self, settings: EmbeddingSettings, tools: Tools) -> str:
@@ -58,17 +59,23 @@ class Embedding(Signal):
     @contextmanager
     def open(self, settings: EmbeddingSettings, stage: Stage, tools: Tools) -> Iterator[Measure]:
         """Load the model."""
-        embed = _wordllama() if settings.model == _WORDLLAMA else _sentence_transformer(settings)
+        embed = embedder(settings)
 
         def measure(samples: pl.DataFrame) -> pl.DataFrame:
             texts = samples.select(contents_text(stage))[:, 0]
-            vectors = normalised(embed(texts.to_list()))
+            vectors = embed(texts.to_list())
             # A model has a vector for the line ends between turns, too.
             has_words = pl.Series(vectors.any(axis=1)) & (texts.str.strip_chars() != "")
-            found = pl.Series("vector", vectors.tolist(), pl.List(pl.Float32))
+            found = pl.Series("vector", vectors.tolist(), VECTOR)
             return pl.select(vector=pl.when(has_words).then(found))
 
         yield measure
+
+
+def embedder(settings: EmbeddingSettings) -> Callable[[list[str]], Vectors]:
+    """Return what gives the normalised vectors of texts, shape (texts, dimensions)."""
+    embed = _wordllama() if settings.model == _WORDLLAMA else _sentence_transformer(settings)
+    return lambda texts: normalised(embed(texts))
 
 
 def vectors_of(table: pl.DataFrame) -> Vectors:

@@ -48,6 +48,11 @@ class Tags(Signal):
         yield measure
 
 
+def plain(tags: pl.Series) -> pl.Series:
+    """Return tags without what forms of one tag differ in: case, and how much white space."""
+    return tags.str.to_lowercase().str.replace_all(r"\s+", " ")
+
+
 def _tags(value: Any, names: list[str]) -> list[str] | None:  # noqa: ANN401  what JSON can hold
     for name in names:
         value = value.get(name) if isinstance(value, dict) else None

@@ -32,6 +32,8 @@ from zip_pipeline.signals import (
     settings_of,
     signals,
 )
+from zip_pipeline.signals.embedding import VECTOR, EmbeddingSettings, embedder
+from zip_pipeline.signals.tags import plain
 from zip_pipeline.training.presets import (
     OWN_TEMPLATE,
     Preset,
@@ -269,7 +271,7 @@ def measure_batch(folder: StageFolder, name: str, log: Log) -> dict[str, Measure
 def signal_identities(config: SelectionConfig, folder: StageFolder) -> dict[str, str]:
     """Return what measures each signal that a strategy asks for; see :func:`wanted_signal`."""
     return {
-        name: wanted_signal(name, config.signals, folder).identity for name in config.needed_signals
+        name: wanted_signal(name, config.signals, folder).identity for name in config.told_signals
     }
 
 
@@ -356,4 +358,17 @@ def pool_signals(
             )
             if (target := config.heeded("target")) is not None:
                 of_target[name] = measuring.measure(target_samples(base / target, folder.stage))
-    return SignalTables(identities, found, of_target)
+    if not config.embeds_tags:
+        return SignalTables(identities, found, of_target)
+    wanted = wanted_signal("embedding", config.signals, folder)
+    identities["embedding"] = wanted.identity
+    tags = _tag_vectors(found["tags"]["tags"], wanted.settings)
+    return SignalTables(identities, found, of_target, tags)
+
+
+def _tag_vectors(tags: pl.Series, settings: Settings) -> pl.DataFrame:
+    """Return each tag of some samples in its plain form, and its vector, by tag."""
+    assert isinstance(settings, EmbeddingSettings), "the signal is ours"
+    texts = plain(tags.drop_nulls().explode()).unique().sort()
+    vectors = embedder(settings)(texts.to_list()).tolist() if len(texts) else []
+    return pl.DataFrame({"tag": texts, "vector": pl.Series(vectors, dtype=VECTOR)})

@@ -61,7 +61,7 @@ def _records_at(records: list[dict[str, object]], picked: pl.DataFrame) -> list[
 
 
 _OF_PAIRS_ONLY = ("reward_gap",)
-_BY_QUALITY = ("car", "score", "alpagasus", "deita")
+_BY_QUALITY = ("car", "score", "alpagasus", "deita", "mig")
 _SLOW = ("t_shirt",)
 
 

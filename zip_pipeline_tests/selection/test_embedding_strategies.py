@@ -1,4 +1,4 @@
-"""Strategies that look at vectors, against slow oracles, on made-up vectors."""
+"""Strategies that look at vectors of samples or tags, against slow oracles, on made-up ones."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -16,6 +16,7 @@ from zip_pipeline.compression.state import texts_of
 from zip_pipeline.compression.texts import TemporaryTexts
 from zip_pipeline.errors import UserError
 from zip_pipeline.report.fates import explain_fate
+from zip_pipeline.samples import contents_text
 from zip_pipeline.selection import vectors as of_vectors
 from zip_pipeline.selection.candidates import Candidates, SignalTables
 from zip_pipeline.selection.config import SelectionConfig
@@ -30,6 +31,7 @@ from zip_pipeline.selection.strategies import (
 )
 from zip_pipeline.selection.strategies.random import random_order
 from zip_pipeline.selection.vectors import Clusters, clusters_of, cosines, exact
+from zip_pipeline.signals.embedding import EmbeddingSettings, embedder
 from zip_pipeline_tests.cli.pools import sft_records
 from zip_pipeline_tests.selection.pools import numbered_pool
 
@@ -40,8 +42,8 @@ BY_ID = sorted(range(NUM), key=IDS.__getitem__)
 QUALITY = [(row * 37 % 11) / 2 for row in range(NUM)]
 # The texts of three samples have no word.
 EMPTY = (5, 20, 41)
-NAMES = ("cluster", "d4", "novel_select", "facility_location", "rds", "car")
-OPTIONS = {"rds": {"target": "t.jsonl"}, "car": {"quality": "q"}}
+NAMES = ("cluster", "d4", "novel_select", "facility_location", "rds", "car", "mig")
+OPTIONS = {"rds": {"target": "t.jsonl"}, "car": {"quality": "q"}, "mig": {"quality": "q"}}
 COSTS = {"samples": [1] * NUM, "bytes": [len(text) for text in texts_of(TABLE, "sft")]}
 BUDGETS = {"samples": 25, "bytes": 2500}
 
@@ -59,6 +61,20 @@ def made_up(num: int, seed: int, num_kinds: int = 9) -> Vector:
 
 POOL = made_up(NUM, 1)
 TARGET = made_up(5, 2)
+TAG_VECTORS = exact(np.concatenate([made_up(14, 3, num_kinds=4), np.zeros((1, 8))]))
+TAGS = [f"tag {number:02}" for number in range(len(TAG_VECTORS))]
+
+
+def tagged(num: int, seed: int, tags: Sequence[str] = TAGS) -> list[list[str]]:
+    """Return one to four tags of each sample, some of them far more often than others."""
+    random = np.random.default_rng(seed)
+    shares = 1 / np.arange(1, len(tags) + 1)
+    sizes = random.integers(1, 5, size=num).tolist()
+    draws = [random.choice(len(tags), n, replace=False, p=shares / shares.sum()) for n in sizes]
+    return [[tags[place] for place in draw.tolist()] for draw in draws]
+
+
+TAGS_OF = tagged(NUM, 4)
 
 
 def column_of(vectors: Vector, empty: Sequence[int] = ()) -> pl.DataFrame:
@@ -80,15 +96,21 @@ def select_by(
     vectors: Vector = POOL,
     target: Vector = TARGET,
     empty: Sequence[int] = EMPTY,
+    tags: Sequence[Sequence[str]] = TAGS_OF,
     **options: object,
 ) -> Selection:
-    """Select from the pool with its rows in an order."""
+    """Select from the pool with its rows in an order; those that are empty have no tags either."""
     rows = list(rows)
     table = TABLE[rows]
+    of_rows = [None if row in empty else own for row, own in enumerate(tags)]
     signals = SignalTables(
         {"embedding": "made up"},
-        {"embedding": column_of(vectors, empty)[rows]},
+        {
+            "embedding": column_of(vectors, empty)[rows],
+            "tags": pl.DataFrame({"tags": pl.Series(of_rows, dtype=pl.List(pl.String))})[rows],
+        },
         {"embedding": column_of(target)},
+        column_of(TAG_VECTORS, [len(TAGS) - 1]).with_columns(tag=pl.Series(TAGS)),
     )
     with TemporaryTexts.write([texts_of(table, "sft")]) as texts:
         candidates = Candidates(
@@ -206,8 +228,8 @@ def rds_oracle(costs: Sequence[int], budget: int) -> list[int]:
 def facility_oracle(
     costs: Sequence[int], budget: int, quality: Sequence[float] | None = None
 ) -> list[int]:
-    """Each gain anew, from all pairs."""
-    near = {pair: max(value, 0.0) for pair, value in NEAR.items()}
+    """Each gain anew, from all pairs, whose cosines are rounded."""
+    near = {pair: round(min(max(value, 0), 1) * 65535) / 65535 for pair, value in NEAR.items()}
     held = dict.fromkeys(HAS_VECTOR, 0.0)
 
     def gain(row: int) -> float:
@@ -250,6 +272,38 @@ def novel_oracle(costs: Sequence[int], budget: int) -> list[int]:
     return greedy(costs, budget, best)
 
 
+def mig_oracle(
+    costs: Sequence[int],
+    budget: int,
+    least_cosine: float = 0.9,
+    quality: Sequence[float] = QUALITY,
+    tags: Sequence[Sequence[str]] = TAGS_OF,
+) -> list[int]:
+    """What every sample would tell of every tag, anew for each pick; no tag is left out of P."""
+    vector_of = dict(zip(TAGS, TAG_VECTORS, strict=True))
+    nodes = sorted({tag for row in HAS_VECTOR for tag in tags[row]})
+    edge = {(a, b): cosine(vector_of[a], vector_of[b]) for a in nodes for b in nodes}
+    edge = {pair: value if value >= least_cosine else 0.0 for pair, value in edge.items()}
+    edge |= {(tag, tag): 1.0 for tag in nodes}
+    sums = {tag: math.fsum(edge[tag, other] for other in nodes) for tag in nodes}
+    told = dict.fromkeys(nodes, 0.0)
+
+    def tells(row: int, tag: str) -> float:
+        own = math.fsum(edge[tag, other] for other in set(tags[row]))
+        return max(quality[row], 1e-12) * own / sums[tag]
+
+    def gain(row: int) -> float:
+        parts = [0.8 * (told[tag] + 1e-6) ** -0.2 * tells(row, tag) for tag in nodes]
+        return float(np.float32(math.fsum(parts))) / costs[row]
+
+    def best(fitting: list[int], picks: list[int]) -> int:
+        found = max(fitting, key=gain)
+        told.update({tag: told[tag] + tells(found, tag) for tag in nodes})
+        return found
+
+    return greedy(costs, budget, best)
+
+
 @cache
 def oracle(strategy: str, unit: str, budget: int) -> list[int]:
     """Return the picks of the slow form of a strategy."""
@@ -258,7 +312,12 @@ def oracle(strategy: str, unit: str, budget: int) -> list[int]:
         return filled(cluster_oracle() if strategy == "cluster" else d4_oracle(), costs, budget)
     if strategy == "car":
         return filled(car_oracle(costs, budget), costs, budget)
-    slow = {"rds": rds_oracle, "facility_location": facility_oracle, "novel_select": novel_oracle}
+    slow: dict[str, Callable[[Sequence[int], int], list[int]]] = {
+        "rds": rds_oracle,
+        "facility_location": facility_oracle,
+        "novel_select": novel_oracle,
+        "mig": mig_oracle,
+    }
     return slow[strategy](costs, budget)
 
 
@@ -296,7 +355,8 @@ def _small_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(novel_select, "PICKS_PER_ROUND", 4)
     monkeypatch.setattr(rds, "PICKS_PER_ROUND", 4)
     monkeypatch.setattr(rds, "_TARGETS_AT_A_TIME", 2)
-    monkeypatch.setattr(facility_location, "PICKS_PER_ROUND", 4)
+    monkeypatch.setattr(facility_location, "_ROWS_AT_A_TIME", 5)
+    monkeypatch.setattr(of_vectors, "PICKS_PER_ROUND", 4)
 
 
 @pytest.mark.usefixtures("_small_steps")
@@ -309,7 +369,7 @@ def test_picks_do_not_depend_on_blocks(strategy: str, unit: str) -> None:
 
 
 @pytest.mark.usefixtures("_small_steps")
-@pytest.mark.parametrize("strategy", ["novel_select", "facility_location", "rds"])
+@pytest.mark.parametrize("strategy", ["novel_select", "facility_location", "rds", "mig"])
 def test_a_stopped_selection_goes_on_and_picks_the_same(strategy: str, tmp_path: Path) -> None:
     """From its checkpoint, with the same scores of what is picked."""
     config = config_of(strategy)
@@ -344,16 +404,16 @@ def test_a_mixture_and_quotas_are_held(strategy: str) -> None:
 def test_the_seed_decides_where_something_is_random(strategy: str) -> None:
     """Another one gives other picks, but for what has nothing to draw."""
     picks = {tuple(select_by(config_of(strategy, seed=seed)).picks) for seed in (0, 1, 2**40)}
-    assert (len(picks) > 1) == (strategy not in ("rds", "facility_location"))
+    assert (len(picks) > 1) == (strategy not in ("rds", "facility_location", "mig"))
 
 
 @pytest.mark.parametrize("strategy", NAMES)
 def test_odd_pools_are_selected_from(strategy: str) -> None:
     """Without any vector, with one, and with none but equal ones."""
     config = config_of(strategy, budget_samples=9)
-    none = select_by(config, empty=range(NUM))
-    if strategy != "car":
-        assert none.picks == BY_ID[:9]
+    if strategy != "mig":
+        none = select_by(config, empty=range(NUM))
+        assert none.picks == BY_ID[:9] or strategy == "car"
     assert len(select_by(config, empty=range(1, NUM)).picks) == 9
     assert len(select_by(config, vectors=np.ones((NUM, 8), np.float32)).picks) == 9
     assert len(select_by(config, rows=[4]).picks) == 1
@@ -379,6 +439,133 @@ def test_quality_counts_in_facility_location() -> None:
     expected = facility_oracle(COSTS["samples"], 25, quality)
     assert select_by(config).picks == expected
     assert expected != oracle("facility_location", "samples", 25)
+
+
+def test_mig_weighs_by_quality_and_joins_tags_that_are_alike() -> None:
+    """Another power, another least cosine: other picks, those of the oracle."""
+    whole = oracle("mig", "bytes", 2500)
+    for options in ({"quality_power": 2}, {"tag_cosine": 0.5}, {"tag_cosine": 1}):
+        config = config_of("mig", "bytes", **options)
+        quality = [own ** options.get("quality_power", 1) for own in QUALITY]
+        expected = mig_oracle(COSTS["bytes"], 2500, options.get("tag_cosine", 0.9), quality)
+        assert select_by(config).picks == expected != whole
+
+
+def test_mig_takes_forms_of_a_tag_for_one() -> None:
+    """Case and white space make no other tag, nor does a sample that has it in two forms."""
+    forms = [
+        [form for tag in own for form in (tag.upper(), tag.replace(" ", "\t "))] for own in TAGS_OF
+    ]
+    assert select_by(config_of("mig"), tags=forms).picks == oracle("mig", "samples", 25)
+
+
+def test_mig_asks_for_tags() -> None:
+    """Without any it names the field; a pool of none has none to pick from."""
+    with pytest.raises(UserError, match="signals: tags: field: none of 72 samples has tags in"):
+        select_by(config_of("mig"), empty=range(NUM))
+
+
+def real_samples(shared_folder: Path) -> tuple[pl.DataFrame, list[bytes]]:
+    """Return 1,000 real samples by id, and their texts."""
+    file = shared_folder / "pools" / "sft" / "alpaca_5_percent.json.gz"
+    table = zip_pipeline.read(str(file)).samples.head(1000).sort("sample_id")
+    return table, texts_of(table, "sft")
+
+
+def dense_greedy(
+    texts: Sequence[bytes], gains: Callable[[list[int]], NDArray[np.float64]], per_byte: bool
+) -> list[int]:
+    """Pick the highest gain, or gain per byte, of what fits 20,000 bytes; all are made anew."""
+    costs, left = np.array([len(text) for text in texts]), 20_000
+    picks: list[int] = []
+    while (fits := (costs <= left) & ~np.isin(np.arange(len(costs)), picks)).any():
+        values = gains(picks) / (costs if per_byte else 1)
+        picks.append(int(np.where(fits, values, -np.inf).argmax()))
+        left -= costs[picks[-1]]
+    return picks
+
+
+def select_real(
+    strategy: str, real: tuple[pl.DataFrame, list[bytes]], **known: object
+) -> list[int]:
+    """Return the picks of 20,000 bytes; ``known`` is what the candidates bring."""
+    config = config_of(strategy, "bytes", budget_bytes=20_000)
+    with TemporaryTexts.write([real[1]]) as written:
+        candidates = Candidates(real[0], written, target=[b"told"], **known)
+        return select_candidates(candidates, "sft", config).picks
+
+
+@pytest.mark.slow
+def test_mig_equals_a_dense_form_on_real_samples(shared_folder: Path) -> None:
+    """With made-up tags and qualities."""
+    real = real_samples(shared_folder)
+    random = np.random.default_rng(7)
+    names = [f"tag {number:03}" for number in range(120)]
+    centres = random.normal(size=(30, 16))[np.arange(120) % 30]
+    vectors = exact(centres + random.normal(size=(120, 16)) / 4)
+    tags, quality = tagged(1000, 8, names), random.random(1000)
+    near = cosines(vectors, vectors)
+    np.fill_diagonal(near, 1)
+    edges = np.where(near >= 0.9, near, 0)
+    assert 200 < np.count_nonzero(edges) < 2000
+    has = np.array([[name in own for name in names] for own in tags])
+    tells = (has * quality[:, None]) @ (edges / edges.sum(axis=0))
+
+    def gains(picks: list[int]) -> NDArray[np.float64]:
+        prices = 0.8 * (tells[picks].sum(axis=0) + 1e-6) ** -0.2
+        return (tells @ prices).astype(np.float32).astype(np.float64)
+
+    signals = SignalTables(
+        {"tags": "made up", "embedding": "made up"},
+        {"tags": pl.DataFrame({"tags": tags})},
+        {},
+        column_of(vectors).with_columns(tag=pl.Series(names)),
+    )
+    picks = select_real("mig", real, quality=pl.Series(quality), signals=signals)
+    assert picks == dense_greedy(real[1], gains, per_byte=True)
+    assert len(picks) > 50
+
+
+def dense_gains(
+    strategy: str, vectors: Vector, target: Vector, ids: Sequence[str]
+) -> Callable[[list[int]], NDArray[np.float64]]:
+    """Return what gives the gain of each sample beside picks, from all pairs."""
+    near = cosines(vectors, vectors)
+    if strategy == "rds":
+        to_target = cosines(target, vectors)
+        return lambda picks: to_target[len(picks) % len(target)]
+    if strategy == "facility_location":
+        steps = np.rint(near.clip(0, 1) * 65535)
+        return lambda picks: (steps - steps[picks].max(axis=0, initial=0)).clip(0).sum(axis=1)
+    distances = np.maximum(1 - near, 0)
+    others = 1 - cosines(vectors, np.unique(vectors, axis=0))
+    density = 1 / np.sqrt(np.sort(others, axis=1)[:, 1:11].mean(axis=1) + 1e-9)
+    weighted = distances * (density[:, None] + density)
+    first = random_order(ids, 3)
+
+    def novelty(picks: list[int]) -> NDArray[np.float64]:
+        if not picks:
+            return -np.argsort(first).astype(np.float64)
+        return (np.sort(weighted[:, picks], axis=1) / np.arange(1, len(picks) + 1)).mean(axis=1)
+
+    return novelty
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("wordllama") is None, reason="needs wordllama")
+@pytest.mark.parametrize("strategy", ["rds", "facility_location", "novel_select"])
+def test_picks_equal_a_dense_form_on_real_samples(strategy: str, shared_folder: Path) -> None:
+    """By the vectors of the default embedder; seven samples are the target."""
+    table, texts = real_samples(shared_folder)
+    said = table.select(contents_text("sft"))[:, 0].to_list()
+    vectors = embedder(EmbeddingSettings())(said)
+    target = vectors[::150]
+    gains = dense_gains(strategy, exact(vectors), exact(target), table["sample_id"].to_list())
+    tables = {"embedding": column_of(vectors)}
+    signals = SignalTables({"embedding": "real"}, tables, {"embedding": column_of(target)})
+    picks = select_real(strategy, (table, texts), signals=signals)
+    assert picks == dense_greedy(texts, gains, per_byte=strategy == "facility_location")
+    assert len(picks) > 20
 
 
 def test_facility_location_represents_what_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -457,6 +644,7 @@ def test_without_scikit_learn_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch
     [
         ("car", "quality: car takes the best samples first, and got none; name a number of the"),
         ("rds", "target: rds selects by the samples of a file, and got none; name one whose"),
+        ("mig", "quality: mig weighs by it what a sample tells, and got none; name a number of"),
     ],
 )
 def test_what_is_needed_is_asked_for(strategy: str, message: str) -> None:
@@ -479,3 +667,19 @@ def test_records_are_selected_by_what_they_say() -> None:
     assert chosen.manifest["signals"]["embedding"].startswith("wordllama ")
     again = zip_pipeline.select(sft_records(40), strategy="cluster", budget_samples=12)
     assert again.subset["sample_id"].to_list() == chosen.subset["sample_id"].to_list()
+
+
+@pytest.mark.skipif(find_spec("wordllama") is None, reason="needs wordllama")
+def test_tags_of_records_are_embedded_and_samples_are_not() -> None:
+    """The manifest tells by what, and other settings of the embedder are another configuration."""
+    records = [
+        record | {"tags": ["Rivers", f"t{n % 7}"]} for n, record in enumerate(sft_records(40))
+    ]
+    options = {"strategy": "mig", "budget_samples": 12, "quality": "extra.n"}
+    chosen = zip_pipeline.select(records, **options)
+    assert chosen.subset.height == 12
+    assert chosen.manifest["signals"].keys() == {"tags", "embedding"}
+    assert chosen.manifest["config"]["signals"] == {"tags": {}, "embedding": {}}
+    missing = {"embedding": {"model": "/no/such/model", "revision": "x"}}
+    with pytest.raises(UserError, match="embedding: model: cannot load '/no/such/model'"):
+        zip_pipeline.select(records, **options, signals=missing)

@@ -1,5 +1,6 @@
-"""Versions by the tokens of the model that the data root trains."""
+"""Versions by the tokens of the model that the data root trains, and by the vectors of tags."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from zip_pipeline.workflow.versions import current_version, read_version, select
 from zip_pipeline_tests.cli.pools import sft_records, write_jsonl
 from zip_pipeline_tests.pool.pools import BATCHES, store_pool
 from zip_pipeline_tests.training.small_tokenizers import sentencepiece_like
+from zip_pipeline_tests.workflow.comparisons import BATCH, add, pool, records
 
 _ROUNDS: dict[str, Any] = {"strategy": "zip", "k1": 20, "k2": 6, "k3": 3}
 
@@ -140,3 +142,21 @@ def test_a_trusted_file_that_changed_makes_another_version(tmp_path: Path, log: 
     assert current_version(folder, config) == 1
     write_jsonl(path, answers)
     assert current_version(folder, config) is None
+
+
+@pytest.mark.skipif(find_spec("wordllama") is None, reason="needs wordllama")
+def test_tags_are_embedded_without_the_samples(
+    tmp_path: Path, log: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another model of their vectors makes another version; no sample is measured by it."""
+    root = pool(tmp_path / "data", 1)
+    rows = [row | {"tags": f"sums, s{n % 5}", "n": n} for n, row in enumerate(records(60))]
+    add(root, BATCH, rows)
+    config = SelectionConfig(strategy="mig", quality="n", budget_samples=9)
+    manifest = _select(root["sft"], config, log)
+    assert manifest["signals"].keys() == {"tags", "embedding"}
+    assert not [line for line in log if "Signal embedding" in line]
+    assert not root["sft"].signal("embedding", BATCH).exists()
+    assert current_version(root["sft"], config) == 1
+    monkeypatch.setattr("zip_pipeline.signals.embedding.version", lambda name: "9.9")
+    assert current_version(root["sft"], config) is None

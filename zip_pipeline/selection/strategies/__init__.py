@@ -30,6 +30,8 @@ class Strategy(ABC):
     """whether noise takes no part where the configuration does not say"""
     signals: ClassVar[tuple[str, ...]] = ()
     """what it must know of each sample, by the names of signals"""
+    embeds_tags: ClassVar[bool] = False
+    """whether it must know the vectors of tags, by the model of the signal ``embedding``"""
     words: ClassVar[Mapping[str, str]] = {}
     """sentences of ``trace`` by fate, where they differ from those of rounds; fields of the ledger
     row and of the configuration in braces"""

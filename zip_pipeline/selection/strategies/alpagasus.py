@@ -15,7 +15,8 @@ THRESHOLD = 4.5
 class AlpaGasus(Score):
     """Quality of 4.5 and up, of 5, highest first; nothing below, even if budget is left.
 
-    Source: AlpaGasus (arXiv 2307.08701), section 2.2, with its threshold of 4.5.
+    Source: AlpaGasus (arXiv 2307.08701), section 2.2, and the threshold of gpt4life/alpagasus
+    (rating/filter.py), which calls itself unofficial.
     Deviation: the published choice takes all of them; here the budget may end it, so the highest
     come first, ties in a seeded uniform order.
     """

@@ -18,9 +18,11 @@ class Car(OrderStrategy):
     The largest cluster is first. A turn whose sample is among the best of all is used by it. There
     are as many clusters as for ``cluster``. Samples without a vector come last, but for the best.
 
-    Source: CaR (arXiv 2402.18191), section 3.
-    Deviation: shares of a budget in the place of n1 and n2; quality is the configuration's, as is
-    the embedder, whose vectors are clustered without a PCA.
+    Source: CaR (arXiv 2402.18191), section 3, and its code (Clustering/cluster.py): sqrt(n / 2)
+    clusters; the best of a cluster adds nothing where it is among the best of all.
+    Deviation: shares of a budget in the place of n1 = 1,000 and n2 = 1, so that clusters come again
+    and again; quality is the configuration's, as is the embedder; k-means in small batches, and
+    without the PCA that keeps 95% of the variance.
     """
 
     name = "car"

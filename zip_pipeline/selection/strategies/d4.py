@@ -49,7 +49,8 @@ class D4(OrderStrategy):
     first, and after it samples without a vector. There are as many clusters as for ``cluster``.
 
     Source: D4 (arXiv 2308.12284), R_dedup 0.75; SemDeDup (arXiv 2303.09540), whose published code
-    keeps the farthest of near-duplicates, and counts those that are themselves dropped.
+    (semdedup.py, which_to_keep "hard") keeps the farthest of near-duplicates, and counts those that
+    are themselves dropped.
     Deviation: the budget takes the place of R_proto; the quarter is exact, where SemDeDup sets a
     threshold that drops about as many; fewer clusters, and the embedder of the configuration.
     """

@@ -25,7 +25,8 @@ class Deita(Score):
     every kept one is at most 0.9 (signal ``embedding``); the others come after all that are kept.
     Ties go by sample id.
 
-    Source: DEITA (arXiv 2312.15685), section 3.4, algorithm 1.
+    Source: DEITA (arXiv 2312.15685), section 3.4, algorithm 1, and its code
+    (selection/filter/base.py and combined_filter.py), one sample at a time.
     Deviation: the scores are those of the pool; there they are summed over turns, which favours
     long dialogues. What is passed over fills what is left of the budget. A kept sample stands for
     those close to it, also where it does not fit the budget.

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from zip_pipeline.errors import UserError
@@ -18,7 +19,7 @@ class InsTag(ScoreStrategy):
     When a pass is through, what it has seen is forgotten, and the next one begins with what is
     left. Samples without tags come last. Ties go by sample id.
 
-    Source: InsTag (arXiv 2308.07074), section 4.2, algorithm 1.
+    Source: InsTag (arXiv 2308.07074), section 4.2, algorithm 1; its repository has no code of it.
     Deviation: the tags are those of the records (signal ``tags``), neither merged nor filtered.
     """
 
@@ -40,14 +41,7 @@ class InsTag(ScoreStrategy):
         Raises:
             UserError: no sample has any.
         """
-        num_tags = pool.signal("tags")["tags"].list.len().fill_null(0)
-        if len(num_tags) and not num_tags.sum():
-            field = config.signals.get("tags", {}).get("field", "tags")
-            raise UserError(
-                f"signals: tags: field: none of {len(num_tags):,} samples has tags in {field!r}; "
-                "name the field of the records that holds them"
-            )
-        return num_tags.cast(float).to_numpy()
+        return tags_of(pool, config).list.len().fill_null(0).cast(float).to_numpy()
 
     def ranked(
         self, scores: NDArray[np.float64], pool: Measured, config: SelectionConfig
@@ -56,6 +50,22 @@ class InsTag(ScoreStrategy):
         order = super().ranked(scores, pool, config)
         tags = pool.signal("tags")["tags"][order].fill_null([]).to_list()
         return order[np.argsort(passes(tags), kind="stable")]
+
+
+def tags_of(pool: Measured, config: SelectionConfig) -> pl.Series:
+    """Return the tags of each sample, null where it has none.
+
+    Raises:
+        UserError: no sample has any.
+    """
+    tags = pool.signal("tags")["tags"]
+    if len(tags) and not tags.list.len().sum():
+        field = config.signals.get("tags", {}).get("field", "tags")
+        raise UserError(
+            f"signals: tags: field: none of {len(tags):,} samples has tags in {field!r}; name the "
+            "field of the records that holds them"
+        )
+    return tags
 
 
 def passes(tags: Sequence[Sequence[str]]) -> Indices:

@@ -72,9 +72,12 @@ class Rds(Strategy):
 
     Near is a high cosine. Samples without a vector come last.
 
-    Source: RDS+ (arXiv 2503.01807), section 3: every query takes its best in turn.
-    Deviation: the embedder of the configuration, where RDS+ has the last hidden states of a
-    language model, weighted by position; there tasks take turns besides, which are not known here.
+    Source: RDS+ (arXiv 2503.01807), section 3, and its code
+    (minimal_multitask/get_top_influences.py, method max): every query takes its best in turn.
+    Deviation: a query whose best is taken already takes the next, where the code lets its turn
+    pass; the embedder of the configuration, where RDS+ has the last hidden states of a language
+    model, weighted by position (compute_influence_cosinesim.py); there tasks take turns besides,
+    each by its highest cosines, and tasks are not known here.
     """
 
     name = "rds"

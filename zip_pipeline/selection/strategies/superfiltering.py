@@ -19,8 +19,10 @@ class Superfiltering(ScoreStrategy):
     question and answer do not belong together: such samples come last, the lowest of them first,
     and after them what has none.
 
-    Source: Superfiltering (arXiv 2402.00530), section 3.
-    Deviation: several turns count by their mean; what is left out there comes last here.
+    Source: Superfiltering (arXiv 2402.00530), section 3, and its code (code_ifd/data_analysis.py,
+    select_data.py): the first token of an answer counts after the question, and not alone.
+    Deviation: several turns count by their mean; what is left out there comes last here, and what
+    could not be measured is last of all, where it counts as 0 there.
     """
 
     name = "superfiltering"

@@ -23,9 +23,10 @@ class TShirt(ScoreStrategy):
     differences of the pool are informative. Samples whose IFD is 1 and more come after all others,
     the lowest of them first, and after them what has none.
 
-    Source: T-SHIRT (arXiv 2506.01317), algorithm 1; half of the tokens and twice the budget.
-    Deviation: the threshold is one of 49, not the exact percentile; what is left out there comes
-    last here.
+    Source: T-SHIRT (arXiv 2506.01317), algorithm 1, and its code (compute_stat.py,
+    tshirt_select.py): half of the tokens and twice the budget.
+    Deviation: the threshold is one of 49, not the exact percentile, so that some picks differ; what
+    is left out there comes last here.
     """
 
     name = "t_shirt"

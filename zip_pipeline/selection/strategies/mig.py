@@ -1,0 +1,183 @@
+"""Strategy ``mig``: what tells most about tags of which the subset has told little."""
+
+from collections.abc import Iterator, Mapping
+from typing import ClassVar
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from zip_pipeline.errors import UserError
+from zip_pipeline.selection.candidates import Budget, Indices, Measured
+from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.selection.run import Run
+from zip_pipeline.selection.strategies import Strategy
+from zip_pipeline.selection.strategies.instag import tags_of
+from zip_pipeline.selection.vectors import (
+    Embedded,
+    Gains,
+    blocks,
+    cosines,
+    exact,
+    pick_greedily,
+)
+from zip_pipeline.signals.embedding import Vectors, vectors_of
+from zip_pipeline.signals.tags import plain
+
+LEAST_COSINE = 0.9
+# phi(x) = (x + A)^B
+A = 1e-6
+B = 0.8
+Numbers = NDArray[np.float64]
+
+
+class TagGraph:
+    """Tags, and what is told about one of them when another one is told of.
+
+    Two tags are joined where their cosine is at least a threshold. Row t of P holds these cosines,
+    1 for t itself, over their sum: the share that each tag has in what is told about t.
+
+    Args:
+        vectors: exact ones, zeros where a tag has none, shape (tags, dimensions).
+        least_cosine: of tags that are joined, above 0.
+    """
+
+    def __init__(self, vectors: Vectors, least_cosine: float) -> None:
+        parts = [np.zeros((2, 0), dtype=np.int64)]
+        weights = [np.zeros(0)]
+        for block in blocks(len(vectors)):
+            near = cosines(vectors[block], vectors)
+            near[np.arange(len(near)), np.arange(len(vectors))[block]] = 1
+            rows, others = np.nonzero(near >= least_cosine)
+            parts.append(np.stack([rows + block.start, others]))
+            weights.append(near[rows, others])
+        self.rows, self.others = np.concatenate(parts, axis=1)
+        joined = np.concatenate(weights)
+        sums = np.bincount(self.rows, joined, minlength=len(vectors))
+        # As P is turned: what the tag of the row tells about the other one.
+        self.shares = joined / sums[self.others]
+        self._starts = np.searchsorted(self.rows, np.arange(len(vectors)))
+
+    def told(self, tags: Indices) -> tuple[Indices, Numbers]:
+        """Return what some tags tell of, and how much: P times 1 at each of them."""
+        among = np.isin(self.rows, tags)
+        return self.others[among], self.shares[among]
+
+    def worth(self, prices: Numbers) -> Numbers:
+        """Return what telling of each tag is worth, at prices of what is told, shape (tags,)."""
+        if not len(prices):
+            return prices
+        return np.add.reduceat(self.shares * prices[self.others], self._starts)
+
+
+class Information:
+    """sum over tags t of phi((P x)_t), x the sum over the set of quality where a sample has a tag.
+
+    The gain of a row is its first order: the derivative of phi times what the row tells. Gains only
+    fall as the set grows. They count in single precision, so that what is equal ties in whatever
+    order it is summed up.
+
+    Args:
+        graph: of the tags.
+        rows: with ``tags`` the pairs of a row and its tag, ascending, each row at least once.
+        tags: shape (pairs,).
+        qualities: shape (rows,).
+    """
+
+    def __init__(
+        self, graph: TagGraph, rows: Indices, tags: Indices, qualities: Numbers, num_tags: int
+    ) -> None:
+        self._graph, self._tags, self._qualities = graph, tags, qualities
+        self._starts = np.searchsorted(rows, np.arange(len(qualities)))
+        self._told = np.zeros(num_tags)
+
+    def add(self, row: int) -> None:
+        """Add a row to the set."""
+        own = slice(*np.append(self._starts, len(self._tags))[row : row + 2])
+        tags, shares = self._graph.told(self._tags[own])
+        np.add.at(self._told, tags, self._qualities[row] * shares)
+
+    def gains(self) -> Gains:
+        """Return the gain of each row on its own, shape (rows,)."""
+        if not len(self._qualities):
+            return self._qualities
+        worth = self._graph.worth(B * (self._told + A) ** (B - 1))
+        sums = np.add.reduceat(worth[self._tags], self._starts)
+        return np.asarray((self._qualities * sums).astype(np.float32), np.float64)
+
+
+class Mig(Strategy):
+    """Greedy on :class:`Information` per token, or per unit of another budget.
+
+    Tags are the nodes of :class:`TagGraph`; those that differ in case or white space alone are one.
+    Their vectors are those of the model of the signal ``embedding``, which is asked for nothing
+    else. Samples without a tag come last, by sample id.
+
+    Source: MIG (arXiv 2504.13835), section 3, and its code (mig/sampler.py, mig/label.py): the
+    threshold, phi(x) = (x + 1e-6)^0.8, gains by its derivative, quality to each tag in full.
+    Deviation: per token; all tags of the records, where the code keeps a list of frequent ones;
+    quality is the configuration's, there DEITA's quality times complexity, in the mean over turns;
+    the embedder of the configuration.
+    """
+
+    name = "mig"
+    description = "what tells most, by quality, about tags of which the subset has told little"
+    parameters = ("quality", "quality_power", "tag_cosine", "signals")
+    mixture = "none"
+    signals = ("tags",)
+    embeds_tags = True
+    words: ClassVar[Mapping[str, str]] = {
+        "picked": "picked as number {rank}: for its size it told most about tags of which those "
+        "before it had told little (gain {score:.4g})",
+        "never_reached": "others told more, for their size, about tags of which the subset had "
+        "told little before the budget was used (its last gain {score:.4g})",
+    }
+
+    def check(self, config: SelectionConfig) -> None:
+        """Raise UserError where there is no quality."""
+        super().check(config)
+        if config.quality is None:
+            raise UserError(
+                f"quality: {self.name} weighs by it what a sample tells, and got none; name a "
+                "number of the records, such as meta.score, or a .parquet or .csv file of scores"
+            )
+
+    def rounds(
+        self, run: Run, budget: Budget, pool: Measured, config: SelectionConfig, workers: int
+    ) -> Iterator[Run]:
+        """Yield the run after each 200 picks; see :meth:`.Strategy.rounds`.
+
+        Raises:
+            UserError: no sample has a tag.
+        """
+        tags = tags_of(pool, config)
+        by_id = pool.candidates.index["sample_id"].arg_sort().to_numpy().astype(np.int64)
+        has_tags = (tags.list.len().fill_null(0) > 0).to_numpy()[by_id]
+        positions = by_id[has_tags]
+        # No vector is looked at but those of tags.
+        nothing = np.zeros((len(positions), 0), np.float32)
+        embedded = Embedded(positions, nothing, by_id[~has_tags])
+        assert pool.weights is not None, "the configuration is checked"
+        assert pool.candidates.signals is not None, "the strategy declares its signals"
+        vectors = pool.candidates.signals.tags
+        assert vectors is not None, "the strategy embeds tags"
+        least = LEAST_COSINE if config.tag_cosine is None else config.tag_cosine
+        information = _information(tags[positions], pool.weights[positions], vectors, least)
+        yield from pick_greedily(run, budget, pool, embedded, information)
+
+
+def _information(
+    tags: pl.Series, qualities: Numbers, vectors: pl.DataFrame, least_cosine: float
+) -> Information:
+    """Return the information of rows, given their tags, and the vectors of these and others."""
+    pairs = pl.DataFrame({"row": np.arange(len(tags)), "tag": tags}).explode("tag")
+    # A sample has a tag once, also where it has it in two forms.
+    pairs = pairs.with_columns(plain(pairs["tag"])).unique()
+    nodes = vectors.filter(pl.col("tag").is_in(pairs["tag"].implode())).with_row_index("node")
+    pairs = pairs.join(nodes.select("tag", "node"), on="tag").sort("row", "node")
+    rows, own = (pairs[name].to_numpy().astype(np.int64) for name in ("row", "node"))
+    graph = TagGraph(exact(vectors_of(nodes)), least_cosine)
+    return Information(graph, rows, own, qualities, len(nodes))
+
+
+STRATEGY = Mig()
