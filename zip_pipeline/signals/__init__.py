@@ -92,14 +92,14 @@ class Signal(ABC):
         """Return in words what measuring so many samples like these takes; empty if unknown."""
         return ""
 
-    def marks(self, table: pl.DataFrame, settings: Any) -> pl.Series:  # noqa: ANN401
+    def marks(self, table: pl.DataFrame, settings: Any) -> pl.Series:  # noqa: ANN401  its own
         """Return in words why each sample takes no part, shape (samples,); null where it does.
 
         Args:
             table: what it told of each sample.
             settings: its own, which hold the policy.
         """
-        return pl.repeat(None, table.height, dtype=pl.String, eager=True)
+        return pl.Series([None] * table.height, dtype=pl.String)
 
 
 signals: Registry[Signal] = Registry("signal", "zip_pipeline.signals", __name__, default="")

@@ -259,6 +259,34 @@ def measure_batch(folder: StageFolder, name: str, log: Log) -> dict[str, Measure
     return found
 
 
+def marked_samples(
+    name: str,
+    given: Mapping[str, Mapping[str, Any]],
+    samples: pl.DataFrame,
+    folder: StageFolder,
+    log: Log,
+) -> pl.DataFrame:
+    """Return which samples of no batch, such as those held out, a signal marks; measured now.
+
+    Args:
+        name: of the signal.
+        given: the settings of signals.
+        samples: rows of a pool table.
+        folder: of their stage.
+        log: told what it takes before it begins.
+
+    Returns:
+        ``sample_id``, ``source`` and ``evidence``, a row for each sample that is marked.
+
+    Raises:
+        UserError: see :func:`wanted_signal`, or what the signal needs is not there.
+    """
+    wanted = wanted_signal(name, given, folder)
+    with Measuring(wanted, log) as measuring:
+        marks = wanted.signal.marks(measuring.measure(samples), wanted.settings)
+    return samples.select("sample_id", "source", evidence=marks).drop_nulls("evidence")
+
+
 def signal_identities(config: SelectionConfig, folder: StageFolder) -> dict[str, str]:
     """Return what measures each signal that a strategy asks for; see :func:`wanted_signal`."""
     return {
