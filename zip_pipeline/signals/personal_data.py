@@ -274,11 +274,15 @@ def _is_ip(match: re.Match[str]) -> bool:
 _PLACEHOLDER = re.compile(r"example|your|xxx|placeholder|\.\.\.|1234567|abcdef", re.IGNORECASE)
 
 
-def _is_random(match: re.Match[str]) -> bool:
-    """Return whether a key looks like chance: letters and digits, and not said to be none."""
+def _is_key(match: re.Match[str]) -> bool:
+    """Return whether a key looks like chance, and is not said to be none."""
+    return len(set(match["it"])) > 8 and not _PLACEHOLDER.search(match["it"])
+
+
+def _is_mixed_key(match: re.Match[str]) -> bool:
+    """Return whether it has letters and digits besides: what stands before it is in names, too."""
     key = match["it"]
-    has_both = re.search(r"\d", key) and re.search("[A-Za-z]", key)
-    return bool(has_both) and len(set(key)) > 8 and not _PLACEHOLDER.search(key)
+    return _is_key(match) and bool(re.search(r"\d", key) and re.search("[A-Za-z]", key))
 
 
 # Published on jwt.io.
@@ -315,19 +319,19 @@ _KINDS = (
         "cloud_token",
         r"AKIA|ASIA|AIza|ya29\.|dop_v1_|AccountKey=",
         re.compile(rf"(?<![A-Za-z0-9])(?P<it>{_CLOUD_TOKENS})(?![A-Za-z0-9])", re.VERBOSE),
-        _is_random,
+        _is_key,
     ),
     _Kind(
         "api_key",
         r"gh[pousr]_|github_pat_|glpat-|sk-|hf_|k_live_|xox|SG\.|npm_|pypi-|:AA|SK[0-9a-f]{32}",
         re.compile(rf"(?<![A-Za-z0-9])(?P<it>{_API_KEYS})(?![A-Za-z0-9])", re.VERBOSE),
-        _is_random,
+        _is_mixed_key,
     ),
     _Kind(
         "api_key",
         _NAMED_KEY + r"[\w/+.=-]{20,}",
         re.compile(_NAMED_KEY + r"(?P<it>[\w/+.=-]{20,})(?=[\"'])"),
-        _is_random,
+        _is_mixed_key,
     ),
     _Kind(
         "mail",

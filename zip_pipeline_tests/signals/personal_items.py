@@ -167,9 +167,9 @@ SHAPES: dict[str, tuple[str, list[str], Callable[[random.Random], str]]] = {
 }  # fmt: skip
 
 
-def personal_items() -> list[Item]:
-    """Return 15 items of each shape."""
-    rng = random.Random(14)
+def personal_items(seed: int = 14) -> list[Item]:
+    """Return 15 items of each shape, the same ones for a seed."""
+    rng = random.Random(seed)
     items = []
     for shape, (kind, contexts, make) in SHAPES.items():
         for number in range(15):
