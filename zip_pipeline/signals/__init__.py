@@ -42,10 +42,15 @@ class Tools:
     Args:
         model: finds a causal language model by the name of a preset, or by its folder.
         folder: the signal's own, of the stage; what it keeps there is kept.
+        root: the data root, where relative paths start.
+        read_texts: reads a file of samples or of questions: the columns ``row``, ``prompt`` and
+            ``answer``, texts that are empty where the row has none.
     """
 
     model: Callable[[str], ChatModel]
     folder: Path
+    root: Path
+    read_texts: Callable[[Path], pl.DataFrame]
 
 
 MARKS = pl.Schema({"evidence": pl.String, "other": pl.String})

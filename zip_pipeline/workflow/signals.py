@@ -42,7 +42,7 @@ from zip_pipeline.training.presets import (
     template_text,
     templated_tokenizer,
 )
-from zip_pipeline.workflow.sources import target_samples
+from zip_pipeline.workflow.sources import question_texts, target_samples
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -102,7 +102,8 @@ class WantedSignal:
     @property
     def tools(self) -> Tools:
         """What it can ask for."""
-        return Tools(preset_model, self.path("").parent)
+        folder = self.path("").parent
+        return Tools(preset_model, folder, self.folder.root.path, question_texts)
 
     def path(self, batch: str) -> Path:
         """Return the table of a batch."""
@@ -266,6 +267,34 @@ def measure_batch(folder: StageFolder, name: str, log: Log) -> dict[str, Measure
         num_unknown = table.filter(pl.any_horizontal(pl.all().is_null())).height
         found[signal] = Measured(wanted.identity, num_unknown)
     return found
+
+
+def marked_samples(
+    name: str,
+    given: Mapping[str, Mapping[str, Any]],
+    samples: pl.DataFrame,
+    folder: StageFolder,
+    log: Log,
+) -> pl.DataFrame:
+    """Return which samples of no batch, such as those held out, a signal marks; measured now.
+
+    Args:
+        name: of the signal.
+        given: the settings of signals.
+        samples: rows of a pool table.
+        folder: of their stage.
+        log: told what it takes before it begins.
+
+    Returns:
+        ``sample_id``, ``source`` and ``evidence``, a row for each sample that is marked.
+
+    Raises:
+        UserError: see :func:`wanted_signal`, or what the signal needs is not there.
+    """
+    wanted = wanted_signal(name, given, folder)
+    with Measuring(wanted, log) as measuring:
+        marks = wanted.signal.marks(measuring.measure(samples), wanted.settings)
+    return samples.select("sample_id", "source", evidence=marks).drop_nulls("evidence")
 
 
 def signal_identities(config: SelectionConfig, folder: StageFolder) -> dict[str, str]:

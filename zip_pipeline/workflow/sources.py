@@ -1,5 +1,6 @@
 """What a person gives to select from: files, tables or records, read as one pool."""
 
+import json
 import os
 import tempfile
 from collections import Counter
@@ -300,6 +301,49 @@ def target_samples(path: Path, stage: Stage, option: str = "target") -> pl.DataF
     if not len(pool):
         raise UserError(f"{option}: no sample in {path}; name a file that has some")
     return pool.samples
+
+
+_TEXTS = pl.Schema({"row": pl.Int64, "prompt": pl.String, "answer": pl.String})
+
+
+def question_texts(path: Path) -> pl.DataFrame:
+    """Return what each row of a file asks and answers: ``row`` from 1, ``prompt``, ``answer``.
+
+    Benchmarks often have questions alone, which are no samples. Of a row that is none, all texts of
+    more than a word are the prompt.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    pool = read(path, "sft")
+    content = pl.element().struct.field("content")
+    is_answer = pl.element().struct.field("role") == "assistant"
+    sides = {"prompt": ~is_answer, "answer": is_answer}
+    samples = pool.samples.select(
+        pl.col("source_row").alias("row"),
+        *(pl.col("turns").list.eval(content.filter(f)).list.join("\n").alias(n)
+          for n, f in sides.items()),
+    )  # fmt: skip
+    others = [
+        (row, "\n".join(_texts_in(_parsed(raw))), "")
+        for row, raw in pool.quarantine.select("source_row", "raw").iter_rows()
+    ]
+    return pl.concat([samples, pl.DataFrame(others, schema=_TEXTS, orient="row")]).sort("row")
+
+
+def _parsed(raw: str) -> object:
+    try:
+        return json.loads(raw)
+    except ValueError:
+        return raw
+
+
+def _texts_in(value: object) -> Iterator[str]:
+    if isinstance(value, str) and len(value.split()) > 1:
+        yield value
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    for part in parts:
+        yield from _texts_in(part)
 
 
 def read_options(format: str | None, reading: ReadOptions | None) -> ReadOptions:

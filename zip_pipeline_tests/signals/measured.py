@@ -1,6 +1,7 @@
 """Samples measured by a signal, as a pool's batch is."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +18,9 @@ from zip_pipeline.samples import (
 )
 from zip_pipeline.signals import Tools, settings_of, signals
 from zip_pipeline.workflow.signals import preset_model
+from zip_pipeline.workflow.sources import question_texts
 
-TOOLS = Tools(preset_model, Path())
+TOOLS = Tools(preset_model, Path(), Path(), question_texts)
 
 
 def table_of(
@@ -34,11 +36,17 @@ def table_of(
 
 
 def measured(
-    name: str, table: pl.DataFrame, stage: Stage = "sft", block: int = 1000, **settings: Any
+    name: str,
+    table: pl.DataFrame,
+    stage: Stage = "sft",
+    block: int = 1000,
+    root: Path = Path(),
+    **settings: Any,
 ) -> pl.DataFrame:
     """Return a signal of each row, measured in blocks of a size."""
     signal = signals[name]
-    with signal.open(settings_of(name, settings), stage, TOOLS) as measure:
+    tools = replace(TOOLS, root=root)
+    with signal.open(settings_of(name, settings), stage, tools) as measure:
         starts = range(0, table.height, block)
         parts = [measure(table.slice(start, block)).cast(signal.columns) for start in starts]
     return pl.concat(parts)

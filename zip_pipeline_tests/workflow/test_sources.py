@@ -1,5 +1,6 @@
 """What a person gives to select from is one pool, in memory as on disk."""
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,14 @@ from zip_pipeline.ingest.options import AS_FOUND, ReadOptions
 from zip_pipeline.pool.pool import assemble_results
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.workflow.selections import select
-from zip_pipeline.workflow.sources import Source, name_inputs, open_inputs, read, target_texts
+from zip_pipeline.workflow.sources import (
+    Source,
+    name_inputs,
+    open_inputs,
+    question_texts,
+    read,
+    target_texts,
+)
 from zip_pipeline_tests.cli.pools import preference_records, sft_records, write_jsonl
 from zip_pipeline_tests.ingest.remote_servers import Answer, FileServer
 
@@ -246,3 +254,28 @@ def test_a_target_that_is_not_all_samples_is_refused(
         write_jsonl(path, rows)
     with pytest.raises(ValueError, match=message):
         target_texts(for_target(path), "sft")
+
+
+def test_questions_are_read_with_and_without_answers(tmp_path: Path) -> None:
+    """Turns of one side are joined; a row that is no sample gives its texts of several words."""
+    path = tmp_path / "exam.jsonl"
+    messages = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "user", "content": "One?"},
+        {"role": "assistant", "content": "1"},
+        {"role": "user", "content": "Two?"},
+        {"role": "assistant", "content": "2"},
+    ]
+    rows = [
+        {"id": "q 7", "category": "math", "turns": ["What is it?", "Why is it?"], "score": 3},
+        {"messages": messages},
+        ["Not a", {"record": "but texts"}],
+    ]
+    lines = [*map(json.dumps, rows), "no json at all"]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    assert question_texts(path).rows() == [
+        (1, "q 7\nWhat is it?\nWhy is it?", ""),
+        (2, "Be brief.\nOne?\nTwo?", "1\n2"),
+        (3, "Not a\nbut texts", ""),
+        (4, "no json at all", ""),
+    ]

