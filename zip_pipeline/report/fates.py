@@ -76,8 +76,13 @@ _SENTENCES = {
     "contaminated": "marked as contaminated: {evidence}",
     "personal_data": "marked for personal data: {evidence}",
     "language": "marked for its language: {evidence}",
-    "held_out": "kept for evaluation, so no version may pick it",
 }
+
+
+def _held_out(row: Row, _config: Row) -> str:
+    evidence = row.get("evidence")
+    words = "kept for evaluation, so no version may pick it"
+    return words if evidence is None else f"{words}; it is {evidence}"
 
 
 def _over_budget(row: Row, config: Row) -> str:
@@ -110,7 +115,12 @@ def _duplicate(row: Row, _config: Row) -> str:
     return f"an exact copy of {place}{inside}, which took part in its place"
 
 
-_TOLD_BY = {"over_budget": _over_budget, "quota": _quota, "duplicate": _duplicate}
+_TOLD_BY = {
+    "over_budget": _over_budget,
+    "quota": _quota,
+    "duplicate": _duplicate,
+    "held_out": _held_out,
+}
 
 
 def pool_rows(ledger: pl.DataFrame) -> pl.DataFrame:

@@ -192,14 +192,21 @@ class Marks:
         identities: of what measured the signals.
         table: row i is of row i of the index: the fate, why in words, and the id of the sample that
             takes part in its place (``MARKS_SCHEMA``); null where a sample takes part.
+        masked: returns rows of the pool table at some positions of the index as they are given
+            out, without what a policy hides.
     """
 
     identities: Mapping[str, str]
     table: pl.DataFrame
+    masked: Callable[[Sequence[int], pl.DataFrame], pl.DataFrame] = lambda _, rows: rows
 
     def part(self, positions: Indices) -> "Marks":
         """Return those of the samples at some positions of the index."""
-        return Marks(self.identities, self.table[positions])
+
+        def masked(places: Sequence[int], rows: pl.DataFrame) -> pl.DataFrame:
+            return self.masked(positions[list(places)].tolist(), rows)
+
+        return Marks(self.identities, self.table[positions], masked)
 
 
 @dataclass(frozen=True)

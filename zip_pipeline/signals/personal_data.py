@@ -6,14 +6,14 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import polars as pl
 from pydantic import Field, field_validator
 
 from zip_pipeline.errors import UserError
-from zip_pipeline.samples import Stage, Turn
+from zip_pipeline.samples import TURN_COLUMNS, Stage, Turn
 from zip_pipeline.settings import Choices, Settings
 from zip_pipeline.signals import Measure, Signal, Tools
 from zip_pipeline.signals.turn_texts import PLACE, gathered, turn_texts
@@ -90,6 +90,56 @@ class PersonalData(Signal):
             return super().marks(table, settings)
         rows = (spans_of_kinds(spans or (), settings) for spans in table["spans"].to_list())
         return pl.Series("mark", [_in_words(spans) for spans in rows], dtype=pl.String)
+
+    def masked(
+        self,
+        samples: pl.DataFrame,
+        table: pl.DataFrame,
+        settings: PersonalDataSettings,
+        stage: Stage,
+    ) -> pl.DataFrame:
+        """Return samples with the kind in place of what was found, in turns and in the record."""
+        if settings.policy != "mask":
+            return samples
+        found = [spans_of_kinds(spans or (), settings) for spans in table["spans"].to_list()]
+        rows = samples.to_dicts()
+        for row, spans in zip(rows, found, strict=True):
+            if spans:
+                row.update(_masked_row(row, spans, TURN_COLUMNS[stage]))
+        return pl.DataFrame(rows, schema=samples.schema)
+
+
+def _masked_row(
+    row: Mapping[str, Any], spans: Sequence[Span], columns: Sequence[str]
+) -> dict[str, Any]:
+    """Return the columns of a sample that change: its turns, and the record that they are from."""
+    turns = {column: [Turn(**turn) for turn in row[column]] for column in columns}
+    marks = {}
+    for span in spans:
+        text = getattr(turns[span["column"]][span["turn"] - 1], span["field"])
+        marks[text[span["start"] : span["end"]]] = f"[{span['kind'].upper()}]"
+    masked = {
+        column: [asdict(turn) for turn in masked_turns(turns[column], spans, column)]
+        for column in columns
+    }
+    # The longest first: what is found may be a part of something else that is.
+    order = sorted(marks, key=lambda text: (-len(text), text))
+    record = _without(json.loads(row["raw"]), {text: marks[text] for text in order})
+    return {**masked, "raw": json.dumps(record, ensure_ascii=False)}
+
+
+def _without(value: Any, marks: Mapping[str, str]) -> Any:  # noqa: ANN401  what JSON can hold
+    """Return a record in which marks stand for texts, wherever these are."""
+    if isinstance(value, dict):
+        return {_without(name, marks): _without(part, marks) for name, part in value.items()}
+    if isinstance(value, list):
+        return [_without(part, marks) for part in value]
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return marks.get(str(value), value)
+    if isinstance(value, str):
+        for text, mark in marks.items():
+            value = value.replace(text, mark)
+    return value
 
 
 def spans_of_kinds(spans: Iterable[Span], settings: PersonalDataSettings) -> list[Span]:

@@ -1,10 +1,12 @@
 """The texts of samples' turns, one by one, and where in them something was found."""
 
+from typing import Any
+
 import polars as pl
 
 from zip_pipeline.samples import TURN_COLUMNS, Stage
 
-PLACE: dict[str, type[pl.DataType]] = {
+PLACE: dict[str, Any] = {
     "column": pl.String,
     "turn": pl.Int64,
     "field": pl.String,

@@ -141,7 +141,10 @@ def _select(comparison: Comparison, name: str, seed: int, log: Log) -> dict[str,
                 tokenizer=configured_tokens(root.path).name,
                 checkpoint=run / "selection",
             )
-        subset = pool.rows(rows[selection.picks].tolist())
+        picks = rows[selection.picks].tolist()
+        subset = pool.rows(picks)
+        if marks is not None:
+            subset = marks.masked(picks, subset)
     if subset.is_empty():
         raise _Skipped(f"it picked nothing within {config.budget:,} {config.unit}")
     (run / _SKIPPED).unlink(missing_ok=True)

@@ -426,6 +426,7 @@ def _select_curated(
         folder = DataRoot(work)[job.stage]
         signals = pool_signals(given.pool, job.config, folder, watcher.stage, Path())
         quality = qualities(given.pool, job.config, signals=signals)
+        marks = pool_marks(given.pool, job.config, folder, watcher.stage, quality)
         candidates = Candidates(
             given.pool.index,
             given.pool.texts,
@@ -434,7 +435,7 @@ def _select_curated(
             quality=quality,
             trusted=trusted_texts(job.config, job.stage),
             signals=signals,
-            marks=pool_marks(given.pool, job.config, folder, watcher.stage, quality),
+            marks=marks,
         )
         ingest_seconds = time.monotonic() - started
         watcher.stage(f"Measuring {len(candidates.index):,} samples")
@@ -452,6 +453,8 @@ def _select_curated(
             cluster=job.cluster,
         )
         subset = given.pool.picked_rows(selection.picks, selection.ledger)
+        if marks is not None:
+            subset = marks.masked(selection.picks, subset)
         not_read = given.pool.not_read
     reasons = dict(given.quarantine["reason"].value_counts(sort=True).iter_rows())
     manifest = _with_ingestion(selection.manifest, ingest_seconds, reasons, not_read)

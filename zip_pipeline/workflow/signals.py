@@ -269,32 +269,39 @@ def measure_batch(folder: StageFolder, name: str, log: Log) -> dict[str, Measure
     return found
 
 
-def marked_samples(
-    name: str,
-    given: Mapping[str, Mapping[str, Any]],
-    samples: pl.DataFrame,
-    folder: StageFolder,
-    log: Log,
+def marked_held_out(
+    samples: pl.DataFrame, config: SelectionConfig, folder: StageFolder, log: Log
 ) -> pl.DataFrame:
-    """Return which samples of no batch, such as those held out, a signal marks; measured now.
+    """Return which samples that are kept for evaluation signals mark, measured now.
 
     Args:
-        name: of the signal.
-        given: the settings of signals.
         samples: rows of a pool table.
+        config: names the signals that mark, with their settings.
         folder: of their stage.
-        log: told what it takes before it begins.
+        log: told what it takes, and how many are marked: they stay what they are kept for.
 
     Returns:
-        ``sample_id``, ``source`` and ``evidence``, a row for each sample that is marked.
+        ``sample_id`` and ``evidence``, a row for each sample that is marked.
 
     Raises:
-        UserError: see :func:`wanted_signal`, or what the signal needs is not there.
+        UserError: what a signal needs is not there.
     """
-    wanted = wanted_signal(name, given, folder)
-    with Measuring(wanted, log) as measuring:
-        marks = wanted.signal.marks(measuring.measure(samples), wanted.settings)
-    return samples.select("sample_id", "source", evidence=marks).drop_nulls("evidence")
+    found = [pl.DataFrame(schema={"sample_id": pl.String, "evidence": pl.String})]
+    for wanted in _marking(config, folder):
+        if not wanted.signal.checks_held_out or samples.is_empty():
+            continue
+        with Measuring(wanted, log) as measuring:
+            marks = wanted.signal.marks(measuring.measure(samples), wanted.settings)
+        marked = samples.select("sample_id", evidence=marks).drop_nulls("evidence")
+        fate = wanted.signal.fate.replace("_", " ")
+        if marked.height:
+            log(
+                f"Of the {samples.height:,} samples that are kept for evaluation {marked.height:,} "
+                f"are {fate}; trace tells of each"
+            )
+        words = pl.concat_str(pl.lit(f"{fate}: "), "evidence").alias("evidence")
+        found.append(marked.with_columns(words))
+    return pl.concat(found).unique("sample_id", keep="first", maintain_order=True)
 
 
 def signal_identities(config: SelectionConfig, folder: StageFolder) -> dict[str, str]:
@@ -336,12 +343,14 @@ def pool_marks(
         return None
     index, batches = pool.index, list(pool.batches())
     table = MARKS_SCHEMA.to_frame(eager=True).clear(index.height)
+    tables = {}
     for wanted in marking:
         with Measuring(wanted, log) as measuring:
-            tables = [*zip(measuring.tables(batches), batches, strict=True)]
-        told = [wanted.signal.columns.to_frame(), *(each[b.positions] for each, b in tables)]
+            measured = zip(measuring.tables(batches), batches, strict=True)
+            parts = [wanted.signal.columns.to_frame(), *(each[b.positions] for each, b in measured)]
+        told = tables[wanted.signal.name] = pl.concat(parts)
         kept = wanted.tools.folder
-        of_pool = MarkedPool(folder.stage, index, pl.concat(told), pool.rows, kept, quality)
+        of_pool = MarkedPool(folder.stage, index, told, pool.rows, kept, quality)
         marks = wanted.signal.mark(of_pool, wanted.settings).cast(MARKS)
         is_new = table["fate"].is_null() & marks["evidence"].is_not_null()
         fate = pl.Series([wanted.signal.fate]).new_from_index(0, index.height)
@@ -349,7 +358,14 @@ def pool_marks(
         table = pl.DataFrame(
             [new.zip_with(is_new, old) for new, old in zip(found, table, strict=True)]
         )
-    return Marks({wanted.signal.name: wanted.identity for wanted in marking}, table)
+
+    def masked(positions: Sequence[int], rows: pl.DataFrame) -> pl.DataFrame:
+        for wanted in marking:
+            told = tables[wanted.signal.name][list(positions)]
+            rows = wanted.signal.masked(rows, told, wanted.settings, folder.stage)
+        return rows
+
+    return Marks({wanted.signal.name: wanted.identity for wanted in marking}, table, masked)
 
 
 def pool_signals(

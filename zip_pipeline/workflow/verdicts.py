@@ -129,12 +129,24 @@ def _law_row(root: DataRoot, version: StoredVersion, loss: Mapping[str, Any]) ->
 def version_quality(root: DataRoot, version: StoredVersion) -> Quality:
     """Return the audited quality of a version, or the filters' pass rate where no judge is set.
 
+    Samples that signals marked have not passed.
+
     Raises:
         UserError: ``zip_pipeline.toml`` is wrong, or the judge's key is not set.
         EndpointError: the judge failed; a later call goes on from what is stored.
     """
     stage = version.stage
-    counts = [batch_metadata(root[stage], batch) for batch in version.manifest["inputs"]]
+    marked: dict[str, int] = {}
+    if "marked" in version.manifest:
+        of_signals = version.ledger.filter(
+            pl.col("evidence").is_not_null(), pl.col("fate") != "held_out"
+        )
+        marked = dict(of_signals.group_by("batch").len().iter_rows())
+    batches = {b: batch_metadata(root[stage], b) for b in version.manifest["inputs"]}
+    counts: list[dict[str, str | int]] = [
+        {**found, "num_quarantined": int(found["num_quarantined"]) + marked.get(batch, 0)}
+        for batch, found in batches.items()
+    ]
     settings = quality_audit_settings_of(root.path)
     return quality_of(version.subset, stage, settings, root.path / "quality_audit" / stage, counts)
 

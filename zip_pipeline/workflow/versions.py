@@ -25,6 +25,7 @@ from zip_pipeline.training.tokens import configured_tokens
 from zip_pipeline.workflow.qualities import qualities, score_fingerprint
 from zip_pipeline.workflow.signals import (
     mark_identities,
+    marked_held_out,
     pool_marks,
     pool_signals,
     signal_identities,
@@ -147,6 +148,7 @@ def select_version(
         refuse_none(folder, pool.fingerprints)
         signals = pool_signals(pool, config, folder, log, folder.root.path)
         quality = qualities(pool, config, folder.root.path, signals)
+        marks = pool_marks(pool, config, folder, log, quality)
         selection = select_candidates(
             Candidates(
                 pool.index,
@@ -157,7 +159,7 @@ def select_version(
                 quality,
                 trusted_texts(config, folder.stage, folder.root.path),
                 signals,
-                marks=pool_marks(pool, config, folder, log, quality),
+                marks=marks,
             ),
             folder.stage,
             config,
@@ -170,13 +172,22 @@ def select_version(
             counts=pool.counts,
             cluster=cluster,
         )
+        ledger = selection.ledger
+        if marks is not None and pool.frozen is not None:
+            told = marked_held_out(pool.frozen.samples, config, folder, log)
+            ledger = ledger.update(
+                told.with_columns(fate=pl.lit("held_out")), on=["sample_id", "fate"]
+            )
         subset = pool.picked_rows(selection.picks, selection.ledger)
+        if marks is not None:
+            # The record as it came stays in the version; what is trained on is masked.
+            subset = marks.masked(selection.picks, subset).with_columns(subset["raw"])
     frozen = pool.frozen.summary() if pool.frozen else None
     facts = {"held_out": frozen, "tokenizer_identity": tokens.identity, **pool.not_read}
     if scores is not None:
         facts["score_fingerprint"] = scores
     manifest = selection.manifest | facts | pool.origins
-    return folder.versions.write(subset, selection.ledger, manifest)
+    return folder.versions.write(subset, ledger, manifest)
 
 
 def recount(folder: StageFolder, tokens: TokenCounter, log: Callable[[str], object]) -> None:

@@ -4,13 +4,13 @@ import json
 from importlib.util import find_spec
 from pathlib import Path
 
-import polars as pl
 import pytest
 
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.files import scan_table
 from zip_pipeline.ingest.ingest import ingest_drop
-from zip_pipeline.workflow.signals import marked_samples, measure_batch
+from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.workflow.signals import marked_held_out, measure_batch
 from zip_pipeline_tests.signals.measured import table_of, talk
 
 _ASKED = "A farmer has twelve hens and sells the eggs of nine hens every day. How many are left?"
@@ -66,16 +66,21 @@ def test_tables_of_the_settings_are_measured_once(tmp_path: Path) -> None:
     assert any(line.startswith("Signal contamination: was measured by") for line in said)
 
 
-def test_samples_of_no_batch_are_marked(tmp_path: Path) -> None:
-    """Such as those held out: id, source and evidence of those that a policy leaves out."""
+def test_held_out_samples_are_checked(tmp_path: Path) -> None:
+    """Those that stand in a benchmark are told, and stay what they are kept for."""
     root = _root(tmp_path)
     held_out = table_of([talk("Name a lake.", "Baikal"), talk(f"Solve: {_ASKED}", "Three")])
     ids = held_out["sample_id"].to_list()
-    given = {"contamination": {"policy": "exclude"}}
-    marked = marked_samples("contamination", given, held_out, root["sft"], print)
-    assert marked.select("sample_id", "source").rows() == [(ids[1], "a")]
-    assert marked["evidence"][0].startswith("18 words (100%) of the prompt of benchmarks/exam.json")
-    given = {"contamination": {"policy": "report"}}
-    nothing = marked_samples("contamination", given, held_out, root["sft"], print)
-    assert nothing.schema == dict.fromkeys(("sample_id", "source", "evidence"), pl.String)
-    assert nothing.is_empty()
+
+    def config(policy: str) -> SelectionConfig:
+        return SelectionConfig(budget_samples=1, signals={"contamination": {"policy": policy}})
+
+    said: list[str] = []
+    marked = marked_held_out(held_out, config("exclude"), root["sft"], said.append)
+    assert marked["sample_id"].to_list() == [ids[1]]
+    words = "contaminated: 18 words (100%) of the prompt of benchmarks/exam.json"
+    assert marked["evidence"][0].startswith(words)
+    assert said[-1] == (
+        "Of the 2 samples that are kept for evaluation 1 are contaminated; trace tells of each"
+    )
+    assert marked_held_out(held_out, config("report"), root["sft"], print).is_empty()

@@ -66,7 +66,7 @@ class Facilities:
 
     def gains(self) -> Gains:
         """Return f(S + row) - f(S) for each row on its own, shape (rows,)."""
-        return self._weight * self._sums + self._bonus
+        return np.asarray(self._weight * self._sums + self._bonus, np.float64)
 
 
 def _in_steps(vectors: Vectors, points: Vectors) -> _Steps:
