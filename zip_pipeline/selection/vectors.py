@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zip_pipeline.errors import require
-from zip_pipeline.selection.candidates import Budget, Indices, Mask, Measured
+from zip_pipeline.selection.candidates import Budget, Indices, Measured
 from zip_pipeline.selection.rounds import Offer, fill_in_order, offer_to, open_round
 from zip_pipeline.selection.run import Run
 from zip_pipeline.signals.embedding import Vectors, normalised, vectors_of
@@ -118,7 +118,7 @@ class Objective(Protocol):
 def pick_greedily(
     run: Run, budget: Budget, pool: Measured, embedded: Embedded, objective: Objective
 ) -> Iterator[Run]:
-    """Yield the run after each 200 picks of the row that adds most for its cost.
+    """Yield the run after each 200 picks, or fewer, of the row that adds most for its cost.
 
     Ties go to the lowest row. The score of a position is its last gain per unit of the budget.
 
@@ -146,28 +146,18 @@ def pick_greedily(
         fits = np.zeros(len(positions), dtype=np.bool_)
         fits[rows] = True
         for _ in range(PICKS_PER_ROUND):
-            gains = objective.gains() / costs
-            if (row := _pick(gains, fits, offer)) is None:
+            gains = np.where(fits, objective.gains() / costs, -np.inf)
+            row = int(gains.argmax())
+            # What fits no more ends the round: the next one looks at none like it.
+            if not fits[row] or not offer(row):
                 break
+            fits[row] = False
             scores[positions[row]] = gains[row]
             objective.add(row)
         tell()
 
     tell()
     yield from pick_rows(run, budget, embedded, _IN_REACH, pick)
-
-
-def _pick(gains: Gains, fits: Mask, offer: Offer) -> int | None:
-    """Offer rows, the highest gain first, until one is accepted; return it, None if none is.
-
-    ``fits`` loses those that were offered. Ties: the lowest row.
-    """
-    while fits.any():
-        row = int(np.where(fits, gains, -np.inf).argmax())
-        fits[row] = False
-        if offer(row):
-            return row
-    return None
 
 
 @dataclass(frozen=True)

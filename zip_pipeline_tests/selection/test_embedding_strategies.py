@@ -586,6 +586,22 @@ def test_novel_select_draws_its_candidates(monkeypatch: pytest.MonkeyPatch) -> N
     assert picks[20:] == [*order[20:], *WITHOUT]
 
 
+def test_what_fits_no_more_is_not_weighed_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At the end of a budget of bytes most samples are too long; a pick looks twice at most."""
+    num_looks = 0
+    most_novel = novel_select.Novelty.most_novel
+
+    def counted(self: novel_select.Novelty, left: NDArray[np.bool_]) -> int:
+        nonlocal num_looks
+        num_looks += 1
+        return most_novel(self, left)
+
+    monkeypatch.setattr(novel_select.Novelty, "most_novel", counted)
+    picks = select_by(config_of("novel_select", "bytes", budget_bytes=700)).picks
+    assert NUM - len(picks) > 30
+    assert num_looks <= 2 * len(picks)
+
+
 def test_cosines_have_no_rounding_error() -> None:
     """Whatever the block, and summed up as well."""
     vectors = exact(np.random.default_rng(0).normal(size=(300, 256)))

@@ -154,8 +154,13 @@ class NovelSelect(Strategy):
             left = np.zeros(len(vectors), dtype=np.bool_)
             left[rows] = True
             for _ in range(PICKS_PER_ROUND):
-                if (row := _pick(novelty, draw, left, offer)) is None:
+                if not left.any():
                     break
+                row = novelty.most_novel(left) if novelty.picks else int(draw[left[draw]][0])
+                # What fits no more ends the round: the next one looks at none like it.
+                if not offer(row):
+                    break
+                left[row] = False
                 scores[positions[row]] = novelty.bounds[row] / max(len(novelty.picks), 1)
                 novelty.add(row)
             still = run.unpicked[positions]
@@ -170,19 +175,6 @@ def _drawn(embedded: Embedded, draw: Indices) -> tuple[Embedded, Indices]:
     others = np.concatenate([embedded.positions[draw[MOST_CANDIDATES:]], embedded.others])
     drawn = Embedded(embedded.positions[rows], embedded.vectors[rows], others)
     return drawn, np.searchsorted(rows, draw[:MOST_CANDIDATES])
-
-
-def _pick(novelty: Novelty, draw: Indices, left: Mask, offer: Offer) -> int | None:
-    """Offer rows, the most novel first, until one is accepted; return it, None if none is.
-
-    ``left`` loses those that were offered. The first pick is the first of the draw.
-    """
-    while left.any():
-        row = novelty.most_novel(left) if novelty.picks else int(draw[left[draw]][0])
-        left[row] = False
-        if offer(row):
-            return row
-    return None
 
 
 STRATEGY = NovelSelect()
