@@ -23,16 +23,16 @@ from zip_pipeline.signals import MARKS, MarkedPool, Measure, Signal, Tools
 
 NUM_HASHES = 128
 """of a signature; a band, by which signatures are looked up, is four of them"""
-MIN_JACCARD = 0.5
+MIN_JACCARD = 0.45
 """of the word 2-grams of two texts that are near-copies"""
 _RULE = "1"  # changes when what is measured, or how pairs are judged, does
 _SEED = 42
 # A shorter text is the same where all words are, and says too little to be looked up by.
 _MIN_WORDS = 8
 # What the signatures say of the Jaccard index is some hundredths off.
-_MIN_ESTIMATE = 0.35
+_MIN_ESTIMATE = 0.36
 # In a bucket of a band each signature is compared with so many that follow it.
-_NEIGHBOURS = 2
+_NEIGHBOURS = 4
 _PAIRS_AT_A_TIME = 1 << 14
 _MIN_SOURCE_SAMPLES = 20
 
@@ -213,15 +213,18 @@ class _Side:
     def pairs(self) -> Pairs:
         """Return the positions of samples that share a band and are alike, the lower first."""
         (positions,) = np.nonzero(self.is_long)
-        bands = self._signatures.view(np.uint64)
+        # The upper half of a hash of each band, so that two bands are one number.
+        bands = (self._signatures.view(np.uint64) * _FACTORS[0]) >> _HALF
         found = [np.zeros(0, np.uint64)]
-        for band in bands.T:
-            order = np.argsort(band, kind="stable")
-            keys, members = band[order], positions[order].astype(np.uint64)
+        for number, band in enumerate(bands.T):
+            # Within a bucket those stand together that share the next band, too.
+            keys = band << _HALF | bands[:, (number + 1) % bands.shape[1]]
+            order = np.argsort(keys, kind="stable")
+            buckets, members = band[order], positions[order].astype(np.uint64)
             for step in range(1, _NEIGHBOURS + 1):
-                is_same = keys[step:] == keys[:-step]
-                # The order is stable, so the earlier of two comes first.
-                found.append((members[:-step] << _HALF | members[step:])[is_same])
+                is_same = buckets[step:] == buckets[:-step]
+                one, other = members[:-step][is_same], members[step:][is_same]
+                found.append(np.minimum(one, other) << _HALF | np.maximum(one, other))
         pairs = _distinct(np.concatenate(found))
         return pairs[self.alike(pairs)]
 
