@@ -331,13 +331,14 @@ def _version_metadata(version: StoredVersion) -> dict[str, Any]:
 
 
 def _losses(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the table of what each source loses to the fates of marked samples."""
+    """Return what each source loses to the fates of marked samples, and what signals count."""
     rows = [
         {"fate": fate, "source": source, "marked": marked, "of": of, "share": marked / of}
         for fate, found in (manifest.get("marked") or {}).get("fates", {}).items()
         for source, (marked, of) in found["sources"].items()
     ]
-    return {"marked": markdown_table(pl.DataFrame(rows))} if rows else {}
+    tables = {"marked": rows, **(manifest.get("marked") or {}).get("by_source", {})}
+    return {name: markdown_table(pl.DataFrame(table)) for name, table in tables.items() if table}
 
 
 def _ratios(what: str, by_codec: dict[str, float]) -> dict[str, float]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 import numpy as np
@@ -192,6 +192,7 @@ class Marks:
         identities: of what measured the signals.
         table: row i is of row i of the index: the fate, why in words, and the id of the sample that
             takes part in its place (``MARKS_SCHEMA``); null where a sample takes part.
+        by_source: by signal, what it told, counted by source.
         masked: returns rows of the pool table at some positions of the index as they are given
             out, without what a policy hides.
     """
@@ -199,6 +200,7 @@ class Marks:
     identities: Mapping[str, str]
     table: pl.DataFrame
     masked: Callable[[Sequence[int], pl.DataFrame], pl.DataFrame] = lambda _, rows: rows
+    by_source: Mapping[str, pl.DataFrame] = field(default_factory=dict)
 
     def part(self, positions: Indices) -> "Marks":
         """Return those of the samples at some positions of the index."""
@@ -206,7 +208,7 @@ class Marks:
         def masked(places: Sequence[int], rows: pl.DataFrame) -> pl.DataFrame:
             return self.masked(positions[list(places)].tolist(), rows)
 
-        return Marks(self.identities, self.table[positions], masked)
+        return Marks(self.identities, self.table[positions], masked, self.by_source)
 
 
 @dataclass(frozen=True)

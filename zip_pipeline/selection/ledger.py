@@ -204,6 +204,7 @@ def noise_report(noise: pl.Series) -> dict[str, object]:
 
 
 _MOST_SOURCES = 20
+_MOST_ROWS = 200
 
 
 def marks_report(ledger: pl.DataFrame, marks: Marks) -> dict[str, Any]:
@@ -215,7 +216,8 @@ def marks_report(ledger: pl.DataFrame, marks: Marks) -> dict[str, Any]:
 
     Returns:
         ``by``: what measured; ``fates``: by fate the number, and by source, those that lose the
-        largest share first, how many of how many.
+        largest share first, how many of how many; ``by_source``: what signals count by source,
+        whatever their policies.
     """
     pool = ledger.head(marks.table.height)
     fates = {}
@@ -230,7 +232,8 @@ def marks_report(ledger: pl.DataFrame, marks: Marks) -> dict[str, Any]:
             "num": int(lost["marked"].sum()),
             "sources": {name: [row["marked"], row["of"]] for name, row in of_sources.items()},
         }
-    return {"by": dict(marks.identities), "fates": fates}
+    counts = {n: table.head(_MOST_ROWS).to_dicts() for n, table in marks.by_source.items()}
+    return {"by": dict(marks.identities), "fates": fates, "by_source": counts}
 
 
 def target_facts(target: Sequence[bytes]) -> dict[str, object]:

@@ -139,6 +139,15 @@ class Signal(ABC):
         evidence = self.marks(pool.table, settings)
         return pl.DataFrame({"evidence": evidence, "other": None}, schema=MARKS)
 
+    def by_source(self, sources: pl.Series, table: pl.DataFrame) -> pl.DataFrame:
+        """Return what it told of the samples, counted by source; empty where it counts nothing.
+
+        Args:
+            sources: of the samples, shape (samples,).
+            table: what it told of each.
+        """
+        return pl.DataFrame()
+
     def masked(
         self,
         samples: pl.DataFrame,

@@ -117,6 +117,36 @@ class Contamination(Signal):
         words = [_in_words(max(spans, key=_size)) if spans else None for spans in found]
         return pl.Series("mark", words, dtype=pl.String)
 
+    def by_source(self, sources: pl.Series, table: pl.DataFrame) -> pl.DataFrame:
+        """Return how many samples of each source overlap with each benchmark file.
+
+        Returns:
+            ``file``, ``source``, ``prompt``, ``answer`` and ``both``: numbers of samples by where
+            the overlap stands; sorted by file and source, without rows of zeros.
+        """
+        spans = (
+            table.select("spans")
+            .with_columns(source=sources)
+            .with_row_index("sample")
+            .explode("spans", empty_as_null=False)
+            .drop_nulls("spans")
+            .unnest("spans")
+        )
+        is_answer = pl.col("role") == "assistant"
+        of_sample = spans.group_by("file", "source", "sample").agg(
+            answer=is_answer.any(), prompt=(~is_answer).any()
+        )
+        both = pl.col("answer") & pl.col("prompt")
+        return (
+            of_sample.group_by("file", "source")
+            .agg(
+                prompt=(pl.col("prompt") & ~both).sum(),
+                answer=(pl.col("answer") & ~both).sum(),
+                both=both.sum(),
+            )
+            .sort("file", "source")
+        )
+
 
 def _decisive(spans: Sequence[Span], min_share: float) -> list[Span]:
     """Return the longest span of each row of a benchmark, where it has enough of its side.
@@ -153,41 +183,6 @@ def _in_words(span: Span) -> str:
         f"{span['num_words']} words ({span['share']:.0%}) of the {span['side']} of "
         f"{span['file']}, row {span['row']}, stand in {span['column']}, turn {span['turn']}, "
         f"characters {span['start']} to {span['end']}"
-    )
-
-
-def benchmark_counts(sources: pl.Series, table: pl.DataFrame) -> pl.DataFrame:
-    """Return how many samples of each source overlap with each benchmark file.
-
-    Args:
-        sources: of the samples, shape (samples,).
-        table: what the signal told of them.
-
-    Returns:
-        ``file``, ``source``, ``prompt``, ``answer`` and ``both``: numbers of samples by where the
-        overlap stands; sorted by file and source, without rows of zeros.
-    """
-    spans = (
-        table.select("spans")
-        .with_columns(source=sources)
-        .with_row_index("sample")
-        .explode("spans", empty_as_null=False)
-        .drop_nulls("spans")
-        .unnest("spans")
-    )
-    is_answer = pl.col("role") == "assistant"
-    of_sample = spans.group_by("file", "source", "sample").agg(
-        answer=is_answer.any(), prompt=(~is_answer).any()
-    )
-    both = pl.col("answer") & pl.col("prompt")
-    return (
-        of_sample.group_by("file", "source")
-        .agg(
-            prompt=(pl.col("prompt") & ~both).sum(),
-            answer=(pl.col("answer") & ~both).sum(),
-            both=both.sum(),
-        )
-        .sort("file", "source")
     )
 
 

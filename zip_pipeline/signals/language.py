@@ -105,6 +105,11 @@ class Language(Signal):
 
         yield measure
 
+    def by_source(self, sources: pl.Series, table: pl.DataFrame) -> pl.DataFrame:
+        """Return how many answers of each source are in each language; those of none left out."""
+        told = table.select("language").with_columns(source=sources).drop_nulls("language")
+        return told.group_by("language", "source").agg(num=pl.len()).sort("language", "source")
+
     def marks(self, table: pl.DataFrame, settings: LanguageSettings) -> pl.Series:
         """Return which language the answers are in where that takes no part."""
         language = pl.col("language")

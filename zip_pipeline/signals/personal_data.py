@@ -91,6 +91,13 @@ class PersonalData(Signal):
         rows = (spans_of_kinds(spans or (), settings) for spans in table["spans"].to_list())
         return pl.Series("mark", [_in_words(spans) for spans in rows], dtype=pl.String)
 
+    def by_source(self, sources: pl.Series, table: pl.DataFrame) -> pl.DataFrame:
+        """Return how many samples of each source have each kind: ``kind``, ``source``, ``num``."""
+        found = table.select("kinds").with_columns(source=sources)
+        kinds = found.explode("kinds", empty_as_null=False).drop_nulls("kinds")
+        kinds = kinds.select("source", kind=pl.col("kinds").struct.field("kind"))
+        return kinds.group_by("kind", "source").agg(num=pl.len()).sort("kind", "source")
+
     def masked(
         self,
         samples: pl.DataFrame,

@@ -365,7 +365,11 @@ def pool_marks(
             rows = wanted.signal.masked(rows, told, wanted.settings, folder.stage)
         return rows
 
-    return Marks({wanted.signal.name: wanted.identity for wanted in marking}, table, masked)
+    sources, own = index["source"], {wanted.signal.name: wanted.signal for wanted in marking}
+    counts = {name: own[name].by_source(sources, told) for name, told in tables.items()}
+    identities = {wanted.signal.name: wanted.identity for wanted in marking}
+    by_source = {name: counted for name, counted in counts.items() if counted.height}
+    return Marks(identities, table, masked, by_source)
 
 
 def pool_signals(

@@ -13,7 +13,6 @@ from zip_pipeline import read
 from zip_pipeline.errors import UserError
 from zip_pipeline.samples import AnySample, PreferencePair, Sample, Turn
 from zip_pipeline.signals import settings_of, signals
-from zip_pipeline.signals.contamination import benchmark_counts
 from zip_pipeline.signals.language import said_by
 from zip_pipeline_tests.signals.measured import TOOLS, measured, table_of, talk
 
@@ -221,7 +220,7 @@ def test_counts_are_by_file_and_source(tmp_path: Path) -> None:
     _benchmark(tmp_path, [(_QUESTION, _words(random.Random(1), 20, 20))], "b.jsonl")
     samples = [talk(_QUESTION, "Three"), talk(_QUESTION, "Four"), talk("No", "No")]
     table = measured("contamination", table_of(samples), root=tmp_path)
-    counts = benchmark_counts(pl.Series(["web", "book", "web"]), table)
+    counts = signals["contamination"].by_source(pl.Series(["web", "book", "web"]), table)
     assert counts.rows() == [
         ("benchmarks/a.jsonl", "book", 1, 0, 0),
         ("benchmarks/a.jsonl", "web", 0, 0, 1),
