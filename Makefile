@@ -49,7 +49,7 @@ test: lint ## linters, types and the quick tests, within five minutes: to run al
 	$(PYTEST) -m "not slow and not browser and not server"
 
 test-all: system models lint ## linters, types and all tests, with coverage: what CI runs
-	$(PYTEST) --cov --cov-report=term:skip-covered --cov-fail-under=95
+	$(PYTEST) --cov --cov-report=term:skip-covered --cov-fail-under=95 --durations=60
 
 bench: setup ## measure on the real pools, see zip_pipeline_tests/benchmarks
 	$(BIN)/python -m zip_pipeline_tests.benchmarks
