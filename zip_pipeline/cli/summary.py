@@ -1,6 +1,6 @@
 """A finished selection in tables for people."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import polars as pl
@@ -30,29 +30,8 @@ from zip_pipeline.workflow.selections import words_of_tokens
 def show_selection(console: Console, manifest: Mapping[str, Any], ledger: pl.DataFrame) -> None:
     """Print what a selection read, picked and measured, and where its picks come from."""
     facts = new_facts()
-    facts.add_row("Strategy", _strategy(manifest))
-    for origin in manifest.get("origins", {}).values():
-        facts.add_row("From", "{address}, {revision}".format_map(origin))
-    facts.add_row("Rows read", words_of_rows(manifest))
-    if reasons := manifest.get("quarantine_reasons"):
-        facts.add_row("Quarantined", words_of_counts(reasons))
-    if unread := manifest.get("unread_fields"):
-        facts.add_row("Not read", words_of_unread(unread))
-    if files := manifest.get("left_out_files"):
-        facts.add_row("Left out", f"of test or validation splits: {', '.join(files)}")
-    if noise := manifest.get("noise"):
-        facts.add_row("Noise", words_of_noise(noise))
-    for fate, found in ((manifest.get("marked") or {}).get("fates") or {}).items():
-        facts.add_row(fate.replace("_", " ").capitalize(), words_of_marks(found))
-    facts.add_row("Picked", _picked(manifest))
-    budget, unused = manifest["budget"], manifest["unused_budget"]
-    unit = budget["unit"].replace("_", " ")
-    facts.add_row("Budget", f"{budget['value']:,} {unit}, {unused:,} unused")
-    if quotas := manifest.get("quotas"):
-        facts.add_row("Quotas", words_of_quotas(quotas, unit))
-    if mixture := manifest.get("mixture"):
-        kind, noun = manifest["config"]["mixture"], manifest.get("mixture_of", "sources")
-        facts.add_row("Mixture", words_of_mixture(kind, mixture, unit, noun))
+    for name, words in (*_read(manifest), *_selected(manifest)):
+        facts.add_row(name, words)
     left = ledger.filter(~pl.col("fate").is_in(["picked", "duplicate", "held_out"]))
     facts.add_row("Left", words_of_counts(num_by_fate(left)))
     facts.add_row("R of pool", _ratios(manifest["pool_compression_ratio"]))
@@ -71,6 +50,40 @@ def show_selection(console: Console, manifest: Mapping[str, Any], ledger: pl.Dat
             f"{row['subset_share']:.1%}",
         )
     console.print(table)
+
+
+def _read(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield what was read, and what of it takes no part."""
+    yield "Strategy", _strategy(manifest)
+    for origin in manifest.get("origins", {}).values():
+        yield "From", "{address}, {revision}".format_map(origin)
+    yield "Rows read", words_of_rows(manifest)
+    if reasons := manifest.get("quarantine_reasons"):
+        yield "Quarantined", words_of_counts(reasons)
+    if unread := manifest.get("unread_fields"):
+        yield "Not read", words_of_unread(unread)
+    if files := manifest.get("left_out_files"):
+        yield "Left out", f"of test or validation splits: {', '.join(files)}"
+    if noise := manifest.get("noise"):
+        yield "Noise", words_of_noise(noise)
+    for fate, found in manifest.get("marked", {}).get("fates", {}).items():
+        yield fate.replace("_", " ").capitalize(), words_of_marks(found)
+
+
+def _selected(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str | Text]]:
+    """Yield what was picked, and how the budget was shared out."""
+    yield "Picked", _picked(manifest)
+    if (cut := manifest.get("cut")) and cut["num_samples"]:
+        words = f"{cut['num_tokens']:,} tokens of {cut['num_samples']:,} picks"
+        yield "Cut", f"{words} are beyond the {cut['max_length']:,} that training reads"
+    budget, unused = manifest["budget"], manifest["unused_budget"]
+    unit = budget["unit"].replace("_", " ")
+    yield "Budget", f"{budget['value']:,} {unit}, {unused:,} unused"
+    if quotas := manifest.get("quotas"):
+        yield "Quotas", words_of_quotas(quotas, unit)
+    if mixture := manifest.get("mixture"):
+        kind, noun = manifest["config"]["mixture"], manifest.get("mixture_of", "sources")
+        yield "Mixture", words_of_mixture(kind, mixture, unit, noun)
 
 
 def words_of_rows(counts: Mapping[str, Any]) -> str:

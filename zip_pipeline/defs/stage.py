@@ -315,6 +315,8 @@ def _version_metadata(version: StoredVersion) -> dict[str, Any]:
         **_ratios("subset", manifest["compression_ratio"]),
         **{name: manifest[name] for name in (*counts, "picked_tokens", "picked_bytes")},
         "tokens": words_of_tokens(manifest),
+        # Of conversations alone, and not of versions of older releases.
+        **{f"cut_{name}": num for name, num in (manifest.get("cut") or {}).items()},
         # Versions from before anything was held out do not tell.
         "num_held_out": manifest.get("num_held_out", 0),
         f"budget_{manifest['budget']['unit']}": manifest["budget"]["value"],

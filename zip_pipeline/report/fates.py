@@ -98,12 +98,15 @@ def _over_budget(row: Row, config: Row) -> str:
 
 def _quota(row: Row, config: Row) -> str:
     quotas = config.get("quotas")
-    shares = quotas.get(row["source"]) if isinstance(quotas, Mapping) else None
+    group = row.get("competed_in")
+    is_told = config.get("shares_by") is not None
+    whose = (
+        f"source {row['source']}" if group is None else f"group {group}" if is_told else "cluster"
+    )
+    shares = quotas.get(group or row["source"]) if isinstance(quotas, Mapping) else None
     if shares and shares[1] is not None:
-        return f"in reach, but its source {row['source']} had its maximum of {shares[1]:.1%}"
+        return f"in reach, but its {whose} had its maximum of {shares[1]:.1%}"
     if (mixture := config.get("mixture") or "none") != "none":
-        is_clustered = row.get("competed_in") is not None
-        whose = "cluster" if is_clustered else f"source {row['source']}"
         return f"in reach, but its {whose} had its share in the {mixture} mixture"
     return "in reach, but what was left of the budget was reserved for other sources' minimum"
 

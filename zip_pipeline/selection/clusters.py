@@ -34,8 +34,10 @@ class Clusters:
     """In which cluster each sample competes.
 
     Args:
-        names: ``cluster 01`` and so on, the largest first, shape (samples,).
-        words: by name, the words that weigh most in the cluster, heaviest first.
+        names: ``cluster 01`` and so on, the largest first, or what a signal tells; shape
+            (samples,).
+        words: by name, the words that weigh most in the cluster, heaviest first; none where a
+            signal tells.
     """
 
     names: pl.Series
@@ -47,8 +49,13 @@ def clusters_for(candidates: Candidates, config: SelectionConfig) -> Clusters | 
 
     Sources are of no use where there is one, or where most samples come from sources of fewer than
     20 samples. They serve nevertheless in pools of fewer than 100 samples, and where the
-    configuration names quotas or weights of sources.
+    configuration names quotas or weights of sources. Where it names a signal, what that tells of a
+    sample stands in for its source.
     """
+    if (place := config.shares_signal) is not None:
+        assert candidates.signals is not None, "the configuration needs the signal"
+        signal, column = place
+        return Clusters(candidates.signals.pool[signal][column].fill_null("unknown"), {})
     sources = candidates.index["source"]
     sizes = sources.value_counts()["count"]
     num_in_small = int(sizes.filter(sizes < _SMALL_SOURCE).sum())

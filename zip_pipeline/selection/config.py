@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
+import polars as pl
 from pydantic import Field, field_validator, model_validator
 from pydantic.config import JsonDict
 
@@ -153,6 +154,13 @@ class SelectionConfig(Settings):
         "{maths: 2, web: 0.5}.",
         json_schema_extra=_STRATEGY,
     )
+    shares_by: str | None = Field(
+        default=None,
+        description="What quotas and the mixture share the budget out to, instead of sources: what "
+        "a signal tells in words, such as signals.language.language; samples of which it tells "
+        "nothing are unknown.",
+        json_schema_extra=_STRATEGY | {"metavar": "NAME"},
+    )
     beta: float | None = Field(
         default=None,
         ge=0,
@@ -288,6 +296,17 @@ class SelectionConfig(Settings):
             )
 
     def _check_mixture(self) -> None:
+        if self.shares_by is not None:
+            told = [
+                f"signals.{signal.name}.{column}"
+                for signal in signals
+                for column, dtype in signal.columns.items()
+                if dtype == pl.String
+            ]
+            if self.shares_by not in told:
+                raise UserError(
+                    f"shares_by: got {self.shares_by!r}; allowed are {', '.join(sorted(told))}"
+                )
         for source, weight in self.mixture_weights.items():
             if not 0 <= weight < math.inf:
                 raise UserError(
@@ -388,8 +407,15 @@ class SelectionConfig(Settings):
 
     @property
     def needed_signals(self) -> tuple[str, ...]:
-        """The names of the signals that the strategy asks for, and that tell its quality."""
-        return tuple(dict.fromkeys((*self._strategy.signals, *(self.quality_signal or ())[:1])))
+        """The names of the signals that the strategy, its quality and the shares are told by."""
+        others = (self.quality_signal, _told_by(self.shares_by))
+        names = [place[0] for place in others if place is not None]
+        return tuple(dict.fromkeys((*self._strategy.signals, *names)))
+
+    @property
+    def shares_signal(self) -> tuple[str, str] | None:
+        """Signal and column that ``shares_by`` names; None where sources share the budget."""
+        return _told_by(self.shares_by)
 
     @property
     def marking_signals(self) -> tuple[str, ...]:
@@ -409,9 +435,7 @@ class SelectionConfig(Settings):
     @property
     def quality_signal(self) -> tuple[str, str] | None:
         """Signal and column that ``quality`` names as ``signals.NAME.COLUMN``; None otherwise."""
-        prefix, _, path = (self.heeded("quality") or "").partition(".")
-        name, _, column = path.partition(".")
-        return (name, column) if prefix == "signals" else None
+        return _told_by(self.heeded("quality"))
 
     @property
     def is_sharded(self) -> bool:
@@ -447,6 +471,8 @@ class SelectionConfig(Settings):
         for name in _OWN_TO_SOME:
             if self.heeded(name) is None:
                 del values[name]
+        if self.shares_by is None:
+            del values["shares_by"]
         del values["signals"]
         if asked := sorted({*self.told_signals, *self.marking_signals}):
             values["signals"] = {name: self.signals.get(name, {}) for name in asked}
@@ -465,6 +491,13 @@ class SelectionConfig(Settings):
         if self.budget_target_tokens is None:
             del values["budget_target_tokens"]
         return fingerprint([json.dumps(values, sort_keys=True)])
+
+
+def _told_by(path: str | None) -> tuple[str, str] | None:
+    """Return signal and column of ``signals.NAME.COLUMN``, None for any other text."""
+    prefix, _, rest = (path or "").partition(".")
+    name, _, column = rest.partition(".")
+    return (name, column) if prefix == "signals" else None
 
 
 def _shares(source: str, shares: object) -> object:

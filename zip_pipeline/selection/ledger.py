@@ -313,9 +313,10 @@ def _sharding(config: SelectionConfig) -> dict[str, int] | None:
 
 
 def _quota_report(config: SelectionConfig, picked: pl.DataFrame) -> dict[str, dict[str, int]]:
-    """Return what each source with a quota was promised, allowed and used, in budget units."""
+    """Return what each group with a quota was promised, allowed and used, in budget units."""
     cost = pl.len() if config.unit == "samples" else pl.col(f"num_{config.unit}").sum()
-    used = dict(picked.group_by("source").agg(cost).iter_rows())
+    group = "competed_in" if "competed_in" in picked.columns else "source"
+    used = dict(picked.group_by(group).agg(cost).iter_rows())
     return {
         source: {
             "minimum": int((least or 0) * config.budget),

@@ -325,8 +325,10 @@ def select_candidates(
         manifest["mixture"] = mixture
     if clusters is not None:
         words = clusters.words
-        told = {name: {**figures, "words": words[name]} for name, figures in mixture.items()}
-        manifest |= {"mixture_of": "clusters", "mixture": told}
+        told = {
+            name: {**figures, "words": words.get(name, [])} for name, figures in mixture.items()
+        }
+        manifest |= {"mixture_of": config.shares_by or "clusters", "mixture": told}
     if candidates.target:
         manifest["target"] = target_facts(candidates.target)
     if noise is not None:

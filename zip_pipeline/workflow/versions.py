@@ -21,7 +21,7 @@ from zip_pipeline.selection.config import TOKEN_UNITS, SelectionConfig
 from zip_pipeline.selection.ledger import target_facts
 from zip_pipeline.selection.run import Progress
 from zip_pipeline.selection.select import HERE, Cluster, select_candidates
-from zip_pipeline.training.tokens import configured_tokens
+from zip_pipeline.training.tokens import PresetTokens, configured_tokens
 from zip_pipeline.workflow.qualities import qualities, score_fingerprint
 from zip_pipeline.workflow.signals import (
     mark_identities,
@@ -186,8 +186,22 @@ def select_version(
     facts = {"held_out": frozen, "tokenizer_identity": tokens.identity, **pool.not_read}
     if scores is not None:
         facts["score_fingerprint"] = scores
+    if folder.stage == "sft" and isinstance(tokens, PresetTokens):
+        facts["cut"] = tokens_cut(ledger, tokens.preset.max_length)
     manifest = selection.manifest | facts | pool.origins
     return folder.versions.write(subset, ledger, manifest)
+
+
+def tokens_cut(ledger: pl.DataFrame, max_length: int) -> dict[str, int]:
+    """Return how many picked conversations are longer than a trainer reads, and what they lose.
+
+    Args:
+        ledger: with ``num_tokens`` as the model reads them.
+        max_length: tokens at which the preset cuts a conversation.
+    """
+    beyond = ledger.filter(fate="picked")["num_tokens"] - max_length
+    cut = beyond.filter(beyond > 0)
+    return {"max_length": max_length, "num_samples": len(cut), "num_tokens": int(cut.sum())}
 
 
 def recount(folder: StageFolder, tokens: TokenCounter, log: Callable[[str], object]) -> None:

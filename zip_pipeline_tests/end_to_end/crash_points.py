@@ -91,10 +91,12 @@ def processes_that_tell(folder: Path) -> Callable[[str, Mapping[Path, Mapping[st
     processes = Processes()
 
     def run(module: str, jobs: Mapping[Path, Mapping[str, Any]]) -> None:
-        for job_file, job in jobs.items():
-            processes(module, {job_file: job})
-            with (folder / ".done").open("a") as file:
-                file.write(f"{job_file.relative_to(folder)}\n")
+        for steps, job in jobs.items():
+            for step in job["steps"]:
+                for job_file in step["jobs"]:
+                    processes(module, {steps: {"steps": [{**step, "jobs": [job_file]}]}})
+                    with (folder / ".done").open("a") as file:
+                        file.write(f"{Path(job_file).relative_to(folder)}\n")
 
     return run
 

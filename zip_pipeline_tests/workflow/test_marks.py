@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import zip_pipeline
 from zip_pipeline.data_root import DataRoot
+from zip_pipeline.errors import UserError
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.workflow.verdicts import version_quality
 from zip_pipeline.workflow.versions import read_version, select_version
@@ -131,3 +132,33 @@ def test_quality_counts_who_is_marked_as_not_passed(
     ingest_rows(root, "a.jsonl", rows)
     quality = version_quality(root, _version(root, policy))
     assert pytest.approx(passed / 12) == quality.Q
+
+
+def test_languages_share_the_budget() -> None:
+    """Quotas, mixture and ledger are of what a signal tells; of what it does not, unknown."""
+    said = {
+        "en": "The harbour of the old town was built of grey stone by monks in a cold winter",
+        "de": "Der Hafen der alten Stadt wurde in einem kalten Winter von Moenchen gebaut",
+    }
+    counts = {"en": 16, "de": 8}
+    rows = [
+        _record(f"{n}?", f"{said[name]}, {n}") for name, num in counts.items() for n in range(num)
+    ]
+    options: dict[str, Any] = {"strategy": "random", "shares_by": "signals.language.language"}
+
+    def languages(**more: Any) -> dict[str, int]:
+        ledger = zip_pipeline.select(rows, **options, **more).ledger
+        picked = ledger.filter(fate="picked")
+        return dict(picked["competed_in"].value_counts().iter_rows())
+
+    assert languages(budget_samples=9, mixture="natural") == {"en": 6, "de": 3}
+    assert languages(budget_samples=8, mixture="equal") == {"en": 4, "de": 4}
+    assert languages(budget_samples=12, quotas={"en": (None, 0.5)}) == {"en": 6, "de": 6}
+    selection = zip_pipeline.select(
+        [*rows, _record("Yes?", "No")], **options, budget_samples=30, quotas={"de": (None, 0.1)}
+    )
+    assert "unknown" in set(selection.ledger["competed_in"])
+    assert selection.manifest["quotas"]["de"] == {"minimum": 0, "maximum": 3, "used": 3}
+    assert "its group de had its maximum of 10.0%" in selection.left_out("quota")["why"][0]
+    with pytest.raises(UserError, match=r"shares_by: got 'language'; allowed are .*signals.lang"):
+        zip_pipeline.select(rows, **options | {"shares_by": "language"}, budget_samples=1)
