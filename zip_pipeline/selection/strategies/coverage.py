@@ -112,7 +112,8 @@ class Coverage:
     def gains(self, indices: Indices) -> Gains:
         """Return f(S + sample) - f(S) for each sample on its own, shape (indices,)."""
         numbers, lengths = self._counts.of(indices)
-        adds = self._adds.ravel().take(numbers)
+        # All are in the table; the check for it would copy them (*measured*: 1.5 ms, 0.9 ms).
+        adds = self._adds.ravel().take(numbers, mode="wrap")
         gains = np.zeros(len(indices))
         # reduceat would give a sample without words what is the next one's.
         has_words = lengths > 0
