@@ -128,7 +128,7 @@ def test_explain_fate_without_a_ratio_says_unknown():
 
 def test_explain_fate_refuses_an_unknown_fate():
     """A fate of another version of the package is an error that names the known ones."""
-    with pytest.raises(ValueError, match=r"sample ab: got fate 'lost'; known are candidate, contam"):
+    with pytest.raises(ValueError, match=r"sample ab: got fate 'lost'; known are candidate, cont"):
         explain_fate({**_ROW, "fate": "lost"}, _CONFIG)
 
 
