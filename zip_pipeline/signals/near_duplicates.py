@@ -23,16 +23,16 @@ from zip_pipeline.signals import MARKS, MarkedPool, Measure, Signal, Tools
 
 NUM_HASHES = 128
 """of a signature; a band, by which signatures are looked up, is four of them"""
-MIN_JACCARD = 0.45
+MIN_JACCARD = 0.4
 """of the word 2-grams of two texts that are near-copies"""
 _RULE = "1"  # changes when what is measured, or how pairs are judged, does
 _SEED = 42
 # A shorter text is the same where all words are, and says too little to be looked up by.
 _MIN_WORDS = 8
 # What the signatures say of the Jaccard index is some hundredths off.
-_MIN_ESTIMATE = 0.36
+_MIN_ESTIMATE = 0.32
 # In a bucket of a band each signature is compared with so many that follow it.
-_NEIGHBOURS = 4
+_NEIGHBOURS = 5
 _PAIRS_AT_A_TIME = 1 << 14
 _MIN_SOURCE_SAMPLES = 20
 
@@ -158,7 +158,8 @@ def sides_of(samples: pl.DataFrame, stage: Stage) -> tuple[list[str], list[str]]
     return table["prompt"].to_list(), table["answer"].to_list()
 
 
-_WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}]+")
+# From a letter or digit to the last one before a space: what people change at a time.
+_WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}](?:[^\s{UNSPACED}]*[^\W{UNSPACED}])?")
 _FACTORS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], dtype=np.uint64)
 _HALF = np.uint64(32)
 _NUMBER = 1 << 32
@@ -167,7 +168,8 @@ _NUMBER = 1 << 32
 @lru_cache(1 << 18)
 def _hashed(word: str) -> int:
     """Return the hash of a word; those of numbers are above all others."""
-    return zlib.crc32(word.encode()) + _NUMBER * word.isdecimal()
+    is_number = not any(character.isalpha() for character in word)
+    return zlib.crc32(word.encode()) + _NUMBER * is_number
 
 
 def words_of(text: str) -> Words:
@@ -210,22 +212,34 @@ class _Side:
         # The same number for the same words; those of long texts are not asked for.
         self._words = column.rank("dense").to_numpy()
 
-    def pairs(self) -> Pairs:
-        """Return the positions of samples that share a band and are alike, the lower first."""
+    @cached_property
+    def _halves(self) -> NDArray[np.uint64]:
+        """Half of a hash of each band of each text, shape (texts, bands); of a short one its words.
+
+        Two of them are one number to sort by.
+        """
+        words = (self._words.astype(np.uint64) * _FACTORS[0]) >> _HALF
+        num_bands = NUM_HASHES * self._signatures.itemsize // np.dtype(np.uint64).itemsize
+        halves = np.repeat(words[:, None], num_bands, axis=1)
+        halves[self.is_long] = (self._signatures.view(np.uint64) * _FACTORS[0]) >> _HALF
+        return halves
+
+    def pairs(self, other: "_Side") -> Pairs:
+        """Return the positions of samples that share a band and are alike, the lower first.
+
+        In a bucket stand together those that are alike on the other side as well, or share the next
+        band: in templated sources a bucket can hold hundreds.
+        """
         (positions,) = np.nonzero(self.is_long)
-        # The upper half of a hash of each band, so that two bands are one number.
-        bands = (self._signatures.view(np.uint64) * _FACTORS[0]) >> _HALF
-        found = [np.zeros(0, np.uint64)]
-        for number, band in enumerate(bands.T):
-            # Within a bucket those stand together that share the next band, too.
-            keys = band << _HALF | bands[:, (number + 1) % bands.shape[1]]
-            order = np.argsort(keys, kind="stable")
-            buckets, members = band[order], positions[order].astype(np.uint64)
-            for step in range(1, _NEIGHBOURS + 1):
-                is_same = buckets[step:] == buckets[:-step]
-                one, other = members[:-step][is_same], members[step:][is_same]
-                found.append(np.minimum(one, other) << _HALF | np.maximum(one, other))
-        pairs = _distinct(np.concatenate(found))
+        own, others = self._halves[positions], other._halves[positions]
+        members = positions.astype(np.uint64)
+
+        def of_band(number: int) -> NDArray[np.uint64]:
+            band, second = own[:, number], own[:, number - 1] if number % 2 else others[:, number]
+            order = np.argsort(band << _HALF | second, kind="stable")
+            return _neighbours(band[order], members[order])
+
+        pairs = _distinct(np.concatenate([of_band(number) for number in range(own.shape[1])]))
         return pairs[self.alike(pairs)]
 
     def alike(self, pairs: Pairs) -> NDArray[np.bool_]:
@@ -235,8 +249,18 @@ class _Side:
         (long,) = np.nonzero(both)
         for part in np.array_split(long, len(long) // _PAIRS_AT_A_TIME + 1):
             x, y = self._signatures[self._number[pairs[part]]].swapaxes(0, 1)
-            alike[part] = (x == y).mean(axis=1) >= _MIN_ESTIMATE
+            alike[part] = np.count_nonzero(x == y, axis=1) >= _MIN_ESTIMATE * NUM_HASHES
         return alike
+
+
+def _neighbours(buckets: NDArray[np.uint64], members: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Return each two members of a bucket that stand near each other, as one number."""
+    found = [np.zeros(0, np.uint64)]
+    for step in range(1, _NEIGHBOURS + 1):
+        is_same = buckets[step:] == buckets[:-step]
+        one, two = members[:-step][is_same], members[step:][is_same]
+        found.append(np.minimum(one, two) << _HALF | np.maximum(one, two))
+    return np.concatenate(found)
 
 
 def _distinct(numbers: NDArray[np.uint64]) -> Pairs:
@@ -254,7 +278,7 @@ _LOW = np.uint64(2**32 - 1)
 def _candidates(table: pl.DataFrame, kinds: Collection[str]) -> Pairs:
     """Return the positions of samples that may be near-copies of some kinds, the lower first."""
     prompt, answer = _Side(table["prompt"]), _Side(table["answer"])
-    by_prompt, by_answer = prompt.pairs(), answer.pairs()
+    by_prompt, by_answer = prompt.pairs(answer), answer.pairs(prompt)
     if "same_prompt" not in kinds:
         by_prompt = by_prompt[answer.alike(by_prompt)]
     if "same_answer" not in kinds:
@@ -424,6 +448,8 @@ def _mark(
 ) -> None:
     """Mark who is like a sample that takes part and goes before it, in the order of precedence.
 
+    Of several such samples the one stands that is most alike.
+
     Args:
         pairs: near-copies of one kind, see :func:`_judged`.
         places: of each sample, see :func:`_precedence`.
@@ -433,10 +459,12 @@ def _mark(
     found = []
     for x, y, kind, prompt, answer in pairs.select("x", "y", *_FOUND).iter_rows():
         first, copy = (x, y) if places[x] < places[y] else (y, x)
-        found.append((places[copy], places[first], copy, first, (kind, prompt, answer)))
-    for _, _, copy, first, (kind, prompt, answer) in sorted(found):
+        likeness = prompt + answer
+        told = words.format(KINDS[kind], prompt, answer)
+        found.append((places[copy], -likeness, places[first], copy, first, told))
+    for *_, copy, first, told in sorted(found):
         if copy not in marks and first not in marks:
-            marks[copy] = first, words.format(KINDS[kind], prompt, answer)
+            marks[copy] = first, told
 
 
 def check_losses(index: pl.DataFrame, marked: Sequence[int], max_loss: float) -> None:
