@@ -4,7 +4,7 @@ import re
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property, lru_cache
+from functools import cached_property
 from importlib.metadata import version
 from itertools import chain, pairwise
 from typing import Literal, TypeAlias
@@ -38,7 +38,7 @@ _MIN_SOURCE_SAMPLES = 20
 
 Policy: TypeAlias = Literal["keep", "first", "longest", "best"]
 Pairs: TypeAlias = NDArray[np.int64]
-Words: TypeAlias = list[int]
+Words: TypeAlias = list[str]
 
 
 class NearDuplicatesSettings(Settings):
@@ -162,19 +162,15 @@ def sides_of(samples: pl.DataFrame, stage: Stage) -> tuple[list[str], list[str]]
 _WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}](?:[^\s{UNSPACED}]*[^\W{UNSPACED}])?")
 _FACTORS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], dtype=np.uint64)
 _HALF = np.uint64(32)
-_NUMBER = 1 << 32
-
-
-@lru_cache(1 << 18)
-def _hashed(word: str) -> int:
-    """Return the hash of a word; those of numbers are above all others."""
-    is_number = not any(character.isalpha() for character in word)
-    return zlib.crc32(word.encode()) + _NUMBER * is_number
 
 
 def words_of(text: str) -> Words:
-    """Return the hashes of the words of a text, in lower case and without other signs."""
-    return [_hashed(word) for word in _WORD.findall(text.lower())]
+    """Return the words of a text, in lower case and without signs around them."""
+    return _WORD.findall(text.lower())
+
+
+def _hashes(words: Words) -> list[int]:
+    return [zlib.crc32(word.encode()) for word in words]
 
 
 def _signed(texts: Sequence[str]) -> list[bytes]:
@@ -184,7 +180,7 @@ def _signed(texts: Sequence[str]) -> list[bytes]:
     """
     import rensa
 
-    words = [words_of(text) for text in texts]
+    words = [_hashes(words_of(text)) for text in texts]
     sizes = np.array([len(own) for own in words], np.int64)
     hashes = np.fromiter(chain.from_iterable(words), np.uint64, count=int(sizes.sum()))
     owners = np.repeat(np.arange(len(words)), sizes)
@@ -330,13 +326,13 @@ def _judge(pool: MarkedPool, pairs: pl.DataFrame) -> pl.DataFrame:
 
 
 class Text:
-    """The words of a prompt or an answer, as hashes, to be compared with others."""
+    """The words of a prompt or an answer, to be compared with others."""
 
     def __init__(self, words: Words) -> None:
         self.words = words
 
     @cached_property
-    def _pairs(self) -> set[tuple[int, int]]:
+    def _pairs(self) -> set[tuple[str, str]]:
         return set(pairwise(self.words))
 
     def jaccard(self, other: "Text") -> float:
@@ -348,7 +344,7 @@ class Text:
     def differs_in_numbers(self, other: "Text") -> bool:
         """Return whether another text is this one with other numbers."""
         return len(self.words) == len(other.words) and all(
-            x == y or (x >= _NUMBER and y >= _NUMBER)
+            x == y or (_is_number(x) and _is_number(y))
             for x, y in zip(self.words, other.words, strict=True)
         )
 
@@ -372,6 +368,10 @@ class Text:
         sixths = zip(changed, changed[5:], strict=False)
         is_rewritten = any(last - first < 8 for first, last in sixths)
         return num_together <= 1 + 4 * by_chance and not is_rewritten
+
+
+def _is_number(word: str) -> bool:
+    return not any(character.isalpha() for character in word)
 
 
 def _relation(one: Text, other: Text) -> str:
