@@ -95,9 +95,7 @@ class Processes:
         self.stop_before = stop_before
         self.done: list[tuple[str, dict[str, Any]]] = []
 
-    def __call__(
-        self, module: str, jobs: Mapping[Path, Mapping[str, Any]], num_threads: int | None = None
-    ) -> None:
+    def __call__(self, module: str, jobs: Mapping[Path, Mapping[str, Any]]) -> None:
         """Do what the process would do, step by step."""
         assert module == in_turn.MODULE
         for step in chain.from_iterable(job["steps"] for job in jobs.values()):
