@@ -86,7 +86,7 @@ class NearDuplicates(Signal):
     """MinHash signatures of what is asked and of what is answered, each by itself.
 
     Two samples are compared word by word where their signatures share a band. Their prompts, or
-    answers, are the same where the Jaccard index of their word 2-grams is at least 0.5 and the
+    answers, are the same where the Jaccard index of their word 2-grams is at least 0.4 and the
     words that differ are scattered: a changed word here and there makes a copy, another question
     about the same passage, or another sentence around the same question, does not. Who is marked
     is like a sample that takes part: a chain of small changes does not make copies of its ends.
