@@ -176,6 +176,12 @@ class Measuring:
         for batch in batches:
             yield self._table(batch)
 
+    def pool_table(self, batches: Sequence[StoredBatch]) -> pl.DataFrame:
+        """Return the signal of each sample of the index; see :meth:`tables`."""
+        found = zip(self.tables(batches), batches, strict=True)
+        parts = (table[batch.positions] for table, batch in found)
+        return pl.concat([self._wanted.signal.columns.to_frame(), *parts])
+
     def _table(self, batch: StoredBatch) -> pl.DataFrame:
         path, size = self._wanted.path(batch.name), self._wanted.signal.block
         if not _is_known(path, self._described(batch)):
@@ -346,9 +352,7 @@ def pool_marks(
     tables = {}
     for wanted in marking:
         with Measuring(wanted, log) as measuring:
-            measured = zip(measuring.tables(batches), batches, strict=True)
-            parts = [wanted.signal.columns.to_frame(), *(each[b.positions] for each, b in measured)]
-        told = tables[wanted.signal.name] = pl.concat(parts)
+            told = tables[wanted.signal.name] = measuring.pool_table(batches)
         kept = wanted.tools.folder
         of_pool = MarkedPool(folder.stage, index, told, pool.rows, kept, quality)
         marks = wanted.signal.mark(of_pool, wanted.settings).cast(MARKS)
@@ -365,9 +369,8 @@ def pool_marks(
             rows = wanted.signal.masked(rows, told, wanted.settings, folder.stage)
         return rows
 
-    sources, own = index["source"], {wanted.signal.name: wanted.signal for wanted in marking}
-    counts = {name: own[name].by_source(sources, told) for name, told in tables.items()}
     identities = {wanted.signal.name: wanted.identity for wanted in marking}
+    counts = {n: signals[n].by_source(index["source"], told) for n, told in tables.items()}
     by_source = {name: counted for name, counted in counts.items() if counted.height}
     return Marks(identities, table, masked, by_source)
 
@@ -401,10 +404,7 @@ def pool_signals(
         wanted = wanted_signal(name, config.signals, folder)
         identities[name] = wanted.identity
         with Measuring(wanted, log) as measuring:
-            tables = zip(measuring.tables(batches), batches, strict=True)
-            found[name] = pl.concat(
-                [wanted.signal.columns.to_frame(), *(table[b.positions] for table, b in tables)]
-            )
+            found[name] = measuring.pool_table(batches)
             if (target := config.heeded("target")) is not None:
                 of_target[name] = measuring.measure(target_samples(base / target, folder.stage))
     if not config.embeds_tags:
