@@ -5,8 +5,11 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from functools import partial
 from pathlib import Path
+from threading import Lock
 from typing import Annotated, Any, Literal
 
 import typer
@@ -21,16 +24,21 @@ from zip_pipeline.cli.console import (
     print_note,
     words_of_seconds,
 )
+from zip_pipeline.compression.sets import worker_count
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import write_json
-from zip_pipeline.process import ERROR_FILE_VARIABLE, FAULT, end_with_parent
+from zip_pipeline.process import ERROR_FILE_VARIABLE, FAULT
 from zip_pipeline.samples import Stage
 from zip_pipeline.workflow.comparison import (
     FIGURES,
     compare_model,
     compare_result,
+    compare_subset,
 )
 from zip_pipeline.workflow.comparison_plan import MAX_SEEDS, ComparisonSettings, open_comparison
+
+# Each takes some two gigabytes.
+_MOST_RUNS = 4
 
 
 def _about(name: str) -> str:
@@ -58,6 +66,16 @@ def compare(
     evaluation_samples: Annotated[
         int | None, typer.Option(metavar="N", min=2, help=_about("evaluation_samples"))
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="Runs at a time, which share the cores. If not given, one for each core and at "
+            f"most {_MOST_RUNS} with the model tiny, else one.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
     """Compare strategies on a pool: equal budgets, identical training, several seeds.
 
@@ -78,14 +96,18 @@ def compare(
     comparison = open_comparison(root, changes, print_note, stage=stage)
     wanted = comparison.wanted().items()
     todo = [what for run, what in wanted if not (run / FIGURES).exists()]
-    started = time.monotonic()
+    num_workers = workers or (min(worker_count(0), _MOST_RUNS) if comparison.is_tiny else 1)
+    run_jobs = partial(run_modules, num_threads=max(1, worker_count(0) // num_workers))
+    selecting = Lock()
+
+    def run(what: tuple[str, int]) -> dict[str, Any]:
+        # One after another: a selection takes all cores, and memory for the whole pool.
+        with selecting:
+            compare_subset(root, *what, changes, stage=stage)
+        return compare_model(root, *what, run_jobs, changes, stage=stage)
+
     with interruption_hint("Run the command again: what is finished is kept."):
-        for number, (name, seed) in enumerate(todo, start=1):
-            found = compare_model(root, name, seed, run_modules, changes, stage=stage)
-            words = f"skipped, {found['skipped']}" if "skipped" in found else "done"
-            seconds = (time.monotonic() - started) / number * (len(todo) - number)
-            left = f"; about {words_of_seconds(seconds)} remain" if seconds else ""
-            print_note(f"{number} of {len(todo)}, {name}, seed {seed}: {words}{left}")
+        _run_all(todo, run, num_workers)
     result = compare_result(root, changes, stage=stage)
     for header, rows in result.shown:
         table = new_table(*header)
@@ -99,8 +121,36 @@ def compare(
     output().print(f"Tables and figures: {result.folder}", soft_wrap=True)
 
 
-def run_modules(module: str, jobs: Mapping[Path, Mapping[str, Any]]) -> None:
+def _run_all(
+    todo: Sequence[tuple[str, int]],
+    run: Callable[[tuple[str, int]], dict[str, Any]],
+    num_workers: int,
+) -> None:
+    """Do all runs, some at a time, and tell of each that is done; the first error ends it."""
+    started = time.monotonic()
+    with ThreadPoolExecutor(num_workers) as executor:
+        whats = {executor.submit(run, what): what for what in todo}
+        try:
+            for number, future in enumerate(as_completed(whats), start=1):
+                name, seed = whats[future]
+                found = future.result()
+                words = f"skipped, {found['skipped']}" if "skipped" in found else "done"
+                seconds = (time.monotonic() - started) / number * (len(todo) - number)
+                left = f"; about {words_of_seconds(seconds)} remain" if seconds else ""
+                print_note(f"{number} of {len(todo)}, {name}, seed {seed}: {words}{left}")
+        finally:
+            executor.shutdown(wait=False, cancel_futures=True)
+
+
+def run_modules(
+    module: str, jobs: Mapping[Path, Mapping[str, Any]], num_threads: int | None = None
+) -> None:
     """Write job files and run ``python -m MODULE`` over them to its end; it prints nothing.
+
+    Args:
+        module: a module that takes job files.
+        jobs: the contents of each file.
+        num_threads: how many threads it computes with, unless the environment says so.
 
     Raises:
         UserError: the process says what a person can mend.
@@ -108,15 +158,14 @@ def run_modules(module: str, jobs: Mapping[Path, Mapping[str, Any]]) -> None:
     for job_file, job in jobs.items():
         write_json(job_file, job)
     command = [sys.executable, "-m", module, "--config", *map(str, jobs)]
+    threads = {"OMP_NUM_THREADS": str(num_threads)} if num_threads else {}
     with tempfile.TemporaryDirectory() as folder:
         reason = Path(folder) / "error"
         done = subprocess.run(
             command,
-            env=os.environ | {ERROR_FILE_VARIABLE: str(reason)},
+            env=threads | os.environ | {ERROR_FILE_VARIABLE: str(reason)},
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            # Also where this process is killed.
-            preexec_fn=end_with_parent,
             check=False,
         )
         if done.returncode == FAULT and reason.exists():

@@ -10,7 +10,7 @@ import runpy
 import sys
 from pathlib import Path
 
-from zip_pipeline.process import reporter
+from zip_pipeline.process import end_with_parent, reporter
 
 MODULE = "zip_pipeline.training.in_turn"
 
@@ -22,6 +22,8 @@ def main(arguments: list[str] | None = None) -> int:
         arguments: of the command line: ``--config FILE`` with ``steps``, in each a ``module`` and
             its ``jobs``, files that are given to it as ``python -m MODULE --config JOB…``.
     """
+    # Asked for here, not between fork and exec: there a process whose parent has threads can hang.
+    end_with_parent()
     parser = argparse.ArgumentParser(prog=f"python -m {MODULE}")
     parser.add_argument("--config", type=Path, required=True, help="the steps as JSON")
     steps = json.loads(parser.parse_args(arguments).config.read_text(encoding="utf-8"))["steps"]

@@ -2,6 +2,8 @@
 
 import json
 from pathlib import Path
+from threading import Barrier
+from typing import Any
 
 import pytest
 
@@ -22,7 +24,7 @@ from zip_pipeline_tests.workflow.comparisons import (
     records,
 )
 
-_SMALL = ("--budget-tokens", "1000", "--seeds", "2", "--strategies", "random")
+_SMALL = ("--budget-tokens", "1000", "--seeds", "2", "--strategies", "random", "--workers", "1")
 
 
 @pytest.fixture
@@ -65,6 +67,24 @@ def test_stage_is_that_of_pool_and_training(
     assert [name for name, _ in done] == ["kto", "probe", *["held_out"] * 3] * 4
     wrong = call_badly("compare", "--data-root", tmp_path / "data")
     assert "no batch of stage sft is ingested" in wrong
+
+
+def test_runs_share_the_cores(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two at a time wait for each other here; each is told to compute with half of the threads."""
+    both, threads = Barrier(2, timeout=60), []
+    processes = _processes(monkeypatch)
+
+    def run_jobs(*what: Any, num_threads: int) -> None:
+        both.wait()
+        threads.append(num_threads)
+        processes(*what)
+
+    monkeypatch.setattr(module, "run_modules", run_jobs)
+    monkeypatch.setattr(module, "worker_count", lambda _: 4)
+    result = call("compare", "--data-root", data, *_SMALL[:-1], "2")
+    assert result.exit_code == 0
+    assert threads == [2, 2, 2, 2]
+    assert "4 of 4, " in result.stderr
 
 
 def test_interrupted_it_says_how_to_go_on_and_does(

@@ -95,7 +95,9 @@ class Processes:
         self.stop_before = stop_before
         self.done: list[tuple[str, dict[str, Any]]] = []
 
-    def __call__(self, module: str, jobs: Mapping[Path, Mapping[str, Any]]) -> None:
+    def __call__(
+        self, module: str, jobs: Mapping[Path, Mapping[str, Any]], num_threads: int | None = None
+    ) -> None:
         """Do what the process would do, step by step."""
         assert module == in_turn.MODULE
         for step in chain.from_iterable(job["steps"] for job in jobs.values()):
