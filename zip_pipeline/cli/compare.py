@@ -126,20 +126,30 @@ def _run_all(
     run: Callable[[tuple[str, int]], dict[str, Any]],
     num_workers: int,
 ) -> None:
-    """Do all runs, some at a time, and tell of each that is done; the first error ends it."""
+    """Do all runs, some at a time, and tell of each that is done.
+
+    One that fails does not keep the others from being done; then its error is raised.
+    """
     started = time.monotonic()
+    failed: list[Exception] = []
     with ThreadPoolExecutor(num_workers) as executor:
         whats = {executor.submit(run, what): what for what in todo}
         try:
             for number, future in enumerate(as_completed(whats), start=1):
                 name, seed = whats[future]
-                found = future.result()
-                words = f"skipped, {found['skipped']}" if "skipped" in found else "done"
+                try:
+                    found = future.result()
+                    words = f"skipped, {found['skipped']}" if "skipped" in found else "done"
+                except (UserError, RuntimeError) as error:
+                    failed.append(error)
+                    words = f"failed, {error}"
                 seconds = (time.monotonic() - started) / number * (len(todo) - number)
                 left = f"; about {words_of_seconds(seconds)} remain" if seconds else ""
                 print_note(f"{number} of {len(todo)}, {name}, seed {seed}: {words}{left}")
         finally:
             executor.shutdown(wait=False, cancel_futures=True)
+    for error in failed:
+        raise error
 
 
 def run_modules(

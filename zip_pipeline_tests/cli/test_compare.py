@@ -87,6 +87,27 @@ def test_runs_share_the_cores(data: Path, monkeypatch: pytest.MonkeyPatch) -> No
     assert "4 of 4, " in result.stderr
 
 
+def test_a_run_that_fails_stops_no_other(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others are done, the error is the end, and the next call does what failed."""
+    processes = _processes(monkeypatch)
+
+    def run_jobs(module: str, jobs: Any, num_threads: int) -> None:
+        if any("random-0" in str(path) for path in jobs):
+            raise UserError("the device is full")
+        processes(module, jobs, num_threads)
+
+    monkeypatch.setattr(module, "run_modules", run_jobs)
+    result = call("compare", "--data-root", data, *_SMALL)
+    said = " ".join(result.stderr.split())
+    assert result.exit_code == 2
+    assert "random, seed 0: failed, the device is full" in said
+    assert said.count(": done") == 3
+    assert said.rstrip().endswith("the device is full")
+    again = _processes(monkeypatch)
+    call_well("compare", "--data-root", data, *_SMALL)
+    assert len(again.done) == 5
+
+
 def test_interrupted_it_says_how_to_go_on_and_does(
     data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
