@@ -11,8 +11,8 @@ Every command has its twin here, without Dagster:
 'picked as number 1, in round 1'
 
 ``select`` takes files, tables and records, ``selection.write("picked.jsonl")`` writes what
-``zip-pipeline select`` writes, and ``read`` tells what became of every record. What is heavy is
-imported when it is first asked for.
+``zip-pipeline select`` writes, ``selection.export("trl", "folder")`` what a trainer takes, and
+``read`` tells what became of every record. What is heavy is imported when it is first asked for.
 """
 
 from importlib import import_module
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from zip_pipeline.samples import PreferencePair, RatedAnswer, Sample, Turn
     from zip_pipeline.selection.config import SelectionConfig
     from zip_pipeline.selection.strategies import strategies
+    from zip_pipeline.workflow.exports import export_version
     from zip_pipeline.workflow.selections import Selection, select, select_texts
     from zip_pipeline.workflow.sources import Pool, read
 
@@ -36,6 +37,7 @@ _MODULES = {
     "select": "workflow.selections",
     "select_texts": "workflow.selections",
     "Selection": "workflow.selections",
+    "export_version": "workflow.exports",
     "SelectionConfig": "selection.config",
     "compression_ratio": "compression.codecs",
     "codecs": "compression.codecs",
@@ -64,6 +66,7 @@ __all__ = [
     "Verdict",
     "codecs",
     "compression_ratio",
+    "export_version",
     "read",
     "select",
     "select_texts",

@@ -218,9 +218,9 @@ def messages(
         if turn.reasoning and "reasoning_content" in known:
             said["reasoning_content"] = _harmless(turn.reasoning, special)
             turn = replace(turn, reasoning="")
-        calls = _objects(turn.tool_calls) if "tool_calls" in known else None
+        calls = functions(turn.tool_calls) if "tool_calls" in known else None
         if calls is not None:
-            said["tool_calls"] = _harmless([_function(call) for call in calls], special)
+            said["tool_calls"] = _harmless(calls, special)
             turn = replace(turn, tool_calls="")
         return said | {"content": _harmless(turn_text(turn), special)}
 
@@ -239,11 +239,11 @@ def tool_schemas(
         special_tokens: see :func:`messages`, which makes them harmless in the same way.
         known: what the template has words for.
     """
-    schemas = _objects(tools) if "tools" in known else None
+    schemas = functions(tools) if "tools" in known else None
     if schemas is None:
         return None
     special = _spelled(tuple(special_tokens))
-    return [_harmless(_function(schema), special) for schema in schemas]
+    return [_harmless(schema, special) for schema in schemas]
 
 
 def _harmless(value: Any, special: re.Pattern[str]) -> Any:  # noqa: ANN401
@@ -265,12 +265,15 @@ def _spelled(special_tokens: tuple[str, ...]) -> re.Pattern[str]:
     return re.compile("|".join(re.escape(token) for token in special_tokens) or r"(?!)")
 
 
-def _objects(text: str) -> list[Message] | None:
-    """Return the objects of a JSON text, a single one as a list; None where it holds others."""
+def functions(text: str) -> list[Message] | None:
+    """Return the tool calls, or schemas of tools, of a JSON text in the form of chat templates.
+
+    Arguments are objects. None where the text holds anything else than objects.
+    """
     parsed = _parsed(text)
     found = [parsed] if isinstance(parsed, dict) else parsed
     is_list = isinstance(found, list) and all(isinstance(item, dict) for item in found)
-    return found if found and is_list else None
+    return [_function(item) for item in found] if found and is_list else None
 
 
 def _parsed(text: str) -> Any:  # noqa: ANN401

@@ -18,6 +18,7 @@ from zip_pipeline.cli.console import (
     print_note,
     stage_progress,
 )
+from zip_pipeline.cli.export import ABOUT_FORMATS, FormatName, show_export
 from zip_pipeline.cli.summary import show_selection
 from zip_pipeline.compression.codecs import codecs, compressed_bytes
 from zip_pipeline.compression.sets import worker_count
@@ -26,9 +27,11 @@ from zip_pipeline.ingest.options import ReadOptions
 from zip_pipeline.ingest.readers import read_rows
 from zip_pipeline.ingest.rows import RawRow, RejectionError
 from zip_pipeline.ingest.streams import read_chunks
+from zip_pipeline.report.exports import format_named
 from zip_pipeline.samples import Stage
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.select import Cluster
+from zip_pipeline.workflow.exports import check_folder, is_export
 from zip_pipeline.workflow.selections import OutputFiles, SelectJob, run_job
 
 
@@ -126,6 +129,15 @@ Out = Annotated[
         metavar="OUT",
         help="Subset to write: .jsonl or .json (records as they came) or .parquet (table). "
         "STEM.ledger.parquet and STEM.manifest.json appear beside it.",
+    ),
+]
+OutputFormat = Annotated[
+    FormatName | None,
+    typer.Option(
+        "--output-format",
+        help="Write the subset as a trainer takes it as well, into the folder STEM.FORMAT beside "
+        f"OUT: {ABOUT_FORMATS}.",
+        show_default=False,
     ),
 ]
 StageOption = Annotated[Stage, typer.Option(help="What the rows are.")]
@@ -352,6 +364,7 @@ def select(
     inputs: Inputs = None,
     stage: StageOption = "sft",
     *,
+    output_format: OutputFormat = None,
     addresses: From = None,
     quotas: Quotas = None,
     mixture_weights: Weights = None,
@@ -383,6 +396,7 @@ def select(
             signals=_by_signal(signals or ()),
         )
     files = OutputFiles(out)
+    folder = _export_folder(out, output_format, config) if output_format else None
     job = SelectJob(
         source=source,
         files=files,
@@ -401,6 +415,21 @@ def select(
     show_selection(output(), selection.manifest, selection.ledger)
     written = [path.name for path in files.written() if path != out]
     output().print(f"Written: {out}, {', '.join(written)}", soft_wrap=True)
+    if folder is not None:
+        show_export(output(), selection.export(output_format, folder, force=True))
+
+
+def _export_folder(out: Path, format: str, config: SelectionConfig) -> Path:
+    """Return the folder of ``--output-format``, looked at before anything is selected.
+
+    An earlier export there is replaced, as an earlier OUT is.
+    """
+    format_named(format)
+    if config.reference_compat:
+        raise UserError("--output-format: is for samples; --reference-compat takes any rows")
+    folder = out.with_name(f"{out.stem}.{format}")
+    check_folder(folder, force=is_export(folder))
+    return folder
 
 
 Files = Annotated[list[Path], typer.Argument(metavar="FILE", help="Files to measure.")]

@@ -125,14 +125,30 @@ def _masked_row(
     for span in spans:
         text = getattr(turns[span["column"]][span["turn"] - 1], span["field"])
         marks[text[span["start"] : span["end"]]] = f"[{span['kind'].upper()}]"
-    masked = {
-        column: [asdict(turn) for turn in masked_turns(turns[column], spans, column)]
+    # The longest first: what is found may be a part of something else that is.
+    marks = {text: marks[text] for text in sorted(marks, key=lambda text: (-len(text), text))}
+    masked: dict[str, Any] = {
+        column: [
+            asdict(replace(turn, name=_without(turn.name, marks)))
+            for turn in masked_turns(turns[column], spans, column)
+        ]
         for column in columns
     }
-    # The longest first: what is found may be a part of something else that is.
-    order = sorted(marks, key=lambda text: (-len(text), text))
-    record = _without(json.loads(row["raw"]), {text: marks[text] for text in order})
+    # Nobody searches in these, but what is found elsewhere may stand there again.
+    for name in ("tools", "media"):
+        masked[name] = _text_without(row[name], marks)
+    record = _without(json.loads(row["raw"]), marks)
     return {**masked, "raw": json.dumps(record, ensure_ascii=False)}
+
+
+def _text_without(text: str, marks: Mapping[str, str]) -> str:
+    """Return a JSON text, or any other, in which marks stand for texts."""
+    try:
+        value = json.loads(text)
+    except ValueError:
+        return str(_without(text, marks))
+    masked = _without(value, marks)
+    return text if masked == value else json.dumps(masked, ensure_ascii=False, sort_keys=True)
 
 
 def _without(value: Any, marks: Mapping[str, str]) -> Any:  # noqa: ANN401  what JSON can hold

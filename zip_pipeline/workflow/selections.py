@@ -41,6 +41,7 @@ from zip_pipeline.selection.select import HERE, Cluster, select_candidates
 from zip_pipeline.selection.shards import SHARDS_SUFFIX
 from zip_pipeline.training.presets import load_preset
 from zip_pipeline.training.tokens import PresetTokens
+from zip_pipeline.workflow.exports import Export, export_subset
 from zip_pipeline.workflow.qualities import qualities
 from zip_pipeline.workflow.signals import pool_marks, pool_signals
 from zip_pipeline.workflow.sources import (
@@ -105,6 +106,29 @@ class Selection:
         files = OutputFiles(Path(path))
         with files.open(resume=False):
             _publish(self, files)
+
+    def export(self, format: str, folder: str | os.PathLike[str], *, force: bool = False) -> Export:
+        """Write the picks as the rows that a trainer takes; see :func:`.export_version`.
+
+        Raises:
+            UserError: no such format, it has no place for any sample, or something lies in the
+                folder.
+
+        Example:
+            >>> import tempfile
+            >>> from zip_pipeline import select
+            >>> records = [{"prompt": f"{n}?", "completion": f"{n}."} for n in range(9)]
+            >>> selection = select(records, budget_samples=3, strategy="random")
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     exported = selection.export("messages", folder)
+            >>> exported.num_rows, exported.files
+            ({'train': 3}, ('train.jsonl', 'README.md', 'export.json'))
+        """
+        stage = self.manifest["stage"]
+        title = f"{stage} selection"
+        return export_subset(
+            self.subset, stage, format, Path(folder), title, self.manifest, force=force
+        )
 
     def why(self, sample_id: str) -> str:
         """Return why a sample is in or out, in the words of ``zip-pipeline trace``.
