@@ -98,6 +98,14 @@ def _text_of(dtype: pl.DataType) -> _Convert | None:
     return None
 
 
+def _value_of_json(text: str) -> object:
+    """Return what a value of Arrow's type of JSON text holds, as ``datasets`` stores messages."""
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
 def _each_item(convert: _Convert, items: list[object]) -> object:
     return [None if item is None else convert(item) for item in items]
 
@@ -154,6 +162,8 @@ def _as_integers(dtype: Any) -> tuple[pl.DataType, _Convert | None]:  # noqa: AN
             # A turn without content is no turn; one whose content is null is empty.
             return struct, partial(_each_field, converts) if converts else None
         return struct, partial(_present_fields, converts)
+    if dtype.is_extension() and dtype.ext_name() == "arrow.json":
+        return dtype, _value_of_json
     convert = _text_of(dtype)
     return (pl.Int64(), convert) if convert else (dtype, None)
 
@@ -162,8 +172,9 @@ def iter_records(table: pl.DataFrame) -> Iterator[Record]:
     """Yield the rows of a table as records, with dates, times and durations as text.
 
     The text is that of ``str`` for what Python can hold, such as ``2024-02-29 12:00:00+09:00``;
-    further years are written alike, such as ``+56728-02-22``. Nanoseconds are cut off. Objects
-    inside of a column come without their null fields, conversations as lists of turns.
+    further years are written alike, such as ``+56728-02-22``. Nanoseconds are cut off. Values of
+    Arrow's type of JSON text come as what they hold. Objects inside of a column come without
+    their null fields, conversations as lists of turns.
     """
     found = {name: _as_integers(dtype) for name, dtype in table.schema.items()}
     converts = {name: convert for name, (_, convert) in found.items() if convert}

@@ -444,11 +444,14 @@ def _turns(message: object) -> Iterator[Turn]:
         )
     role, calls, made = _role(message), _tool_calls(message), _Message(message)
     content = _content(message, made, may_lack=bool(calls))
+    thought = ""
     if role == "call":
-        role, calls, content = "assistant", calls or _calls_text(content), ""
+        said = with_reasoning(Turn("assistant", content), "")
+        role, calls, content = "assistant", calls or _calls_text(said.content), ""
+        thought = said.reasoning
     if made.calls:
         calls = json_of(made.calls)
-    reasoning = reasoning_of(message) or "\n".join(made.reasoning)
+    reasoning = reasoning_of(message) or "\n".join(made.reasoning) or thought
     yield from made.results
     if content or calls or reasoning or not made.results:
         # No loss falls on what others say, whatever their weight.

@@ -5,6 +5,8 @@ from datetime import date
 from decimal import Decimal
 
 import polars as pl
+import pyarrow
+import pyarrow.parquet
 import pytest
 
 from zip_pipeline.errors import UserError
@@ -273,6 +275,19 @@ def test_table_objects_lose_the_fields_that_merging_gave_them(tmp_path, kind):
         '{"messages": [{"role": "assistant", "content": null, "tool_calls": [{"function": '
         '{"name": "say", "arguments": {"text": "hi"}}}]}], "note": null}'
     )
+
+
+def test_json_columns_come_as_what_they_hold(tmp_path):
+    """As datasets stores messages of several shapes: as texts of Arrow's type of JSON."""
+    rows = pyarrow.array([['{"role": "user", "n": 1.5}', "{"], None])
+    one = pyarrow.array(['{"a": [null, {"b": null}]}', None])
+    texts = rows.cast(pyarrow.list_(pyarrow.json_())), one.cast(pyarrow.json_())
+    path = tmp_path / "t.parquet"
+    pyarrow.parquet.write_table(pyarrow.table(texts, ["messages", "meta"]), path)
+    assert [row.record for row in read_table(path, "t", DEFAULT_LIMITS)] == [
+        {"messages": [{"role": "user", "n": 1.5}, "{"], "meta": {"a": [None, {"b": None}]}},
+        {"messages": None, "meta": None},
+    ]
 
 
 def test_table_raw_text_is_strict_json(tmp_path):
