@@ -141,7 +141,7 @@ def test_pairs_of_axolotl_are_read_back(tmp_path: Path) -> None:
     assert pairs.samples["sample_id"].to_list() == [sample_id(PAIR)]
 
 
-def _root(folder: Path, rows: Sequence[dict[str, Any]], **config: Any) -> DataRoot:
+def root_of(folder: Path, rows: Sequence[dict[str, Any]], **config: Any) -> DataRoot:
     """Return a data root with one version of all rows."""
     root = DataRoot(folder)
     root["sft"].raw.mkdir(parents=True)
@@ -176,7 +176,7 @@ PERSONAL = [
 @pytest.mark.parametrize("name", FORMATS)
 def test_what_a_version_masks_leaves_in_no_export(tmp_path: Path, name: str) -> None:
     """Not in turns, nor where it stands again: in names and schemas, which nobody searches."""
-    root = _root(tmp_path / "data", PERSONAL, signals=MASK)
+    root = root_of(tmp_path / "data", PERSONAL, signals=MASK)
     written = export_version(root, "sft", 1, name, tmp_path / "out")
     assert [text for t in written.tables for text in map(str, t.rows) if MAIL in text] == []
     assert "[MAIL]" in str(written.tables[0].rows)
