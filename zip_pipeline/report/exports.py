@@ -282,6 +282,9 @@ class Axolotl(Messages):
             lines += ["chat_template: tokenizer_default"]
         if table.name != "train":
             lines += [f"rl: {cls._METHODS[table.name]}"]
+        if table.name == "unpaired":
+            # axolotl refuses KTO without it.
+            lines += ["remove_unused_columns: false"]
         return "\n".join(lines) + "\n"
 
     @classmethod

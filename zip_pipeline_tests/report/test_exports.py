@@ -312,6 +312,7 @@ def test_axolotl_yaml_names_type_and_fields() -> None:
         "axolotl_kto.yaml": {
             "datasets": [{"path": "unpaired.parquet", "type": "chatml.argilla_chat"}],
             "rl": "kto",
+            "remove_unused_columns": False,
         },
     }
 
