@@ -14,6 +14,7 @@ EXTRAS = {
     **dict.fromkeys(("dagster", "httpx", "matplotlib", "scipy"), "dagster"),
     **dict.fromkeys(("torch", "transformers", "trl", "accelerate", "peft", "datasets"), "train"),
     "ray": "ray",
+    "dagster_openlineage": "openlineage",
     **dict.fromkeys(("fsspec", "huggingface_hub", "s3fs", "gcsfs", "aiohttp"), "remote"),
     **dict.fromkeys(
         (

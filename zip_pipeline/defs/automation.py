@@ -1,6 +1,9 @@
 """What runs together, every night or by itself: jobs, the schedule and two sensors."""
 
+import importlib.util
+import logging
 import os
+from collections.abc import Iterator
 
 import dagster as dg
 
@@ -18,6 +21,7 @@ from zip_pipeline.defs.keys import (
 from zip_pipeline.defs.private import UnresolvedAssetJobDefinition
 from zip_pipeline.defs.resources import DataRootResource
 from zip_pipeline.entropy_law.table import has_verdict, read_versions
+from zip_pipeline.errors import not_installed
 from zip_pipeline.samples import STAGES, Stage
 from zip_pipeline.selection.config import stage_selection
 from zip_pipeline.workflow.versions import current_version
@@ -46,6 +50,52 @@ def law_sensor() -> dg.AutomationConditionSensorDefinition:
         description="Draws the figures of the entropy law anew when a version was probed or "
         "evaluated.",
     )
+
+
+OPENLINEAGE_SENSOR = "openlineage"
+OPENLINEAGE_VARIABLE = "OPENLINEAGE_URL"
+# A tick takes the latest records of each kind: fewer, and a busy night would lose some.
+_MAX_LINEAGE_EVENTS = 10_000
+
+
+def openlineage_sensors() -> list[dg.SensorDefinition]:
+    """Return the sensor that tells an OpenLineage server what was made, if a server is named.
+
+    ``OPENLINEAGE_URL`` names it, ``OPENLINEAGE_NAMESPACE`` the namespace of the assets.
+    """
+    if not os.environ.get(OPENLINEAGE_VARIABLE):
+        return []
+    if importlib.util.find_spec("dagster_openlineage") is None:
+        # The variable may be meant for others on this machine.
+        missing = not_installed("dagster_openlineage", OPENLINEAGE_VARIABLE)
+        logging.getLogger(__name__).warning(str(missing))
+        return []
+    from dagster_openlineage import openlineage_sensor
+
+    kinds = dg.DagsterEventType
+    # Every history finds these by itself; checks, only one that is a single database.
+    told = {True: {kinds.ASSET_MATERIALIZATION, kinds.ASSET_OBSERVATION}}
+    told[False] = told[True] | {kinds.ASSET_CHECK_EVALUATION}
+    tell = {
+        is_sharded: openlineage_sensor(
+            concerned_event_types=found,
+            record_filter_limit=_MAX_LINEAGE_EVENTS,
+            include_asset_events=True,
+        )
+        for is_sharded, found in told.items()
+    }
+
+    @dg.sensor(
+        name=OPENLINEAGE_SENSOR,
+        minimum_interval_seconds=30,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Tells the server of OPENLINEAGE_URL what was made from what, column by "
+        "column; and which checks passed, where the history is one database.",
+    )
+    def sensor(context: dg.SensorEvaluationContext) -> Iterator[dg.SkipReason]:
+        yield from tell[context.instance.event_log_storage.is_run_sharded](context)
+
+    return [sensor]
 
 
 RESELECTION = "nightly_reselection"

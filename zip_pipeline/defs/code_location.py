@@ -8,6 +8,7 @@ from zip_pipeline.defs.automation import (
     evaluation_job,
     ingest_job,
     law_sensor,
+    openlineage_sensors,
     reselection_job,
     reselection_schedule,
     training_job,
@@ -58,7 +59,12 @@ def code_location(data_root: Path) -> dg.Definitions:
             training_job(),
             evaluation_job(),
         ],
-        sensors=[*(drop_sensor(stage) for stage in STAGES), training_sensor(), law_sensor()],
+        sensors=[
+            *(drop_sensor(stage) for stage in STAGES),
+            training_sensor(),
+            law_sensor(),
+            *openlineage_sensors(),
+        ],
         schedules=[reselection_schedule()],
         resources={
             "data_root": DataRootResource(path=str(data_root)),

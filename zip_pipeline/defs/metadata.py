@@ -1,6 +1,7 @@
 """What the assets tell about themselves in the UI."""
 
 import base64
+from collections.abc import Iterable, Mapping, Sequence
 
 import dagster as dg
 import polars as pl
@@ -32,20 +33,49 @@ COLUMN_DESCRIPTIONS = {
 }
 
 
-def table_metadata(table: pl.DataFrame, num_rows: int | None = None) -> dict[str, dg.MetadataValue]:
-    """Return row count and column schema under the keys that Dagster shows on its own.
+Origins = Mapping[str, Sequence[dg.TableColumnDep]]
+
+
+def table_metadata(
+    table: pl.DataFrame, num_rows: int | None = None, origins: Origins | None = None
+) -> dict[str, dg.MetadataValue]:
+    """Return row count, column schema and lineage under the keys that Dagster shows on its own.
 
     Args:
         table: the table.
         num_rows: its rows, where ``table`` has only its columns.
+        origins: by column the columns of other assets that it is made from; those of no column of
+            the table are left out.
     """
     columns = [
         dg.TableColumn(name, str(dtype), description=COLUMN_DESCRIPTIONS.get(name))
         for name, dtype in table.schema.items()
     ]
-    return {
+    metadata: dict[str, dg.MetadataValue] = {
         "dagster/row_count": dg.MetadataValue.int(table.height if num_rows is None else num_rows),
         "dagster/column_schema": dg.MetadataValue.table_schema(dg.TableSchema(columns)),
+    }
+    if origins is not None:
+        found = {name: origins[name] for name in table.columns if name in origins}
+        lineage = dg.TableColumnLineage(deps_by_column=found)
+        metadata["dagster/column_lineage"] = dg.MetadataValue.column_lineage(lineage)
+    return metadata
+
+
+def column_origins(
+    key: dg.AssetKey, columns: Iterable[str], made_of: Mapping[str, Sequence[str]] | None = None
+) -> dict[str, list[dg.TableColumnDep]]:
+    """Return the origins of columns that are taken over, and of those that are made of some.
+
+    Args:
+        key: of the asset that they come from.
+        columns: taken over under the same name.
+        made_of: by further column those of the asset that it is computed from.
+    """
+    names = {name: [name] for name in columns} | dict(made_of or {})
+    return {
+        name: [dg.TableColumnDep(asset_key=key, column_name=source) for source in sources]
+        for name, sources in names.items()
     }
 
 

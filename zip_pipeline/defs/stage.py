@@ -19,6 +19,7 @@ from zip_pipeline.defs.keys import (
 )
 from zip_pipeline.defs.metadata import (
     code_block,
+    column_origins,
     counts_table,
     markdown_table,
     picture,
@@ -44,7 +45,7 @@ from zip_pipeline.pool.pool import SelectionPool, open_selection_pool
 from zip_pipeline.report.fates import num_by_fate, top_sources
 from zip_pipeline.report.figures import selection_figure
 from zip_pipeline.report.trace import readable
-from zip_pipeline.samples import Stage, pool_schema, serialised_texts
+from zip_pipeline.samples import TURN_COLUMNS, Stage, pool_schema, serialised_texts
 from zip_pipeline.selection.config import stage_selection
 from zip_pipeline.training.tokens import configured_tokens
 from zip_pipeline.workflow.selections import words_of_tokens
@@ -146,7 +147,7 @@ def compression_state_asset(stage: Stage) -> dg.AssetsDefinition:
         assert stored is not None
         yield dg.MaterializeResult(
             asset_key=key,
-            metadata=describe_state(state)
+            metadata=describe_state(state, stage)
             | {name: stored[name] for name in (POOL_FINGERPRINT, "tokenizer")},
             data_version=dg.DataVersion(stored["fingerprint"]),
         )
@@ -185,15 +186,24 @@ def describe_pool(folder: StageFolder, batch: str) -> dict[str, Any]:
     }
 
 
-def describe_state(state: pl.DataFrame) -> dict[str, Any]:
+def describe_state(state: pl.DataFrame, stage: Stage) -> dict[str, Any]:
     """Return what the state partition of a batch tells: totals and the mean ratio."""
+    sizes = [name for name in state.columns if name != "sample_id"]
+    origins = column_origins(
+        raw_pool_key(stage), ["sample_id"], dict.fromkeys(sizes, _texts(stage))
+    )
     totals = state.select(pl.col("num_bytes", *SIZES_SCHEMA).sum())
     return {
         "num_samples": state.height,
         **totals.row(0, named=True),
         "mean_pi": state.select(pl.col("pi").mean().fill_null(0.0)).item(),
-        **table_metadata(state),
+        **table_metadata(state, origins=origins),
     }
+
+
+def _texts(stage: Stage) -> list[str]:
+    """Return the columns of the pool of which a sample's text is made."""
+    return [*TURN_COLUMNS[stage], "tools"]
 
 
 def _share_check(
@@ -328,8 +338,22 @@ def _version_metadata(version: StoredVersion) -> dict[str, Any]:
         "config": dg.MetadataValue.json(manifest["config"]),
         "path": dg.MetadataValue.path(str(version.path)),
         "pool_fingerprint": manifest["pool_fingerprint"],
-        **table_metadata(version.subset),
+        **table_metadata(version.subset, origins=_origins(stage)),
     }
+
+
+def _origins(stage: Stage) -> dict[str, list[dg.TableColumnDep]]:
+    """Return the columns that a subset's are taken or computed from.
+
+    What is masked is of the same column; place, round and ratio are of texts and their sizes.
+    """
+    computed = ("rank", "round", "pi")
+    origins = column_origins(
+        raw_pool_key(stage), pool_schema(stage), dict.fromkeys(computed, _texts(stage))
+    )
+    sizes = ["num_bytes", "num_tokens", "pi"]
+    of_state = column_origins(compression_state_key(stage), (), dict.fromkeys(computed, sizes))
+    return origins | {name: origins[name] + of_state[name] for name in computed}
 
 
 def _losses(manifest: Mapping[str, Any]) -> dict[str, Any]:
