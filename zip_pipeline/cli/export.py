@@ -18,7 +18,7 @@ from zip_pipeline.cli.console import (
 from zip_pipeline.errors import UserError
 from zip_pipeline.report.exports import FORMATS, words_of_losses
 from zip_pipeline.samples import Stage
-from zip_pipeline.workflow.exports import CARD, Export, export_version, push_export
+from zip_pipeline.workflow.exports import CARD, Export, check_repository, export_version
 
 FormatName: Any = Literal[tuple(FORMATS)]
 ABOUT_FORMATS = "; ".join(f"{name}: {kind.about}" for name, kind in FORMATS.items())
@@ -57,12 +57,14 @@ def export(
     """
     if dry_run and push is None:
         raise UserError("--dry-run: is for --push ORG/NAME, which is not given")
+    if push is not None:
+        check_repository(push)
     written = export_version(existing_root(data_root), stage, version, to, folder, force=force)
     console = output()
     show_export(console, written)
     if push is None:
         return
-    address = push_export(written, push, dry_run=dry_run)
+    address = written.push(push, dry_run=dry_run)
     if not dry_run:
         console.print(f"Uploaded: {address}", soft_wrap=True)
         return

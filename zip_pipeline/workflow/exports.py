@@ -26,6 +26,7 @@ _NAMES = (
     *(f"{trainer}_{how}.yaml" for trainer in ("trl", "axolotl") for how in ("sft", "dpo", "kto")),
     "dataset_info.json",
 )
+_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,46 @@ class Export:
     def dropped(self) -> dict[str, dict[str, int]]:
         """What rows were written without, by table, and how many samples have it."""
         return {table.name: table.dropped for table in self.tables if table.dropped}
+
+    def push(self, repository: str, *, dry_run: bool = False) -> str:
+        """Upload the export to a data set repository of the Hugging Face hub, in one commit.
+
+        A repository that is made for it is private. What an earlier export wrote there, and this
+        one does not, is removed in the same commit; other files stay.
+
+        Args:
+            repository: ``ORG/NAME``.
+            dry_run: only check; nothing is sent, and no network is needed.
+
+        Returns:
+            The address of the commit, or of the repository in a dry run.
+
+        Raises:
+            UserError: no such name of a repository, or the hub cannot be reached or refuses.
+        """
+        check_repository(repository)
+        if dry_run:
+            return f"https://huggingface.co/datasets/{repository}"
+        from huggingface_hub import HfApi
+
+        api = HfApi()
+        try:
+            api.create_repo(repository, repo_type="dataset", private=True, exist_ok=True)
+            commit = api.upload_folder(
+                repo_id=repository,
+                repo_type="dataset",
+                folder_path=self.folder,
+                allow_patterns=list(self.files),
+                delete_patterns=list(_NAMES),
+                commit_message=self.title,
+            )
+        except Exception as error:
+            reason = str(error).strip().partition("\n")[0]
+            raise UserError(
+                f"--push: {repository} cannot be written ({reason}); log in with hf auth login, or "
+                f"name a repository that you may write. The export is in {self.folder}"
+            ) from error
+        return str(commit.commit_url)
 
 
 def export_version(
@@ -156,6 +197,13 @@ def _record(title: str, format: str, files: list[str], tables: list[Table]) -> d
     }
 
 
+def check_repository(name: str) -> None:
+    """Raise UserError where this is no name of a repository, or the hub's library is missing."""
+    if not _REPOSITORY.fullmatch(name):
+        raise UserError(f"--push: got {name!r}; write it as ORG/NAME")
+    require("huggingface_hub", "--push")
+
+
 def check_folder(folder: Path, *, force: bool = False) -> None:
     """Raise UserError where something lies in the folder, unless a person says so."""
     if folder.exists() and not folder.is_dir():
@@ -183,51 +231,3 @@ def _remove_earlier(folder: Path) -> None:
         # The record may be anybody's: it names none but files that exports write.
         if name in (*_NAMES, CARD):
             (folder / name).unlink(missing_ok=True)
-
-
-_REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
-
-
-def push_export(export: Export, repository: str, *, dry_run: bool = False) -> str:
-    """Upload an export to a data set repository of the Hugging Face hub, in one commit.
-
-    A repository that is made for it is private. What an earlier export wrote there, and this one
-    does not, is removed in the same commit; other files stay.
-
-    Args:
-        export: what was written.
-        repository: ``ORG/NAME``.
-        dry_run: only check; nothing is sent, and no network is needed.
-
-    Returns:
-        The address of the commit, or of the repository in a dry run.
-
-    Raises:
-        UserError: no such name of a repository, or the hub refuses.
-    """
-    if not _REPOSITORY.fullmatch(repository):
-        raise UserError(f"--push: got {repository!r}; write it as ORG/NAME")
-    require("huggingface_hub", "--push")
-    if dry_run:
-        return f"https://huggingface.co/datasets/{repository}"
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
-
-    api = HfApi()
-    try:
-        api.create_repo(repository, repo_type="dataset", private=True, exist_ok=True)
-        commit = api.upload_folder(
-            repo_id=repository,
-            repo_type="dataset",
-            folder_path=export.folder,
-            allow_patterns=list(export.files),
-            delete_patterns=list(_NAMES),
-            commit_message=f"{export.title}",
-        )
-    except (HfHubHTTPError, LocalTokenNotFoundError) as error:
-        reason = str(error).strip().partition("\n")[0]
-        raise UserError(
-            f"--push: {repository} cannot be written ({reason}); log in with hf auth login, or "
-            f"name a repository that you may write. The export is in {export.folder}"
-        ) from error
-    return str(commit.commit_url)

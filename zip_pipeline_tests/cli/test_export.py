@@ -45,6 +45,8 @@ def test_a_dry_run_of_a_push_shows_files_and_card(root: Path, tmp_path: Path) ->
     command = ("export", "1", tmp_path / "out", "--to", "llamafactory", "--data-root", root)
     message = call_badly(*command, "--dry-run")
     assert message == "--dry-run: is for --push ORG/NAME, which is not given"
+    message = call_badly(*command, "--push", "chats")
+    assert message == "--push: got 'chats'; write it as ORG/NAME"
     assert not (tmp_path / "out").exists()
     said = call_well(*command, "--push", "org/chats", "--dry-run")
     assert "Would upload to https://huggingface.co/datasets/org/chats" in said

@@ -17,7 +17,7 @@ from zip_pipeline.report.exports import FORMATS
 from zip_pipeline.samples import AnySample, RatedAnswer, Stage, frame_of, sample_columns, sample_id
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.training.presets import load_preset, templated_tokenizer
-from zip_pipeline.workflow.exports import Export, export_subset, export_version, push_export
+from zip_pipeline.workflow.exports import Export, export_subset, export_version
 from zip_pipeline.workflow.versions import select_version
 from zip_pipeline_tests.report.test_exports import (
     ASK,
@@ -317,7 +317,7 @@ def test_a_push_is_one_commit_to_a_private_repository(tmp_path: Path, fake_hub: 
     """Files of earlier exports that are none of this one go in the same commit."""
     written = exported(tmp_path / "out", "llamafactory", [PLAIN])
     (tmp_path / "out" / "notes.txt").write_text("mine")
-    assert push_export(written, "org/chats") == "https://hub.test/org/chats/commit/1"
+    assert written.push("org/chats") == "https://hub.test/org/chats/commit/1"
     (made, options), (uploaded, commit) = fake_hub.asked
     assert (made, options) == (
         "create_repo",
@@ -338,11 +338,11 @@ def test_a_push_is_one_commit_to_a_private_repository(tmp_path: Path, fake_hub: 
 def test_a_dry_run_asks_nobody(tmp_path: Path, fake_hub: type[_Hub]) -> None:
     """It tells where the export would go."""
     written = exported(tmp_path / "out", "messages", [PLAIN])
-    address = push_export(written, "org/chats", dry_run=True)
+    address = written.push("org/chats", dry_run=True)
     assert address == "https://huggingface.co/datasets/org/chats"
     assert fake_hub.asked == []
     with pytest.raises(UserError, match="got 'chats'; write it as ORG/NAME"):
-        push_export(written, "chats", dry_run=True)
+        written.push("chats", dry_run=True)
 
 
 def test_a_refusal_of_the_hub_says_where_the_export_is(
@@ -354,4 +354,4 @@ def test_a_refusal_of_the_hub_says_where_the_export_is(
     monkeypatch.setattr(fake_hub, "refusal", LocalTokenNotFoundError("no token"))
     written = exported(tmp_path / "out", "messages", [PLAIN])
     with pytest.raises(UserError, match=r"org/chats cannot be written \(no token\); log in with"):
-        push_export(written, "org/chats")
+        written.push("org/chats")
