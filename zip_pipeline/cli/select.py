@@ -415,7 +415,7 @@ def select(
     show_selection(output(), selection.manifest, selection.ledger)
     written = [path.name for path in files.written() if path != out]
     output().print(f"Written: {out}, {', '.join(written)}", soft_wrap=True)
-    if folder is not None:
+    if output_format and folder:
         show_export(output(), selection.export(output_format, folder, force=True))
 
 

@@ -582,9 +582,12 @@ def _answers(sample: AnySample) -> Iterable[RatedAnswer]:
 def _table(kind: type[Format], name: str, samples: Sequence[tuple[str, AnySample]]) -> Table:
     spoken = (t for _, sample in samples for t in _all_turns(sample) if t.role == "assistant")
     writer = kind(weighted=not all(turn.loss for turn in spoken))
-    write: Callable[[Any], Row] = {
-        "train": writer.train, "pairs": writer.pair, "unpaired": writer.rated
-    }[name]  # fmt: skip
+    methods: dict[str, Callable[[Any], Row]] = {
+        "train": writer.train,
+        "pairs": writer.pair,
+        "unpaired": writer.rated,
+    }
+    write = methods[name]
     rows, kept, refused = [], [], []
     for sample_id, sample in samples:
         try:
