@@ -441,6 +441,10 @@ class SelectionPool:
         """Return the rows of the pool table at these positions of the index, in this order."""
         return self._tables.rows(self.index[positions])
 
+    def said(self, positions: Sequence[int]) -> Iterator[pl.DataFrame]:
+        """Yield what is said at ascending positions of the index, some thousands at a time."""
+        return self._tables.said(self.index.select(_PLACE)[positions])
+
     def picked_rows(self, picks: Sequence[int], ledger: pl.DataFrame) -> pl.DataFrame:
         """Return the rows at ``picks`` with what the ledger of the index tells of each.
 

@@ -1,7 +1,7 @@
 """What is known of a sample besides its text: a registry of what measures it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +65,8 @@ class MarkedPool:
         stage: of the samples.
         index: where they come from, as ``sample_id``, ``source``, ``source_file``, ``source_row``.
         table: what the signal told, a row for each of the index.
-        rows: returns the rows of the pool table at some positions of the index.
+        said: yields what is said at ascending positions of the index, as columns of the pool table,
+            some thousands of rows at a time.
         folder: the signal's own, of the stage; what it keeps there is kept.
         quality: of each sample, None where the selection asks for none.
     """
@@ -73,7 +74,7 @@ class MarkedPool:
     stage: Stage
     index: pl.DataFrame
     table: pl.DataFrame
-    rows: Callable[[Sequence[int]], pl.DataFrame]
+    said: Callable[[Sequence[int]], Iterator[pl.DataFrame]]
     folder: Path
     quality: pl.Series | None = None
 

@@ -2,11 +2,12 @@
 
 import re
 import zlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, lru_cache
 from importlib.metadata import version
 from itertools import chain, pairwise
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -34,10 +35,12 @@ _MIN_ESTIMATE = 0.32
 # In a bucket of a band each signature is compared with so many that follow it.
 _NEIGHBOURS = 5
 _PAIRS_AT_A_TIME = 1 << 14
+_TEXTS_WITH_WORDS = 1 << 12
 _MIN_SOURCE_SAMPLES = 20
 
 Policy: TypeAlias = Literal["keep", "first", "longest", "best"]
 Pairs: TypeAlias = NDArray[np.int64]
+Numbers: TypeAlias = NDArray[np.uint64]
 Words: TypeAlias = list[str]
 
 
@@ -160,12 +163,15 @@ def sides_of(samples: pl.DataFrame, stage: Stage) -> tuple[list[str], list[str]]
 
 # From a letter or digit to the last one before a space: what people change at a time.
 _WORD = re.compile(rf"[{UNSPACED}]|[^\W{UNSPACED}](?:[^\s{UNSPACED}]*[^\W{UNSPACED}])?")
+_SIGNS = "".join(c for c in map(chr, range(128)) if not c.isalnum() and c != "_")
 _FACTORS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F], dtype=np.uint64)
 _HALF = np.uint64(32)
 
 
 def words_of(text: str) -> Words:
     """Return the words of a text, in lower case and without signs around them."""
+    if text.isascii():  # the same by simpler means
+        return [word for part in text.lower().split() if (word := part.strip(_SIGNS))]
     return _WORD.findall(text.lower())
 
 
@@ -196,149 +202,253 @@ def _signed(texts: Sequence[str]) -> list[bytes]:
 
 
 class _Side:
-    """The signatures of the prompts, or of the answers, of a pool."""
+    """The signatures of the prompts, or of the answers, of some samples."""
 
     def __init__(self, column: pl.Series) -> None:
-        size = column.bin.size()
-        is_long = size == NUM_HASHES * np.dtype(np.uint16).itemsize
+        is_long = column.bin.size() == NUM_HASHES * np.dtype(np.uint16).itemsize
         self.is_long = is_long.to_numpy()
         self._number = np.cumsum(self.is_long) - 1
-        joined = b"".join(column.filter(is_long))
-        self._signatures = np.frombuffer(joined, np.uint16).reshape(-1, NUM_HASHES)
+        numbers = column.filter(is_long).bin.reinterpret(dtype=pl.Array(pl.UInt16, NUM_HASHES))
+        self._signatures = numbers.to_numpy()
         # The same number for the same words; those of long texts are not asked for.
-        self._words = column.rank("dense").to_numpy()
+        self._words = column.hash(_SEED).to_numpy()
 
     @cached_property
-    def _halves(self) -> NDArray[np.uint64]:
-        """Half of a hash of each band of each text, shape (texts, bands); of a short one its words.
-
-        Two of them are one number to sort by.
-        """
-        words = (self._words.astype(np.uint64) * _FACTORS[0]) >> _HALF
-        num_bands = NUM_HASHES * self._signatures.itemsize // np.dtype(np.uint64).itemsize
-        halves = np.repeat(words[:, None], num_bands, axis=1)
-        halves[self.is_long] = (self._signatures.view(np.uint64) * _FACTORS[0]) >> _HALF
+    def halves(self) -> NDArray[np.uint32]:
+        """Half of a hash of each band, shape (bands, texts); of a short text of its words."""
+        bands = ((self._signatures.view(np.uint64) * _FACTORS[0]) >> _HALF).astype(np.uint32)
+        halves = np.empty((bands.shape[1], len(self.is_long)), np.uint32)
+        halves[:] = (self._words * _FACTORS[0]) >> _HALF
+        halves[:, self.is_long] = bands.T
         return halves
 
-    def pairs(self, other: "_Side") -> Pairs:
-        """Return the positions of samples that share a band and are alike, the lower first.
-
-        In a bucket stand together those that are alike on the other side as well, or share the next
-        band: in templated sources a bucket can hold hundreds.
-        """
-        (positions,) = np.nonzero(self.is_long)
-        own, others = self._halves[positions], other._halves[positions]
-        members = positions.astype(np.uint64)
-
-        def of_band(number: int) -> NDArray[np.uint64]:
-            band, second = own[:, number], own[:, number - 1] if number % 2 else others[:, number]
-            order = np.argsort(band << _HALF | second, kind="stable")
-            return _neighbours(band[order], members[order])
-
-        pairs = _distinct(np.concatenate([of_band(number) for number in range(own.shape[1])]))
-        return pairs[self.alike(pairs)]
-
     def alike(self, pairs: Pairs) -> NDArray[np.bool_]:
-        """Return which pairs have a Jaccard index of perhaps 0.5, or are short and the same."""
-        both = self.is_long[pairs].all(axis=1)
+        """Return which pairs have a Jaccard index of perhaps 0.4, or are short and the same."""
         alike: NDArray[np.bool_] = self._words[pairs[:, 0]] == self._words[pairs[:, 1]]
-        (long,) = np.nonzero(both)
+        (long,) = np.nonzero(self.are_long(pairs))
         for part in np.array_split(long, len(long) // _PAIRS_AT_A_TIME + 1):
             x, y = self._signatures[self._number[pairs[part]]].swapaxes(0, 1)
             alike[part] = np.count_nonzero(x == y, axis=1) >= _MIN_ESTIMATE * NUM_HASHES
         return alike
 
+    def are_long(self, pairs: Pairs) -> NDArray[np.bool_]:
+        """Return of which pairs both are long enough to be looked up by."""
+        both: NDArray[np.bool_] = self.is_long[pairs].all(axis=1)
+        return both
 
-def _neighbours(buckets: NDArray[np.uint64], members: NDArray[np.uint64]) -> NDArray[np.uint64]:
-    """Return each two members of a bucket that stand near each other, as one number."""
-    found = [np.zeros(0, np.uint64)]
+
+def _changes(side: _Side, other: _Side, is_new: NDArray[np.bool_]) -> tuple[Numbers, Numbers]:
+    """Return which pairs stand near each other in a band of new samples, and which no longer do.
+
+    A pair is one number, and stands there once for each such band. In a bucket stand together those
+    that are alike on the other side as well, or share the next band, then in the order of samples:
+    in templated sources a bucket can hold hundreds. So who stands near whom depends on the samples
+    alone, and only buckets with a new one are looked at.
+    """
+    (members,) = np.nonzero(side.is_long)
+    halves, others = side.halves[:, members], other.halves[:, members]
+    is_new = is_new[members]
+    found = []
+    for number, band in enumerate(halves):
+        second = halves[number - 1] if number % 2 else others[number]
+        is_hit = np.zeros(1 << 16, np.bool_)
+        is_hit[band[is_new] >> _HIT_BITS] = True
+        (near,) = np.nonzero(is_hit[band >> _HIT_BITS])
+        # 24 bits of the band, 12 of what it is sorted by and 28 of the place, for they sort fast.
+        keys = (band[near].astype(np.uint64) >> 8) << 40
+        keys |= (second[near].astype(np.uint64) >> 20) << 28
+        keys |= near.astype(np.uint64)
+        keys.sort()
+        place = (keys & _PLACE).astype(np.int64)
+        found.append(_neighbours(keys >> 40, members[place], is_new[place]))
+    come, gone = zip(*found, strict=True)
+    return np.concatenate(come), np.concatenate(gone)
+
+
+def _neighbours(
+    buckets: NDArray[np.uint64], members: NDArray[np.int64], is_new: NDArray[np.bool_]
+) -> tuple[Numbers, Numbers]:
+    """Return each two members of a bucket that new ones made neighbours, and that they parted."""
+    numbers = members.astype(np.uint64)
+    (old,) = np.nonzero(~is_new)
+    come, gone = [], []
     for step in range(1, _NEIGHBOURS + 1):
         is_same = buckets[step:] == buckets[:-step]
-        one, two = members[:-step][is_same], members[step:][is_same]
-        found.append(np.minimum(one, two) << _HALF | np.maximum(one, two))
-    return np.concatenate(found)
+        (first,) = np.nonzero(is_same & (is_new[step:] | is_new[:-step]))
+        come.append(_as_numbers(numbers[first], numbers[first + step]))
+        one, two = old[:-step], old[step:]
+        is_parted = (buckets[one] == buckets[two]) & (two - one > _NEIGHBOURS)
+        gone.append(_as_numbers(numbers[one[is_parted]], numbers[two[is_parted]]))
+    return np.concatenate(come), np.concatenate(gone)
 
 
-def _distinct(numbers: NDArray[np.uint64]) -> Pairs:
-    """Return pairs of positions, ascending and each once, from numbers that hold two."""
+def _as_numbers(one: Numbers, two: Numbers) -> Numbers:
+    """Return pairs as one number each, the lower member first."""
+    return np.minimum(one, two) << _HALF | np.maximum(one, two)
+
+
+def _counted(numbers: Numbers) -> pl.DataFrame:
+    """Return each of some numbers once, and how often it is there."""
     # Faster than numpy's unique, which hashes.
     numbers.sort()
-    numbers = numbers[np.diff(numbers, prepend=_NO_PAIR) != 0]
-    return np.stack([numbers >> _HALF, numbers & _LOW], axis=1).astype(np.int64)
+    (first,) = np.nonzero(np.diff(numbers, prepend=_NO_PAIR))
+    times = np.diff(first, append=len(numbers))
+    return pl.DataFrame({"pair": numbers[first], "num": times}, schema=_TIMES)
 
 
 _NO_PAIR = np.uint64(2**64 - 1)
 _LOW = np.uint64(2**32 - 1)
+_PLACE = np.uint64(2**28 - 1)
+_HIT_BITS = 16
 
 
-def _candidates(table: pl.DataFrame, kinds: Collection[str]) -> Pairs:
-    """Return the positions of samples that may be near-copies of some kinds, the lower first."""
-    prompt, answer = _Side(table["prompt"]), _Side(table["answer"])
-    by_prompt, by_answer = prompt.pairs(answer), answer.pairs(prompt)
-    if "same_prompt" not in kinds:
-        by_prompt = by_prompt[answer.alike(by_prompt)]
-    if "same_answer" not in kinds:
-        by_answer = by_answer[prompt.alike(by_answer)]
-    both = np.concatenate([by_prompt, by_answer]).astype(np.uint64)
-    return _distinct(both[:, 0] << _HALF | both[:, 1])
+def _wanted(prompt: _Side, answer: _Side, pairs: Pairs, kinds: Collection[str]) -> pl.Series:
+    """Return which pairs may be near-copies of some kinds."""
+    by_prompt, by_answer = prompt.alike(pairs), answer.alike(pairs)
+    wanted = by_prompt & by_answer
+    if "same_prompt" in kinds:
+        wanted |= by_prompt & prompt.are_long(pairs)
+    if "same_answer" in kinds:
+        wanted |= by_answer & answer.are_long(pairs)
+    return pl.Series(wanted)
 
 
 # What a look at two samples tells: see :func:`kind_of`.
 _FOUND = pl.Schema({"kind": pl.String, "prompt": pl.Float32, "answer": pl.Float32})
-# Of each two samples, by their ids, the lower first.
-_JUDGED = pl.Schema([("low", pl.String), ("high", pl.String), *_FOUND.items()])
+# In how many bands two samples stand near each other; each is a number of 32 bits of ``pair``.
+_TIMES = pl.Schema({"pair": pl.UInt64, "num": pl.Int64})
+_PAIRS = pl.Schema({**_TIMES, **_FOUND})
 
 
 def _judged(pool: MarkedPool, kinds: Collection[str]) -> pl.DataFrame:
-    """Return the near-copies of the pool: positions ``x`` < ``y``, and ``_JUDGED``.
+    """Return the near-copies of the pool: positions ``x`` and ``y``, and ``_FOUND``.
 
-    What was found of two samples is kept, so that a new batch costs its own pairs alone.
+    Who stands near whom, and what was found of them, is kept: a new batch costs its own pairs
+    alone. Samples are in the order of their ids, so that it does not matter when they came.
     """
-    x, y = _candidates(pool.table, kinds).T
-    ids = pool.index["sample_id"]
-    pairs = pl.DataFrame({"x": x, "y": y, "one": ids.gather(x), "other": ids.gather(y)})
-    pairs = pairs.with_columns(
-        low=pl.min_horizontal("one", "other"), high=pl.max_horizontal("one", "other")
-    ).drop("one", "other")
-    path, keys = pool.folder / "pairs.parquet", ["low", "high"]
-    known = _JUDGED.to_frame()
-    if path.exists() and read_metadata(path).get("rule") == _RULE:
-        known = scan_table(path).collect().join(pairs, on=keys, how="semi")
-    new = pairs.join(known, on=keys, how="anti", maintain_order="left")
-    if new.height:
-        known = pl.concat([known, new.select(keys).hstack(_judge(pool, new))])
-        write_table(path, known, {"rule": _RULE})
-    return pairs.join(known.filter(pl.col("kind") != ""), on=keys, maintain_order="left")
+    order = pool.index["sample_id"].arg_sort()
+    ids = pool.index["sample_id"].gather(order)
+    path = pool.folder / f"pairs-{'-'.join(sorted(kinds))}.parquet"
+    pairs, is_new = _read_pairs(path, ids)
+    if is_new.any():
+        pairs = _with_new(pairs, pool.table[order], is_new, kinds)
+        is_known = pairs["kind"].is_not_null()
+        new = pairs.filter(~is_known)
+        judged = _judge(pool, order.to_numpy()[_members(new)], kinds)
+        pairs = pl.concat([pairs.filter(is_known), new.select(*_TIMES).hstack(judged)])
+        _write_pairs(path, ids, pairs)
+    copies = pairs.filter(pl.col("kind") != "")
+    x, y = order.to_numpy()[_members(copies)].T
+    return copies.select(*_FOUND).with_columns(x=pl.Series(x), y=pl.Series(y))
 
 
-def _judge(pool: MarkedPool, pairs: pl.DataFrame) -> pl.DataFrame:
-    """Return kind and Jaccard indices of pairs of positions, by the words of the samples."""
+def _members(pairs: pl.DataFrame) -> Pairs:
+    """Return the two samples of each pair, by their places."""
+    numbers = pairs["pair"].to_numpy()
+    return np.stack([numbers >> _HALF, numbers & _LOW], axis=1).astype(np.int64)
+
+
+def _with_new(
+    known: pl.DataFrame, table: pl.DataFrame, is_new: NDArray[np.bool_], kinds: Collection[str]
+) -> pl.DataFrame:
+    """Return the pairs of all samples, of which those with new ones have no kind yet."""
+    prompt, answer = _Side(table["prompt"]), _Side(table["answer"])
+    both = _changes(prompt, answer, is_new), _changes(answer, prompt, is_new)
+    come, gone = (_counted(np.concatenate(numbers)) for numbers in zip(*both, strict=True))
+    changes = pl.concat([come, gone.with_columns(-pl.col("num"))])
+    times = changes.group_by("pair").agg(change=pl.col("num").sum())
+    num = pl.sum_horizontal("num", "change")
+    pairs = known.join(times, on="pair", how="full", coalesce=True).with_columns(num=num)
+    pairs = pairs.filter(pl.col("num") > 0).select(*_PAIRS).sort("pair")
+    is_known = pairs["kind"].is_not_null()
+    new = pairs.filter(~is_known)
+    new = new.filter(_wanted(prompt, answer, _members(new), kinds))
+    return pl.concat([pairs.filter(is_known), new])
+
+
+def _made_by() -> dict[str, str]:
+    """Return what pairs hang on besides the ids of samples."""
+    return {"rule": _RULE, "rensa": version("rensa"), "polars": version("polars")}
+
+
+def _read_pairs(path: Path, ids: pl.Series) -> tuple[pl.DataFrame, NDArray[np.bool_]]:
+    """Return the pairs that are kept, by places among some ids, and which of these are new.
+
+    Where a sample is gone all are new: who stands near whom is told anew, and what was found of
+    them stays. A table that cannot be read, or was made by other means, counts for none.
+    """
+    is_new = np.ones(len(ids), np.bool_)
+    try:
+        is_ours = _made_by().items() <= read_metadata(path).items()
+        table = scan_table(path).collect() if is_ours else None
+    except (FileNotFoundError, pl.exceptions.PolarsError):
+        table = None
+    if table is None:
+        return _PAIRS.to_frame(), is_new
+    every = ids.to_frame().with_row_index("place")
+    place = table.join(every, on="sample_id", how="left", maintain_order="left")["place"]
+    found = table.select("pairs", low=place).explode("pairs").drop_nulls().unnest("pairs")
+    found = found.with_columns(high=place.gather(found["high"])).drop_nulls("high")
+    number = pl.col("low").cast(pl.UInt64) * 2**32 + pl.col("high")
+    pairs = found.with_columns(pair=number).select(*_PAIRS).cast(_PAIRS)
+    if place.null_count():
+        return pairs.with_columns(num=pl.lit(0, pl.Int64)), is_new
+    is_new[place.to_numpy()] = False
+    return pairs, is_new
+
+
+def _write_pairs(path: Path, ids: pl.Series, pairs: pl.DataFrame) -> None:
+    """Keep pairs by the sample with the lower id, with the place of the other one."""
+    low, high = _members(pairs).astype(np.uint32).T
+    found = pairs.with_columns(low=pl.Series(low), high=pl.Series(high))
+    lists = found.group_by("low").agg(pairs=pl.struct("high", "num", *_FOUND))
+    every = ids.to_frame().with_row_index("low")
+    table = every.join(lists, on="low", how="left", maintain_order="left").drop("low")
+    write_table(path, table, _made_by())
+
+
+def _judge(pool: MarkedPool, pairs: Pairs, kinds: Collection[str]) -> pl.DataFrame:
+    """Return ``_FOUND`` of pairs of positions, by the words of the samples."""
+    # Samples that stand together in the pool are read together.
+    order = np.lexsort((pairs.max(axis=1), pairs.min(axis=1)))
     found = []
-    for part in pairs.iter_slices(_PAIRS_AT_A_TIME):
-        positions = np.unique(part.select("x", "y").to_numpy())
-        sides = zip(*sides_of(pool.rows(positions.tolist()), pool.stage), strict=True)
-        texts = {
-            position: (Text(words_of(prompt)), Text(words_of(answer)))
-            for position, (prompt, answer) in zip(positions.tolist(), sides, strict=True)
-        }
-        found += [kind_of(texts[x], texts[y]) for x, y in part.select("x", "y").iter_rows()]
-    return pl.DataFrame(found, schema=_FOUND, orient="row")
+    for part in np.array_split(pairs[order], len(pairs) // _PAIRS_AT_A_TIME + 1):
+        texts = _texts(pool, np.unique(part).tolist())
+        found += [kind_of(texts(x), texts(y), kinds) for x, y in part.tolist()]
+    return pl.DataFrame(found, schema=_FOUND, orient="row")[np.argsort(order)]
+
+
+def _texts(pool: MarkedPool, positions: Sequence[int]) -> Callable[[int], tuple["Text", "Text"]]:
+    """Return what gives prompt and answer at one of some ascending positions."""
+    sides = (zip(*sides_of(part, pool.stage), strict=True) for part in pool.said(positions))
+    said = dict(zip(positions, chain.from_iterable(sides), strict=True))
+
+    # Words take more memory than texts, and new memory takes time.
+    @lru_cache(_TEXTS_WITH_WORDS)
+    def texts(position: int) -> tuple[Text, Text]:
+        prompt, answer = said[position]
+        return Text(prompt), Text(answer)
+
+    return texts
 
 
 class Text:
-    """The words of a prompt or an answer, to be compared with others."""
+    """A prompt or an answer, to be compared with others by its words."""
 
-    def __init__(self, words: Words) -> None:
-        self.words = words
+    def __init__(self, text: str) -> None:
+        self._text = text
 
     @cached_property
-    def _pairs(self) -> set[tuple[str, str]]:
-        return set(pairwise(self.words))
+    def words(self) -> Words:
+        """Its words, see :func:`words_of`."""
+        return words_of(self._text)
 
     def jaccard(self, other: "Text") -> float:
         """Return the Jaccard index of the word 2-grams, 0 to 1."""
-        num_common = len(self._pairs & other._pairs)
-        num_all = len(self._pairs) + len(other._pairs) - num_common
+        # Made anew for each pair: what is kept takes new memory, which costs more.
+        pairs, others = set(pairwise(self.words)), set(pairwise(other.words))
+        num_common = len(pairs & others)
+        num_all = len(pairs) + len(others) - num_common
         return num_common / num_all if num_all else float(self.words == other.words)
 
     def differs_in_numbers(self, other: "Text") -> bool:
@@ -374,14 +484,18 @@ def _is_number(word: str) -> bool:
     return not any(character.isalpha() for character in word)
 
 
-def _relation(one: Text, other: Text) -> str:
+def _relation(one: Text, other: Text) -> tuple[str, float | None]:
+    """Return how two texts are related, and their Jaccard index where that had to be known."""
     if one.words == other.words:
-        return "same"
+        return "same", 1.0
     if one.differs_in_numbers(other):
-        return "numbers"
+        return "numbers", None
+    # Most texts that are alike are rewritten; to see that takes less time than the index.
     is_long = min(len(one.words), len(other.words)) >= _MIN_WORDS
-    is_copy = is_long and one.jaccard(other) >= MIN_JACCARD and one.is_edited(other)
-    return "same" if is_copy else "other"
+    if is_long and one.is_edited(other):
+        likeness = one.jaccard(other)
+        return "same" if likeness >= MIN_JACCARD else "other", likeness
+    return "other", None
 
 
 # By how prompts, and answers, are related; of all others nothing is said.
@@ -395,21 +509,33 @@ _KIND_OF = {
 }
 
 
-def kind_of(x: tuple[Text, Text], y: tuple[Text, Text]) -> tuple[str, float, float]:
+def kind_of(
+    x: tuple[Text, Text], y: tuple[Text, Text], kinds: Collection[str] = tuple(KINDS)
+) -> tuple[str, float, float]:
     """Return the kind of near-copies that two samples are, and how alike their sides are.
 
     Args:
         x: prompt and answer of the one.
         y: prompt and answer of the other.
+        kinds: that are asked for.
 
     Returns:
-        The kind, empty where they are no near-copies, and the Jaccard indices of the word 2-grams
-        of prompts and of answers, 0 to 1.
+        The kind and the Jaccard indices of the word 2-grams of prompts and of answers, 0 to 1.
+        Where they are near-copies of no such kind it is empty, and the indices are 0.
     """
     (prompt, answer), (other_prompt, other_answer) = x, y
-    relations = _relation(prompt, other_prompt), _relation(answer, other_answer)
-    likeness = prompt.jaccard(other_prompt), answer.jaccard(other_answer)
-    return _KIND_OF.get(relations, ""), *likeness
+    of_prompts, prompts_alike = _relation(prompt, other_prompt)
+    if not any(of == of_prompts and kind in kinds for (of, _), kind in _KIND_OF.items()):
+        return "", 0.0, 0.0
+    of_answers, answers_alike = _relation(answer, other_answer)
+    kind = _KIND_OF.get((of_prompts, of_answers), "")
+    if kind not in kinds:
+        return "", 0.0, 0.0
+    return (
+        kind,
+        prompt.jaccard(other_prompt) if prompts_alike is None else prompts_alike,
+        answer.jaccard(other_answer) if answers_alike is None else answers_alike,
+    )
 
 
 def _precedence(pool: MarkedPool, policy: str) -> NDArray[np.int64]:
@@ -433,14 +559,11 @@ def _precedence(pool: MarkedPool, policy: str) -> NDArray[np.int64]:
 
 def _lengths(pool: MarkedPool) -> NDArray[np.int64]:
     """Return the characters of each sample."""
-    parts = [np.zeros(0, np.int64)]
-    for start in range(0, pool.index.height, _PAIRS_AT_A_TIME):
-        end = min(start + _PAIRS_AT_A_TIME, pool.index.height)
-        sides = sides_of(pool.rows(range(start, end)), pool.stage)
-        parts.append(
-            np.array([len(prompt) + len(answer) for prompt, answer in zip(*sides, strict=True)])
-        )
-    return np.concatenate(parts)
+    lengths: list[int] = []
+    for part in pool.said(range(pool.index.height)):
+        prompts, answers = sides_of(part, pool.stage)
+        lengths += [len(p) + len(a) for p, a in zip(prompts, answers, strict=True)]
+    return np.array(lengths, np.int64)
 
 
 def _mark(
@@ -455,16 +578,18 @@ def _mark(
         places: of each sample, see :func:`_precedence`.
         marks: by position: the position of the sample that stays, and words; more come in.
     """
-    words = "{}: prompts alike by {:.2f}, answers by {:.2f}"
-    found = []
-    for x, y, kind, prompt, answer in pairs.select("x", "y", *_FOUND).iter_rows():
-        first, copy = (x, y) if places[x] < places[y] else (y, x)
-        likeness = prompt + answer
-        told = words.format(KINDS[kind], prompt, answer)
-        found.append((places[copy], -likeness, places[first], copy, first, told))
-    for *_, copy, first, told in sorted(found):
+    x, y = pairs["x"].to_numpy(), pairs["y"].to_numpy()
+    is_first = places[x] < places[y]
+    firsts, copies = np.where(is_first, x, y), np.where(is_first, y, x)
+    likeness = (pairs["prompt"] + pairs["answer"]).to_numpy()
+    order = np.lexsort((places[firsts], -likeness, places[copies]))
+    ordered = zip(copies[order].tolist(), firsts[order].tolist(), order.tolist(), strict=True)
+    told = pairs.select(*_FOUND).rows()
+    for copy, first, row in ordered:
         if copy not in marks and first not in marks:
-            marks[copy] = first, told
+            kind, prompt, answer = told[row]
+            words = f"{KINDS[kind]}: prompts alike by {prompt:.2f}, answers by {answer:.2f}"
+            marks[copy] = first, words
 
 
 def check_losses(index: pl.DataFrame, marked: Sequence[int], max_loss: float) -> None:
@@ -504,14 +629,13 @@ def source_losses(index: pl.DataFrame, marked: Sequence[int]) -> pl.DataFrame:
 
 
 def _as_table(index: pl.DataFrame, marks: Mapping[int, tuple[int, str]]) -> pl.DataFrame:
-    rows = []
-    for copy, (first, words) in marks.items():
-        place = index.row(first, named=True)
-        where = f"{place['source_file']}, row {place['source_row']}"
-        rows.append((copy, f"{words}, as {place['sample_id']} ({where})", place["sample_id"]))
-    found = pl.DataFrame(rows, schema={"position": pl.Int64, **MARKS}, orient="row")
+    firsts = [first for first, _ in marks.values()]
+    said = pl.Series("words", [words for _, words in marks.values()], dtype=pl.String)
+    where = pl.format("{}, as {} ({}, row {})", said, "sample_id", "source_file", "source_row")
+    found = index[firsts].select(where.alias("evidence"), other="sample_id")
+    found = found.with_columns(position=pl.Series(list(marks), dtype=pl.Int64))
     every = pl.DataFrame({"position": pl.int_range(index.height, eager=True)})
-    return every.join(found, on="position", how="left", maintain_order="left").drop("position")
+    return every.join(found, on="position", how="left", maintain_order="left").select(*MARKS)
 
 
 SIGNAL = NearDuplicates()

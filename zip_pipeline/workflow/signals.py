@@ -354,7 +354,7 @@ def pool_marks(
         with Measuring(wanted, log) as measuring:
             told = tables[wanted.signal.name] = measuring.pool_table(batches)
         kept = wanted.tools.folder
-        of_pool = MarkedPool(folder.stage, index, told, pool.rows, kept, quality)
+        of_pool = MarkedPool(folder.stage, index, told, pool.said, kept, quality)
         marks = wanted.signal.mark(of_pool, wanted.settings).cast(MARKS)
         is_new = table["fate"].is_null() & marks["evidence"].is_not_null()
         fate = pl.Series([wanted.signal.fate]).new_from_index(0, index.height)

@@ -3,10 +3,14 @@
 import random
 from itertools import combinations
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import polars as pl
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from polars.testing import assert_frame_equal
 
 import zip_pipeline
 from zip_pipeline.data_root import DataRoot
@@ -15,7 +19,7 @@ from zip_pipeline.report.trace import trace_sample
 from zip_pipeline.samples import Sample
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.signals import MarkedPool, near_duplicates, settings_of, signals
-from zip_pipeline.signals.near_duplicates import Text, kind_of, sides_of, words_of
+from zip_pipeline.signals.near_duplicates import Text, kind_of, sides_of
 from zip_pipeline.workflow.versions import current_version, read_version, select_version
 from zip_pipeline_tests.defs.trained_roots import ingest_rows
 from zip_pipeline_tests.signals import near_copies
@@ -29,7 +33,7 @@ ANSWER = "It was built by monks who had come over the hills, as the chronicle of
 
 
 def _texts(prompt: str, answer: str) -> tuple[Text, Text]:
-    return Text(words_of(prompt)), Text(words_of(answer))
+    return Text(prompt), Text(answer)
 
 
 @pytest.mark.parametrize(
@@ -62,19 +66,24 @@ def test_templates_differ_in_numbers_alone() -> None:
 
 def test_likeness_is_the_jaccard_index_of_word_pairs() -> None:
     """Of five and five pairs, four are common; words alone have none."""
-    assert Text(words_of("a b c d e f")).jaccard(Text(words_of("a b c d e g"))) == 4 / 6
-    assert Text(words_of("Yes!")).jaccard(Text(words_of("yes"))) == 1
-    assert Text(words_of("yes")).jaccard(Text(words_of("no"))) == 0
+    assert Text("a b c d e f").jaccard(Text("a b c d e g")) == 4 / 6
+    assert Text("Yes!").jaccard(Text("yes")) == 1
+    assert Text("yes").jaccard(Text("no")) == 0
 
 
-def _marked(table: pl.DataFrame, folder: Path, **settings: Any) -> list[tuple[str | None, ...]]:
-    """Return evidence and the id of the other sample of each row of a pool table."""
+def _marked(
+    table: pl.DataFrame, folder: Path, told: pl.DataFrame | None = None, **settings: Any
+) -> list[tuple[str | None, ...]]:
+    """Return evidence and the id of the other sample of each row of a pool table.
+
+    What the signal tells of the rows is measured now, if it is not given.
+    """
     signal = signals["near_duplicates"]
     pool = MarkedPool(
         "sft",
-        table,
-        measured("near_duplicates", table),
-        lambda positions: table[list(positions)],
+        table.with_columns(source_file=pl.lit("a.jsonl"), source_row=pl.int_range(1, pl.len() + 1)),
+        measured("near_duplicates", table) if told is None else told,
+        lambda positions: iter([table[list(positions)]]),
         folder,
         settings.pop("quality", None),
     )
@@ -245,6 +254,69 @@ def test_a_new_batch_costs_its_own_pairs(tmp_path: Path, monkeypatch: pytest.Mon
     assert version.manifest["fates"]["near_duplicate"] == 20
     assert current_version(root["sft"], _config()) == version.number
     assert current_version(root["sft"], _config(near_duplicates={"same": "keep"})) is None
+
+
+def _crowd(num: int) -> pl.DataFrame:
+    """Return samples of which more share a bucket than are compared."""
+    rng = random.Random(4)
+    words = near_copies.vocabulary(rng)
+    texts = [near_copies.invented(rng, 20, words) for _ in range(2)]
+    said = [(near_copies.edited(rng.choice(texts), 0.1, rng, words), ANSWER) for _ in range(num)]
+    return table_of([talk(*both) for both in said]).unique("sample_id", maintain_order=True)
+
+
+CROWD = _crowd(60)
+TOLD = measured("near_duplicates", CROWD)
+FILE = "pairs-same-same_answer.parquet"
+
+
+@given(st.lists(st.lists(st.integers(0, 5), min_size=1, unique=True), min_size=2, max_size=5))
+@settings(max_examples=10, deadline=None)
+def test_what_is_kept_makes_no_difference(pools: list[list[int]]) -> None:
+    """Drops that come, go and come again, in any order, are marked as if all came at once."""
+    part = pl.int_range(CROWD.height, eager=True) % 6
+    with TemporaryDirectory() as folder:
+        for number, pool in enumerate(pools):
+            rows = pl.concat([(part == name).arg_true() for name in pool])
+            whole, kept = Path(folder, str(number)), Path(folder, "kept")
+            of_pool = CROWD[rows], kept, TOLD[rows]
+            found = _marked(*of_pool, same_answer="first")
+            assert found == _marked(of_pool[0], whole, TOLD[rows], same_answer="first")
+            pairs = [pl.read_parquet(each / FILE).explode("pairs") for each in (kept, whole)]
+            in_order = [each.unnest("pairs").sort("sample_id", "high") for each in pairs]
+            assert_frame_equal(*in_order)
+            assert rows.len() == in_order[0]["sample_id"].n_unique()
+    assert any(evidence for evidence, _ in found)
+
+
+def test_new_samples_part_old_neighbours(tmp_path: Path) -> None:
+    """So that what is kept is put to the test above."""
+    half = CROWD[::2]
+    _marked(half, tmp_path, TOLD[::2], same_answer="first")
+    before = _bands(tmp_path)
+    _marked(CROWD, tmp_path, TOLD, same_answer="first")
+    after = _bands(tmp_path)
+    gone = [pair for pair in before if pair not in after]
+    fewer = [pair for pair, num in before.items() if after.get(pair, num) < num]
+    assert len(gone) > 10
+    assert len(fewer) > 10
+
+
+def _bands(folder: Path) -> dict[tuple[str, str], int]:
+    """Return in how many bands each two samples stand near each other."""
+    table = pl.read_parquet(folder / FILE)
+    pairs = table.explode("pairs").unnest("pairs").drop_nulls("high")
+    others = table["sample_id"].gather(pairs["high"])
+    return dict(zip(zip(pairs["sample_id"], others, strict=True), pairs["num"], strict=True))
+
+
+@pytest.mark.parametrize("harm", [b"", b"PAR1 no more"])
+def test_pairs_that_cannot_be_read_are_found_again(harm: bytes, tmp_path: Path) -> None:
+    """A harmed file changes no mark."""
+    found = _marked(CROWD, tmp_path, TOLD, same_answer="first")
+    (tmp_path / FILE).write_bytes(harm)
+    assert _marked(CROWD, tmp_path, TOLD, same_answer="first") == found
+    assert pl.read_parquet(tmp_path / FILE).height == CROWD.height
 
 
 def test_the_order_of_drops_does_not_matter(tmp_path: Path) -> None:
