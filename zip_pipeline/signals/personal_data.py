@@ -16,7 +16,7 @@ from zip_pipeline.errors import UserError
 from zip_pipeline.samples import TURN_COLUMNS, Stage, Turn
 from zip_pipeline.settings import Choices, Settings
 from zip_pipeline.signals import Measure, Signal, Tools
-from zip_pipeline.signals.turn_texts import PLACE, gathered, turn_texts
+from zip_pipeline.signals.turn_texts import PLACE, gathered, tool_texts, turn_texts
 
 Span: TypeAlias = Mapping[str, Any]
 _SPAN = pl.Schema({**PLACE, "kind": pl.String})
@@ -69,14 +69,14 @@ class PersonalData(Signal):
 
     def identity(self, settings: PersonalDataSettings, tools: Tools) -> str:
         """Return the version of the patterns."""
-        return "patterns 1"
+        return "patterns 2"
 
     @contextmanager
     def open(self, settings: PersonalDataSettings, stage: Stage, tools: Tools) -> Iterator[Measure]:
         """Give what searches."""
 
         def measure(samples: pl.DataFrame) -> pl.DataFrame:
-            texts = turn_texts(samples, stage)
+            texts = pl.concat([turn_texts(samples, stage), tool_texts(samples)])
             spans = gathered(_spans_of(texts), samples.height, _SPAN)
             counts = [Counter(span["kind"] for span in found) for found in spans.to_list()]
             kinds = [[{"kind": k, "num": n} for k, n in sorted(c.items())] for c in counts]
@@ -105,7 +105,7 @@ class PersonalData(Signal):
         settings: PersonalDataSettings,
         stage: Stage,
     ) -> pl.DataFrame:
-        """Return samples with the kind in place of what was found, in turns and in the record."""
+        """Return samples with the kind in place of what was found, also in the record."""
         if settings.policy != "mask":
             return samples
         found = [spans_of_kinds(spans or (), settings) for spans in table["spans"].to_list()]
@@ -119,11 +119,13 @@ class PersonalData(Signal):
 def _masked_row(
     row: Mapping[str, Any], spans: Sequence[Span], columns: Sequence[str]
 ) -> dict[str, Any]:
-    """Return the columns of a sample that change: its turns, and the record that they are from."""
+    """Return the columns that change: turns, tools, and the record that they are from."""
     turns = {column: [Turn(**turn) for turn in row[column]] for column in columns}
     marks = {}
     for span in spans:
-        text = getattr(turns[span["column"]][span["turn"] - 1], span["field"])
+        in_tools = span["column"] == "tools"
+        turn = None if in_tools else turns[span["column"]][span["turn"] - 1]
+        text = row["tools"] if in_tools else getattr(turn, span["field"])
         marks[text[span["start"] : span["end"]]] = f"[{span['kind'].upper()}]"
     # The longest first: what is found may be a part of something else that is.
     marks = {text: marks[text] for text in sorted(marks, key=lambda text: (-len(text), text))}
@@ -134,7 +136,7 @@ def _masked_row(
         ]
         for column in columns
     }
-    # Nobody searches in these, but what is found elsewhere may stand there again.
+    # Nobody searches in media, but what is found elsewhere may stand there again.
     for name in ("tools", "media"):
         masked[name] = _text_without(row[name], marks)
     record = _without(json.loads(row["raw"]), marks)
@@ -176,10 +178,11 @@ def _in_words(spans: Sequence[Span]) -> str | None:
         return None
     counts = Counter(span["kind"] for span in spans)
     first = spans[0]
+    turn = f", turn {first['turn']}, {first['field']}" if first["turn"] else ""
     return (
         f"{', '.join(f'{num} {kind}' for kind, num in sorted(counts.items()))}; the first is "
-        f"{first['kind']} in {first['column']}, turn {first['turn']}, {first['field']}, characters "
-        f"{first['start']} to {first['end']}"
+        f"{first['kind']} in {first['column']}{turn}, characters {first['start']} to "
+        f"{first['end']}"
     )
 
 

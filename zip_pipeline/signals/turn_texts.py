@@ -14,7 +14,8 @@ PLACE: dict[str, Any] = {
     "end": pl.Int64,
 }
 """Where a span stands: the column of turns, the turn from 1, the field of the turn, and the
-characters from ``start`` to before ``end``, counted from 0."""
+characters from ``start`` to before ``end``, counted from 0. In tools column and field are ``tools``
+and the turn is 0."""
 FIELDS = ("content", "reasoning", "tool_calls")
 """The fields of a turn in which somebody says something."""
 
@@ -54,6 +55,18 @@ def turn_texts(samples: pl.DataFrame, stage: Stage) -> pl.DataFrame:
         ]
     texts = pl.concat(parts).filter(pl.col("text") != "")
     return texts.sort("sample", "place", "turn", maintain_order=True).drop("place").collect()
+
+
+def tool_texts(samples: pl.DataFrame) -> pl.DataFrame:
+    """Return the tools that may be called in samples, as :func:`turn_texts`; their turn is 0."""
+    return samples.select(
+        pl.int_range(pl.len()).alias("sample"),
+        pl.lit("tools").alias("column"),
+        pl.lit(0, pl.Int64).alias("turn"),
+        pl.lit("").alias("role"),
+        pl.lit("tools").alias("field"),
+        pl.col("tools").alias("text"),
+    ).filter(pl.col("text") != "")
 
 
 def gathered(spans: pl.DataFrame, num_samples: int, fields: pl.Schema) -> pl.Series:

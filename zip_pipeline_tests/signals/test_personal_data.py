@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter, defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -161,6 +162,31 @@ def test_only_the_policy_exclude_marks() -> None:
     assert [span["kind"] for span in spans_of_kinds(table["spans"].to_list()[0], only)] == ["phone"]
 
 
+def test_schemas_of_tools_are_searched_and_masked() -> None:
+    """A default that is somebody's address, also in the record; the schema stays JSON."""
+    schema = [{"name": "mail", "default": _MAIL, "also": f'{_PHONE} or "{_MAIL}"', "card": 1}]
+    tools, said = json.dumps(schema), talk(f"Mail {_MAIL}", "Yes")
+    rows = table_of(
+        [replace(said, tools=tools), replace(talk("Hm?", "No"), tools=tools), talk("Hm?", "No")],
+        raw=[json.dumps({"tools": schema}), json.dumps({"tools": tools}), "{}"],
+    )
+    told = measured("personal_data", rows, block=2)
+    counts = [{kind["kind"]: kind["num"] for kind in found} for found in told["kinds"]]
+    assert counts == [{"mail": 3, "phone": 1}, {"mail": 2, "phone": 1}, {}]
+    exclude, mask = (settings_of("personal_data", {"policy": p}) for p in ("exclude", "mask"))
+    start = tools.index(_MAIL)
+    place = f"the first is mail in tools, characters {start} to {start + len(_MAIL)}"
+    assert PERSONAL.marks(told, exclude).to_list()[1:] == [f"2 mail, 1 phone; {place}", None]
+    masked = PERSONAL.masked(rows, told, mask, "sft")
+    hidden = [schema[0] | {"default": "[MAIL]", "also": '[PHONE] or "[MAIL]"'}]
+    assert [json.loads(text) for text in masked["tools"][:2]] == [hidden, hidden]
+    assert masked["tools"][2] == ""
+    assert masked["turns"][0][0]["content"] == "Mail [MAIL]"
+    assert json.loads(masked["raw"][0]) == {"tools": hidden}
+    assert _MAIL not in masked["raw"][1]
+    assert masked[2].equals(rows[2])
+
+
 def test_the_policy_is_not_measured() -> None:
     """Another one reads what is stored; kinds that do not exist are errors."""
     settings = [settings_of("personal_data", given) for given in ({}, {"policy": "mask"})]
@@ -180,7 +206,7 @@ def test_real_samples(shared_folder: Path) -> None:
     shown: dict[str, list[str]] = defaultdict(list)
     for row, spans in zip(samples.iter_rows(named=True), table["spans"], strict=True):
         for span in spans:
-            text = row["turns"][span["turn"] - 1][span["field"]]
+            text = row["turns"][span["turn"] - 1][span["field"]] if span["turn"] else row["tools"]
             shown[span["kind"]].append(text[max(0, span["start"] - 20) : span["end"] + 10])
     num_rows = (table["kinds"].list.len() > 0).sum()
     print(num_rows, "rows", Counter({kind: len(texts) for kind, texts in shown.items()}))
