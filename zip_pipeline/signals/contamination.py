@@ -17,7 +17,7 @@ from pydantic import Field
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint
 from zip_pipeline.samples import Stage
-from zip_pipeline.settings import Choices, Settings
+from zip_pipeline.settings import Choices, Settings, read_table
 from zip_pipeline.signals import Measure, Signal, Tools
 from zip_pipeline.signals.turn_texts import PLACE, gathered, turn_texts
 
@@ -47,7 +47,8 @@ class ContaminationSettings(Settings):
     files: list[str] = Field(
         default=[],
         description="Files and folders of benchmarks, in any format that drops may have; relative "
-        f"paths start at the data root. If not given, all of its folder {BENCHMARKS}.",
+        f"paths start at the data root. If not given, all of its folder {BENCHMARKS}. The "
+        "questions of [mt_bench] count besides.",
     )
     policy: str = Field(default="exclude", description="What becomes of samples with an overlap.")
     min_share: float = Field(
@@ -187,7 +188,7 @@ def _in_words(span: Span) -> str:
 
 
 def _files(settings: ContaminationSettings, root: Path) -> dict[str, Path]:
-    """Return the files by what messages call them, sorted.
+    """Return the files by what messages call them, sorted; with the questions of MT-bench in use.
 
     Raises:
         UserError: one that is named does not exist.
@@ -198,6 +199,11 @@ def _files(settings: ContaminationSettings, root: Path) -> dict[str, Path]:
         if settings.files and not path.exists():
             raise UserError(f"signals: contamination: files: {path}: no such file or folder")
         found += [p for p in path.rglob("*") if _is_data(p)] if path.is_dir() else [path]
+    _, in_use = read_table(root, "mt_bench") or (root, {})
+    if "questions" in in_use:
+        found.append(root / str(in_use["questions"]))
+        if not found[-1].is_file():
+            raise UserError(f"mt_bench: questions: {found[-1]}: no such file")
     return {_shown(path, root): path for path in sorted(found) if path.is_file()}
 
 

@@ -310,7 +310,7 @@ def question_texts(path: Path) -> pl.DataFrame:
     """Return what each row of a file asks and answers: ``row`` from 1, ``prompt``, ``answer``.
 
     Benchmarks often have questions alone, which are no samples. Of a row that is none, all texts of
-    more than a word are the prompt.
+    more than a word are the prompt; the turns of MT-bench are a row each, of the same number.
 
     Raises:
         UserError: the file cannot be read.
@@ -325,10 +325,20 @@ def question_texts(path: Path) -> pl.DataFrame:
           for n, f in sides.items()),
     )  # fmt: skip
     others = [
-        (row, "\n".join(_texts_in(_parsed(raw))), "")
+        (row, "\n".join(_texts_in(part)), "")
         for row, raw in pool.quarantine.select("source_row", "raw").iter_rows()
+        for part in _questions_in(_parsed(raw))
     ]
-    return pl.concat([samples, pl.DataFrame(others, schema=_TEXTS, orient="row")]).sort("row")
+    return pl.concat([samples, pl.DataFrame(others, schema=_TEXTS, orient="row")]).sort(
+        "row", maintain_order=True
+    )
+
+
+def _questions_in(record: object) -> list[object]:
+    turns = record.get("turns") if isinstance(record, dict) else None
+    if not isinstance(record, dict) or not isinstance(turns, list):
+        return [record]
+    return [*turns, [value for name, value in record.items() if name != "turns"]]
 
 
 def _parsed(raw: str) -> object:

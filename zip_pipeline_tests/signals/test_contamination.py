@@ -63,6 +63,30 @@ PLANTS: dict[str, Callable[[str, str, str], Sample]] = {
 }
 
 
+def test_questions_of_the_mt_bench_in_use_count(tmp_path: Path) -> None:
+    """Of both turns, wherever the file lies, beside files that are named."""
+    first, second, third, other = (asked for asked, _ in _rows(4, seed=3))
+    _benchmark(tmp_path, [(third, "Yes.")])
+    question = {"question_id": 81, "category": "writing", "turns": [first, second]}
+    (tmp_path / "mt").mkdir()
+    path = tmp_path / "mt" / "question.jsonl"
+    path.write_text(json.dumps(question) + "\n")
+    table = '[mt_bench]\nquestions = "mt/question.jsonl"\nprompts = "mt/prompts.jsonl"\n'
+    (tmp_path / "zip_pipeline.toml").write_text(table)
+    marks = _marked(tmp_path, [talk(said, "No.") for said in (first, second, third, other)])
+    assert all("question.jsonl, row 1," in (mark or "") for mark in marks[:2])
+    assert "exam.jsonl, row 1," in (marks[2] or "")
+    assert marks[3] is None
+    tools = replace(TOOLS, root=tmp_path)
+    settings = settings_of("contamination", {})
+    before = CONTAMINATION.identity(settings, tools)
+    path.write_text(json.dumps(question | {"turns": [third, second]}) + "\n")
+    assert CONTAMINATION.identity(settings, tools) != before
+    path.unlink()
+    with pytest.raises(UserError, match=r"mt_bench: questions: .*question\.jsonl: no such file"):
+        CONTAMINATION.identity(settings, tools)
+
+
 @pytest.mark.parametrize("name", PLANTS)
 def test_what_is_planted_is_found(tmp_path: Path, name: str) -> None:
     """At least 95% of 200 rows, each by its own file and row."""

@@ -257,7 +257,10 @@ def test_a_target_that_is_not_all_samples_is_refused(
 
 
 def test_questions_are_read_with_and_without_answers(tmp_path: Path) -> None:
-    """Turns of one side are joined; a row that is no sample gives its texts of several words."""
+    """Turns of one side are joined; a row that is no sample gives its texts of several words.
+
+    The turns of MT-bench are asked one after another, so each is a question.
+    """
     path = tmp_path / "exam.jsonl"
     messages = [
         {"role": "system", "content": "Be brief."},
@@ -274,7 +277,9 @@ def test_questions_are_read_with_and_without_answers(tmp_path: Path) -> None:
     lines = [*map(json.dumps, rows), "no json at all"]
     path.write_text("\n".join(lines), encoding="utf-8")
     assert question_texts(path).rows() == [
-        (1, "q 7\nWhat is it?\nWhy is it?", ""),
+        (1, "What is it?", ""),
+        (1, "Why is it?", ""),
+        (1, "q 7", ""),
         (2, "Be brief.\nOne?\nTwo?", "1\n2"),
         (3, "Not a\nbut texts", ""),
         (4, "no json at all", ""),
