@@ -1,14 +1,11 @@
 """``zip_pipeline.toml``: one file, and what is said of a wrong one."""
 
 import logging
-import re
 from pathlib import Path
 
 import pytest
 
-from zip_pipeline.ingest.options import ReadOptions
 from zip_pipeline.pool.held_out import HeldOutSettings
-from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.settings import (
     TABLES,
     Settings,
@@ -17,9 +14,7 @@ from zip_pipeline.settings import (
     read_table,
     training_settings,
 )
-from zip_pipeline.workflow.comparison_plan import ComparisonSettings
 
-ROOT = Path(__file__).parents[1]
 ALLOWED = (
     "allowed are the tables [sft], [preference], [mixture], [signals], [training], [held_out], "
     "[quality_audit], [mt_bench], [comparison], [preference_comparison]"
@@ -152,25 +147,6 @@ def test_wrong_values_are_told_and_secrets_are_not(given: dict, message: str) ->
     with pytest.raises(ValueError) as caught:
         _Secretive(**given)
     assert str(caught.value) == message
-
-
-def _option_rows(kind: type[Settings]) -> list[str]:
-    rows = []
-    for name, field in kind.model_fields.items():
-        default = "" if field.default in (None, "", {}, ()) else str(field.default).lower()
-        rows.append(f"| `{name}` | {default} | {kind.allowed(name)} | {kind.about(name)} |")
-    return rows
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [SelectionConfig, TrainingSettings, HeldOutSettings, ReadOptions, ComparisonSettings],
-)
-def test_readme_has_every_option(kind: type[Settings]) -> None:
-    """The tables of options in the README are what the fields say: name, default, range, use."""
-    rows = _option_rows(kind)
-    lines = re.findall(r"^\| `.*$", (ROOT / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
-    assert [line for line in lines if line in rows] == rows
 
 
 def test_settings_of_no_table_are_the_defaults(tmp_path: Path) -> None:

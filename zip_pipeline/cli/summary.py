@@ -1,6 +1,7 @@
 """A finished selection in tables for people."""
 
 from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from typing import Any
 
 import polars as pl
@@ -187,7 +188,7 @@ _LEGEND = """\
 R  redundancy: raw / compressed bytes of the subset, higher = more redundant
 L  probe loss: mean loss of the first training steps, nats per token, higher = less consistent
 Z  quality of the trained model, higher = better (a loss is negated); - where it is not trained
-The law: Z falls as R and L rise. A version of which both rise is a risk, and is not trained.
+The law expects Z to fall as R and L rise. A version of which both rise is not trained.
 """
 
 
@@ -223,7 +224,7 @@ def _show_versions(console: Console, stage: str, rows: pl.DataFrame) -> None:
         )
     console.print(table)
     console.print(f"{rows['reason'][-1]}\n", soft_wrap=True)
-    if words := _words_of_z(stage, rows):
+    for words in filter(None, (_words_of_z(stage, rows), _words_against_law(rows))):
         console.print(f"{words}\n", soft_wrap=True)
     if rows["blocked"][-1]:
         console.print(
@@ -245,6 +246,20 @@ def _words_of_z(stage: str, rows: pl.DataFrame) -> str:
         "one, whose folder you name as sft_model in [training]."
     )
     return f"Z compares only within one way of measuring. {told}.{remedy * (stage == 'preference')}"
+
+
+def _words_against_law(rows: pl.DataFrame) -> str:
+    """Return which versions have a higher R and L than the one before and yet a better Z."""
+    measured = rows.filter(pl.col("Z").is_not_null()).iter_rows(named=True)
+    told = [
+        f"Version {now['version']} goes against the law: its R and L are higher than those of "
+        f"version {before['version']}, and yet its Z is better."
+        for before, now in pairwise(measured)
+        if all(before[name] == now[name] for name in ("series", "Z_name"))
+        and all(before[name] < now[name] for name in ("R", "L", "Z"))
+    ]
+    remedy = " A new source can do that: look at Z by source, in `evaluation`."
+    return " ".join(told) + remedy if told else ""
 
 
 def _measure(row: dict[str, Any], name: str) -> str:

@@ -33,6 +33,7 @@ FATES = {
     "contaminated": "it holds questions or answers of a benchmark",
     "personal_data": "it holds personal data or secrets",
     "language": "it is in a language that is not wanted",
+    "shape": "it has more turns, characters, refusals or stock phrases than are wanted",
     "held_out": "it is kept for evaluation, so no version may pick it",
 }
 _PROVENANCE = ("sample_id", "batch", "source", "source_file", "source_row")

@@ -71,3 +71,23 @@ def test_values_of_z_that_do_not_compare_are_told_apart(tmp_path: Path) -> None:
     text = shown(root)
     assert text.count("Z compares only within one way of measuring.") == 1
     assert "loss, samples a: version 1; loss, samples b: version 2, 3. A preference model" in text
+
+
+def test_what_goes_against_the_law_is_said(tmp_path: Path) -> None:
+    """Version 2 has a higher R and L and a better Z; 3 a worse Z; 4 is of another series."""
+    root = DataRoot(tmp_path)
+    figures = {
+        1: (3.5, 1.0, -1.25),
+        2: (3.75, 1.25, -1.0),
+        3: (4.0, 1.5, -1.5),
+        4: (5.0, 2.0, -1.0),
+    }
+    for version, (r, loss, z) in figures.items():
+        series = "other" if version == 4 else "s"
+        more = {"R": r, "L": loss, "Z": z, "Z_name": "loss", "reason": "so", "series": series}
+        measured(root, version, **more)
+    (line,) = [line for line in shown(root).splitlines() if "against the law" in line]
+    assert line == (
+        "Version 2 goes against the law: its R and L are higher than those of version 1, and yet "
+        "its Z is better. A new source can do that: look at Z by source, in `evaluation`."
+    )

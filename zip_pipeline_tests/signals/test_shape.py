@@ -3,6 +3,7 @@
 import pytest
 
 from zip_pipeline.samples import PreferencePair, Sample, Turn
+from zip_pipeline.selection.ledger import FATES
 from zip_pipeline.signals import settings_of, signals
 from zip_pipeline_tests.signals.measured import TOOLS, measured, table_of, talk
 
@@ -56,3 +57,8 @@ def test_limits_are_not_measured() -> None:
     """Another limit reads what is stored."""
     settings = [settings_of("shape", given) for given in ({}, {"max_turns": 3})]
     assert len({SHAPE.identity(each, TOOLS) for each in settings}) == 1
+
+
+def test_fates_of_signals_can_be_asked_for() -> None:
+    """What a signal marks is found by ``left_out``, which refuses a fate that it does not know."""
+    assert {signals[name].fate for name in signals.names()} - {""} <= FATES.keys()
