@@ -12,6 +12,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import tomllib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import pytest
 import typer
+import yaml
 
 import zip_pipeline
 from zip_pipeline.cli import app
@@ -99,6 +101,13 @@ def test_every_block_is_run_or_says_why_not() -> None:
 def test_readme_is_short() -> None:
     """All that stands between white space counts, in tables, blocks and links as well."""
     assert len(_text("README.md").split()) <= MAX_WORDS
+
+
+def test_citation_is_of_this_version() -> None:
+    """What is cited is the version that is installed from here, under its licence."""
+    cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert (cited["version"], cited["license"]) == (project["version"], project["license"])
 
 
 def test_commands_and_their_options_exist() -> None:
