@@ -18,7 +18,15 @@ from zip_pipeline.cli.console import (
 from zip_pipeline.errors import UserError
 from zip_pipeline.samples import Stage
 from zip_pipeline.training.job import job_from
-from zip_pipeline.training.plan import DEVICE_FLOPS, UTILISATION, TrainingPlan, training_plan
+from zip_pipeline.training.plan import (
+    DEVICE_FLOPS,
+    DEVICE_MEMORY_GIB,
+    USABLE_SHARE,
+    UTILISATION,
+    TrainingPlan,
+    WayToFit,
+    training_plan,
+)
 from zip_pipeline.training.presets import preset_names
 
 _TERA = 1e12
@@ -44,7 +52,13 @@ def train_plan(
         Literal["sft", "preference"], typer.Option(help="What would be trained.")
     ] = "sft",
     num_devices: Annotated[
-        int, typer.Option(metavar="N", min=1, help="GPUs that train together.")
+        int,
+        typer.Option(
+            metavar="N",
+            min=1,
+            help="GPUs that train together; with sharding = true in the preset each holds its "
+            "share of weights and optimizer alone.",
+        ),
     ] = 1,
     peak_tflops: Annotated[
         float,
@@ -63,6 +77,14 @@ def train_plan(
             rich_help_panel=_ASSUMED,
         ),
     ] = UTILISATION,
+    device_memory: Annotated[
+        float,
+        typer.Option(
+            metavar="GIB",
+            help="Memory of one device; the default is an H100's.",
+            rich_help_panel=_ASSUMED,
+        ),
+    ] = DEVICE_MEMORY_GIB,
     data_root: DataRootOption = DEFAULT_DATA_ROOT,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
@@ -75,7 +97,12 @@ def train_plan(
     # The plan does not write to the output.
     places = {"subset": path, "output": path.parent}
     job = job_from({"stage": stage, "preset": preset, "num_devices": num_devices, **places})
-    plan = training_plan(job, device_flops=peak_tflops * _TERA, utilisation=utilisation)
+    plan = training_plan(
+        job,
+        device_flops=peak_tflops * _TERA,
+        utilisation=utilisation,
+        device_memory_gib=device_memory,
+    )
     if as_json:
         print_json(asdict(plan))
         return
@@ -127,6 +154,32 @@ def _facts(plan: TrainingPlan, max_length: int) -> dict[str, str]:
         "tokens": f"{plan.num_tokens:,}{estimated if plan.tokens_are_estimated else ''}",
         "padding": f"{plan.num_padding_tokens:,} tokens on top",
         "GPU memory": f"{plan.memory_gib:,.2f} GiB per device, estimated",
+        "fits": _fitting(plan),
+        "to fit": "\n".join(_way(way, plan) for way in plan.ways_to_fit),
         "time": f"{time}, estimated for GPUs that each reach {speed}; a CPU is far slower",
     }
     return {name: words for name, words in facts.items() if words}
+
+
+def _fitting(plan: TrainingPlan) -> str:
+    """Return on which cards the run fits, and whether on those that are meant."""
+    cards = ", ".join(plan.fits_on) or "none of the usual cards"
+    if plan.fits:
+        return cards
+    limit = f"{USABLE_SHARE:.0%} of {plan.device_memory_gib:,.0f} GiB"
+    alone = "" if plan.ways_to_fit else ", nor with LoRA or sharding over 64 devices"
+    return f"{cards}; not within {limit}{alone}"
+
+
+def _way(way: WayToFit, plan: TrainingPlan) -> str:
+    settings = ", ".join(f"{name} = {_toml(value)}" for name, value in way.overrides.items())
+    is_more = way.num_devices != plan.batch.num_devices
+    devices = f"num_devices = {way.num_devices}" if is_more else ""
+    words = " and ".join(filter(None, [f"overrides = {{ {settings} }}" * bool(settings), devices]))
+    return f"[training] {words}: {way.memory_gib:,.2f} GiB per device"
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, dict):
+        return f"{{ {', '.join(f'{name} = {_toml(inner)}' for name, inner in value.items())} }}"
+    return str(value).lower()

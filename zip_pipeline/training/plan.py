@@ -13,7 +13,7 @@ from zip_pipeline.errors import UserError
 from zip_pipeline.training.backend import BatchPlan, batch_plan
 from zip_pipeline.training.base_model import tiny_tokenizer
 from zip_pipeline.training.job import Job
-from zip_pipeline.training.presets import Architecture, Preset, apply_template
+from zip_pipeline.training.presets import Architecture, Preset, apply_template, preset_from
 from zip_pipeline.training.rows import (
     AnswerWeights,
     RowCounts,
@@ -26,11 +26,34 @@ from zip_pipeline.training.rows import (
 
 DEVICE_FLOPS = 989e12
 UTILISATION = 0.4
+DEVICE_MEMORY_GIB = 80.0
+CARDS = {
+    "L4, RTX 4090": 24.0,
+    "A100 40 GB": 40.0,
+    "L40S": 48.0,
+    "A100 80 GB, H100": DEVICE_MEMORY_GIB,
+    "H200": 141.0,
+}
+"""Memory of usual cards in GiB. Source: NVIDIA's data sheets."""
+# The rest is for CUDA itself, for gaps between blocks, and for what the estimate leaves out.
+USABLE_SHARE = 0.9
+_MAX_DEVICES = 64
 # Bytes of activations per token, layer and hidden unit in 16 bits, with fused attention.
 _ACTIVATION_BYTES = 34
 # Forward and backward cost 2 and 4 FLOPs per parameter and token. KTO adds a forward pass for
 # the KL term and two of the reference model.
 _FLOPS = {"sft": 6, "preference": 12}
+
+
+@dataclass(frozen=True, kw_only=True)
+class WayToFit:
+    """A change with which a run fits the memory of its devices."""
+
+    overrides: dict[str, Any]
+    """settings to replace, as ``overrides`` of a training takes them"""
+    num_devices: int
+    memory_gib: float
+    """estimated peak per device"""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +74,13 @@ class TrainingPlan:
     """tokens of padding over all epochs, on top"""
     memory_gib: float
     """estimated peak per device"""
+    device_memory_gib: float
+    fits: bool
+    """whether the peak is within the share of a device's memory that can be used"""
+    fits_on: list[str]
+    """of :data:`CARDS`"""
+    ways_to_fit: list[WayToFit]
+    """where it does not fit"""
     hours: float
     """estimated for the devices and the utilisation below"""
     device_flops: float
@@ -62,7 +92,11 @@ class TrainingPlan:
 
 
 def training_plan(
-    job: Job, *, device_flops: float = DEVICE_FLOPS, utilisation: float = UTILISATION
+    job: Job,
+    *,
+    device_flops: float = DEVICE_FLOPS,
+    utilisation: float = UTILISATION,
+    device_memory_gib: float = DEVICE_MEMORY_GIB,
 ) -> TrainingPlan:
     """Return what training the job would take; no model is loaded and no hub is asked.
 
@@ -73,15 +107,16 @@ def training_plan(
         device_flops: peak of one device in the precision of computing, FLOP per second; by
             default that of an H100 or H200 in bfloat16.
         utilisation: share of the peak that is reached, above 0 and up to 1.
+        device_memory_gib: memory of one device; by default that of an H100.
 
     Raises:
         UserError: the subset cannot be read, the batch cannot be split over the devices, or
             nothing is known of the model's size.
     """
-    if not 0 < utilisation <= 1 or device_flops <= 0:
+    if not 0 < utilisation <= 1 or min(device_flops, device_memory_gib) <= 0:
         raise UserError(
-            f"utilisation is {utilisation} and device_flops {device_flops}; allowed are above 0 "
-            "to 1 and above 0"
+            f"utilisation is {utilisation}, device_flops {device_flops} and device_memory_gib "
+            f"{device_memory_gib}; allowed are above 0 to 1, above 0 and above 0"
         )
     prepare_environment(offline=False)
     preset, is_sft = job.preset, job.stage == "sft"
@@ -96,6 +131,8 @@ def training_plan(
     num_tokens = counts.num_tokens * stage.epochs
     flops = flops_per_token(shape, preset, job.stage) * (num_tokens + padding)
     seconds = flops / (device_flops * utilisation * job.num_devices)
+    memory_gib = memory_bytes(shape, preset, batch, job.stage) / 2**30
+    fits = memory_gib <= USABLE_SHARE * device_memory_gib
     return TrainingPlan(
         stage=job.stage,
         num_parameters=shape.num_parameters,
@@ -106,13 +143,57 @@ def training_plan(
         num_steps=steps * stage.epochs,
         num_tokens=num_tokens,
         num_padding_tokens=padding,
-        memory_gib=memory_bytes(shape, preset, batch, job.stage) / 2**30,
+        memory_gib=memory_gib,
+        device_memory_gib=device_memory_gib,
+        fits=fits,
+        fits_on=[name for name, gib in CARDS.items() if memory_gib <= USABLE_SHARE * gib],
+        ways_to_fit=[] if fits else ways_to_fit(job, shape, device_memory_gib),
         hours=seconds / 3600,
         device_flops=device_flops,
         utilisation=utilisation,
         tokens_are_estimated=estimated,
         answers=answers,
     )
+
+
+def ways_to_fit(job: Job, shape: Architecture, device_memory_gib: float) -> list[WayToFit]:
+    """Return how the run would fit its devices: adapters, or weights spread over more devices.
+
+    Each is one change, with recomputed activations where it does not do alone, which may do by
+    themselves; more devices are as few as do, to 64. Without any it takes other devices.
+    """
+    preset, num = job.preset, job.num_devices
+    numbers = [num * 2**power for power in range(_MAX_DEVICES.bit_length())]
+    fewest = num + 1 if preset.sharding else 2
+    same: list[tuple[dict[str, Any], int]] = [({}, num)]
+    adapters = [] if preset.lora or preset.sharding else [({"lora": {"rank": 16}}, num)]
+    sharded = [({"sharding": True}, n) for n in numbers if fewest <= n <= _MAX_DEVICES]
+    kinds = [same, adapters, [] if preset.lora else sharded]
+    found = (_first_that_fits(job, shape, device_memory_gib, kind) for kind in kinds)
+    return [way for way in found if way is not None]
+
+
+def _first_that_fits(
+    job: Job,
+    shape: Architecture,
+    device_memory_gib: float,
+    changes: Sequence[tuple[dict[str, Any], int]],
+) -> WayToFit | None:
+    recomputed = [] if job.preset.gradient_checkpointing else [{"gradient_checkpointing": True}]
+    for more in ({}, *recomputed):
+        for change, num_devices in changes:
+            overrides = {**change, **more}
+            preset = preset_from({"name": job.preset.name, **job.preset.settings()}, overrides)
+            is_sft = job.stage == "sft"
+            sizes = preset.batch(preset.sft if is_sft else preset.kto)
+            try:
+                batch = batch_plan(sizes, num_devices, 1 if is_sft else 2)
+            except UserError:  # so many devices cannot share the batch
+                continue
+            gib = memory_bytes(shape, preset, batch, job.stage) / 2**30
+            if gib <= USABLE_SHARE * device_memory_gib:
+                return WayToFit(overrides=overrides, num_devices=num_devices, memory_gib=gib)
+    return None
 
 
 def architecture(preset: Preset) -> Architecture:

@@ -147,7 +147,8 @@ class Preset:
     gradient_checkpointing: bool = False
     """recompute activations in the backward pass: less memory, a fifth slower"""
     sharding: bool = False
-    """spread weights and optimizer over the devices (FSDP)"""
+    """spread weights, gradients and optimizer over the devices (FSDP), so that each holds its share
+    alone; for full fine-tuning of what does not fit one device, not together with ``lora``"""
     checkpoint_steps: int = 50
     """optimizer steps between two checkpoints"""
     seed: int = 0

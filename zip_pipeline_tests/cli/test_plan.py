@@ -65,6 +65,7 @@ def test_a_plan_names_all_that_a_run_would_take(tmp_path: Path):
         "steps 1 = 1 epochs x 1",
         "padding 0 tokens on top",
         "GiB per device, estimated",
+        "fits L4, RTX 4090, A100 40 GB, L40S, A100 80 GB, H100, H200",
         "estimated for GPUs that each reach 40% of 989 TFLOP/s; a CPU is far slower",
     ):
         assert words in text, text
@@ -153,6 +154,12 @@ def test_a_model_that_is_not_at_hand_is_estimated(tmp_path: Path, monkeypatch: p
     assert "7,241,732,096 parameters" in text
     assert "128 = 8 devices x 4 at once x 4 accumulated" in text
     assert "estimated, for the model's tokenizer is not at hand" in text
+    words = " ".join(text.split())
+    assert "fits H200; not within 90% of 80 GiB" in words
+    assert "[training] overrides = { lora = { rank = 16 } }: 43.53 GiB per device" in words
+    assert "[training] overrides = { sharding = true }: 18.24 GiB per device" in words
+    alone = " ".join(call_well("train-plan", preset, version, "--device-memory", "1").split())
+    assert "not within 90% of 1 GiB, nor with LoRA or sharding over 64 devices" in alone
 
 
 def test_train_plan_refuses_in_one_line(tmp_path: Path):

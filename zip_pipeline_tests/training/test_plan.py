@@ -12,12 +12,14 @@ from zip_pipeline.errors import UserError
 from zip_pipeline.training.backend import batch_plan
 from zip_pipeline.training.job import Job, job_from
 from zip_pipeline.training.plan import (
+    CARDS,
     architecture,
     llama_size,
     memory_bytes,
     num_bins,
     num_padding_tokens,
     training_plan,
+    ways_to_fit,
 )
 from zip_pipeline.training.presets import load_preset
 
@@ -119,6 +121,35 @@ def test_memory_is_18_bytes_per_parameter_and_activations() -> None:
     sharded = load_preset("mistral-7b", {"sharding": True, "gradient_checkpointing": False})
     spread = memory_bytes(shape, sharded, batch_plan((128, 4), 8), "sft")
     assert spread == 18 * num / 8 + activations
+
+
+def _ways(job: Job, gib: float) -> list[tuple[dict[str, Any], int, float]]:
+    found = ways_to_fit(job, architecture(job.preset), gib)
+    return [(way.overrides, way.num_devices, round(way.memory_gib, 1)) for way in found]
+
+
+def test_what_does_not_fit_has_ways_to_fit(sft_subset: Path, tmp_path: Path) -> None:
+    """Of a 7B model 18 bytes per parameter are 121 GiB: adapters take 6, two devices share 18."""
+    fields = {"stage": "sft", "subset": sft_subset, "output": tmp_path, "preset": "mistral-7b"}
+    adapters, two = ({"lora": {"rank": 16}}, 1, 43.5), ({"sharding": True}, 2, 63.8)
+    assert _ways(job_from(fields), 80.0) == [adapters, two]
+    assert _ways(job_from(fields), 24.0) == [({"sharding": True}, 8, 18.2)]
+    assert _ways(job_from(fields), 3.0) == []
+    eight = job_from({**fields, "num_devices": 8, "overrides": {"sharding": True}})
+    assert _ways(eight, 18.0) == [({"sharding": True}, 16, 10.6)]
+    low_rank = job_from({**fields, "overrides": {"lora": {}, "gradient_checkpointing": False}})
+    assert _ways(low_rank, 60.0) == [({"gradient_checkpointing": True}, 1, 43.5)]
+
+
+def test_a_plan_names_the_cards_on_which_it_fits(job: Callable[..., Job]) -> None:
+    """A tenth of the memory is left for what the estimate leaves out."""
+    small = training_plan(job())
+    assert (small.fits, small.ways_to_fit) == (True, [])
+    assert small.fits_on == list(CARDS)
+    assert small.device_memory_gib == CARDS["A100 80 GB, H100"] == 80.0
+    barely = training_plan(job(), device_memory_gib=small.memory_gib / 0.9 + 1e-9)
+    over = training_plan(job(), device_memory_gib=small.memory_gib)
+    assert (barely.fits, over.fits) == (True, False)
 
 
 def slow_bins(lengths: list[int], capacity: int) -> int:
