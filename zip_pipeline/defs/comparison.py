@@ -6,13 +6,12 @@ from typing import Any
 
 import dagster as dg
 
-from zip_pipeline.defs.keys import compression_state_key, model_key, raw_pool_key
-from zip_pipeline.defs.metadata import markdown_table, picture
+from zip_pipeline.defs.keys import compression_state_key, model_key, owners, raw_pool_key
+from zip_pipeline.defs.metadata import picture, rounded, shown, shown_table
 from zip_pipeline.defs.pipes import mendable, run_modules
 from zip_pipeline.defs.resources import DataRootResource
-from zip_pipeline.defs.stage import OWNERS
 from zip_pipeline.files import fingerprint
-from zip_pipeline.report.comparison import YARDSTICK, markdown
+from zip_pipeline.report.comparison import YARDSTICK
 from zip_pipeline.samples import Stage
 from zip_pipeline.selection.strategies import strategies
 from zip_pipeline.workflow.comparison import (
@@ -63,7 +62,7 @@ def _subset_asset(stage: Stage) -> dg.AssetsDefinition:
     @dg.asset(
         key=comparison_key(stage, "subset"),
         group_name="comparison",
-        owners=OWNERS,
+        owners=owners(),
         kinds={"polars", "parquet"},
         code_version=COMPARISON_CODE_VERSION,
         deps=[
@@ -94,7 +93,7 @@ def _model_asset(stage: Stage) -> dg.AssetsDefinition:
     @dg.asset(
         key=comparison_key(stage, "model"),
         group_name="comparison",
-        owners=OWNERS,
+        owners=owners(),
         kinds={"pytorch", "huggingface"},
         code_version=COMPARISON_CODE_VERSION,
         deps=[comparison_key(stage, "subset"), *_start(stage)],
@@ -126,7 +125,7 @@ def _result_asset(stage: Stage) -> dg.AssetsDefinition:
     @dg.asset(
         key=comparison_key(stage, "result"),
         group_name="comparison",
-        owners=OWNERS,
+        owners=owners(),
         kinds={"polars", "parquet"},
         code_version=COMPARISON_CODE_VERSION,
         deps=[comparison_key(stage, "model")],
@@ -149,7 +148,11 @@ def _strategy_and_seed(context: dg.AssetExecutionContext) -> tuple[str, int]:
 
 def _run_result(metadata: dict[str, Any]) -> dg.MaterializeResult[None]:
     version = fingerprint([str(sorted(metadata.items()))])
-    return dg.MaterializeResult(metadata=metadata, data_version=dg.DataVersion(version))
+    return dg.MaterializeResult(metadata=rounded(metadata), data_version=dg.DataVersion(version))
+
+
+# Of ComparisonResult.shown, whose last one is there with scipy alone.
+_TABLES = ("losses", "figures", "redundancy_and_diversity", "picks_in_common", "entropy_law")
 
 
 def _result(found: ComparisonResult) -> dg.MaterializeResult[None]:
@@ -157,12 +160,12 @@ def _result(found: ComparisonResult) -> dg.MaterializeResult[None]:
     return dg.MaterializeResult(
         metadata={
             "conclusion": found.conclusion,
-            "table": dg.MetadataValue.md(markdown(found.shown)),
-            **{f"plot_{name}": picture(png, name) for name, png in found.figures.items()},
-            "runs": markdown_table(found.runs),
-            "picked_alone": markdown_table(found.alone),
-            "skipped": dg.MetadataValue.md("\n".join(skipped) or "none"),
+            **{name: shown(table) for name, table in zip(_TABLES, found.shown, strict=False)},
             "notes": dg.MetadataValue.md("\n".join(f"- {note}" for note in found.notes)),
+            "skipped": dg.MetadataValue.md("\n".join(skipped) or "none"),
+            **{f"plot_{name}": picture(png, name) for name, png in found.figures.items()},
+            "runs": shown_table(found.runs),
+            "picked_alone": shown_table(found.alone),
             "path": dg.MetadataValue.path(str(found.folder)),
         },
         data_version=dg.DataVersion(fingerprint([found.runs.write_json()])),

@@ -1,4 +1,7 @@
-"""The keys of what is not partitioned behind the subsets."""
+"""The keys of the assets, and what all of them share: partitions, owners, freshness."""
+
+import os
+from datetime import timedelta
 
 import dagster as dg
 
@@ -7,6 +10,26 @@ from zip_pipeline.samples import STAGES, Stage
 EVALUATION = dg.AssetKey(["evaluation"])
 ENTROPY_LAW = dg.AssetKey(["entropy_law"])
 RISK_CHECK = "entropy_law_risk"
+OWNERS_VARIABLE = "ZIP_PIPELINE_OWNERS"
+
+
+def owners() -> list[str]:
+    """Return who answers for the assets, as ``ZIP_PIPELINE_OWNERS`` names them, by commas.
+
+    Each is an address of mail or ``team:NAME``; without the variable there are none.
+    """
+    named = os.environ.get(OWNERS_VARIABLE, "").split(",")
+    return [owner.strip() for owner in named if owner.strip()]
+
+
+def weekly() -> dg.FreshnessPolicy:
+    """Return the policy of what comes with new drops: a warning after two days, late after seven.
+
+    The nightly schedule makes no version where nothing changed, so a quiet night is not late.
+    """
+    return dg.FreshnessPolicy.time_window(
+        fail_window=timedelta(days=7), warn_window=timedelta(days=2)
+    )
 
 
 def loss_probe_key(stage: Stage) -> dg.AssetKey:

@@ -8,19 +8,28 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
-from zip_pipeline.data_root import DataRoot
+from zip_pipeline.data_root import DataRoot, StageFolder
 from zip_pipeline.defs.keys import (
     ENTROPY_LAW,
     EVALUATION,
     RISK_CHECK,
     loss_probe_key,
     model_key,
+    owners,
+    weekly,
     zip_subset_key,
 )
-from zip_pipeline.defs.metadata import markdown_table, picture, table_metadata
+from zip_pipeline.defs.metadata import (
+    collapsed,
+    drawing,
+    figures_table,
+    picture,
+    rounded,
+    shown_table,
+    table_metadata,
+)
 from zip_pipeline.defs.pipes import mendable, run_modules
 from zip_pipeline.defs.resources import DataRootResource, TrainingOptions
-from zip_pipeline.defs.stage import OWNERS
 from zip_pipeline.entropy_law.fit import Relation, relations, relations_table
 from zip_pipeline.entropy_law.table import (
     figures_folder,
@@ -30,15 +39,23 @@ from zip_pipeline.entropy_law.table import (
     versions_path,
 )
 from zip_pipeline.files import fingerprint, write_bytes
-from zip_pipeline.report.figures import loss_figure, relation_figure, versions_figure
+from zip_pipeline.report.figures import (
+    Losses,
+    loss_figure,
+    relation_figure,
+    trend,
+    versions_figure,
+)
 from zip_pipeline.samples import STAGES, Stage
 from zip_pipeline.settings import training_settings
 from zip_pipeline.workflow.models import (
     EvaluationJob,
     evaluate_versions,
     train_version,
+    trained_versions,
+    training_losses,
 )
-from zip_pipeline.workflow.verdicts import ProbedVersion, probe_version
+from zip_pipeline.workflow.verdicts import ProbedVersion, measured_loss, probe_version
 from zip_pipeline.workflow.versions import (
     StoredVersion,
     latest_version,
@@ -55,9 +72,10 @@ def entropy_law_asset() -> dg.AssetsDefinition:
         key=ENTROPY_LAW,
         deps=[*(loss_probe_key(stage) for stage in STAGES), EVALUATION],
         group_name="entropy_law",
-        owners=OWNERS,
+        owners=owners(),
         kinds={"polars", "parquet"},
         code_version=ENTROPY_LAW_CODE_VERSION,
+        freshness_policy=weekly(),
         automation_condition=when_something_was_measured(),
         description="All versions with R (redundancy), L (probe loss), Z (quality of the model) "
         "and Q (quality of the samples), their correlations and fit with uncertainty, and the "
@@ -78,7 +96,11 @@ def entropy_law_asset() -> dg.AssetsDefinition:
         }
         figures = law_figures(table, found)
         for name, png in figures.items():
-            write_bytes(figures_folder(root) / f"{name}.png", png)
+            path = figures_folder(root) / f"{name}.png"
+            if png is None:
+                path.unlink(missing_ok=True)
+            else:
+                write_bytes(path, png)
         return _result(root, table, found, figures)
 
     return entropy_law
@@ -92,9 +114,11 @@ def when_something_was_measured() -> dg.AutomationCondition:  # type: ignore[typ
     ).with_label("something was measured")
 
 
-def law_figures(table: pl.DataFrame, found: Mapping[Stage, list[Relation]]) -> dict[str, bytes]:
+def law_figures(
+    table: pl.DataFrame, found: Mapping[Stage, list[Relation]]
+) -> dict[str, bytes | None]:
     """Return the figures as PNG by name: per stage the versions, Z over R, Z over L, R over L."""
-    figures: dict[str, bytes] = {}
+    figures: dict[str, bytes | None] = {}
     for stage, of_stage in found.items():
         figures[f"{stage}_versions"] = versions_figure(table, stage, f"{stage}: all versions")
         for relation in of_stage:
@@ -107,22 +131,36 @@ def _result(
     root: DataRoot,
     table: pl.DataFrame,
     found: Mapping[Stage, list[Relation]],
-    figures: dict[str, bytes],
+    figures: Mapping[str, bytes | None],
 ) -> dg.MaterializeResult[None]:
     return dg.MaterializeResult(
         metadata={
-            "num_blocked": table.filter(is_blocked()).height,
-            "versions": markdown_table(table.select(_SHOWN).tail(50)),
+            **{f"{stage}_verdict": _newest_verdict(table, stage) for stage in found},
             **{
-                f"{stage}_relations": markdown_table(relations_table(of_stage))
+                f"{stage}_relations": dg.MetadataValue.md(
+                    "\n".join(f"- {r.y} over {r.x}: {r.note}" for r in of_stage)
+                )
                 for stage, of_stage in found.items()
             },
+            **{f"{stage}_trend": drawing(trend(table, stage), stage) for stage in found},
+            "versions": shown_table(table.select(_SHOWN).sort("version", descending=True).head(50)),
+            "num_blocked": table.filter(is_blocked()).height,
             **{f"plot_{name}": picture(png, name) for name, png in figures.items()},
             "path": dg.MetadataValue.path(str(versions_path(root))),
+            "fits": collapsed(
+                {stage: relations_table(of_stage).to_dicts() for stage, of_stage in found.items()}
+            ),
             **table_metadata(table),
         },
         data_version=dg.DataVersion(fingerprint([table.write_json()])),
     )
+
+
+def _newest_verdict(table: pl.DataFrame, stage: Stage) -> str:
+    newest = table.filter(pl.col("stage") == stage).row(-1, named=True)
+    if newest["verdict"] is None:
+        return f"Version {newest['version']} has no verdict yet"
+    return f"{newest['verdict']}: {newest['reason']}"
 
 
 EVALUATION_CODE_VERSION = "1"
@@ -135,7 +173,7 @@ def evaluation_asset() -> dg.AssetsDefinition:
         key=EVALUATION,
         deps=[model_key(stage) for stage in STAGES],
         group_name="entropy_law",
-        owners=OWNERS,
+        owners=owners(),
         kinds={"pytorch", "huggingface"},
         code_version=EVALUATION_CODE_VERSION,
         pool="gpu",
@@ -157,31 +195,42 @@ def evaluation_asset() -> dg.AssetsDefinition:
 def _evaluation_result(jobs: Sequence[EvaluationJob]) -> dg.MaterializeResult[None]:
     rows = [job.row() for job in jobs]
     newest = {job.stage: job for job in jobs}
-    said = "Z: higher is better." if rows else "No model is trained yet, or nothing is held out."
     found = {stage: job.found() for stage, job in newest.items()}
     losses = {stage: values for stage, values in found.items() if "sources" in values}
     return dg.MaterializeResult(
         metadata={
-            **{f"Z_{stage}": job.row()["Z"] for stage, job in newest.items()},
-            **{f"version_{stage}": job.version for stage, job in newest.items()},
-            **{
-                f"{name}_{stage}": loss[name]
-                for stage, loss in losses.items()
-                for name in ("bits_per_byte", "accuracy")
-                # Of conversations, and of what was evaluated earlier, there is no accuracy.
-                if loss.get(name) is not None
-            },
+            "summary": " ".join(_words_of_z(job) for job in newest.values())
+            or "No model is trained yet, or nothing is held out.",
+            "evaluated": shown_table(pl.DataFrame(rows[::-1], infer_schema_length=None)),
             **{f"sources_{stage}": _sources_table(loss) for stage, loss in losses.items()},
-            "evaluated": markdown_table(pl.DataFrame(rows, infer_schema_length=None)),
-            "note": said,
+            **rounded({f"Z_{stage}": job.row()["Z"] for stage, job in newest.items()}),
+            **{f"version_{stage}": job.version for stage, job in newest.items()},
+            **rounded(
+                {
+                    f"{name}_{stage}": loss[name]
+                    for stage, loss in losses.items()
+                    for name in ("bits_per_byte", "accuracy")
+                    # Of conversations, and of what was evaluated earlier, there is no accuracy.
+                    if loss.get(name) is not None
+                }
+            ),
         },
         data_version=dg.DataVersion(fingerprint([json.dumps(rows, sort_keys=True)])),
     )
 
 
+def _words_of_z(job: EvaluationJob) -> str:
+    row = job.row()
+    spread = "" if row.get("Z_spread") is None else f" ± {row['Z_spread']:.2g}"
+    return (
+        f"{job.stage} version {job.version}: Z {row['Z']:.4g}{spread}, higher is better "
+        f"({row['Z_name']})."
+    )
+
+
 def _sources_table(loss: Mapping[str, Any]) -> dg.MetadataValue:
     rows = [{"source": name, **of_source} for name, of_source in loss["sources"].items()]
-    return markdown_table(pl.DataFrame(rows, infer_schema_length=None))
+    return shown_table(pl.DataFrame(rows, infer_schema_length=None))
 
 
 LOSS_PROBE_CODE_VERSION = "1"
@@ -202,9 +251,10 @@ def loss_probe_asset(stage: Stage) -> dg.AssetsDefinition:
         key=loss_probe_key(stage),
         deps=[zip_subset_key(stage)],
         group_name=stage,
-        owners=OWNERS,
+        owners=owners(),
         kinds={"pytorch", "huggingface"},
         code_version=LOSS_PROBE_CODE_VERSION,
+        freshness_policy=weekly(),
         pool="gpu",
         check_specs=[risk],
         description="L: the mean training loss of the base model over the first steps on the "
@@ -228,7 +278,7 @@ def loss_probe_asset(stage: Stage) -> dg.AssetsDefinition:
             )
         if probed.verdict.kind == "not_comparable" or probed.reason != probed.verdict.reason:
             context.log.warning(probed.reason)
-        return _probe_result(probed)
+        return _probe_result(root, probed)
 
     return loss_probe
 
@@ -239,32 +289,31 @@ def recorded_override(context: dg.AssetExecutionContext, reason: str) -> str:
     return f"{reason} (run {context.run.run_id})" if reason else ""
 
 
-def _probe_result(probed: ProbedVersion) -> dg.MaterializeResult[None]:
+def _probe_result(root: DataRoot, probed: ProbedVersion) -> dg.MaterializeResult[None]:
     version, loss, verdict, row = probed.version, probed.loss, probed.verdict, probed.row
-    measures = {name: row[name] for name in ("R", "R_spread", "L", "L_spread", "Q")}
-    steps = loss["steps"]
-    losses = [s / n for s, n in zip(steps["loss_sums"], steps["num_tokens"], strict=True)]
     stage, words = version.stage, probed.reason
     title = f"{stage} version {version.number}: loss of the probe"
     return dg.MaterializeResult(
         metadata={
-            "version": version.number,
-            **{name: value for name, value in measures.items() if value is not None},
-            "Q_name": row["Q_name"],
-            "verdict": verdict.kind,
+            "verdict": f"{verdict.kind}: {'may' if probed.may_train else 'must not'} be trained",
             "reason": words,
-            "series": row["series"],
-            "series_settings": dg.MetadataValue.json(
-                {"budget": version.manifest["budget"], **loss["settings"]}
-            ),
-            "num_steps": loss["num_steps"],
-            "num_steps_wanted": loss["num_steps_wanted"],
-            "num_tokens": loss["num_tokens"],
-            "rows_truncated": loss["rows_truncated"],
-            "rows_dropped": loss["rows_dropped"],
-            "plot": picture(loss_figure(losses, title), title),
+            "version": version.number,
+            "figures": _law_figures_table(probed),
+            "trend": drawing(trend(probed.table, stage), f"{stage}: R, L and Z"),
+            "measured": f"{loss['num_steps']} of {loss['num_steps_wanted']} steps, "
+            f"{loss['num_tokens']:,} tokens; {loss['rows_truncated']:,} rows cut off, "
+            f"{loss['rows_dropped']:,} left out",
+            **rounded({name: row[name] for name in ("R", "L", "Q") if row[name] is not None}),
             "versions": picture(
                 versions_figure(probed.table, stage, f"{stage}: all versions"), "versions"
+            ),
+            "plot": picture(_probe_figure(root, probed, title), title),
+            "settings": collapsed(
+                {
+                    "series": row["series"],
+                    "budget": version.manifest["budget"],
+                    "probe": loss["settings"],
+                }
             ),
         },
         data_version=dg.DataVersion(fingerprint([loss["subset_hash"], row["series"]])),
@@ -275,14 +324,49 @@ def _probe_result(probed: ProbedVersion) -> dg.MaterializeResult[None]:
                 severity=dg.AssetCheckSeverity.ERROR,
                 description=words,
                 metadata={
-                    "version": version.number,
                     "verdict": verdict.kind,
+                    "version": version.number,
                     "compared_with": dg.MetadataValue.json(verdict.compared),
-                    **verdict.numbers,
+                    **rounded(verdict.numbers),
                 },
             )
         ],
     )
+
+
+def _probe_figure(root: DataRoot, probed: ProbedVersion, title: str) -> bytes | None:
+    """Return the losses of the probe, with those of the version before in the same series."""
+    stage, number, series = probed.version.stage, probed.version.number, probed.row["series"]
+    is_before = (pl.col("stage") == stage) & (pl.col("version") < number)
+    numbers = probed.table.filter(is_before, pl.col("series") == series)["version"].to_list()
+    before = measured_loss(root[stage], numbers[-1]) if numbers else None
+    earlier = _probe_losses(numbers[-1], before) if before else None
+    return loss_figure(_probe_losses(number, probed.loss), title, before=earlier)
+
+
+def _probe_losses(number: int, loss: Mapping[str, Any]) -> Losses:
+    steps = loss["steps"]
+    means = [s / n for s, n in zip(steps["loss_sums"], steps["num_tokens"], strict=True)]
+    return Losses(f"version {number}", means, loss["L"])
+
+
+def _law_figures_table(probed: ProbedVersion) -> dg.MetadataValue:
+    """Return what the verdict rests on: each measure, what was usual, and how far it may vary."""
+    row, numbers = probed.row, probed.verdict.numbers
+    units = {"R": "raw / compressed bytes", "L": "nats per token", "Q": row["Q_name"]}
+    rows = [
+        {
+            "measure": name,
+            "value": row[name],
+            "measuring error": row[f"{name}_spread"],
+            "compared with": numbers.get(f"{name}_reference"),
+            "usual change": numbers.get(f"{name}_bound"),
+            "unit": unit,
+        }
+        for name, unit in units.items()
+        if row[name] is not None
+    ]
+    return shown_table(pl.DataFrame(rows, infer_schema_length=None))
 
 
 MODEL_CODE_VERSION = "1"
@@ -305,7 +389,7 @@ def model_asset(stage: Stage) -> dg.AssetsDefinition:
             *([model_key("sft")] if stage == "preference" else []),
         ],
         group_name=stage,
-        owners=OWNERS,
+        owners=owners(),
         kinds={"pytorch", "huggingface"},
         code_version=MODEL_CODE_VERSION,
         pool="gpu",
@@ -357,35 +441,58 @@ def when_its_inputs_changed() -> dg.AutomationCondition:  # type: ignore[type-ar
     )
 
 
+_CHARTED = ("train_loss", "final_loss", "num_steps", "seconds")
+
+
 def _model_result(
     root: DataRoot, version: StoredVersion, record: Mapping[str, Any]
 ) -> dg.MaterializeResult[None]:
     stage, number = version.stage, version.number
     output = root[stage].models(number)
-    losses = pl.read_ndjson(output / "metrics.jsonl", infer_schema_length=None)["loss"].to_list()
     title = f"{stage} version {number}: training loss"
     row = version_row(read_versions(root), stage, number)
     assert row is not None
-    rows, batch = record["rows"], record["batch"]
+    rows, steps, resumed = record["rows"], record["num_steps"], record["resumed_at_step"]
+    unit = "" if stage == "preference" else "nats per token"
     return dg.MaterializeResult(
         metadata={
-            "version": number,
             "verdict": row["verdict"],
             **({"override": row["override"]} if row["override"] else {}),
-            "preset": record["preset"],
-            "start_model": str(record["model"]["source"]),
-            "start_model_revision": str(record["model"]["revision"]),
-            "num_steps": record["num_steps"],
-            "train_loss": record["train_loss"],
-            "final_loss": record["final_loss"],
-            "effective_batch": batch["effective"],
-            **{f"rows_{name}" if name.startswith("num") else name: v for name, v in rows.items()},
-            "seconds": record["seconds"],
-            "resumed_at_step": record["resumed_at_step"],
-            "backend": dg.MetadataValue.json(dict(record["backend"])),
-            "settings": dg.MetadataValue.json(dict(record["settings"])),
-            "plot": picture(loss_figure(losses, title, is_kto=stage == "preference"), title),
+            "summary": f"Version {number} trained from {record['model']['source']} in {steps:,} "
+            f"steps and {record['seconds']:,.0f} s: loss {record['train_loss']:.4g} on average, "
+            f"{record['final_loss']:.4g} at the end",
+            "version": number,
+            "figures": figures_table(
+                ("mean loss", record["train_loss"], unit),
+                ("final loss", record["final_loss"], unit),
+                ("steps", steps, f"of {record['batch']['effective']} rows"),
+                ("time", record["seconds"], "s"),
+                *(
+                    (name.removeprefix("num_").replace("_", " "), num, "")
+                    for name, num in rows.items()
+                ),
+            ),
+            **rounded({name: record[name] for name in _CHARTED}),
+            **({"resumed_at_step": resumed} if resumed else {}),
+            "plot": picture(_training_figure(root, version, title), title),
             "path": dg.MetadataValue.path(str(output / "model")),
+            "settings": collapsed(
+                {name: record[name] for name in ("preset", "model", "settings", "batch", "backend")}
+            ),
         },
         data_version=dg.DataVersion(record["fingerprint"]),
     )
+
+
+def _training_figure(root: DataRoot, version: StoredVersion, title: str) -> bytes | None:
+    """Return the losses of a training, with those of the version trained before it."""
+    folder, number = root[version.stage], version.number
+    earlier = [other for other in trained_versions(folder) if other < number]
+    before = _training_losses(folder, earlier[-1]) if earlier else None
+    unit = "" if version.stage == "preference" else "nats per token"
+    return loss_figure(_training_losses(folder, number), title, unit=unit, before=before)
+
+
+def _training_losses(folder: StageFolder, number: int) -> Losses:
+    steps, mean = training_losses(folder, number)
+    return Losses(f"version {number}", steps, mean)

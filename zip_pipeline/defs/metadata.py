@@ -1,10 +1,19 @@
-"""What the assets tell about themselves in the UI."""
+"""What the assets tell about themselves in the UI, in the order in which a person reads it.
+
+The verdict or a sentence comes first, then figures, tables and pictures, what is long last. Numbers
+that never change are words: Dagster draws a chart of every number.
+"""
 
 import base64
+import json
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+from urllib.parse import quote
 
 import dagster as dg
 import polars as pl
+
+from zip_pipeline.report.comparison import Shown, markdown
 
 COLUMN_DESCRIPTIONS = {
     "sample_id": "content hash of the normalised turns",
@@ -30,6 +39,24 @@ COLUMN_DESCRIPTIONS = {
     "pi": "last known ratio, raw / compressed bytes, higher = more redundant",
     "rank": "place in pick order, from 1",
     "round": "round in which it was picked",
+    "stage": "sft or preference",
+    "version": "number of the version, from 1 in each stage",
+    "created_at": "when the version was first measured, UTC",
+    "strategy": "how the version was selected",
+    "R": "redundancy of the subset, raw / compressed bytes, higher = more redundant",
+    "R_spread": "measuring error of R, one standard deviation",
+    "L": "loss of the probe in nats per token, higher = harder to learn",
+    "L_spread": "measuring error of L in nats per token, one standard deviation",
+    "Z": "quality of the trained model, higher = better; empty until it is evaluated",
+    "Z_spread": "measuring error of Z, one standard deviation in its unit",
+    "Z_name": "how and on what Z was measured; only values of one name compare",
+    "Q": "quality of the samples, higher = better",
+    "Q_spread": "measuring error of Q, one standard deviation",
+    "Q_name": "how Q was measured; only values of one name compare",
+    "series": "hash of budget and probe settings; R and L compare within one series alone",
+    "verdict": "what the entropy law says; a risk is not trained",
+    "reason": "the verdict in words, with the figures and versions that it rests on",
+    "override": "why, and by whom, a blocked version was let through",
 }
 
 
@@ -39,7 +66,9 @@ Origins = Mapping[str, Sequence[dg.TableColumnDep]]
 def table_metadata(
     table: pl.DataFrame, num_rows: int | None = None, origins: Origins | None = None
 ) -> dict[str, dg.MetadataValue]:
-    """Return row count, column schema and lineage under the keys that Dagster shows on its own.
+    """Return columns with what they mean, row count and lineage: the last items of an asset.
+
+    Not as ``dagster/column_schema``, which the UI lists in full above everything else.
 
     Args:
         table: the table.
@@ -52,8 +81,8 @@ def table_metadata(
         for name, dtype in table.schema.items()
     ]
     metadata: dict[str, dg.MetadataValue] = {
+        "columns": dg.MetadataValue.table_schema(dg.TableSchema(columns)),
         "dagster/row_count": dg.MetadataValue.int(table.height if num_rows is None else num_rows),
-        "dagster/column_schema": dg.MetadataValue.table_schema(dg.TableSchema(columns)),
     }
     if origins is not None:
         found = {name: origins[name] for name in table.columns if name in origins}
@@ -79,32 +108,64 @@ def column_origins(
     }
 
 
-def markdown_table(table: pl.DataFrame) -> dg.MetadataValue:
-    """Return a small table as Markdown, ``none`` where it has no rows."""
-    if table.is_empty():
-        return dg.MetadataValue.md("none")
-    # A pipe or line end inside a name would end its cell.
-    text = pl.col(pl.String).str.replace_all(r"[|\r\n]", " ")
-    with pl.Config(
-        tbl_formatting="MARKDOWN",
-        tbl_hide_dataframe_shape=True,
-        tbl_hide_column_data_types=True,
-        tbl_rows=-1,
-        tbl_cols=-1,
-        tbl_width_chars=10_000,
-        fmt_str_lengths=100,
-        float_precision=3,
-        thousands_separator=",",
-    ):
-        return dg.MetadataValue.md(str(table.with_columns(text)))
+# As long as this, or longer, Markdown waits for a click in the UI; tables never do.
+_LONG = 1_000
+
+
+def shown_table(table: pl.DataFrame) -> dg.MetadataValue:
+    """Return a small table that stands in place in the UI, ``none`` where it has no rows."""
+    rows = [[_cell(value) for value in row] for row in table.iter_rows()]
+    return shown((table.columns, rows)) if rows else dg.MetadataValue.md("none")
+
+
+def shown(table: Shown) -> dg.MetadataValue:
+    """Return header and cells as Markdown, or as Dagster's own table where that is long."""
+    header, rows = table
+    text = markdown([(header, [[_one_line(cell) for cell in row] for row in rows])])
+    if len(text) < _LONG:
+        return dg.MetadataValue.md(text)
+    return dg.MetadataValue.table(
+        [dg.TableRecord(dict(zip(header, row, strict=True))) for row in rows],
+        dg.TableSchema([dg.TableColumn(name) for name in header]),
+    )
+
+
+def _one_line(text: str) -> str:
+    """Return a text whose line ends do not end its cell."""
+    return " ".join(text.splitlines())
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:,.0f}" if abs(value) >= 10_000 else f"{value:.4g}"
+    return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+
+
+def rounded(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Return values whose floats have the four digits that a person reads."""
+    return {k: float(f"{v:.4g}") if isinstance(v, float) else v for k, v in values.items()}
+
+
+def figures_table(*rows: tuple[str, object, str]) -> dg.MetadataValue:
+    """Return figures with their units, where there are any; what is not known is left out."""
+    known = [[name, _cell(value), unit] for name, value, unit in rows if value is not None]
+    return shown((["figure", "value", "unit"], known))
+
+
+def collapsed(values: Mapping[str, Any]) -> dg.MetadataValue:
+    """Return settings and the like as one item that the UI opens at a click."""
+    text = json.dumps(values, indent=2, sort_keys=True, default=str, ensure_ascii=False)
+    return dg.MetadataValue.md(f"```json\n{text}\n```".ljust(_LONG))
 
 
 def counts_table(table: pl.DataFrame, column: str, limit: int = 10) -> dg.MetadataValue:
-    """Return the most frequent values of a column, with their counts, as Markdown."""
+    """Return the most frequent values of a column, with their counts."""
     counts = (
         table.group_by(column).len("num_rows").sort("num_rows", column, descending=[True, False])
     )
-    return markdown_table(counts.head(limit))
+    return shown_table(counts.head(limit))
 
 
 def code_block(text: str) -> dg.MetadataValue:
@@ -113,7 +174,17 @@ def code_block(text: str) -> dg.MetadataValue:
     return dg.MetadataValue.md(f"{fence}text\n{text.replace(fence, '~ ~ ~ ~')}\n{fence}")
 
 
-def picture(png: bytes, title: str) -> dg.MetadataValue:
-    """Return a PNG picture that the UI shows in place."""
+def drawing(svg: str | None, title: str) -> dg.MetadataValue:
+    """Return a small SVG drawing, which the UI shows in place where it is short enough."""
+    if svg is None:
+        return dg.MetadataValue.md("not drawn: that takes two points")
+    encoded = quote(svg, safe="/:=,;()' ")
+    return dg.MetadataValue.md(f"![{title}](<data:image/svg+xml,{encoded}>)")
+
+
+def picture(png: bytes | None, title: str) -> dg.MetadataValue:
+    """Return a PNG picture that the UI shows at a click, or that there is none."""
+    if png is None:
+        return dg.MetadataValue.md("not drawn: that takes two points")
     encoded = base64.b64encode(png).decode("ascii")
     return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{encoded})")

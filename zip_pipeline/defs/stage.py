@@ -1,6 +1,7 @@
 """Raw files to versions: the pool, its compression state, the selected subset and its checks."""
 
 import json
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -13,16 +14,20 @@ from zip_pipeline.data_root import StageFolder
 from zip_pipeline.defs.keys import (
     BATCHES,
     compression_state_key,
+    owners,
     raw_pool_key,
     signals_key,
+    weekly,
     zip_subset_key,
 )
 from zip_pipeline.defs.metadata import (
     code_block,
+    collapsed,
     column_origins,
     counts_table,
-    markdown_table,
     picture,
+    rounded,
+    shown_table,
     table_metadata,
 )
 from zip_pipeline.defs.resources import DataRootResource, RayClusterResource, SelectionOptions
@@ -58,11 +63,12 @@ from zip_pipeline.workflow.versions import (
     select_version,
 )
 
-OWNERS = ["team:data"]
 RAW_POOL_CODE_VERSION = "2"
 COMPRESSION_STATE_CODE_VERSION = "1"
 SIGNALS_CODE_VERSION = "1"
 MAX_REJECTED_SHARE = 0.02
+# From here on something is wrong with the file or with how it is read, not with some rows.
+NEARLY_ALL = 0.9
 MAX_DUPLICATE_SHARE = 0.25
 _NUM_CHARACTERS = 1_000
 
@@ -80,21 +86,24 @@ def raw_pool_asset(stage: Stage) -> dg.AssetsDefinition:
         key=key,
         partitions_def=BATCHES[stage],
         group_name=stage,
-        owners=OWNERS,
+        owners=owners(),
         kinds={"polars", "parquet"},
         code_version=RAW_POOL_CODE_VERSION,
         description="Validated, normalised samples of one drop without exact duplicates; "
         "rejected rows are in the quarantine with their reason.",
         check_specs=[
-            dg.AssetCheckSpec(
+            _check_of_each_drop(
+                stage,
+                key,
                 "rejected_share",
-                asset=key,
-                description=f"At most {MAX_REJECTED_SHARE:.0%} of a drop's rows are rejected.",
+                f"At most {MAX_REJECTED_SHARE:.0%} of a drop's rows are rejected; from "
+                f"{NEARLY_ALL:.0%} on it is an error. The rows lie in its quarantine.",
             ),
-            dg.AssetCheckSpec(
+            _check_of_each_drop(
+                stage,
+                key,
                 "duplicate_share",
-                asset=key,
-                description=f"At most {MAX_DUPLICATE_SHARE:.0%} of a drop's rows repeat others.",
+                f"At most {MAX_DUPLICATE_SHARE:.0%} of a drop's rows repeat others.",
             ),
         ],
     )
@@ -109,7 +118,7 @@ def raw_pool_asset(stage: Stage) -> dg.AssetsDefinition:
             metadata=describe_pool(root[stage], batch) | looks,
             data_version=dg.DataVersion(counts["fingerprint"]),
         )
-        yield _share_check("rejected_share", batch, counts, "num_quarantined", MAX_REJECTED_SHARE)
+        yield _rejected_check(root[stage], batch, counts)
         yield _share_check("duplicate_share", batch, counts, "num_duplicates", MAX_DUPLICATE_SHARE)
 
     return raw_pool
@@ -124,16 +133,17 @@ def compression_state_asset(stage: Stage) -> dg.AssetsDefinition:
         deps=[raw_pool_key(stage)],
         partitions_def=BATCHES[stage],
         group_name=stage,
-        owners=OWNERS,
+        owners=owners(),
         kinds={"polars", "parquet", "zstandard"},
         code_version=COMPRESSION_STATE_CODE_VERSION,
         description="Bytes, tokens and compressed bytes of each sample on its own, and pi, the "
         "initial redundancy state. Tokens are those that the model of [training] reads.",
         check_specs=[
-            dg.AssetCheckSpec(
+            _check_of_each_drop(
+                stage,
+                key,
                 "covers_every_sample",
-                asset=key,
-                description="One row per sample of the batch, in the same order.",
+                "One row per sample of the batch, in the same order.",
             )
         ],
     )
@@ -156,6 +166,18 @@ def compression_state_asset(stage: Stage) -> dg.AssetsDefinition:
     return compression_state
 
 
+def _check_of_each_drop(
+    stage: Stage, key: dg.AssetKey, name: str, description: str
+) -> dg.AssetCheckSpec:
+    """Return a check whose results are kept for each partition."""
+    with warnings.catch_warnings():
+        # Dagster calls partitions of checks a preview.
+        warnings.simplefilter("ignore", dg.PreviewWarning)
+        return dg.AssetCheckSpec(
+            name, asset=key, description=description, partitions_def=BATCHES[stage]
+        )
+
+
 def describe_pool(folder: StageFolder, batch: str) -> dict[str, Any]:
     """Return what the pool partition of an ingested batch tells: counts, formats, sources."""
     counts = batch_metadata(folder, batch)
@@ -166,24 +188,36 @@ def describe_pool(folder: StageFolder, batch: str) -> dict[str, Any]:
     first_sample = readable(folder.stage, first)[:_NUM_CHARACTERS] if first.height else "none"
     origin = json.loads(counts.get("origin", "{}"))
     return {
+        "summary": _words_of_drop(counts),
         **{name: int(counts[name]) for name in counts if name.startswith("num_")},
-        **{name: origin[name] for name in ("address", "revision") if origin},
-        "formats": counts_table(samples, "format"),
-        "top_sources": counts_table(samples, "source"),
         "quarantine_reasons": counts_table(quarantine, "reason"),
-        "refused_rows": markdown_table(
+        "refused_rows": shown_table(
             quarantine.unique("reason", keep="first", maintain_order=True).with_columns(
                 pl.col("raw").str.slice(0, _NUM_CHARACTERS)
             )
         ),
-        "first_sample": code_block(first_sample),
-        "fields_not_read": markdown_table(
+        "quarantine": dg.MetadataValue.path(str(folder.quarantine(batch))),
+        "top_sources": counts_table(samples, "source"),
+        "formats": counts_table(samples, "format"),
+        "fields_not_read": shown_table(
             pl.DataFrame(list(unread.items()), schema=["field", "num_rows"], orient="row")
         ),
         "left_out_files": ", ".join(left_out_files([counts])) or "none",
+        "first_sample": code_block(first_sample),
+        **{name: origin[name] for name in ("address", "revision") if origin},
         POOL_FINGERPRINT: counts["fingerprint"],
         **table_metadata(pool_schema(folder.stage).to_frame(), samples.height),
     }
+
+
+def _words_of_drop(counts: Mapping[str, str]) -> str:
+    num_samples, num_rejected, num_duplicates, num_rows = (
+        int(counts[f"num_{name}"]) for name in ("samples", "quarantined", "duplicates", "rows_read")
+    )
+    return (
+        f"{num_samples:,} samples of {num_rows:,} rows; {num_rejected:,} rows were rejected, "
+        f"{num_duplicates:,} repeat others"
+    )
 
 
 def describe_state(state: pl.DataFrame, stage: Stage) -> dict[str, Any]:
@@ -192,11 +226,14 @@ def describe_state(state: pl.DataFrame, stage: Stage) -> dict[str, Any]:
     origins = column_origins(
         raw_pool_key(stage), ["sample_id"], dict.fromkeys(sizes, _texts(stage))
     )
-    totals = state.select(pl.col("num_bytes", *SIZES_SCHEMA).sum())
+    totals = state.select(pl.col("num_bytes", *SIZES_SCHEMA).sum()).row(0, named=True)
+    pi = state.select(pl.col("pi").mean().fill_null(0.0)).item()
     return {
+        "summary": f"{state.height:,} samples of {totals['num_tokens']:,} tokens and "
+        f"{totals['num_bytes']:,} bytes; alone each compresses to 1 / {pi:.4g} on average",
         "num_samples": state.height,
-        **totals.row(0, named=True),
-        "mean_pi": state.select(pl.col("pi").mean().fill_null(0.0)).item(),
+        **totals,
+        **rounded({"mean_pi": pi}),
         **table_metadata(state, origins=origins),
     }
 
@@ -218,7 +255,27 @@ def _share_check(
         severity=dg.AssetCheckSeverity.WARN,
         description=f"{batch}: {num_rows:,} of {num_rows_read:,} rows ({share:.2%}), "
         f"allowed are {threshold:.0%}",
-        metadata={"batch": batch, "share": share, "threshold": threshold},
+        metadata={"batch": batch, **rounded({"share": share}), "allowed": f"{threshold:.0%}"},
+    )
+
+
+def _rejected_check(
+    folder: StageFolder, batch: str, counts: Mapping[str, str]
+) -> dg.AssetCheckResult:
+    """Return the check of rejected rows: it leads to them, and nearly all of them are an error."""
+    found = _share_check("rejected_share", batch, counts, "num_quarantined", MAX_REJECTED_SHARE)
+    least = NEARLY_ALL * int(counts["num_rows_read"])
+    is_error = not found.passed and int(counts["num_quarantined"]) >= least
+    remedy = f"; zip-pipeline inspect {folder.raw / batch} tells why and what to say about it"
+    return dg.AssetCheckResult(
+        check_name=found.check_name,
+        passed=found.passed,
+        severity=dg.AssetCheckSeverity.ERROR if is_error else dg.AssetCheckSeverity.WARN,
+        description=f"{found.description}{remedy if is_error else ''}",
+        metadata={
+            **found.metadata,
+            "quarantine": dg.MetadataValue.path(str(folder.quarantine(batch))),
+        },
     )
 
 
@@ -244,7 +301,7 @@ def signals_asset(stage: Stage) -> dg.AssetsDefinition:
         deps=[raw_pool_key(stage)],
         partitions_def=BATCHES[stage],
         group_name=stage,
-        owners=OWNERS,
+        owners=owners(),
         kinds={"polars", "parquet"},
         code_version=SIGNALS_CODE_VERSION,
         description="What the tables [signals.NAME] of zip_pipeline.toml and the strategy ask for "
@@ -279,9 +336,10 @@ def zip_subset_asset(stage: Stage) -> dg.AssetsDefinition:
         key=zip_subset_key(stage),
         deps=[raw_pool_key(stage), compression_state_key(stage), signals_key(stage)],
         group_name=stage,
-        owners=OWNERS,
+        owners=owners(),
         kinds={"polars", "parquet", "zstandard"},
         code_version=ZIP_SUBSET_CODE_VERSION,
+        freshness_policy=weekly(),
         # One selection of a stage at a time: they share the folder of checkpoints.
         pool=f"{stage}_selection",
         description="The most informative samples of the whole pool within one budget, as a "
@@ -310,36 +368,66 @@ def zip_subset_asset(stage: Stage) -> dg.AssetsDefinition:
 def describe_version(version: StoredVersion, *, reused: bool) -> dg.MaterializeResult[None]:
     """Return a version as what the UI shows: counts, R, sources, plot and data version."""
     return dg.MaterializeResult(
-        metadata={"version": version.number, "reused": reused} | _version_metadata(version),
+        metadata=_version_metadata(version, reused=reused),
         data_version=dg.DataVersion(_content_fingerprint(version.subset, version.stage)),
     )
 
 
-def _version_metadata(version: StoredVersion) -> dict[str, Any]:
+def _version_metadata(version: StoredVersion, *, reused: bool) -> dict[str, Any]:
     stage, manifest = version.stage, version.manifest
+    budget = manifest["budget"]
     counts = ("num_rows_read", "num_samples", "num_quarantined", "num_duplicates", "num_picked")
     title = f"{stage} version {version.number}: {manifest['strategy']}"
+    fates = list(num_by_fate(version.ledger).items())
     return {
+        "summary": _words_of_version(version, reused=reused),
+        "version": version.number,
+        "reused": reused,
         "strategy": manifest["strategy"],
-        **_ratios("pool", manifest["pool_compression_ratio"]),
+        "budget": f"{budget['value']:,} {budget['unit'].replace('_', ' ')}",
         **_ratios("subset", manifest["compression_ratio"]),
+        **_ratios("pool", manifest["pool_compression_ratio"]),
         **{name: manifest[name] for name in (*counts, "picked_tokens", "picked_bytes")},
         "tokens": words_of_tokens(manifest),
-        # Of conversations alone, and not of versions of older releases.
-        **{f"cut_{name}": num for name, num in (manifest.get("cut") or {}).items()},
+        **_cut(manifest),
         # Versions from before anything was held out do not tell.
         "num_held_out": manifest.get("num_held_out", 0),
-        f"budget_{manifest['budget']['unit']}": manifest["budget"]["value"],
         "unused_budget": manifest["unused_budget"],
-        "plot": picture(selection_figure(version.ledger, title), title),
-        "top_sources": markdown_table(top_sources(version.ledger)),
-        "fates": dg.MetadataValue.json(num_by_fate(version.ledger)),
+        "fates": shown_table(pl.DataFrame(fates, schema=["fate", "num_samples"], orient="row")),
+        "top_sources": shown_table(top_sources(version.ledger)),
         **_losses(manifest),
-        "config": dg.MetadataValue.json(manifest["config"]),
+        "plot": picture(selection_figure(version.ledger, title), title),
         "path": dg.MetadataValue.path(str(version.path)),
-        "pool_fingerprint": manifest["pool_fingerprint"],
+        "settings": collapsed(
+            {"config": manifest["config"], "pool_fingerprint": manifest["pool_fingerprint"]}
+        ),
         **table_metadata(version.subset, origins=_origins(stage)),
     }
+
+
+def _cut(manifest: Mapping[str, Any]) -> dict[str, str]:
+    # Of conversations alone, and not of versions of older releases.
+    if not (cut := manifest.get("cut")):
+        return {}
+    words = (
+        f"{cut['num_samples']:,} samples are longer than {cut['max_length']:,} tokens and lose "
+        f"{cut['num_tokens']:,}"
+    )
+    return {"cut": words}
+
+
+def _words_of_version(version: StoredVersion, *, reused: bool) -> str:
+    manifest, codec = version.manifest, version.manifest["config"]["codec"]
+    of_subset, of_pool = (
+        ratios.get(codec)
+        for ratios in (manifest["compression_ratio"], manifest["pool_compression_ratio"])
+    )
+    redundancy = f"; R {of_subset:.4g} of the pool's {of_pool:.4g} ({codec})" if of_pool else ""
+    ending = "; neither pool nor configuration changed" if reused else ""
+    return (
+        f"Version {version.number}: {manifest['num_picked']:,} of {manifest['num_samples']:,} "
+        f"samples by {manifest['strategy']}{redundancy}{ending}"
+    )
 
 
 def _origins(stage: Stage) -> dict[str, list[dg.TableColumnDep]]:
@@ -364,11 +452,11 @@ def _losses(manifest: Mapping[str, Any]) -> dict[str, Any]:
         for source, (marked, of) in found["sources"].items()
     ]
     tables = {"marked": rows, **(manifest.get("marked") or {}).get("by_source", {})}
-    return {name: markdown_table(pl.DataFrame(table)) for name, table in tables.items() if table}
+    return {name: shown_table(pl.DataFrame(table)) for name, table in tables.items() if table}
 
 
 def _ratios(what: str, by_codec: dict[str, float]) -> dict[str, float]:
-    return {f"{what}_compression_ratio_{codec}": round(r, 4) for codec, r in by_codec.items()}
+    return rounded({f"{what}_compression_ratio_{codec}": r for codec, r in by_codec.items()})
 
 
 def _content_fingerprint(subset: pl.DataFrame, stage: Stage) -> str:
@@ -453,8 +541,8 @@ def _less_redundant(
         f"samples {of_random[codec]:.3f} ({codec}, lower is better)",
         metadata={
             "version": version.number,
-            **{f"subset_compression_ratio_{name}": r for name, r in of_subset.items()},
-            **{f"random_compression_ratio_{name}": r for name, r in of_random.items()},
+            **_ratios("subset", of_subset),
+            **_ratios("random", of_random),
         },
     )
 
@@ -463,4 +551,4 @@ def _ratios_by_codec(samples: pl.DataFrame, stage: Stage, codec: str) -> dict[st
     """Return R by the codec that selected the samples, and by those of every pool."""
     joined = b"".join(texts_of(samples, stage))
     names = dict.fromkeys([*pool_levels(), codec])
-    return {name: round(compression_ratio(joined, name), 4) for name in names}
+    return {name: compression_ratio(joined, name) for name in names}

@@ -101,6 +101,8 @@ def _fit(xs: Floats, ys: Floats, degree: int) -> Curve:
 
 MIN_POINTS = 5
 """The fewest points at which a rank correlation can be significant at 5% (2 of 120 orders)."""
+MIN_INTERVAL_POINTS = 10
+"""The fewest points from which an interval of the correlation is drawn."""
 NUM_RESAMPLES = 2000
 NUM_PERMUTATIONS = 10_000
 
@@ -157,8 +159,9 @@ def relation(points: pl.DataFrame, x: str, y: str, *, seed: int = 0) -> Relation
 
     The interval is the 95% percentile bootstrap over versions; re-draws in which a column is
     constant have no correlation and are left out. With few points it is too narrow, and of no
-    width where the order is perfect; so a two-sided p-value is given too, from random
-    permutations: how often unrelated columns correlate as strongly.
+    width where the order is perfect: it is None below :data:`MIN_INTERVAL_POINTS` points or
+    without a width. A two-sided p-value is given always, from random permutations: how often
+    unrelated columns correlate as strongly.
 
     Args:
         points: comparable versions, one per row; those without ``x`` are ignored.
@@ -181,14 +184,12 @@ def relation(points: pl.DataFrame, x: str, y: str, *, seed: int = 0) -> Relation
             words = f"insufficient points: {num} of at least {MIN_POINTS}"
         return Relation(x, y, known, without_y, None, None, None, None, words)
     correlation = float(_spearman(xs[None, :], ys[None, :])[0])
-    low, high = _bootstrap_interval(xs, ys, seed)
+    interval = _bootstrap_interval(xs, ys, seed) if num >= MIN_INTERVAL_POINTS else None
     p_value = _permutation_p_value(xs, ys, seed)
-    words = (
-        f"{num} points, Spearman {correlation:+.2f} "
-        f"(95% {low:+.2f} to {high:+.2f}, p {p_value:.2g})"
-    )
+    between = "" if interval is None else "95% {:+.2f} to {:+.2f}, ".format(*interval)
+    words = f"{num} points, Spearman {correlation:+.2f} ({between}p {p_value:.2g})"
     curve = fit_curve(xs, ys)
-    return Relation(x, y, known, without_y, correlation, (low, high), p_value, curve, words)
+    return Relation(x, y, known, without_y, correlation, interval, p_value, curve, words)
 
 
 def relations_table(found: Sequence[Relation]) -> pl.DataFrame:
@@ -220,10 +221,10 @@ def _spearman(xs: Floats, ys: Floats) -> Floats:
     return np.array([p / n if n > 0 else np.nan for p, n in zip(products, norm, strict=True)])
 
 
-def _bootstrap_interval(xs: Floats, ys: Floats, seed: int) -> Interval:
+def _bootstrap_interval(xs: Floats, ys: Floats, seed: int) -> Interval | None:
     rows = np.random.default_rng(seed).integers(len(xs), size=(NUM_RESAMPLES, len(xs)))
     low, high = np.nanquantile(_spearman(xs[rows], ys[rows]), [0.025, 0.975])
-    return float(low), float(high)
+    return (float(low), float(high)) if high > low else None
 
 
 def _permutation_p_value(xs: Floats, ys: Floats, seed: int) -> float:

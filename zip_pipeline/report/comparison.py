@@ -4,6 +4,7 @@ import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import polars as pl
@@ -12,14 +13,17 @@ from zip_pipeline.entropy_law.fit import LAW_RELATIONS, Relation, relation
 from zip_pipeline.report.figures import (
     AXES,
     BLUE,
+    COLOURS,
     GREY,
+    INK,
     clean,
     draw_curve,
     finish,
+    legend_below,
     literal,
     new_figure,
     png,
-    say_nothing,
+    titled,
 )
 
 if TYPE_CHECKING:
@@ -285,45 +289,57 @@ def markdown(tables: Sequence[Shown]) -> str:
     )
 
 
-def comparison_figure(runs: pl.DataFrame, table: pl.DataFrame, title: str) -> tuple[bytes, bytes]:
-    """Return PNG and SVG: per loss the differences to the yardstick, seeds as small points."""
+Drawn: TypeAlias = tuple[bytes, bytes]
+"""A figure as PNG and as SVG."""
+
+
+def comparison_figure(runs: pl.DataFrame, table: pl.DataFrame, title: str) -> Drawn | None:
+    """Return per loss the differences to the yardstick; None where there is nothing beside it."""
     measures = [name for name in WHERE if f"{name}_loss" in table]
-    figure = new_figure(4.2 * len(measures) + 1.5, 1.6 + 0.35 * table.height)
+    names = [name for name in table["strategy"].to_list() if name != YARDSTICK][::-1]
+    if not names or YARDSTICK not in table["strategy"]:
+        return None
+    figure = new_figure(4.2 * len(measures) + 1.5, 2 + 0.35 * len(names))
     panels = figure.subplots(1, len(measures), sharey=True, squeeze=False)[0]
-    names = [name for name in table["strategy"].to_list() if name != YARDSTICK]
     for axes, measure in zip(panels, measures, strict=True):
         loss = f"{measure}_loss"
-        axes.axvline(0, color=GREY, linewidth=1.2)
-        for place, name in enumerate(reversed(names)):
-            pairs = _of(runs, name).join(_of(runs, YARDSTICK), on="seed", suffix="_other")
-            seeds = (pairs[loss] - pairs[f"{loss}_other"]).to_list()
-            axes.plot(seeds, [place] * len(seeds), "o", color=GREY, markersize=4, zorder=3)
-            found = difference(runs, name, YARDSTICK, loss)
-            if found:
-                axes.plot([found.low, found.high], [place, place], color=BLUE, linewidth=2)
-                axes.plot([found.mean], [place], "o", color=BLUE, markersize=7)
-        axes.set_title(WHERE[measure], fontsize=9, wrap=True)
+        axes.axvline(0, color=INK, linewidth=1)
+        for place, name in enumerate(names):
+            _draw_differences(axes, runs, name, loss, place)
+        axes.set_title("\n".join(wrap(WHERE[measure], 44)), fontsize=9)
         axes.set_xlabel(f"nats above {YARDSTICK}, lower is better", fontsize=9)
+        axes.set_ylim(-0.7, len(names) - 0.3)
+        axes.set_yticks(range(len(names)), [literal(name) for name in names])
         clean(axes)
-        if names:
-            axes.set_ylim(-0.7, len(names) - 0.3)
-            axes.set_yticks(range(len(names)), [literal(name) for name in reversed(names)])
-        else:
-            say_nothing(axes, "no other strategy was run")
-    figure.suptitle(literal(title), fontsize=12, fontweight="bold")
+    legend_below(figure, zip(*panels[0].get_legend_handles_labels(), strict=True))
+    titled(figure, title)
     return _drawn(figure)
 
 
-_NUM_COLOURS, _MARKERS = 10, "osD^v"
+def _draw_differences(axes: "Axes", runs: pl.DataFrame, name: str, loss: str, place: int) -> None:
+    pairs = _of(runs, name).join(_of(runs, YARDSTICK), on="seed", suffix="_other")
+    seeds = (pairs[loss] - pairs[f"{loss}_other"]).to_list()
+    at = [place] * len(seeds)
+    axes.plot(seeds, at, "o", color=GREY, markersize=4, zorder=3, label="one seed")
+    if found := difference(runs, name, YARDSTICK, loss):
+        bar = [[found.mean - found.low], [found.high - found.mean]]
+        label = "mean, 95% interval"
+        axes.errorbar([found.mean], [place], xerr=bar, fmt="o", color=BLUE, lw=2, ms=7, label=label)
 
 
-def law_figure(relations: Sequence[Relation], measure: Measure, title: str) -> tuple[bytes, bytes]:
-    """Return PNG and SVG of :func:`law_relations`: a panel each, a point per strategy and seed.
+_MARKERS = "osD^v"
 
-    A curve with its 95% band stands where the relation has one.
+
+def law_figure(relations: Sequence[Relation], measure: Measure, title: str) -> Drawn | None:
+    """Return :func:`law_relations`: a panel each, a point per strategy and seed.
+
+    A curve with its 95% band stands where the relation has one; None where there is one run alone.
 
     Source: ZIP (arXiv 2407.06645), figures 3 and 4.
     """
+    relations = [one for one in relations if one.points.height > 1]
+    if not relations:
+        return None
     figure = new_figure(4.4 * len(relations), 5)
     panels = figure.subplots(1, len(relations), squeeze=False)[0]
     names = {**AXES, "Z": f"Z, {measure} loss negated, nats"}
@@ -331,14 +347,13 @@ def law_figure(relations: Sequence[Relation], measure: Measure, title: str) -> t
         _draw_runs(axes, one)
         finish(axes, names[one.x], names[one.y])
         words = [one.note.replace(" (", "\n("), *([one.curve.words] if one.curve else [])]
-        axes.set_title("\n".join(words), fontsize=9, color="#444444")
+        axes.set_title("\n".join(words), fontsize=9)
     # The points are the same in all panels; the curves follow, as the titles tell of them.
-    points = panels[0].get_legend_handles_labels()
-    figure.legend(*points, frameon=False, fontsize=8, loc="outside lower center", ncols=6)
+    legend_below(figure, zip(*panels[0].get_legend_handles_labels(), strict=True))
     for axes, one in zip(panels, relations, strict=True):
         if one.curve is not None:
             draw_curve(axes, one.curve)
-    figure.suptitle(literal(title), fontsize=12, fontweight="bold")
+    titled(figure, title)
     return _drawn(figure)
 
 
@@ -348,15 +363,15 @@ def _draw_runs(axes: "Axes", found: Relation) -> None:
         axes.plot(
             rows[found.x].to_list(),
             rows[found.y].to_list(),
-            _MARKERS[number // _NUM_COLOURS % len(_MARKERS)],
-            color=f"C{number % _NUM_COLOURS}",
+            _MARKERS[number // len(COLOURS) % len(_MARKERS)],
+            color=COLOURS[number % len(COLOURS)],
             markersize=6,
             label=literal(name),
             zorder=3,
         )
 
 
-def _drawn(figure: "Figure") -> tuple[bytes, bytes]:
+def _drawn(figure: "Figure") -> Drawn:
     """Return a figure as PNG and as SVG, without a date and with the same ids each time."""
     import matplotlib
 

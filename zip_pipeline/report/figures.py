@@ -1,20 +1,31 @@
-"""Pictures of a selection, of a training and of the entropy law, as PNG bytes."""
+"""Pictures of a selection, of a training and of the entropy law, as PNG bytes.
+
+A picture says something from two points on: with fewer there is none.
+"""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
 from zip_pipeline.entropy_law.fit import Curve, Relation
 from zip_pipeline.entropy_law.table import is_blocked
+from zip_pipeline.entropy_law.verdict import is_named, judge
 from zip_pipeline.report.fates import pool_rows, top_sources
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-BLUE, RED, GREY = "#1f6fb2", "#c0392b", "#a9afb9"
+# All colours of all figures. The ground is clear and each of these stands out from a light and from
+# a dark page, of which a picture does not know on which it is.
+INK, GREY = "#767c86", "#8b919b"
+BLUE, RED, GREEN, AMBER = "#3d85c6", "#d9483b", "#3f9e5f", "#b8791a"
+COLOURS = (BLUE, RED, GREEN, AMBER, "#9a6dd7", "#2a9292", "#d0609a", "#a9755a")
+"""Of what is told apart by colour."""
+_MIN_POINTS = 2
 
 
 def new_figure(width: float, height: float) -> "Figure":
@@ -22,9 +33,14 @@ def new_figure(width: float, height: float) -> "Figure":
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout="constrained", facecolor="none")
     FigureCanvasAgg(figure)
     return figure
+
+
+def titled(figure: "Figure", title: str) -> None:
+    """Write the title of a figure."""
+    figure.suptitle(literal(title), fontsize=12, fontweight="bold", color=INK)
 
 
 def literal(text: str) -> str:
@@ -32,16 +48,14 @@ def literal(text: str) -> str:
     return text.replace("$", r"\$")
 
 
-def say_nothing(axes: "Axes", text: str) -> None:
-    """Write why there is nothing to draw."""
-    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, color="#666666")
-    axes.set_yticks([])
-
-
 def clean(axes: "Axes") -> None:
-    """Take away the frame's upper and right side, and make the numbers small."""
+    """Take away the frame's upper and right side, and give the rest the colour of the words."""
+    axes.set_facecolor("none")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(which="both", labelsize=8)
+    axes.spines[:].set_color(INK)
+    axes.tick_params(which="both", labelsize=8, colors=INK)
+    for text in (axes.title, axes.xaxis.label, axes.yaxis.label):
+        text.set_color(INK)
 
 
 def png(figure: "Figure") -> bytes:
@@ -52,6 +66,19 @@ def png(figure: "Figure") -> bytes:
     return stream.getvalue()
 
 
+def legend_below(figure: "Figure", known: Iterable[tuple[Any, Any]]) -> None:
+    """Draw one legend of marks and labels under all panels; what has the same label once."""
+    marks = {label: mark for mark, label in known}
+    style = {"frameon": False, "fontsize": 8, "labelcolor": INK, "ncols": 5}
+    figure.legend([*marks.values()], [*marks], loc="outside lower center", **style)
+
+
+def legend(axes: "Axes", **where: Any) -> None:  # noqa: ANN401
+    """Draw the legend above the panel, where it covers nothing."""
+    place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": 3} | where
+    axes.legend(frameon=False, fontsize=8, labelcolor=INK, borderaxespad=0.2, **place)
+
+
 _NUM_SOURCES = 12
 _NUM_BINS = 50
 _LOWEST_EDGE = 0.1
@@ -60,19 +87,27 @@ _WIDE = 20
 _NUM_NAME_CHARACTERS = 28
 
 
-def selection_figure(ledger: pl.DataFrame, title: str) -> bytes:
-    """Return a PNG of what a selection took from its pool.
+def selection_figure(ledger: pl.DataFrame, title: str) -> bytes | None:
+    """Return a PNG of what a selection took from its pool; None where the pool has no two samples.
 
     Left: the distribution of each sample's own compression ratio over pool and subset (higher =
     more redundant; what samples share with one another does not show here). Right: the share of
-    samples by source, for the 12 sources with most picks.
+    samples by source, for the 12 sources with most picks. What is not known, or of one source
+    alone, has no panel.
     """
-    figure = new_figure(10, 4.2)
-    left, right = figure.subplots(1, 2)
     pool = pool_rows(ledger)
-    _draw_ratios(left, pool)
-    _draw_sources(right, pool)
-    figure.suptitle(title, fontsize=12, fontweight="bold")
+    panels = []
+    if pool.filter(pl.col("initial_pi").is_finite()).height >= _MIN_POINTS:
+        panels.append(_draw_ratios)
+    if pool["source"].n_unique() >= _MIN_POINTS:
+        panels.append(_draw_sources)
+    if not panels:
+        return None
+    figure = new_figure(5 * len(panels), 4.4)
+    for axes, draw in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels, strict=True):
+        draw(axes, pool)
+        clean(axes)
+    titled(figure, title)
     return png(figure)
 
 
@@ -92,12 +127,8 @@ def _number(value: object) -> float:
 
 
 def _draw_ratios(axes: "Axes", pool: pl.DataFrame) -> None:
-    axes.set_title("Compression ratio of each sample alone", fontsize=10)
+    axes.set_title("Compression ratio of each sample alone", fontsize=10, pad=22)
     known = pool.filter(pl.col("initial_pi").is_finite())
-    if known.is_empty():
-        say_nothing(axes, "no ratio was measured")
-        axes.set_xticks([])
-        return
     edges = _edges(known["initial_pi"])
     picked = known.filter(pl.col("fate") == "picked")
     _draw_distribution(axes, "pool", known["initial_pi"], edges, GREY)
@@ -111,8 +142,7 @@ def _draw_ratios(axes: "Axes", pool: pl.DataFrame) -> None:
     axes.set_xlabel(f"raw bytes / compressed bytes (higher = more redundant{scale})", fontsize=9)
     axes.set_ylabel("share of samples per bin, %", fontsize=9)
     axes.margins(x=0)
-    axes.legend(frameon=False, fontsize=9)
-    clean(axes)
+    legend(axes, loc="lower center", bbox_to_anchor=(0.5, 1))
 
 
 def _minor_label(value: float, _: float) -> str:
@@ -135,7 +165,7 @@ def _draw_distribution(
         weights=[100 / len(values)] * len(values),
         color=colour,
         alpha=0.75,
-        label=f"{name}: {len(values):,} samples, median {median:.2f}",
+        label=f"{name}: {len(values):,}, median {median:.2f}",
     )
     axes.axvline(median, color=colour, linestyle="--", linewidth=1.2)
 
@@ -146,11 +176,6 @@ def _short(name: str) -> str:
 
 
 def _draw_sources(axes: "Axes", pool: pl.DataFrame) -> None:
-    axes.set_title("Share of samples by source", fontsize=10)
-    if pool.is_empty():
-        say_nothing(axes, "the pool is empty")
-        axes.set_xticks([])
-        return
     table = top_sources(pool, _NUM_SOURCES).reverse()
     rows = list(range(table.height))
     for column, label, colour, offset in (
@@ -161,152 +186,306 @@ def _draw_sources(axes: "Axes", pool: pl.DataFrame) -> None:
         axes.barh([r + offset for r in rows], shares, height=0.38, color=colour, label=label)
     axes.set_yticks(rows, [literal(_short(name)) for name in table["source"]], fontsize=8)
     axes.set_xlabel("share of samples, %", fontsize=9)
-    # Room at the right, so that the legend covers no bar.
-    axes.set_xlim(0, 1.25 * axes.get_xlim()[1])
     num_left_out = pool["source"].n_unique() - table.height
-    if num_left_out:
-        axes.set_title(f"Share of samples by source ({num_left_out} more not shown)", fontsize=10)
-    axes.legend(frameon=False, fontsize=9, loc="lower right")
-    clean(axes)
+    more = f" ({num_left_out} more not shown)" if num_left_out else ""
+    axes.set_title(f"Share of samples by source{more}", fontsize=10, pad=22)
+    legend(axes, loc="lower center", bbox_to_anchor=(0.5, 1))
 
 
 _MARKED_POINTS = 60
 
 
-def loss_figure(losses: Sequence[float], title: str, *, is_kto: bool = False) -> bytes:
-    """Return a PNG of the training loss of each optimizer step, in nats per token.
+@dataclass(frozen=True)
+class Losses:
+    """The loss of each optimizer step, and its mean as it is reported elsewhere."""
 
-    KTO's loss has no unit.
+    name: str
+    steps: Sequence[float]
+    mean: float
+
+
+def loss_figure(
+    losses: Losses, title: str, *, unit: str = "nats per token", before: Losses | None = None
+) -> bytes | None:
+    """Return a PNG of the loss of each optimizer step with its mean; None below two steps.
+
+    Args:
+        losses: what was measured.
+        title: of the figure.
+        unit: of the loss; KTO's has none.
+        before: those of the version before, to compare with.
     """
-    figure = new_figure(6.4, 3.4)
+    if len(losses.steps) < _MIN_POINTS:
+        return None
+    figure = new_figure(6.4, 3.6)
     axes = figure.subplots()
-    steps = range(1, len(losses) + 1)
-    marker = "o" if len(losses) <= _MARKED_POINTS else ""
-    axes.plot(steps, losses, color=BLUE, linewidth=1.4, marker=marker, markersize=3)
+    for line, colour in ((before, GREY), (losses, BLUE)):
+        if line is None:
+            continue
+        steps = range(1, len(line.steps) + 1)
+        label = f"{line.name}, mean {line.mean:.4g}"
+        marker = "o" if len(line.steps) <= _MARKED_POINTS else ""
+        axes.plot(steps, line.steps, color=colour, lw=1.4, marker=marker, ms=3, label=label)
+        axes.axhline(line.mean, color=colour, linestyle="--", linewidth=1)
     axes.set_xlabel("optimizer step", fontsize=9)
-    axes.set_ylabel("KTO loss" if is_kto else "loss, nats per token", fontsize=9)
-    clean(axes)
+    axes.set_ylabel(f"loss, {unit}" if unit else "loss", fontsize=9)
     axes.locator_params(axis="x", integer=True)
-    figure.suptitle(title, fontsize=12, fontweight="bold")
+    legend(axes)
+    clean(axes)
+    titled(figure, title)
     return png(figure)
 
 
 AXES = {
     "R": "R, raw / compressed bytes",
-    "L": "L, probe loss, nats per token",
-    "Z": "Z",
+    "L": "L, nats per token",
+    "Z": "Z, higher is better",
 }
 """What stands at an axis."""
 _MAX_LABELS = 40
+# Where the versions are named that have no y, as a share of the panel's height.
+_HEIGHT_OF_LABELS = 0.95
 
 
-def relation_figure(relation: Relation, title: str) -> bytes:
+def relation_figure(relation: Relation, title: str) -> bytes | None:
     """Return a PNG of one relation: versions as points, curve with its 95% band where fitted.
 
-    Blocked versions are red crosses; where they have no y (they were not trained) a dashed line
-    stands at their x. Bars are one spread.
+    None below two points. Where a blocked version has no y, as it was not trained, a dashed line
+    stands at its x. Bars are one spread.
     """
+    if relation.points.height < _MIN_POINTS:
+        return None
     figure = new_figure(6.4, 4.6)
     axes = figure.subplots()
     if relation.curve is not None:
         draw_curve(axes, relation.curve)
     _scatter(axes, relation.points, relation.x, relation.y)
-    blocked = relation.without_y.filter(is_blocked())
-    for number, x in blocked.select("version", relation.x).iter_rows():
-        axes.axvline(x, color=RED, linestyle="--", linewidth=1)
-        words = f"v{number} blocked, not trained"
-        _write(axes, words, x, 0.98, xytext=(-3, 0), rotation=90, ha="right", va="top", color=RED)
-    if relation.points.is_empty():
-        say_nothing(axes, f"no version with {relation.x} and {relation.y} yet")
+    untrained = relation.without_y.filter(is_blocked())
+    for place, x in enumerate(untrained[relation.x]):
+        label = None if place else "risk, blocked and not trained"
+        axes.axvline(x, color=RED, linestyle="--", linewidth=1, label=label)
     finish(axes, _label(relation.x, relation.points), _label(relation.y, relation.points))
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(frameon=False, fontsize=8, loc="best")
-    figure.suptitle(literal(title), fontsize=12, fontweight="bold")
-    axes.set_title(relation.note, fontsize=9, color="#444444")
+    legend(axes, loc="upper left", bbox_to_anchor=(1, 1), ncols=1)
+    axes.set_title(relation.note, fontsize=9)
+    titled(figure, title)
+    low, high = axes.get_ylim()
+    points = [*relation.points.select("version", relation.x, relation.y).iter_rows()]
+    points += [
+        (version, x, low + _HEIGHT_OF_LABELS * (high - low))
+        for version, x in untrained.select("version", relation.x).iter_rows()
+    ]
+    if len(points) <= _MAX_LABELS:
+        labels = [(f"v{version}", x, y) for version, x, y in points]
+        spreads = [_spread(relation.points, name) for name in (relation.x, relation.y)]
+        write_labels(axes, labels, *(spread or [] for spread in spreads))
     return png(figure)
 
 
 def draw_curve(axes: "Axes", curve: Curve) -> None:
     """Draw a fitted curve with its 95% band."""
-    axes.fill_between(curve.grid, curve.low, curve.high, color=GREY, alpha=0.35, linewidth=0)
+    axes.fill_between(curve.grid, curve.low, curve.high, color=GREY, alpha=0.3, linewidth=0)
     axes.plot(curve.grid, curve.mean, color=GREY, linewidth=1.6, label=curve.words)
 
 
-def versions_figure(table: pl.DataFrame, stage: str, title: str) -> bytes:
-    """Return a PNG of R, L and Z over the versions of a stage, one panel each.
+_POINTS_PER_CHARACTER, _LABEL_HEIGHT, _MARKER = 5.5, 9.0, 8.0
+# Where a label may stand: its middle in points from the point, the best places first.
+_PLACES = tuple((x, y) for far in (12, 22, 32) for y in (9, -9, 0, 18, -18) for x in (far, -far))
 
-    A line joins the versions of one series that were not blocked (of Z: also measured alike); a
-    dotted line marks where the probe's settings or the budget changed, so that R and L on its two
-    sides cannot be compared.
+
+def write_labels(
+    axes: "Axes",
+    labels: Sequence[tuple[str, float, float]],
+    x_errors: Sequence[float] = (),
+    y_errors: Sequence[float] = (),
+) -> None:
+    """Write labels beside their points so that they cover neither points nor one another.
+
+    Args:
+        axes: whose limits are final.
+        labels: words, x and y of each.
+        x_errors: half the width of the bars of the first ones, where they have bars.
+        y_errors: half the height of these.
     """
-    from matplotlib.ticker import MaxNLocator
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()  # which gives the panels their places
+    scale = 72 / figure.dpi
+    to_points = axes.transData.transform
+    centres = [tuple(to_points((x, y)) * scale) for _, x, y in labels]
+    taken = [(x, y, _MARKER, _MARKER) for x, y in centres]
+    origin = to_points((0, 0))
+    for (x, y), error in zip(centres, x_errors, strict=False):
+        taken.append((x, y, 2 * scale * (to_points((error, 0)) - origin)[0], 1))
+    for (x, y), error in zip(centres, y_errors, strict=False):
+        taken.append((x, y, 1, 2 * scale * (to_points((0, error)) - origin)[1]))
+    for (words, x, y), (left, top) in zip(labels, centres, strict=True):
+        width = _POINTS_PER_CHARACTER * len(words)
+        boxes = [(left + dx, top + dy, width, _LABEL_HEIGHT) for dx, dy in _PLACES]
+        hits = [sum(_overlap(box, other) for other in taken) for box in boxes]
+        best = hits.index(min(hits))
+        taken.append(boxes[best])
+        style = {"fontsize": 8, "ha": "center", "va": "center", "color": INK, "zorder": 4}
+        axes.annotate(words, (x, y), xytext=_PLACES[best], textcoords="offset points", **style)
 
+
+def _overlap(one: Sequence[float], other: Sequence[float]) -> bool:
+    return all(abs(one[i] - other[i]) < (one[i + 2] + other[i + 2]) / 2 for i in (0, 1))
+
+
+def versions_figure(table: pl.DataFrame, stage: str, title: str) -> bytes | None:
+    """Return a PNG of R, L and Z over the versions of a stage; None below two versions.
+
+    Each measure has a panel where two versions have it. A mark tells the verdict; the band of R and
+    L is what was usual by the versions that each was compared with. A line joins the versions of
+    one series that were not blocked (of Z: also measured alike); a dotted line marks where the
+    probe's settings or the budget changed, so that R and L on its two sides cannot be compared.
+    """
     rows = table.filter(pl.col("stage") == stage).sort("version")
-    figure = new_figure(8.4, 6.6)
-    panels = figure.subplots(3, 1, sharex=True)
-    for axes, name in zip(panels, ("R", "L", "Z"), strict=True):
+    names = [name for name in AXES if len(rows[name].drop_nulls()) >= _MIN_POINTS]
+    if not names:
+        return None
+    figure = new_figure(8.4, 1 + 1.9 * len(names))
+    panels = figure.subplots(len(names), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, name in zip(panels, names, strict=True):
         known = rows.filter(pl.col(name).is_not_null())
+        if name != "Z":
+            _draw_usual(axes, known, name)
         _draw_lines(axes, known, name)
-        _scatter(axes, known, "version", name, labelled=False)
-        if known.is_empty():
-            say_nothing(axes, f"{name} was not measured yet")
-        if name == "Z":
-            for number in rows.filter(is_blocked() & pl.col("Z").is_null())["version"]:
-                _write(axes, "not trained", number, 0.04, xytext=(0, 0), ha="center", color=RED)
-        _draw_borders(axes, rows, written=name == "R")
-        finish(axes, "", _label(name, known).replace(", ", "\n"))
+        _scatter(axes, known, "version", name)
+        for border in _borders(rows):
+            axes.axvline(border, color=INK, linestyle=":", linewidth=1, label="other settings")
+        finish(axes, "", _label(name, known).replace(", ", "\n", 1))
         axes.margins(y=0.2)
     panels[-1].set_xlabel("version", fontsize=9)
-    if rows.height:
-        panels[-1].set_xlim(rows["version"][0] - 0.5, rows["version"][-1] + 0.5)
-        panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True, nbins=20))
-    panels[0].legend(frameon=False, fontsize=8, loc="lower right", bbox_to_anchor=(1, 1), ncols=3)
-    figure.suptitle(literal(title), fontsize=12, fontweight="bold", x=0.02, ha="left")
+    panels[-1].set_xlim(rows["version"][0] - 0.5, rows["version"][-1] + 0.5)
+    _whole_numbers(panels[-1], rows["version"].to_list())
+    # Each panel knows its own marks; a label that two of them have is told once.
+    known = [
+        pair for axes in panels for pair in zip(*axes.get_legend_handles_labels(), strict=True)
+    ]
+    legend_below(figure, known)
+    titled(figure, title)
     return png(figure)
 
 
-def _scatter(axes: "Axes", rows: pl.DataFrame, x: str, y: str, *, labelled: bool = True) -> None:
-    overridden = pl.col("verdict").eq("risk").fill_null(False) & ~is_blocked()
-    groups = (
-        ("not blocked", rows.filter(~is_blocked() & ~overridden), "o", BLUE, BLUE),
-        ("risk, let through", rows.filter(overridden), "o", "white", RED),
-        ("risk, blocked", rows.filter(is_blocked()), "X", RED, RED),
+_NUM_IN_TREND, _TREND_WIDTH, _TREND_HEIGHT = 9, 280, 34
+
+
+def trend(table: pl.DataFrame, stage: str) -> str | None:
+    """Return an SVG of R, L and Z of a stage's latest nine versions, of some 700 characters.
+
+    A line each of what compares with the latest version, whose end has the colour of its verdict;
+    None where that is one version alone.
+    """
+    rows = table.filter(pl.col("stage") == stage).sort("version")
+    if rows.is_empty():
+        return None
+    latest, measured = rows.row(-1, named=True), rows["Z_name"].drop_nulls()
+    is_alike = is_named("Z_name", measured[-1] if len(measured) else None)
+    rows = (
+        rows.filter(is_named("series", latest["series"]))
+        .with_columns(Z=pl.when(is_alike).then(pl.col("Z")))
+        .filter(pl.col("version") > latest["version"] - _NUM_IN_TREND)
     )
-    for label, group, marker, face, edge in groups:
-        axes.errorbar(
-            group[x].to_list(),
-            group[y].to_list(),
-            xerr=_spread(group, x),
-            yerr=_spread(group, y),
-            fmt=marker,
-            markersize=7,
-            markerfacecolor=face,
-            markeredgecolor=edge,
-            ecolor=edge,
-            elinewidth=1,
-            capsize=2,
-            # An empty group still gets its place in the legend of the panels.
-            label=label if group.height or not labelled else None,
-            zorder=3,
+    names = [name for name in AXES if len(rows[name].drop_nulls()) >= _MIN_POINTS]
+    if not names:
+        return None
+    colour = MARKS[latest["verdict"] or ""][1]
+    height = _TREND_HEIGHT * len(names)
+    lines = "".join(
+        _trend_line(
+            rows.select("version", name).drop_nulls(), place * _TREND_HEIGHT, latest, colour
         )
-    if labelled and rows.height <= _MAX_LABELS:
-        _write_versions(axes, rows, x, y)
+        for place, name in enumerate(names)
+    )
+    return (
+        f"<svg xmlns='http://www.w3.org/2000/svg' width='{_TREND_WIDTH + 90}' height='{height}' "
+        f"font-size='11' font-family='sans-serif' fill='{INK}'>{lines}</svg>"
+    )
 
 
-def _write_versions(axes: "Axes", rows: pl.DataFrame, x: str, y: str) -> None:
-    from matplotlib.patheffects import withStroke
+def _trend_line(rows: pl.DataFrame, top: int, latest: Mapping[str, Any], colour: str) -> str:
+    name = rows.columns[1]
+    versions, values = rows["version"].to_list(), rows[name].to_list()
+    low, width = min(values), max(values) - min(values) or 1.0
+    first = latest["version"] - _NUM_IN_TREND + 1
+    step = _TREND_WIDTH / _NUM_IN_TREND
+    points = [
+        (round((version - first + 0.5) * step), round(top + 28 - 22 * (value - low) / width))
+        for version, value in zip(versions, values, strict=True)
+    ]
+    path = " ".join(f"{x},{y}" for x, y in points)
+    (x, y), is_latest = points[-1], versions[-1] == latest["version"]
+    return (
+        f"<polyline points='{path}' fill='none' stroke='{INK}'/>"
+        f"<circle cx='{x}' cy='{y}' r='4' fill='{colour if is_latest else INK}'/>"
+        f"<text x='{_TREND_WIDTH}' y='{top + 21}'>{name} {values[-1]:.4g} (v{versions[-1]})</text>"
+    )
 
-    halo = [withStroke(linewidth=2.5, foreground="white")]
-    for number, at_x, at_y in rows.select("version", x, y).iter_rows():
-        axes.annotate(
-            f"v{number}",
-            (at_x, at_y),
-            xytext=(6, 5),
-            textcoords="offset points",
-            fontsize=8,
-            zorder=4,
-            path_effects=halo,
-        )
+
+def _whole_numbers(axes: "Axes", versions: Sequence[int]) -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    if len(versions) <= _MAX_TICKS:
+        axes.set_xticks(versions, [str(version) for version in versions])
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=_MAX_TICKS))
+
+
+_MAX_TICKS = 20
+
+
+def _draw_usual(axes: "Axes", rows: pl.DataFrame, name: str) -> None:
+    """Draw the band in which each version was expected."""
+    label: str | None = "usual, by the versions before"
+    for row in rows.filter(pl.all_horizontal(pl.col("R", "L").is_not_null())).iter_rows(named=True):
+        numbers = judge(row, rows).numbers
+        if (middle := numbers.get(f"{name}_reference")) is None:
+            continue
+        half, ends = numbers[f"{name}_bound"], [row["version"] - 0.5, row["version"] + 0.5]
+        low, high = middle - half, middle + half
+        axes.fill_between(ends, low, high, color=GREY, alpha=0.25, linewidth=0, label=label)
+        label = None
+
+
+MARKS: Mapping[str, tuple[str, str, str]] = {
+    "expected_gain": ("^", GREEN, "expected gain"),
+    "no_change": ("o", BLUE, "no change"),
+    "first": ("o", GREY, "not compared"),
+    "not_comparable": ("o", GREY, "not compared"),
+    "law_not_applicable": ("o", GREY, "not compared"),
+    "redundancy_warning": ("s", AMBER, "redundancy warning"),
+    "consistency_warning": ("D", AMBER, "consistency warning"),
+    "risk": ("X", RED, "risk, blocked"),
+    "": ("o", GREY, "no verdict yet"),
+}
+"""Mark, colour and words of each verdict."""
+
+
+def _scatter(axes: "Axes", rows: pl.DataFrame, x: str, y: str) -> None:
+    """Draw versions as points with their spreads; a risk that was let through is a ring."""
+    through = pl.col("verdict").eq("risk").fill_null(False) & ~is_blocked()
+    for verdict, (marker, colour, words) in MARKS.items():
+        group = rows.filter(pl.col("verdict").fill_null("") == verdict, ~through)
+        _draw_points(axes, group, x, y, fmt=marker, color=colour, label=words)
+    ring = {"fmt": "o", "color": RED, "markerfacecolor": "none", "label": "risk, let through"}
+    _draw_points(axes, rows.filter(through), x, y, **ring)
+
+
+def _draw_points(axes: "Axes", rows: pl.DataFrame, x: str, y: str, **style: Any) -> None:  # noqa: ANN401
+    if rows.is_empty():
+        return
+    axes.errorbar(
+        rows[x].to_list(),
+        rows[y].to_list(),
+        xerr=_spread(rows, x),
+        yerr=_spread(rows, y),
+        markersize=7,
+        elinewidth=1,
+        capsize=2,
+        zorder=3,
+        **style,
+    )
 
 
 def _spread(rows: pl.DataFrame, name: str) -> list[float] | None:
@@ -323,31 +502,22 @@ def _draw_lines(axes: "Axes", rows: pl.DataFrame, name: str) -> None:
         axes.plot(group["version"].to_list(), group[name].to_list(), color=GREY, linewidth=1.2)
 
 
-def _write(axes: "Axes", words: str, x: float, height: float, **style: Any) -> None:  # noqa: ANN401
-    """Write words at x, at a share of the panel's height."""
-    place = axes.get_xaxis_transform()
-    axes.annotate(
-        words, (x, height), xycoords=place, textcoords="offset points", fontsize=8, **style
-    )
-
-
-def _draw_borders(axes: "Axes", rows: pl.DataFrame, *, written: bool) -> None:
+def _borders(rows: pl.DataFrame) -> Iterable[float]:
+    """Yield where the series changes, between two versions."""
     series, versions = rows["series"].to_list(), rows["version"].to_list()
     for place in range(1, rows.height):
-        if series[place] == series[place - 1]:
-            continue
-        border = (versions[place] + versions[place - 1]) / 2
-        axes.axvline(border, color="#666666", linestyle=":", linewidth=1)
-        if written:
-            words = "other probe settings"
-            _write(axes, words, border, 0.95, xytext=(3, 0), va="top", color="#666666")
+        if series[place] != series[place - 1]:
+            yield (versions[place] + versions[place - 1]) / 2
 
 
 def _label(name: str, rows: pl.DataFrame) -> str:
     measured = rows["Z_name"].drop_nulls().unique(maintain_order=True).to_list()
     if name == "Z" and measured:
-        how = measured[0] if len(measured) == 1 else f"measured in {len(measured)} ways"
-        return literal(f"Z, {how}")
+        # Hashes of the start model and of the samples say nothing at an axis.
+        how = measured[0].partition(", start ")[0]
+        return literal(
+            f"Z, {how}" if len(measured) == 1 else f"Z, measured in {len(measured)} ways"
+        )
     return AXES[name]
 
 

@@ -472,10 +472,11 @@ def _write_figures(result: ComparisonResult) -> dict[str, bytes]:
     drawn = {"comparison": comparison_figure(result.runs, result.table, title)}
     if result.relations:
         drawn["law"] = law_figure(result.relations, result.measure, f"Entropy law, {result.stage}")
-    for name, (figure, drawing) in drawn.items():
+    pictures = {name: figure for name, figure in drawn.items() if figure is not None}
+    for name, (figure, drawing) in pictures.items():
         write_bytes(result.folder / f"{name}.png", figure)
         write_bytes(result.folder / f"{name}.svg", drawing)
-    return {name: figure for name, (figure, _) in drawn.items()}
+    return {name: figure for name, (figure, _) in pictures.items()}
 
 
 def _write(result: ComparisonResult) -> ComparisonResult:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import polars as pl
+
 from zip_pipeline.data_root import DataRoot, StageFolder
 from zip_pipeline.entropy_law.table import (
     has_verdict,
@@ -76,6 +78,15 @@ def training_job(
 def training_record(folder: StageFolder, number: int) -> dict[str, Any] | None:
     """Return training.json of a version, None where its model is not complete."""
     return finished_training(folder.models(number))
+
+
+def training_losses(folder: StageFolder, number: int) -> tuple[list[float], float]:
+    """Return the loss of each optimizer step of a trained version, and its mean as recorded."""
+    record = training_record(folder, number)
+    assert record is not None
+    path = folder.models(number) / "metrics.jsonl"
+    losses: list[float] = pl.read_ndjson(path, infer_schema_length=None)["loss"].to_list()
+    return losses, record["train_loss"]
 
 
 def trained_versions(folder: StageFolder) -> list[int]:

@@ -3,12 +3,13 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from zip_pipeline.compression.codecs import compression_ratio_spread
-from zip_pipeline.data_root import DataRoot
+from zip_pipeline.data_root import DataRoot, StageFolder
 from zip_pipeline.entropy_law.table import read_versions, upsert_version, version_row
 from zip_pipeline.entropy_law.verdict import Verdict, judge
 from zip_pipeline.evaluation.quality import Quality, quality_audit_settings_of, quality_of
@@ -97,15 +98,26 @@ def _measured_loss(
     root: DataRoot, version: StoredVersion, training: Mapping[str, Any], run_jobs: RunJobs
 ) -> dict[str, Any]:
     """Return what the probe of a version found, measuring it unless the same job was done."""
-    folder = root[version.stage].models(version.number) / "probe"
-    job_file, loss_file = folder / "job.json", folder / "loss.json"
+    loss_file = _loss_file(root[version.stage], version.number)
+    job_file = loss_file.with_name("job.json")
     job = training_job(root, version, training)
     is_done = loss_file.exists() and job_file.exists() and json.loads(job_file.read_text()) == job
     if not is_done:
         loss_file.unlink(missing_ok=True)
         run_jobs(_PROBE, {job_file: job})
-    loss: dict[str, Any] = json.loads(loss_file.read_text(encoding="utf-8"))
+    loss = measured_loss(root[version.stage], version.number)
+    assert loss is not None
     return loss
+
+
+def _loss_file(folder: StageFolder, number: int) -> Path:
+    return folder.models(number) / "probe" / "loss.json"
+
+
+def measured_loss(folder: StageFolder, number: int) -> dict[str, Any] | None:
+    """Return what the probe of a version found, None where it was not probed."""
+    path = _loss_file(folder, number)
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
 
 
 def _law_row(root: DataRoot, version: StoredVersion, loss: Mapping[str, Any]) -> dict[str, Any]:

@@ -81,9 +81,10 @@ def test_result_shows_sentence_table_and_figure(
         assert _run(graph_with_pool, MODEL, partition=partition).success
     shown = metadata_of(_run(graph_with_pool, RESULT), "comparison", "result")
     assert shown["conclusion"].startswith("On your pool, random beats source-balanced random by")
-    assert "| random | 2 |" in shown["table"]
+    assert list(shown)[:3] == ["conclusion", "losses", "figures"]
+    assert "| random | 2 |" in shown["losses"]
     assert all("data:image/png;base64," in shown[f"plot_{n}"] for n in ("comparison", "law"))
-    assert "| strategy | tokens | targets | samples | mean tokens | Q |" in shown["table"]
+    assert "| strategy | tokens | targets | samples | mean tokens | Q |" in shown["figures"]
     assert shown["skipped"] == "none"
     assert len(processes.done) == 20
 
@@ -100,7 +101,7 @@ def test_pairs_are_compared_in_assets_of_their_own(tmp_path: Path, processes: Pr
     assert metadata_of(materialised, *subset.path)["picked_tokens"] <= 1_000
     assert [name for name, _ in processes.done[:2]] == ["kto", "probe"]
     shown = metadata_of(_run(graph, result), *result.path)
-    assert "| random | 1 |" in shown["table"]
+    assert "| random | 1 |" in shown["losses"]
     assert "from the SFT model" in shown["notes"]
 
 
@@ -133,6 +134,6 @@ def test_partitions_are_strategies_by_seeds_and_nothing_runs_by_itself(graph: Gr
     assert all(assets.get(key).partitions_def == partitions for key in of_runs)
     assert all(assets.get(key).automation_condition is None for key in every)
     jobs = [job for job in graph.repository.get_all_jobs() if not job.name.startswith("__")]
-    assert len(jobs) == 5
+    assert len(jobs) == 11
     for job in jobs:
         assert not set(every) & set(job.asset_layer.executable_asset_keys)

@@ -9,7 +9,7 @@ import pytest
 from zip_pipeline.defs import law
 from zip_pipeline.defs.automation import EVALUATION_JOB
 from zip_pipeline.defs.keys import ENTROPY_LAW, EVALUATION
-from zip_pipeline.entropy_law.table import read_versions, upsert_version
+from zip_pipeline.entropy_law.table import SCHEMA, read_versions, upsert_version
 from zip_pipeline.evaluation.evaluators import evaluators
 from zip_pipeline.evaluation.held_out import has_seen
 from zip_pipeline.selection.config import SelectionConfig
@@ -69,6 +69,11 @@ def test_trained_versions_get_the_negated_held_out_loss(pool: Graph, fake: FakeE
     rows = rows_of(pool)
     assert [(n, rows[n]["Z"], rows[n]["Z_spread"]) for n in rows] == [(1, -1, 0.1), (2, -2, 0.1)]
     assert rows[1]["Z_name"] == "minus held-out loss, start base01, samples 012345"
+    assert next(iter(metadata.items())) == (
+        "summary",
+        "sft version 2: Z -2 ± 0.1, higher is better (minus held-out loss, start base01, samples "
+        "012345).",
+    )
     assert (metadata["Z_sft"], metadata["version_sft"]) == (-2, 2)
     assert metadata["bits_per_byte_sft"] == 0.5
     assert "accuracy_sft" not in metadata
@@ -115,7 +120,7 @@ def test_version_that_picked_held_out_samples_has_no_z(pool: Graph, fake: FakeEv
     assert has_seen(pool.root["sft"], number)
     metadata = metadata_of(materialise(pool, EVALUATION), "evaluation")
     assert fake.jobs == []
-    assert metadata["note"] == "No model is trained yet, or nothing is held out."
+    assert metadata["summary"] == "No model is trained yet, or nothing is held out."
 
 
 def test_only_the_latest_versions_are_measured_again(pool: Graph, fake: FakeEvaluation) -> None:
@@ -163,6 +168,10 @@ def test_law_has_a_table_and_figures(pool: Graph) -> None:
     assert metadata["dagster/row_count"] == 7
     assert "Z over R" in metadata["sft_relations"]
     assert "insufficient" not in metadata["sft_relations"]
+    assert next(iter(metadata)) == "sft_verdict"
+    assert metadata["sft_verdict"].startswith("risk: ")
+    columns = {column.name: column.description for column in metadata["columns"].columns}
+    assert [name for name in SCHEMA if not columns[name]] == []
     assert metadata["plot_sft_versions"].startswith("![sft_versions](data:image/png")
 
 

@@ -2,9 +2,11 @@
 
 import json
 
+import dagster as dg
 import polars as pl
 import pytest
 
+from zip_pipeline.defs.keys import BATCHES
 from zip_pipeline.pool.batches import read_state
 from zip_pipeline_tests.defs.graph import (
     Graph,
@@ -27,10 +29,15 @@ def test_ingestion_tells_what_became_of_every_row(graph: Graph) -> None:
     names = ("num_rows_read", "num_samples", "num_quarantined", "num_duplicates")
     assert [metadata[name] for name in names] == [8, 6, 1, 1]
     assert metadata["dagster/row_count"] == 6
+    assert next(iter(metadata.items())) == (
+        "summary",
+        "6 samples of 8 rows; 1 rows were rejected, 1 repeat others",
+    )
+    assert metadata["quarantine"] == str(graph.root["sft"].quarantine("a.jsonl"))
     assert "empty_final_assistant" in metadata["quarantine_reasons"]
     assert "alpaca" in metadata["formats"]
     assert "| a " in metadata["top_sources"]
-    columns = [column.name for column in metadata["dagster/column_schema"].columns]
+    columns = [column.name for column in metadata["columns"].columns]
     assert columns[:3] == ["sample_id", "batch", "source"]
 
 
@@ -44,7 +51,7 @@ def test_compression_state_describes_every_sample_in_order(graph: Graph) -> None
     assert state["sample_id"].to_list() == samples["sample_id"].to_list()
     assert metadata["num_samples"] == metadata["dagster/row_count"] == 4
     assert metadata["num_bytes"] == state["num_bytes"].sum()
-    assert metadata["mean_pi"] == pytest.approx(state["pi"].mean())
+    assert metadata["mean_pi"] == pytest.approx(state["pi"].mean(), rel=1e-3)
     assert checks_of(result) == {
         "rejected_share": True,
         "duplicate_share": True,
@@ -85,6 +92,37 @@ def test_checks_of_a_drop_warn_beyond_their_thresholds(graph: Graph) -> None:
         checks["duplicate_share"].description == "a.jsonl: 30 of 92 rows (32.61%), allowed are 25%"
     )
     assert result.success
+
+
+def test_a_drop_that_is_nearly_all_rejected_is_an_error_of_its_partition(graph: Graph) -> None:
+    """It leads to the rejected rows and to what to do, and another drop keeps its own result."""
+    graph.drop("sft", "good.jsonl", alpaca_rows(4))
+    graph.drop("sft", "bad.jsonl", [{"instruction": f"{n}"} for n in range(20)])
+    results = [graph.ingest("sft", name) for name in ("good.jsonl", "bad.jsonl")]
+    found = [
+        check
+        for result in results
+        for check in result.get_asset_check_evaluations()
+        if check.check_name == "rejected_share"
+    ]
+    assert [(check.partition, check.passed) for check in found] == [
+        ("good.jsonl", True),
+        ("bad.jsonl", False),
+    ]
+    assert found[1].severity == dg.AssetCheckSeverity.ERROR
+    assert found[1].description == (
+        "bad.jsonl: 20 of 20 rows (100.00%), allowed are 2%; zip-pipeline inspect "
+        f"{graph.root['sft'].raw / 'bad.jsonl'} tells why and what to say about it"
+    )
+    quarantine = str(graph.root["sft"].quarantine("bad.jsonl"))
+    assert found[1].metadata["quarantine"].value == quarantine
+    assert pl.read_parquet(quarantine).height == 20
+    checks = [
+        key for key in graph.repository.asset_graph.asset_check_keys if "raw_pool" in str(key)
+    ]
+    partitions = {graph.repository.asset_graph.get(key).partitions_def for key in checks}
+    assert len(checks) == 4
+    assert partitions == set(BATCHES.values())
 
 
 def test_coverage_check_fails_when_the_state_misses_a_sample(

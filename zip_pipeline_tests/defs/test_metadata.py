@@ -1,25 +1,90 @@
 """Tables and pictures as the UI shows them."""
 
 import polars as pl
+import pytest
 
-from zip_pipeline.defs.metadata import counts_table, markdown_table, picture, table_metadata
+from zip_pipeline.defs.metadata import (
+    COLUMN_DESCRIPTIONS,
+    collapsed,
+    counts_table,
+    figures_table,
+    picture,
+    rounded,
+    shown_table,
+    table_metadata,
+)
+from zip_pipeline.entropy_law.table import SCHEMA
+
+SHOWN_IN_PLACE = 1_000
+"""Dagster's UI shows Markdown below this length in place, and a link for longer one."""
 
 
-def test_table_metadata_gives_row_count_and_schema() -> None:
-    """Both stand under the keys that Dagster knows."""
-    metadata = table_metadata(pl.DataFrame({"a": [1, 2], "b": ["x", "y"]}))
+def test_table_metadata_gives_columns_and_row_count_but_no_list_above_everything() -> None:
+    """What is described is described; the key that the UI lists first is left out."""
+    metadata = table_metadata(pl.DataFrame({"R": [1.0, 2.0], "b": ["x", "y"]}))
+    assert list(metadata) == ["columns", "dagster/row_count"]
     assert metadata["dagster/row_count"].value == 2
-    columns = metadata["dagster/column_schema"].value.columns
-    assert [(column.name, column.type) for column in columns] == [("a", "Int64"), ("b", "String")]
+    described = "redundancy of the subset, raw / compressed bytes, higher = more redundant"
+    columns = metadata["columns"].value.columns
+    assert [(column.name, column.type, column.description) for column in columns] == [
+        ("R", "Float64", described),
+        ("b", "String", None),
+    ]
 
 
-def test_markdown_table_keeps_every_row_and_cell_apart() -> None:
-    """Pipes and line ends inside a cell do not break the table."""
-    table = pl.DataFrame({"source": ["a|b", "c\nd"], "num_rows": [1234, 5], "share": [0.25, 1.0]})
-    lines = [line.split("|") for line in str(markdown_table(table).value).splitlines()]
-    cells = [[cell.strip() for cell in line[1:-1]] for line in lines]
-    assert cells[0] == ["source", "num_rows", "share"]
-    assert cells[2:] == [["a b", "1,234", "0.250"], ["c d", "5", "1.000"]]
+def test_every_column_of_the_law_is_described() -> None:
+    """Units and directions among them."""
+    assert [name for name in SCHEMA if not COLUMN_DESCRIPTIONS.get(name)] == []
+
+
+def test_shown_table_keeps_every_row_and_cell_apart() -> None:
+    """Pipes and line ends inside a cell do not break the table; figures have four digits."""
+    table = pl.DataFrame(
+        {"source": ["a|b", "c\nd"], "num_rows": [1234, None], "share": [0.123456, 98765.4]}
+    )
+    assert str(shown_table(table).value).splitlines() == [
+        "| source | num_rows | share |",
+        "| --- | --- | --- |",
+        "| a b | 1,234 | 0.1235 |",
+        "| c d |  | 98,765 |",
+    ]
+
+
+def test_long_table_is_one_that_the_ui_shows_in_place() -> None:
+    """Long Markdown would hide behind a click."""
+    short = pl.DataFrame({"name": ["x" * 20] * 20})
+    assert len(str(shown_table(short).value)) < SHOWN_IN_PLACE
+    long = shown_table(pl.DataFrame({"name": ["x" * 20] * 50, "n": range(50)}))
+    assert [record.data for record in long.records][:2] == [
+        {"name": "x" * 20, "n": "0"},
+        {"name": "x" * 20, "n": "1"},
+    ]
+    assert len(long.records) == 50
+
+
+@pytest.mark.parametrize("num", [1, 500])
+def test_settings_wait_for_a_click_however_short(num: int) -> None:
+    """And are text that a program can read."""
+    text = str(collapsed({f"key{n}": n for n in range(num)}).value)
+    assert len(text) >= SHOWN_IN_PLACE
+    assert text.startswith('```json\n{\n  "key0": 0')
+
+
+def test_figures_table_leaves_out_what_is_not_known() -> None:
+    """A row is a name, four digits and a unit."""
+    table = figures_table(("loss", 1.23456, "nats per token"), ("accuracy", None, ""))
+    lines = [
+        "| figure | value | unit |",
+        "| --- | --- | --- |",
+        "| loss | 1.235 | nats per token |",
+    ]
+    assert str(table.value).splitlines() == lines
+
+
+def test_rounded_touches_floats_alone() -> None:
+    """To four digits, whatever their size."""
+    values = {"a": 0.000123456, "b": 1_234_567, "c": "x", "d": True}
+    assert rounded(values) == {"a": 0.0001235, "b": 1_234_567, "c": "x", "d": True}
 
 
 def test_counts_table_sorts_by_count_then_name_and_cuts() -> None:
@@ -30,6 +95,7 @@ def test_counts_table_sorts_by_count_then_name_and_cuts() -> None:
     assert counts_table(table.clear(), "reason").value == "none"
 
 
-def test_picture_is_an_inline_png() -> None:
+def test_picture_is_an_inline_png_or_says_that_there_is_none() -> None:
     """The picture travels inside the Markdown."""
     assert picture(b"\x89PNG", "title").value == "![title](data:image/png;base64,iVBORw==)"
+    assert picture(None, "title").value == "not drawn: that takes two points"

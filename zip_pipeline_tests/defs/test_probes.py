@@ -109,7 +109,13 @@ def test_first_version_is_measured_and_passes(graph: Graph, fake: FakeProbe) -> 
     assert (row["Q"], row["Q_name"]) == (0.95, "filter pass rate")
     assert (row["strategy"], row["verdict"], row["override"]) == ("zip", "first", None)
     assert row["num_tokens"] == manifest["picked_tokens"]
-    assert (metadata["rows_truncated"], metadata["rows_dropped"]) == (2, 1)
+    assert list(metadata)[:4] == ["verdict", "reason", "version", "figures"]
+    assert list(metadata)[-1] == "settings"
+    assert metadata["verdict"] == "first: may be trained"
+    assert metadata["measured"].endswith("tokens; 2 rows cut off, 1 left out")
+    assert "| L | 1 | 0.01 |  |  | nats per token |" in metadata["figures"]
+    # One version makes no picture of versions.
+    assert metadata["versions"] == "not drawn: that takes two points"
     assert metadata["plot"].startswith("![sft version 1: loss of the probe](data:image/png")
     assert "no earlier version" in metadata["reason"]
 
@@ -219,7 +225,10 @@ def test_override_lets_a_blocked_version_through(
     result = run(fifth, TRAINING, model_key("sft"), override="needed for the audit, Ada")
     metadata = metadata_of(result, "sft", "model")
     assert row_of(fifth, 5)["override"] == f"needed for the audit, Ada (run {result.run_id})"
-    assert (metadata["rows_truncated"], metadata["rows_dropped"]) == (3, 1)
+    assert "| rows truncated | 3 |  |" in metadata["figures"]
+    assert "| rows dropped | 1 |  |" in metadata["figures"]
+    assert "| mean loss | 1.5 | nats per token |" in metadata["figures"]
+    assert list(metadata)[:3] == ["verdict", "override", "summary"]
     assert metadata["verdict"] == "risk"
     assert metadata["override"].startswith("needed for the audit, Ada")
     assert metadata["plot"].startswith("![sft version 5: training loss](data:image/png")
@@ -252,7 +261,7 @@ def test_version_is_measured_once(fifth: Graph, fake: FakeProbe) -> None:
     probe(fifth)
     assert len(fake.jobs) == 1
     assert metadata_of(probe(fifth, preset="mistral-7b"), "sft", "loss_probe")["verdict"] == (
-        "not_comparable"
+        "not_comparable: may be trained"
     )
     assert len(fake.jobs) == 2
     assert "it starts a new series" in row_of(fifth, 5)["reason"]
@@ -262,8 +271,8 @@ def test_other_budget_is_another_series(fifth: Graph) -> None:
     """A larger subset of one pool is more redundant, so it is not compared with a smaller one."""
     fifth.select("sft", SMALL | {"budget_samples": 35})
     metadata = metadata_of(probe(fifth), "sft", "loss_probe")
-    assert metadata["verdict"] == "not_comparable"
-    assert metadata["series_settings"]["budget"] == {"unit": "samples", "value": 35}
+    assert metadata["verdict"] == "not_comparable: may be trained"
+    assert '"value": 35' in metadata["settings"]
     assert row_of(fifth, 6)["series"] != SERIES
 
 
@@ -271,7 +280,7 @@ def test_short_probe_is_told(fifth: Graph, fake: FakeProbe) -> None:
     """A version that is too small for all steps of the probe says so, and what to do."""
     fake.num_steps = 2
     metadata = metadata_of(probe(fifth), "sft", "loss_probe")
-    assert (metadata["num_steps"], metadata["num_steps_wanted"]) == (2, 3)
+    assert metadata["measured"].startswith("2 of 3 steps, ")
     assert "had 2 of 3 steps: raise the budget, or lower probe.steps" in metadata["reason"]
     assert metadata["reason"].endswith("It compares only with versions that had as many.")
     assert row_of(fifth, 5)["reason"] == metadata["reason"]

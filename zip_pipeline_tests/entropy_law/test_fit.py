@@ -37,9 +37,22 @@ def test_relations_find_the_law():
     of_loss = found["L", "R"]
     # Ranks of L (1, 5, 4, 2, 6, 3) against those of R (1, 5, 3, 2, 6, 4): 1 - 6 * 2 / 210.
     assert of_loss.spearman == pytest.approx(1 - 12 / 210)
-    assert of_loss.interval is not None
-    assert of_loss.interval[0] < of_loss.spearman <= of_loss.interval[1] <= 1
-    assert of_loss.note.startswith("6 points, Spearman +0.94 (95% +")
+    assert of_loss.note.startswith("6 points, Spearman +0.94 (p 0.0")
+
+
+def test_interval_takes_ten_points_and_a_width():
+    """Five points in perfect order would have one of +1.00 to +1.00."""
+    ratios, losses = [*RATIOS, 2.5, 3.6, 2.8, 3.7], [*LOSSES, 1.0, 1.9, 1.3, 1.2]
+    nine = relation(series_of(ratios[:9], losses[:9]), "L", "R")
+    assert (nine.interval, "95%" in nine.note) == (None, False)
+    ten = relation(series_of(ratios, losses), "L", "R")
+    assert ten.interval is not None
+    assert ten.spearman is not None
+    assert -1 <= ten.interval[0] < ten.spearman < ten.interval[1] <= 1
+    assert f"(95% {ten.interval[0]:+.2f} to {ten.interval[1]:+.2f}, p " in ten.note
+    rising = [1.0 + n for n in range(10)]
+    perfect = relation(series_of(rising, rising), "L", "R")
+    assert (perfect.spearman, perfect.interval) == (pytest.approx(1.0), None)
 
 
 def test_p_value_is_that_of_all_permutations():
@@ -56,7 +69,7 @@ def test_p_value_is_that_of_all_permutations():
 
 def test_relations_are_the_same_under_a_seed():
     """The same seed gives the same interval; another gives another."""
-    table = series_of([*RATIOS, 2.9, 3.5], [*LOSSES, 1.2, 1.1])
+    table = series_of([*RATIOS, 2.9, 3.5, 2.4, 2.2], [*LOSSES, 1.2, 1.1, 1.4, 1.3])
     seeds = [relation(table, "L", "R", seed=seed) for seed in (1, 1, 2)]
     assert seeds[0].interval == seeds[1].interval
     assert seeds[0].p_value == seeds[1].p_value
@@ -125,7 +138,7 @@ def test_relations_table_is_one_row_per_relation():
     assert relations_table([]).schema == table.schema
 
 
-@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=5, max_size=9))
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=5, max_size=14))
 def test_spearman_is_the_correlation_of_ranks(pairs: list[tuple[int, int]]):
     """The rank correlation agrees with polars' own, ties included."""
     xs, ys = [1.0 + x for x, _ in pairs], [1.0 + y for _, y in pairs]
@@ -135,5 +148,5 @@ def test_spearman_is_the_correlation_of_ranks(pairs: list[tuple[int, int]]):
         assert found.spearman is None
     else:
         assert found.spearman == pytest.approx(expected)
-        assert found.interval is not None
-        assert -1.0 - 1e-9 <= found.interval[0] <= found.interval[1] <= 1.0 + 1e-9
+        low, high = found.interval or (-1.0, 1.0)
+        assert -1.0 - 1e-9 <= low < high <= 1.0 + 1e-9

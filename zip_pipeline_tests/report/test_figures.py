@@ -7,7 +7,7 @@ import polars as pl
 import pytest
 from matplotlib import image
 
-from zip_pipeline.report.figures import selection_figure
+from zip_pipeline.report.figures import BLUE, COLOURS, GREY, INK, selection_figure
 
 _SCHEMA = {"source": pl.String, "fate": pl.String, "num_bytes": pl.Int64, "initial_pi": pl.Float64}
 
@@ -30,13 +30,40 @@ def _has_colour(pixels: np.ndarray, colour: str) -> bool:
     return bool((np.abs(pixels[..., :3] * 255 - wanted) < 2).all(axis=-1).sum() > 100)
 
 
+def _luminance(colour: str) -> float:
+    shares = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    linear = [s / 12.92 if s <= 0.03928 else ((s + 0.055) / 1.055) ** 2.4 for s in shares]
+    return sum(weight * s for weight, s in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def _contrast(one: str, other: str) -> float:
+    high, low = sorted((_luminance(one), _luminance(other)), reverse=True)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("ground", ["#ffffff", "#0f1518"])
+def test_every_colour_stands_out_from_a_light_and_a_dark_page(ground: str):
+    """By the 3 to 1 that WCAG asks of graphics, and words by nearly its 4.5."""
+    assert min(_contrast(colour, ground) for colour in (*COLOURS, GREY)) >= 3
+    assert _contrast(INK, ground) >= 4
+
+
+def test_figures_have_a_clear_ground():
+    """Whatever page they are on shows through."""
+    png = selection_figure(_ledger(300, 60), "a title")
+    assert png is not None
+    assert _pixels(png)[0, 0, 3] == 0
+
+
 def test_selection_figure_draws_pool_and_subset():
     """Both panels are drawn: bars of the pool and bars of the subset are seen."""
-    pixels = _pixels(selection_figure(_ledger(300, 60), "a title"))
+    png = selection_figure(_ledger(300, 60), "a title")
+    assert png is not None
+    pixels = _pixels(png)
     assert pixels.shape[0] > 400
     assert pixels.shape[1] > 1000
-    assert _has_colour(pixels, "#a9afb9")
-    assert _has_colour(pixels, "#1f6fb2")
+    assert _has_colour(pixels, GREY)
+    assert _has_colour(pixels, BLUE)
 
 
 def test_selection_figure_of_the_same_ledger_is_the_same():
@@ -47,9 +74,7 @@ def test_selection_figure_of_the_same_ledger_is_the_same():
 @pytest.mark.parametrize(
     "ledger",
     [
-        pytest.param(_ledger(0, 0), id="empty pool"),
         pytest.param(_ledger(3, 0), id="nothing picked"),
-        pytest.param(_ledger(1, 1), id="one sample"),
         pytest.param(
             _ledger(5, 2).with_columns(initial_pi=pl.lit(None, pl.Float64)), id="no ratio"
         ),
@@ -62,4 +87,24 @@ def test_selection_figure_of_the_same_ledger_is_the_same():
 )
 def test_selection_figure_draws_odd_ledgers(ledger: pl.DataFrame):
     """No ledger is too small or too odd for a picture."""
-    assert _pixels(selection_figure(ledger, "odd $ title")).size
+    png = selection_figure(ledger, "odd $ title")
+    assert png is not None
+    assert _pixels(png).size
+
+
+@pytest.mark.parametrize("num", [0, 1])
+def test_selection_figure_is_not_drawn_of_one_sample(num: int):
+    """One sample has no distribution and one source no share."""
+    assert selection_figure(_ledger(num, num), "few") is None
+
+
+def test_selection_figure_has_panels_of_what_is_known_alone():
+    """Without ratios, and with one source alone, one panel is half as wide as two."""
+    both = _ledger(5, 2)
+    tables = (
+        both,
+        both.with_columns(initial_pi=pl.lit(None, pl.Float64)),
+        both.with_columns(source=pl.lit("a")),
+    )
+    drawn = [selection_figure(table, "t") for table in tables]
+    assert [_pixels(png).shape[1] for png in drawn if png] == [1100, 550, 550]
