@@ -120,6 +120,36 @@ def ingest_job(stage: Stage) -> UnresolvedAssetJobDefinition:
     )
 
 
+def select_job_name(stage: Stage) -> str:
+    """Return the name of the job that selects the subset of one stage."""
+    return f"select_{stage}"
+
+
+def probe_job_name(stage: Stage) -> str:
+    """Return the name of the job that asks the entropy law about one stage."""
+    return f"probe_{stage}"
+
+
+def train_job_name(stage: Stage) -> str:
+    """Return the name of the job that trains the latest version of one stage."""
+    return f"train_{stage}"
+
+
+def step_jobs(stage: Stage) -> list[UnresolvedAssetJobDefinition]:
+    """Return the jobs of single steps, under which a run from the command line is found."""
+    jobs = (
+        (select_job_name(stage), zip_subset_key(stage), "Select the subset of {} and check it."),
+        (probe_job_name(stage), loss_probe_key(stage), "Ask the law about the latest {} version."),
+        (train_job_name(stage), model_key(stage), "Train the latest version of {}."),
+    )
+    return [
+        dg.define_asset_job(
+            name=name, selection=dg.AssetSelection.assets(key), description=words.format(stage)
+        )
+        for name, key, words in jobs
+    ]
+
+
 def reselection_job() -> UnresolvedAssetJobDefinition:
     """Return the job that selects the subsets of all stages, checks them and probes them."""
     keys = [key(stage) for stage in STAGES for key in (zip_subset_key, loss_probe_key)]

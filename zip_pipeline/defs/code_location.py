@@ -11,6 +11,7 @@ from zip_pipeline.defs.automation import (
     openlineage_sensors,
     reselection_job,
     reselection_schedule,
+    step_jobs,
     training_job,
     training_sensor,
 )
@@ -55,6 +56,7 @@ def code_location(data_root: Path) -> dg.Definitions:
         asset_checks=checks,
         jobs=[
             *(ingest_job(stage) for stage in STAGES),
+            *(job for stage in STAGES for job in step_jobs(stage)),
             reselection_job(),
             training_job(),
             evaluation_job(),

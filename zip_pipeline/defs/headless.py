@@ -7,15 +7,23 @@ import argparse
 import logging
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 import dagster as dg
 
 from zip_pipeline.data_root import DataRoot, remove_leftovers
-from zip_pipeline.defs.automation import EVALUATION_JOB, RESELECTION, TRAINING, ingest_job_name
+from zip_pipeline.defs.automation import (
+    EVALUATION_JOB,
+    ingest_job_name,
+    probe_job_name,
+    select_job_name,
+    train_job_name,
+)
 from zip_pipeline.defs.code_location import code_location
 from zip_pipeline.defs.drops import is_ingested, keys_to_archive
 from zip_pipeline.defs.keys import (
@@ -25,7 +33,12 @@ from zip_pipeline.defs.keys import (
     partitions_name,
     zip_subset_key,
 )
-from zip_pipeline.defs.private import DagsterAssetCheckFailedError
+from zip_pipeline.defs.private import (
+    DagsterAssetCheckFailedError,
+    RegisteredCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
 from zip_pipeline.defs.resources import default_data_root
 from zip_pipeline.defs.run_launcher import LOCK_TAG
 from zip_pipeline.errors import UserError
@@ -37,6 +50,8 @@ from zip_pipeline.settings import SETTINGS_FILE, training_settings
 from zip_pipeline.terminal_text import show_control_characters
 from zip_pipeline.workflow.models import trained_versions
 
+CODE_LOCATION = "zip_pipeline"
+"""As workspace.yaml and pyproject.toml name it."""
 HISTORY_NOTE = Path(".dagster") / "data_root"
 
 
@@ -114,11 +129,11 @@ class HeadlessRun:
 
     def select(self, stage: Stage) -> bool:
         """Select the subset of a stage and check it; return whether all is well."""
-        return self._materialise(RESELECTION, zip_subset_key(stage))
+        return self._materialise(select_job_name(stage), zip_subset_key(stage))
 
     def probe(self, stage: Stage) -> bool:
         """Ask the law about the subset of a stage; return whether it may be trained."""
-        return self._materialise(RESELECTION, loss_probe_key(stage))
+        return self._materialise(probe_job_name(stage), loss_probe_key(stage))
 
     def train(self, stage: Stage) -> None:
         """Train the latest version of a stage; KTO needs an SFT model to start from."""
@@ -129,7 +144,7 @@ class HeadlessRun:
                 flush=True,
             )
             return
-        self._materialise(TRAINING, model_key(stage))
+        self._materialise(train_job_name(stage), model_key(stage))
 
     def _has_sft_model(self) -> bool:
         try:
@@ -143,17 +158,18 @@ class HeadlessRun:
         self._execute(EVALUATION_JOB, "evaluation, entropy_law", {})
 
     def _materialise(self, job_name: str, key: dg.AssetKey) -> bool:
-        return self._execute(job_name, key.to_user_string(), {"asset_selection": [key]})
+        return self._execute(job_name, key.to_user_string(), {})
 
     def _execute(self, job_name: str, subject: str, what: dict[str, Any]) -> bool:
         """Run a job and note what went wrong; return whether nothing did."""
-        result = self._repository.get_job(job_name).execute_in_process(
-            instance=self._instance,
-            run_config=_QUIET,
-            raise_on_error=False,
-            tags={LOCK_TAG: str(_lock(self._root.path).resolve()), "dagster/max_retries": "0"},
-            **what,
-        )
+        with _shown_in_the_ui(self._instance, self._repository.name, job_name):
+            result = self._repository.get_job(job_name).execute_in_process(
+                instance=self._instance,
+                run_config=_QUIET,
+                raise_on_error=False,
+                tags={LOCK_TAG: str(_lock(self._root.path).resolve()), "dagster/max_retries": "0"},
+                **what,
+            )
         errors = _step_errors(result.all_node_events)
         if any(dg.DagsterExecutionInterruptedError.__name__ in error for error in errors):
             raise KeyboardInterrupt
@@ -169,6 +185,26 @@ class HeadlessRun:
         if not problems:
             print(f"{subject}: {'blocked' if blocked else 'done'}", flush=True)
         return not problems and not blocked
+
+
+@contextmanager
+def _shown_in_the_ui(
+    instance: dg.DagsterInstance, repository_name: str, job_name: str
+) -> Iterator[None]:
+    """Let runs that are executed in this process stand in the timeline and on the job's page.
+
+    The UI finds them by the code location that they come from, which Dagster notes of those alone
+    that a code server executes.
+    """
+    location = RegisteredCodeLocationOrigin(CODE_LOCATION)
+    origin = RemoteJobOrigin(RemoteRepositoryOrigin(location, repository_name), job_name)
+    create = partial(instance.create_run_for_job, remote_job_origin=origin)
+    # Of this instance alone: execute_in_process takes no origin.
+    vars(instance)["create_run_for_job"] = create
+    try:
+        yield
+    finally:
+        del vars(instance)["create_run_for_job"]
 
 
 @dataclass(frozen=True)

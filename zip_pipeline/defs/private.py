@@ -9,6 +9,11 @@ from dagster._core.errors import (
 from dagster._core.execution.backfill import BulkActionsFilter, BulkActionStatus
 from dagster._core.launcher.base import CheckRunHealthResult, WorkerStatus
 from dagster._core.launcher.default_run_launcher import DefaultRunLauncher
+from dagster._core.remote_origin import (
+    RegisteredCodeLocationOrigin,
+    RemoteJobOrigin,
+    RemoteRepositoryOrigin,
+)
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
 
@@ -23,6 +28,9 @@ __all__ = [
     "DagsterUserCodeUnreachableError",
     "DefaultRunLauncher",
     "NOT_FINISHED_STATUSES",
+    "RegisteredCodeLocationOrigin",
+    "RemoteJobOrigin",
+    "RemoteRepositoryOrigin",
     "UnresolvedAssetJobDefinition",
     "WorkerStatus",
 ]

@@ -15,8 +15,9 @@ from zip_pipeline.defs.private import (
 )
 from zip_pipeline.files import is_locked
 
-# On runs without a code server: the file that their process keeps locked while it lives.
-LOCK_TAG = "zip_pipeline/lock"
+# On runs without a code server: the file that their process keeps locked while it lives. The UI
+# hides what begins so, which says nothing to a person.
+LOCK_TAG = ".dagster/zip_pipeline_lock"
 _SERVER_TAG = ".dagster/grpc_info"
 
 

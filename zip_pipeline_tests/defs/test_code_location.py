@@ -4,16 +4,20 @@ import os
 import subprocess
 import sys
 import tomllib
+from datetime import timedelta
 from pathlib import Path
 
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.definitions.freshness import TimeWindowFreshnessPolicy
 
 from zip_pipeline.defs.automation import ingest_job
 from zip_pipeline.defs.code_location import code_location
+from zip_pipeline.defs.headless import CODE_LOCATION
 from zip_pipeline.defs.resources import DataRootResource, default_data_root
 from zip_pipeline.defs.stage import compression_state_asset, raw_pool_asset, signals_asset
+from zip_pipeline.samples import STAGES
 from zip_pipeline_tests.defs.graph import Graph, alpaca_rows
 
 ROOT = Path(__file__).parents[2]
@@ -60,7 +64,7 @@ def test_assets_carry_group_owner_kinds_and_code_version(tmp_path: Path) -> None
     for node in nodes:
         path = node.key.path
         assert node.group_name == (path[0] if len(path) > 1 else "entropy_law")
-        assert list(node.owners) == ["team:data"]
+        assert list(node.owners) == []
         assert {"polars", "parquet"} <= set(node.kinds) or {"pytorch"} <= set(node.kinds)
         changed = {"raw_pool": "2", "zip_subset": "3"}
         assert node.code_version == changed.get(path[-1], "1")
@@ -97,7 +101,7 @@ def test_training_waits_to_be_switched_on(tmp_path: Path) -> None:
 
 
 def test_checks_and_jobs_are_all_there(tmp_path: Path) -> None:
-    """Six checks per stage, one of them blocking, six jobs, two schedules."""
+    """Six checks per stage, one of them blocking, a job for each step, one schedule."""
     definitions = code_location(tmp_path)
     repository = definitions.get_repository_def()
     checks = {key.to_user_string() for key in repository.asset_graph.asset_check_keys}
@@ -114,6 +118,7 @@ def test_checks_and_jobs_are_all_there(tmp_path: Path) -> None:
     assert jobs == {
         "ingest_sft",
         "ingest_preference",
+        *(f"{step}_{stage}" for step in ("select", "probe", "train") for stage in STAGES),
         "nightly_reselection",
         "training",
         "evaluation_and_law",
@@ -160,6 +165,36 @@ def _child_cpu_seconds() -> float:
     return times.children_user + times.children_system
 
 
+def test_owners_are_those_that_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nobody unless ZIP_PIPELINE_OWNERS says who, and then of every asset."""
+    monkeypatch.setenv("ZIP_PIPELINE_OWNERS", "team:alignment, ada@example.org")
+    graph = code_location(tmp_path).resolve_asset_graph()
+    found = [list(graph.get(key).owners) for key in graph.get_all_asset_keys()]
+    assert found == [["team:alignment", "ada@example.org"]] * len(found)
+
+
+def test_versions_and_verdicts_are_late_after_a_week(tmp_path: Path) -> None:
+    """A warning comes after two days; what is trained by a click has no policy."""
+    graph = code_location(tmp_path).resolve_asset_graph()
+    policies = {
+        key.to_user_string(): policy
+        for key in graph.get_all_asset_keys()
+        if (policy := graph.get(key).freshness_policy)
+    }
+    assert sorted(policies) == [
+        "entropy_law",
+        "preference/loss_probe",
+        "preference/zip_subset",
+        "sft/loss_probe",
+        "sft/zip_subset",
+    ]
+    for policy in policies.values():
+        assert isinstance(policy, TimeWindowFreshnessPolicy)
+        assert policy.fail_window.to_timedelta() == timedelta(days=7)
+        assert policy.warn_window is not None
+        assert policy.warn_window.to_timedelta() == timedelta(days=2)
+
+
 def test_workspace_and_project_agree_on_the_code_location() -> None:
     """`dg dev` and `dg dev -w workspace.yaml` show the same history under the same name."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["dg"]["project"]
@@ -174,6 +209,7 @@ def test_workspace_and_project_agree_on_the_code_location() -> None:
             }
         ]
     }
+    assert project["code_location_name"] == CODE_LOCATION
 
 
 def test_data_root_comes_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

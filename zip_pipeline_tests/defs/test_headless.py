@@ -95,7 +95,18 @@ def test_headless_ingests_and_selects_everything(stored_project: Graph, folder: 
     assert stored_project.root["preference"].versions.numbers() == [1]
     runs = stored_project.instance.get_runs()
     assert {run.status for run in runs} == {dg.DagsterRunStatus.SUCCESS}
-    assert len(runs) == 6
+    assert sorted(run.job_name for run in runs) == [
+        "ingest_preference",
+        *["ingest_sft"] * 3,
+        "select_preference",
+        "select_sft",
+    ]
+    # The timeline and the pages of jobs show what comes from this code location.
+    assert {run.tags[".dagster/repository"] for run in runs} == {"__repository__@zip_pipeline"}
+    origins = [run.remote_job_origin for run in runs]
+    assert [origin.job_name for origin in origins if origin] == [run.job_name for run in runs]
+    shown = {tag for run in runs for tag in run.tags if not tag.startswith(".dagster/")}
+    assert shown == {"dagster/max_retries", "dagster/partition", "dagster/partition_set"}
     assert sorted(path.name for path in folder.iterdir()) == [".dagster", "dagster.yaml", "data"]
 
 
