@@ -22,6 +22,14 @@ START_TIMEOUT_SECONDS = 90
 STOP_TIMEOUT_SECONDS = 20
 
 
+def make_folder_of_its_own(folder: Path) -> None:
+    """Lay out what a data root in a folder of its own needs: two files and the drop folders."""
+    for name in ("workspace.yaml", "dagster.yaml"):
+        shutil.copy(ROOT / name, folder)
+    for stage in ("sft", "preference"):
+        (folder / "data" / "raw" / stage).mkdir(parents=True)
+
+
 def make_project(folder: Path, changes: Mapping[str, str] | None = None) -> None:
     """Lay out a project like the repository: its configuration, the package, empty drop folders.
 
@@ -29,11 +37,9 @@ def make_project(folder: Path, changes: Mapping[str, str] | None = None) -> None
         folder: where to; must exist.
         changes: texts to replace in ``dagster.yaml``.
     """
-    for name in ("pyproject.toml", "workspace.yaml", "dagster.yaml"):
-        shutil.copy(ROOT / name, folder)
+    make_folder_of_its_own(folder)
+    shutil.copy(ROOT / "pyproject.toml", folder)
     (folder / "zip_pipeline").symlink_to(ROOT / "zip_pipeline")
-    for stage in ("sft", "preference"):
-        (folder / "data" / "raw" / stage).mkdir(parents=True)
     settings = folder / "dagster.yaml"
     for old, new in (changes or {}).items():
         assert old in settings.read_text(), old
@@ -141,12 +147,17 @@ _LOCATIONS = """
 
 @contextmanager
 def dev_server(folder: Path) -> Iterator[DevServer]:
-    """Run `dg dev` in a project on a free loopback port until the block ends."""
+    """Run `dg dev` in a project on a free loopback port until the block ends.
+
+    Where there is no project but copies of its settings, a workspace file names the project.
+    """
     port = _free_port()
     log = folder / "dg_dev.log"
     environment = {k: v for k, v in os.environ.items() if k != "DAGSTER_HOME"}
     environment |= {"ZIP_PIPELINE_DATA": "data", "PYTHONUNBUFFERED": "1"}
     command = [str(Path(sys.executable).with_name("dg")), "dev"]
+    if not (folder / "pyproject.toml").exists():
+        command += ["-w", "workspace.yaml"]
     command += ["--host", "127.0.0.1", "--port", str(port)]
     with log.open("ab") as output:
         process = subprocess.Popen(
