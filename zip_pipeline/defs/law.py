@@ -62,7 +62,6 @@ from zip_pipeline.workflow.versions import (
 )
 
 ENTROPY_LAW_CODE_VERSION = "1"
-_SHOWN = ("stage", "version", "strategy", "R", "L", "Z", "Q", "verdict", "override")
 
 
 def entropy_law_asset() -> dg.AssetsDefinition:
@@ -143,7 +142,7 @@ def _result(
                 for stage, of_stage in found.items()
             },
             **{f"{stage}_trend": drawing(trend(table, stage), stage) for stage in found},
-            "versions": shown_table(table.select(_SHOWN).sort("version", descending=True).head(50)),
+            "versions": shown_table(_shown_versions(table).head(50)),
             "num_blocked": table.filter(is_blocked()).height,
             **{f"plot_{name}": picture(png, name) for name, png in figures.items()},
             "path": dg.MetadataValue.path(str(versions_path(root))),
@@ -153,6 +152,20 @@ def _result(
             **table_metadata(table),
         },
         data_version=dg.DataVersion(fingerprint([table.write_json()])),
+    )
+
+
+def _shown_versions(table: pl.DataFrame) -> pl.DataFrame:
+    """Return the versions, latest first, in as few columns as a page is wide for."""
+    through = pl.when(pl.col("override").fill_null("") != "").then(pl.lit(", let through"))
+    return table.sort("version", descending=True, maintain_order=True).select(
+        pl.concat_str("stage", pl.lit(" "), "version").alias("version"),
+        "R",
+        "L",
+        "Z",
+        (pl.col("verdict").str.replace_all("_", " ") + through.otherwise(pl.lit(""))).alias(
+            "verdict"
+        ),
     )
 
 
@@ -228,8 +241,14 @@ def _words_of_z(job: EvaluationJob) -> str:
     )
 
 
+_OF_SOURCE = ("loss", "bits_per_byte", "num_samples")
+
+
 def _sources_table(loss: Mapping[str, Any]) -> dg.MetadataValue:
-    rows = [{"source": name, **of_source} for name, of_source in loss["sources"].items()]
+    rows = [
+        {"source": name} | {figure: of_source.get(figure) for figure in _OF_SOURCE}
+        for name, of_source in loss["sources"].items()
+    ]
     return shown_table(pl.DataFrame(rows, infer_schema_length=None))
 
 
@@ -357,16 +376,20 @@ def _law_figures_table(probed: ProbedVersion) -> dg.MetadataValue:
     rows = [
         {
             "measure": name,
-            "value": row[name],
-            "measuring error": row[f"{name}_spread"],
-            "compared with": numbers.get(f"{name}_reference"),
-            "usual change": numbers.get(f"{name}_bound"),
+            "value": _with_error(row[name], row[f"{name}_spread"]),
+            "usual": _with_error(numbers.get(f"{name}_reference"), numbers.get(f"{name}_bound")),
             "unit": unit,
         }
         for name, unit in units.items()
         if row[name] is not None
     ]
     return shown_table(pl.DataFrame(rows, infer_schema_length=None))
+
+
+def _with_error(value: float | None, error: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if error is None else f"{value:.4g} ± {error:.2g}"
 
 
 MODEL_CODE_VERSION = "1"

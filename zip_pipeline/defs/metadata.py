@@ -113,9 +113,13 @@ _LONG = 1_000
 
 
 def shown_table(table: pl.DataFrame) -> dg.MetadataValue:
-    """Return a small table that stands in place in the UI, ``none`` where it has no rows."""
+    """Return a small table that stands in place in the UI, ``none`` where it has no rows.
+
+    Names of columns may break at their underscores, so that the table is no wider than the page.
+    """
     rows = [[_cell(value) for value in row] for row in table.iter_rows()]
-    return shown((table.columns, rows)) if rows else dg.MetadataValue.md("none")
+    header = [name.replace("_", " ") for name in table.columns]
+    return shown((header, rows)) if rows else dg.MetadataValue.md("none")
 
 
 def shown(table: Shown) -> dg.MetadataValue:

@@ -394,7 +394,9 @@ def _version_metadata(version: StoredVersion, *, reused: bool) -> dict[str, Any]
         "num_held_out": manifest.get("num_held_out", 0),
         "unused_budget": manifest["unused_budget"],
         "fates": shown_table(pl.DataFrame(fates, schema=["fate", "num_samples"], orient="row")),
-        "top_sources": shown_table(top_sources(version.ledger)),
+        "top_sources": shown_table(
+            top_sources(version.ledger).select("source", "num_picked", "subset_share", "pool_share")
+        ),
         **_losses(manifest),
         "plot": picture(selection_figure(version.ledger, title), title),
         "path": dg.MetadataValue.path(str(version.path)),

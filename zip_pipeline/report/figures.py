@@ -75,7 +75,7 @@ def legend_below(figure: "Figure", known: Iterable[tuple[Any, Any]]) -> None:
 
 def legend(axes: "Axes", **where: Any) -> None:  # noqa: ANN401
     """Draw the legend above the panel, where it covers nothing."""
-    place = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": 3} | where
+    place: dict[str, Any] = {"loc": "lower right", "bbox_to_anchor": (1, 1), "ncols": 3} | where
     axes.legend(frameon=False, fontsize=8, labelcolor=INK, borderaxespad=0.2, **place)
 
 
@@ -324,7 +324,13 @@ def write_labels(
         hits = [sum(_overlap(box, other) for other in taken) for box in boxes]
         best = hits.index(min(hits))
         taken.append(boxes[best])
-        style = {"fontsize": 8, "ha": "center", "va": "center", "color": INK, "zorder": 4}
+        style: dict[str, Any] = {
+            "fontsize": 8,
+            "ha": "center",
+            "va": "center",
+            "color": INK,
+            "zorder": 4,
+        }
         axes.annotate(words, (x, y), xytext=_PLACES[best], textcoords="offset points", **style)
 
 
@@ -360,10 +366,10 @@ def versions_figure(table: pl.DataFrame, stage: str, title: str) -> bytes | None
     panels[-1].set_xlim(rows["version"][0] - 0.5, rows["version"][-1] + 0.5)
     _whole_numbers(panels[-1], rows["version"].to_list())
     # Each panel knows its own marks; a label that two of them have is told once.
-    known = [
+    labels = [
         pair for axes in panels for pair in zip(*axes.get_legend_handles_labels(), strict=True)
     ]
-    legend_below(figure, known)
+    legend_below(figure, labels)
     titled(figure, title)
     return png(figure)
 

@@ -166,6 +166,11 @@ def test_law_has_a_table_and_figures(pool: Graph) -> None:
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in folder.glob("*.png"))
     assert metadata["num_blocked"] == 1
     assert metadata["dagster/row_count"] == 7
+    assert metadata["versions"].splitlines()[:3] == [
+        "| version | R | L | Z | verdict |",
+        "| --- | --- | --- | --- | --- |",
+        "| sft 7 | 3.7 | 2.35 | 0.1429 | risk |",
+    ]
     assert "Z over R" in metadata["sft_relations"]
     assert "insufficient" not in metadata["sft_relations"]
     assert next(iter(metadata)) == "sft_verdict"

@@ -43,7 +43,7 @@ def test_shown_table_keeps_every_row_and_cell_apart() -> None:
         {"source": ["a|b", "c\nd"], "num_rows": [1234, None], "share": [0.123456, 98765.4]}
     )
     assert str(shown_table(table).value).splitlines() == [
-        "| source | num_rows | share |",
+        "| source | num rows | share |",
         "| --- | --- | --- |",
         "| a b | 1,234 | 0.1235 |",
         "| c d |  | 98,765 |",

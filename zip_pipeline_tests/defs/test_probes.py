@@ -113,7 +113,7 @@ def test_first_version_is_measured_and_passes(graph: Graph, fake: FakeProbe) -> 
     assert list(metadata)[-1] == "settings"
     assert metadata["verdict"] == "first: may be trained"
     assert metadata["measured"].endswith("tokens; 2 rows cut off, 1 left out")
-    assert "| L | 1 | 0.01 |  |  | nats per token |" in metadata["figures"]
+    assert "| L | 1 ± 0.01 |  | nats per token |" in metadata["figures"]
     # One version makes no picture of versions.
     assert metadata["versions"] == "not drawn: that takes two points"
     assert metadata["plot"].startswith("![sft version 1: loss of the probe](data:image/png")
