@@ -68,7 +68,8 @@ def table_metadata(
 ) -> dict[str, dg.MetadataValue]:
     """Return columns with what they mean, row count and lineage: the last items of an asset.
 
-    Not as ``dagster/column_schema``, which the UI lists in full above everything else.
+    Not as ``dagster/column_schema``, which the UI lists in full above everything else; OpenLineage
+    knows both names.
 
     Args:
         table: the table.
@@ -81,7 +82,7 @@ def table_metadata(
         for name, dtype in table.schema.items()
     ]
     metadata: dict[str, dg.MetadataValue] = {
-        "columns": dg.MetadataValue.table_schema(dg.TableSchema(columns)),
+        "column_schema": dg.MetadataValue.table_schema(dg.TableSchema(columns)),
         "dagster/row_count": dg.MetadataValue.int(table.height if num_rows is None else num_rows),
     }
     if origins is not None:

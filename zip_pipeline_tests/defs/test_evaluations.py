@@ -175,7 +175,7 @@ def test_law_has_a_table_and_figures(pool: Graph) -> None:
     assert "insufficient" not in metadata["sft_relations"]
     assert next(iter(metadata)) == "sft_verdict"
     assert metadata["sft_verdict"].startswith("risk: ")
-    columns = {column.name: column.description for column in metadata["columns"].columns}
+    columns = {column.name: column.description for column in metadata["column_schema"].columns}
     assert [name for name in SCHEMA if not columns[name]] == []
     assert metadata["plot_sft_versions"].startswith("![sft_versions](data:image/png")
 

@@ -37,7 +37,7 @@ def test_ingestion_tells_what_became_of_every_row(graph: Graph) -> None:
     assert "empty_final_assistant" in metadata["quarantine_reasons"]
     assert "alpaca" in metadata["formats"]
     assert "| a " in metadata["top_sources"]
-    columns = [column.name for column in metadata["columns"].columns]
+    columns = [column.name for column in metadata["column_schema"].columns]
     assert columns[:3] == ["sample_id", "batch", "source"]
 
 

@@ -22,10 +22,10 @@ SHOWN_IN_PLACE = 1_000
 def test_table_metadata_gives_columns_and_row_count_but_no_list_above_everything() -> None:
     """What is described is described; the key that the UI lists first is left out."""
     metadata = table_metadata(pl.DataFrame({"R": [1.0, 2.0], "b": ["x", "y"]}))
-    assert list(metadata) == ["columns", "dagster/row_count"]
+    assert list(metadata) == ["column_schema", "dagster/row_count"]
     assert metadata["dagster/row_count"].value == 2
     described = "redundancy of the subset, raw / compressed bytes, higher = more redundant"
-    columns = metadata["columns"].value.columns
+    columns = metadata["column_schema"].value.columns
     assert [(column.name, column.type, column.description) for column in columns] == [
         ("R", "Float64", described),
         ("b", "String", None),

@@ -32,7 +32,7 @@ def test_columns_of_a_subset_lead_to_those_that_they_are_made_of(graph: Graph) -
     assert found["chosen"] == ["preference/raw_pool.chosen"]
     sizes = [f"preference/compression_state.{n}" for n in ("num_bytes", "num_tokens", "pi")]
     assert found["pi"] == found["rank"] == sizes + texts
-    assert set(found) == {column.name for column in subset["dagster/column_schema"].columns}
+    assert set(found) == {column.name for column in subset["column_schema"].columns}
 
 
 @pytest.fixture
