@@ -148,8 +148,8 @@ def _run_all(
                 print_note(f"{number} of {len(todo)}, {name}, seed {seed}: {words}{left}")
         finally:
             executor.shutdown(wait=False, cancel_futures=True)
-    for error in failed:
-        raise error
+    if failed:
+        raise failed[0]
 
 
 def run_modules(

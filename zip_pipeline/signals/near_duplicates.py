@@ -224,7 +224,7 @@ class _Side:
 
     def alike(self, pairs: Pairs) -> NDArray[np.bool_]:
         """Return which pairs have a Jaccard index of perhaps 0.4, or are short and the same."""
-        alike: NDArray[np.bool_] = self._words[pairs[:, 0]] == self._words[pairs[:, 1]]
+        alike: NDArray[np.bool_] = np.equal(self._words[pairs[:, 0]], self._words[pairs[:, 1]])
         (long,) = np.nonzero(self.are_long(pairs))
         for part in np.array_split(long, len(long) // _PAIRS_AT_A_TIME + 1):
             x, y = self._signatures[self._number[pairs[part]]].swapaxes(0, 1)
