@@ -224,7 +224,9 @@ class _Side:
 
     def alike(self, pairs: Pairs) -> NDArray[np.bool_]:
         """Return which pairs have a Jaccard index of perhaps 0.4, or are short and the same."""
-        alike: NDArray[np.bool_] = np.equal(self._words[pairs[:, 0]], self._words[pairs[:, 1]])
+        alike: NDArray[np.bool_] = np.asarray(
+            self._words[pairs[:, 0]] == self._words[pairs[:, 1]], dtype=np.bool_
+        )
         (long,) = np.nonzero(self.are_long(pairs))
         for part in np.array_split(long, len(long) // _PAIRS_AT_A_TIME + 1):
             x, y = self._signatures[self._number[pairs[part]]].swapaxes(0, 1)
