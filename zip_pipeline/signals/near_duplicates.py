@@ -224,9 +224,7 @@ class _Side:
 
     def alike(self, pairs: Pairs) -> NDArray[np.bool_]:
         """Return which pairs have a Jaccard index of perhaps 0.4, or are short and the same."""
-        alike: NDArray[np.bool_] = np.asarray(
-            self._words[pairs[:, 0]] == self._words[pairs[:, 1]], dtype=np.bool_
-        )
+        alike: NDArray[np.bool_] = self._words[pairs[:, 0]] == self._words[pairs[:, 1]]
         (long,) = np.nonzero(self.are_long(pairs))
         for part in np.array_split(long, len(long) // _PAIRS_AT_A_TIME + 1):
             x, y = self._signatures[self._number[pairs[part]]].swapaxes(0, 1)
@@ -235,8 +233,7 @@ class _Side:
 
     def are_long(self, pairs: Pairs) -> NDArray[np.bool_]:
         """Return of which pairs both are long enough to be looked up by."""
-        both: NDArray[np.bool_] = self.is_long[pairs].all(axis=1)
-        return both
+        return np.asarray(self.is_long[pairs].all(axis=1))
 
 
 def _changes(side: _Side, other: _Side, is_new: NDArray[np.bool_]) -> tuple[Numbers, Numbers]:
