@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint
+from zip_pipeline.hub import hub_answers, no_answer
 from zip_pipeline.process import keep_freed_memory
 from zip_pipeline.samples import Turn, turn_text
 
@@ -102,16 +103,18 @@ def load_tokenizer(
     Raises:
         UserError: there is no such model.
     """
+    is_unreachable = not (local_only or Path(source).is_dir() or hub_answers())
     try:
         tokenizer: PreTrainedTokenizerBase = _tokenizer_class(Path(source)).from_pretrained(
             source,
             revision=revision,
             trust_remote_code=False,
             use_fast=True,
-            local_files_only=local_only,
+            local_files_only=local_only or is_unreachable,
         )
     except (OSError, ValueError) as error:
-        raise _no_model(source, revision, error) from error
+        reason = no_answer() if is_unreachable else str(error)
+        raise _no_model(source, revision, reason) from error
     return tokenizer
 
 
@@ -158,17 +161,21 @@ def load_model(
     from transformers.utils.logging import disable_progress_bar
 
     disable_progress_bar()  # type: ignore[no-untyped-call]
+    is_unreachable = not (Path(source).is_dir() or hub_answers())
     try:
         model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
-            source, **model_arguments(revision, weights, attention)
+            source,
+            **model_arguments(revision, weights, attention),
+            local_files_only=is_unreachable,
         )
     except (OSError, ValueError, SafetensorError) as error:
-        raise _no_model(source, revision, error) from error
+        reason = no_answer() if is_unreachable else str(error)
+        raise _no_model(source, revision, reason) from error
     return model
 
 
-def _no_model(source: str, revision: str | None, error: Exception) -> UserError:
-    reason = str(error).strip().partition("\n")[0]
+def _no_model(source: str, revision: str | None, reason: str) -> UserError:
+    reason = reason.strip().partition("\n")[0]
     return UserError(
         f"model: cannot load {source!r} at revision {revision} ({reason}). Give 'tiny', a folder "
         "with config.json, tokenizer and *.safetensors, or a hub id that you have access to"

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint
+from zip_pipeline.hub import hub_answers, no_answer
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -90,13 +91,27 @@ def _load(name: str, path: Path | None, changed_ns: int) -> "Tokenizer":
     from tokenizers import Tokenizer
 
     try:
+        if path is None and not hub_answers():
+            path = _cached_file(name)
         loaded = Tokenizer.from_file(str(path)) if path else Tokenizer.from_pretrained(name)
+    except UserError:
+        raise
     except Exception as error:  # the library and the hub client raise many kinds
         raise _unknown(name, str(error).strip().partition("\n")[0]) from error
     loaded.no_truncation()
     loaded.no_padding()
     loaded.encode_special_tokens = True
     return loaded
+
+
+def _cached_file(name: str) -> Path:
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(name, "tokenizer.json", local_files_only=True))
+    except LocalEntryNotFoundError:
+        raise _unknown(name, no_answer()) from None
 
 
 def _unknown(name: str, reason: str) -> UserError:

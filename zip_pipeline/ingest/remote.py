@@ -16,6 +16,7 @@ from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from zip_pipeline.errors import UserError, require
 from zip_pipeline.files import TEMPORARY, fingerprint, sync, write_json
+from zip_pipeline.hub import hub_answers, no_answer
 from zip_pipeline.ingest.options import AS_FOUND, ReadOptions
 from zip_pipeline.ingest.readers import held_back, split_of
 
@@ -323,6 +324,8 @@ class _Hub:
     def look(self, expected: str | None) -> _State:
         from huggingface_hub import HfApi
 
+        if not hub_answers():
+            raise UserError(f"{self._address}: {no_answer()}")
         api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
         info = api.dataset_info(self._repo, revision=expected or self._revision)
         names = api.list_repo_files(self._repo, repo_type="dataset", revision=info.sha)
