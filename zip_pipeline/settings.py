@@ -16,7 +16,8 @@ from pydantic import (
     field_validator,
 )
 
-from zip_pipeline.errors import UserError
+from zip_pipeline.errors import UserError, require
+from zip_pipeline.files import write_bytes
 
 SETTINGS_FILE = "zip_pipeline.toml"
 TABLES = (
@@ -179,6 +180,35 @@ def read_table(data_root: Path, table: str) -> tuple[Path, dict[str, Any]] | Non
             if name != SETTINGS_FILE:
                 _warn(f"{path}: [{key}] belongs into {SETTINGS_FILE} beside it now; move it there")
     return found.get(table)
+
+
+def write_table(data_root: Path, table: str, values: Mapping[str, Any]) -> None:
+    """Change values of a table of ``zip_pipeline.toml``; what else stands there stays as it is.
+
+    Args:
+        data_root: the folder with the file, which is made where it is not there.
+        table: one of ``TABLES``.
+        values: the new ones by key; None takes the key out.
+
+    Raises:
+        UserError: the file is wrong (see :func:`read_table`), or the table stands in a file of an
+            older release.
+    """
+    require("tomlkit", f"changing {SETTINGS_FILE}")
+    import tomlkit
+
+    path = data_root / SETTINGS_FILE
+    found = read_table(data_root, table)
+    if found is not None and found[0] != path:
+        raise UserError(f"{found[0]}: [{table}] belongs into {SETTINGS_FILE} now; move it there")
+    document = tomlkit.parse(path.read_text(encoding="utf-8") if path.exists() else "")
+    changed = document.setdefault(table, tomlkit.table())
+    for key, value in values.items():
+        if value is not None:
+            changed[key] = value
+        elif key in changed:
+            del changed[key]
+    write_bytes(path, tomlkit.dumps(document).encode())
 
 
 def _read(path: Path) -> dict[str, Any]:

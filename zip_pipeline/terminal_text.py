@@ -29,6 +29,12 @@ def shown_in_cell(text: str) -> str:
     return text.translate(_ESCAPES)
 
 
+def counted(num: int, noun: str) -> str:
+    """Return a number and its noun, as in ``1 batch`` or ``2,000 batches``."""
+    ending = "" if num == 1 else "es" if noun.endswith(("ch", "s", "x")) else "s"
+    return f"{num:,} {noun}{ending}"
+
+
 class ShownStream:
     """A text stream that shows control characters instead of sending them.
 

@@ -145,7 +145,7 @@ def test_commands_of_the_core_work_without_extras(tmp_path: Path) -> None:
                 "--ray",
                 "local",
             ),
-            "Error: Ray cluster: Ray is not installed; install it with "
+            "Error: --ray: Ray is not installed; install it with "
             "pip install 'zip-pipeline[ray]', "
             "or select without it: the shards are then done one after another\n",
         ),

@@ -5,7 +5,13 @@ import sys
 
 import pytest
 
-from zip_pipeline.terminal_text import ShownStream, show_control_characters, shown, shown_in_cell
+from zip_pipeline.terminal_text import (
+    ShownStream,
+    counted,
+    show_control_characters,
+    shown,
+    shown_in_cell,
+)
 
 
 @pytest.mark.parametrize(
@@ -48,3 +54,18 @@ def test_streams_show_whatever_is_printed(monkeypatch: pytest.MonkeyPatch) -> No
     assert sys.stdout.rich_proxied_file is out
     assert out.getvalue() == "a\\x1b[2Jb\n\\x1b"
     assert err.getvalue() == "c\\x07\n"
+
+
+@pytest.mark.parametrize(
+    ("num", "noun", "words"),
+    [
+        (1, "sample", "1 sample"),
+        (0, "sample", "0 samples"),
+        (1, "batch", "1 batch"),
+        (2000, "batch", "2,000 batches"),
+        (2, "more row", "2 more rows"),
+    ],
+)
+def test_counted_nouns_have_their_plural(num: int, noun: str, words: str) -> None:
+    """One is one, and any other number is many."""
+    assert counted(num, noun) == words

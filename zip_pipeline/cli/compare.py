@@ -20,6 +20,7 @@ from zip_pipeline.cli.console import (
     existing_root,
     interruption_hint,
     new_table,
+    options_as_typed,
     output,
     print_note,
     words_of_seconds,
@@ -29,6 +30,7 @@ from zip_pipeline.errors import UserError
 from zip_pipeline.files import write_json
 from zip_pipeline.process import ERROR_FILE_VARIABLE, FAULT
 from zip_pipeline.samples import Stage
+from zip_pipeline.selection.config import as_typed_budget
 from zip_pipeline.workflow.comparison import (
     FIGURES,
     compare_model,
@@ -55,7 +57,7 @@ def compare(
         int | None, typer.Option(metavar="N", min=1, max=MAX_SEEDS, help=_about("seeds"))
     ] = None,
     budget_tokens: Annotated[
-        int | None, typer.Option(metavar="N", min=1, help=_about("budget_tokens"))
+        str | None, typer.Option(metavar="N|SHARE%", help=_about("budget_tokens"))
     ] = None,
     unit: Annotated[
         Literal["tokens", "target_tokens"] | None, typer.Option(help=_about("unit"))
@@ -87,13 +89,14 @@ def compare(
     given = {
         "strategies": tuple(map(str.strip, strategies.split(","))) if strategies else None,
         "seeds": seeds,
-        "budget_tokens": budget_tokens,
+        "budget_tokens": as_typed_budget(budget_tokens) if budget_tokens else None,
         "unit": unit,
         "target": str(target.resolve()) if target else None,
         "evaluation_samples": evaluation_samples,
     }
     changes = {name: value for name, value in given.items() if value is not None}
-    comparison = open_comparison(root, changes, print_note, stage=stage)
+    with options_as_typed({name: f"--{name.replace('_', '-')}" for name in given}):
+        comparison = open_comparison(root, changes, print_note, stage=stage)
     wanted = comparison.wanted().items()
     todo = [what for run, what in wanted if not (run / FIGURES).exists()]
     num_workers = workers or (min(worker_count(0), _MOST_RUNS) if comparison.is_tiny else 1)

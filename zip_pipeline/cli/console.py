@@ -3,7 +3,7 @@
 import json
 import os
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, TextIO
@@ -30,7 +30,7 @@ from typer.core import TyperGroup
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.errors import EXTRAS, UserError, not_installed
 from zip_pipeline.selection.run import Progress as RoundReport
-from zip_pipeline.terminal_text import show_control_characters, shown
+from zip_pipeline.terminal_text import counted, show_control_characters, shown
 
 
 class ReadableConsole(Console):
@@ -186,6 +186,31 @@ def words_of_seconds(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
+def print_next(console: Console, steps: Mapping[str, str]) -> None:
+    """Print commands that can be pasted, each with a comment that says what it is for.
+
+    A line is never broken: what a terminal breaks itself comes back whole when it is copied.
+    """
+    console.rule(styled(("Next", "bold")), align="left")
+    for command, meaning in steps.items():
+        words = styled(("  ", ""), (command, "cyan"), (f"  # {meaning}", "dim"))
+        console.print(words, soft_wrap=True)
+
+
+@contextmanager
+def options_as_typed(flags: Mapping[str, str]) -> Iterator[None]:
+    """Let errors that begin with the name of a parameter begin with the option, as it is typed.
+
+    Args:
+        flags: the option of each parameter, as ``{"codec": "--codec"}``.
+    """
+    try:
+        yield
+    except UserError as error:
+        name, colon, words = str(error).partition(":")
+        raise UserError(f"{flags.get(name, name)}{colon}{words}") from None
+
+
 @contextmanager
 def interruption_hint(message: str) -> Iterator[None]:
     """Say how to go on when a person presses Ctrl-C, and exit with code 130."""
@@ -226,6 +251,9 @@ def existing_root(folder: Path) -> DataRoot:
 
 # A selection that will take at least so long says so before it starts.
 _LONG_SECONDS = 10.0
+# In fewer columns figures would be cut off, so there is no bar and less beside it.
+_WIDE = 130
+_BAR_WIDTH = 30
 
 
 class _Done(ProgressColumn):
@@ -241,10 +269,14 @@ class _Done(ProgressColumn):
 
 
 class StageProgress:
-    """Shows the stages of a selection, one at a time."""
+    """Shows the stages of a selection, one at a time.
+
+    ``has_resumed`` tells whether it goes on from a checkpoint.
+    """
 
     def __init__(self, bars: Progress) -> None:
         self._bars = bars
+        self.has_resumed = False
         self._task: TaskID | None = None
         self._phase: str | None = None
 
@@ -262,6 +294,9 @@ class StageProgress:
         A long selection says at first how long it will take, also where nobody sees the bar.
         """
         assert self._task is not None, "rounds belong to a stage"
+        if report.is_resumption:
+            self.has_resumed = True
+            self._bars.console.print(report.words(), soft_wrap=True)
         if report.is_estimate and (report.remaining_seconds or 0) >= _LONG_SECONDS:
             self._bars.console.print(report.words())
         if self._phase != report.phase:
@@ -273,7 +308,9 @@ class StageProgress:
                 unit=report.unit.replace("_", " "),
             )
             self._phase = report.phase
-        description = f"{report.phase}: round {report.round}, {report.num_picked:,} samples"
+        description = f"{report.phase}: round {report.round}"
+        if self._bars.console.width >= _WIDE:
+            description += f", {counted(report.num_picked, 'sample')}"
         self._bars.update(self._task, completed=report.used, description=description)
 
 
@@ -281,12 +318,13 @@ class StageProgress:
 def stage_progress() -> Iterator[StageProgress]:
     """Show progress on standard error where that is a terminal."""
     console = errors()
+    is_wide = console.width >= _WIDE
     with Progress(
         SpinnerColumn(),
         TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=30),
+        *((BarColumn(bar_width=_BAR_WIDTH),) if is_wide else ()),
         _Done(),
-        TimeElapsedColumn(),
+        *((TimeElapsedColumn(),) if is_wide else ()),
         TimeRemainingColumn(),
         console=console,
         transient=True,

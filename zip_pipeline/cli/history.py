@@ -24,7 +24,7 @@ from zip_pipeline.cli.summary import words_of_counts
 from zip_pipeline.report.fates import VersionDiff, diff_versions
 from zip_pipeline.report.trace import Trace, trace_in_ledger, trace_sample
 from zip_pipeline.samples import STAGES, Stage
-from zip_pipeline.terminal_text import shown_in_cell
+from zip_pipeline.terminal_text import counted, shown_in_cell
 
 _NUM_TEXT_CHARACTERS = 400
 _NUM_COMPARED_CHARACTERS = 4000
@@ -49,7 +49,8 @@ SelectLedger = Annotated[
         show_default=False,
     ),
 ]
-Version = Annotated[int, typer.Argument(metavar="V", min=1, help="Version number.")]
+Before = Annotated[int, typer.Argument(metavar="BEFORE", min=1, help="Number of a version.")]
+After = Annotated[int, typer.Argument(metavar="AFTER", min=1, help="Number of another one.")]
 Listed = Annotated[
     Literal["in", "out", "stayed"] | None,
     typer.Option(
@@ -122,8 +123,8 @@ def _colour(kind: str) -> str:
 
 
 def diff(
-    before: Version,
-    after: Version,
+    before: Before,
+    after: After,
     stage: OneStage = "sft",
     data_root: DataRootOption = DEFAULT_DATA_ROOT,
     listed: Listed = None,
@@ -142,7 +143,7 @@ def diff(
     for change in ("in", "out", "stayed"):
         samples = difference.samples.filter(change=change)
         size = f", {words_of_bytes(int(samples['num_bytes'].sum()))}{_reasons(samples, change)}"
-        facts.add_row(change, styled((f"{samples.height:,} samples", _colour(change)), size))
+        facts.add_row(change, styled((counted(samples.height, "sample"), _colour(change)), size))
     console.print(facts)
     _show_settings(console, difference)
     _show_sources(console, difference)
@@ -197,4 +198,4 @@ def _show_sources(console: Console, difference: VersionDiff) -> None:
     console.print(table)
     num_more = difference.sources.height - _NUM_SOURCES
     if num_more > 0:
-        console.print(f"{num_more} more sources moved less.")
+        console.print(f"{counted(num_more, 'more source')} moved less.")

@@ -8,6 +8,7 @@ import typer
 from zip_pipeline.cli.console import new_facts, output, styled
 from zip_pipeline.cli.select import reading_options, with_reading_options
 from zip_pipeline.samples import Stage
+from zip_pipeline.terminal_text import counted
 from zip_pipeline.workflow.inspection import Inspection, inspect_file
 
 _NUM_FILES = 20
@@ -48,13 +49,13 @@ def _show(found: Inspection) -> None:
     rows = f"{'' if found.is_whole else 'the first '}{found.num_rows:,}"
     facts.add_row(
         "Rows",
-        f"{rows} = {found.num_samples:,} samples of {found.stage} + {num_refused:,} refused + "
-        f"{found.num_duplicates:,} duplicates",
+        f"{rows} = {counted(found.num_samples, 'sample')} of {found.stage} + "
+        f"{num_refused:,} refused + {counted(found.num_duplicates, 'duplicate')}",
     )
     if found.formats:
-        facts.add_row("Format", _counted(found.formats, "samples"))
-        facts.add_row("Read", _counted(found.fields_read, "rows"))
-        facts.add_row("Not read", _counted(found.fields_not_read, "rows") or "nothing")
+        facts.add_row("Format", _counted(found.formats, "sample"))
+        facts.add_row("Read", _counted(found.fields_read, "row"))
+        facts.add_row("Not read", _counted(found.fields_not_read, "row") or "nothing")
     console.print(facts)
     if found.first_sample:
         console.print(styled("\nThe first sample, as it will be read:"))
@@ -70,4 +71,4 @@ def _show(found: Inspection) -> None:
 
 
 def _counted(counts: Mapping[str, int], unit: str) -> str:
-    return ", ".join(f"{name} ({num:,} {unit})" for name, num in counts.items())
+    return ", ".join(f"{name} ({counted(num, unit)})" for name, num in counts.items())

@@ -17,6 +17,7 @@ from zip_pipeline.cli.console import (
 )
 from zip_pipeline.errors import UserError
 from zip_pipeline.samples import Stage
+from zip_pipeline.terminal_text import counted
 from zip_pipeline.training.job import job_from
 from zip_pipeline.training.plan import (
     DEVICE_FLOPS,
@@ -131,10 +132,10 @@ def _facts(plan: TrainingPlan, max_length: int) -> dict[str, str]:
     """Return the plan as names and words; the name of a note is empty."""
     rows, batch = plan.rows, plan.batch
     are_pairs = rows.num_rows + rows.rows_dropped == 2 * rows.num_samples
-    samples = f"{rows.num_samples:,} {'pairs' if are_pairs else 'samples'}"
+    samples = counted(rows.num_samples, "pair" if are_pairs else "sample")
     hidden = rows.not_shown()
     is_packed = plan.num_packs != rows.num_rows
-    unfilled = f"an epoch has only {plan.num_packs:,} {'packs' if is_packed else 'rows'}"
+    unfilled = f"an epoch has only {counted(plan.num_packs, 'pack' if is_packed else 'row')}"
     epochs, hours = plan.num_steps // plan.steps_per_epoch, plan.hours
     time = f"{hours:,.1f} hours" if hours >= 1 else words_of_seconds(hours * 3600)
     speed = f"{plan.utilisation:.0%} of {plan.device_flops / _TERA:,.0f} TFLOP/s"
@@ -142,15 +143,15 @@ def _facts(plan: TrainingPlan, max_length: int) -> dict[str, str]:
     facts = {
         "model": f"{plan.num_parameters:,} parameters",
         "rows": f"{rows.num_rows:,} {'' if plan.stage == 'sft' else 'rows '}of {samples}",
-        "truncated": f"{rows.rows_truncated:,} rows, at {max_length:,} tokens",
-        "dropped": f"{rows.rows_dropped:,} rows, which leave nothing to learn",
+        "truncated": f"{counted(rows.rows_truncated, 'row')}, at {max_length:,} tokens",
+        "dropped": f"{counted(rows.rows_dropped, 'row')}, where nothing is left to learn",
         "not shown": f"{hidden}: the template has no words for it" if hidden else "",
         "answers": str(plan.answers or ""),
         "packs": f"{plan.num_packs:,} of several rows each" if is_packed else "",
-        "batch": f"{batch.effective:,} = {batch.num_devices} devices x {batch.per_device} at once "
-        f"x {batch.accumulation} accumulated",
+        "batch": f"{batch.effective:,} = {counted(batch.num_devices, 'device')} x "
+        f"{batch.per_device} at once x {batch.accumulation} accumulated",
         "": f"not filled: {unfilled}" if plan.num_packs < batch.effective else "",
-        "steps": f"{plan.num_steps:,} = {epochs} epochs x {plan.steps_per_epoch:,}",
+        "steps": f"{plan.num_steps:,} = {counted(epochs, 'epoch')} x {plan.steps_per_epoch:,}",
         "tokens": f"{plan.num_tokens:,}{estimated if plan.tokens_are_estimated else ''}",
         "padding": f"{plan.num_padding_tokens:,} tokens on top",
         "GPU memory": f"{plan.memory_gib:,.2f} GiB per device, estimated",

@@ -2,8 +2,9 @@
 
 import inspect
 import re
+import shlex
 import tomllib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated, Any, Literal, cast, get_origin
@@ -14,7 +15,9 @@ from pydantic.fields import FieldInfo
 from zip_pipeline.cli.console import (
     interruption_hint,
     new_table,
+    options_as_typed,
     output,
+    print_next,
     print_note,
     stage_progress,
 )
@@ -29,7 +32,7 @@ from zip_pipeline.ingest.rows import RawRow, RejectionError
 from zip_pipeline.ingest.streams import read_chunks
 from zip_pipeline.report.exports import format_named
 from zip_pipeline.samples import Stage
-from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.selection.config import BUDGETS, SelectionConfig, as_typed_budget
 from zip_pipeline.selection.select import Cluster
 from zip_pipeline.workflow.exports import check_folder, is_export
 from zip_pipeline.workflow.selections import OutputFiles, SelectJob, run_job
@@ -231,6 +234,14 @@ Resume = Annotated[
         rich_help_panel=_RUNNING,
     ),
 ]
+Force = Annotated[
+    bool,
+    typer.Option(
+        "--force",
+        help="Replace OUT, and what stands beside it, where it is there already.",
+        rich_help_panel=_RUNNING,
+    ),
+]
 
 
 _PAIRS = {"map": "--map", "roles": "--role"}
@@ -249,6 +260,8 @@ def _option(name: str, field: FieldInfo) -> inspect.Parameter:
     is_choice = name in SelectionConfig.choices
     names = tuple(SelectionConfig.choices[name]()) if is_choice else ()
     kind: Any = Literal[names] if is_choice else field.annotation
+    if name in BUDGETS:
+        kind = str | None
     # Of numbers without an upper limit everybody knows what they can be.
     limits = "" if is_choice else SelectionConfig.allowed(name)
     shown = cast("dict[str, str]", field.json_schema_extra)
@@ -351,6 +364,9 @@ def _names_as_typed() -> Iterator[None]:
         raise UserError(words) from None
 
 
+_FLAGS = {"tokenizer": "--tokenizer", "preset": "--preset", "Ray cluster": "--ray"}
+
+
 def _by_signal(given: Iterable[str]) -> dict[str, dict[str, Any]]:
     settings: dict[str, dict[str, Any]] = {}
     for signal, name, value in map(parse_signal, given):
@@ -373,6 +389,7 @@ def select(
     preset: PresetOption = "",
     workers: Workers = 0,
     resume: Resume = False,
+    force: Force = False,
     ray: RayAddress = None,
     shard_folder: ShardFolder = None,
     **options: Any,  # noqa: ANN401
@@ -387,16 +404,33 @@ def select(
     if not source:
         raise UserError("nothing to select from; name files or folders, or --from an address")
     reading = reading_options(options)
+    # What is not given is left to the configuration, as the paper's mode has its strategy.
+    given: dict[str, Any] = {
+        name: as_typed_budget(value) if name in BUDGETS else value
+        for name, value in options.items()
+        if value is not None
+    }
     with _names_as_typed():
         config = SelectionConfig(
-            # What is not given is left to the configuration, as the paper's mode has its strategy.
-            **{name: value for name, value in options.items() if value is not None},
+            **given,
             quotas=dict(map(parse_quota, quotas or ())),
             mixture_weights=dict(map(parse_weight, mixture_weights or ())),
             signals=_by_signal(signals or ()),
         )
     files = OutputFiles(out)
-    folder = _export_folder(out, output_format, config) if output_format else None
+    files.refuse_inputs([Path(name) for name in inputs or ()])
+    if out.exists() and not force:
+        raise UserError(
+            f"{out}: exists; give --force to replace it and what stands beside it, or another "
+            "--output"
+        )
+    can_resume = files.can_resume()
+    if resume and not can_resume:
+        print_note(
+            f"Nothing to resume: no run of {out} was stopped. The selection starts from the "
+            "beginning."
+        )
+    folder = _export_folder(out, output_format, config, force=force) if output_format else None
     job = SelectJob(
         source=source,
         files=files,
@@ -410,25 +444,33 @@ def select(
         cluster=Cluster(ray, shard_folder),
     )
     hint = interruption_hint("Repeat the command with --resume to go on.")
-    with _names_as_typed(), hint, stage_progress() as bars:
+    with options_as_typed(_FLAGS), _names_as_typed(), hint, stage_progress() as bars:
         selection = run_job(job, bars)
-    show_selection(output(), selection.manifest, selection.ledger)
+    if resume and can_resume and not bars.has_resumed:
+        print_note(
+            "Not resumed: the inputs are not those of the run that was stopped. The selection "
+            "started from the beginning."
+        )
+    show_selection(output(), selection.manifest, selection.ledger, selection.quarantine)
     written = [path.name for path in files.written() if path != out]
-    output().print(f"Written: {out}, {', '.join(written)}", soft_wrap=True)
+    output().print(f"Written: {out}, {', '.join(written)}\n", soft_wrap=True)
     if output_format and folder:
         show_export(output(), selection.export(output_format, folder, force=True))
+    for first in selection.subset["sample_id"].head(1):
+        trace = shlex.join(["zip-pipeline", "trace", first, "--select-ledger", str(files.ledger)])
+        print_next(output(), {trace: "why this sample was picked first"})
 
 
-def _export_folder(out: Path, format: str, config: SelectionConfig) -> Path:
+def _export_folder(out: Path, format: str, config: SelectionConfig, *, force: bool) -> Path:
     """Return the folder of ``--output-format``, looked at before anything is selected.
 
-    An earlier export there is replaced, as an earlier OUT is.
+    An earlier export there is replaced where an earlier OUT is, by --force alone.
     """
     format_named(format)
     if config.reference_compat:
         raise UserError("--output-format: is for samples; --reference-compat takes any rows")
     folder = out.with_name(f"{out.stem}.{format}")
-    check_folder(folder, force=is_export(folder))
+    check_folder(folder, force=force and is_export(folder))
     return folder
 
 
@@ -445,7 +487,7 @@ TextField = Annotated[
     typer.Option(
         metavar="NAME",
         help="Measure the text of this field over all rows (joined by line feeds), instead of "
-        "the bytes of the file; a.b reaches inside.",
+        "the bytes of the file; a.b reaches inside, and through lists, as messages.content.",
         show_default=False,
     ),
 ]
@@ -464,10 +506,11 @@ def ratio(
     """
     pieces = [_content(path, text_field) for path in files]
     table = new_table("file", "raw bytes", "compressed bytes", f"R {codec}")
-    for path, content in zip(files, pieces, strict=True):
-        table.add_row(str(path), *_measures(content, codec, level))
-    if len(files) > 1:
-        table.add_row("all together", *_measures(b"".join(pieces), codec, level), style="bold")
+    with options_as_typed({"codec": "--codec", "level": "--level"}):
+        for path, content in zip(files, pieces, strict=True):
+            table.add_row(str(path), *_measures(content, codec, level))
+        if len(files) > 1:
+            table.add_row("all together", *_measures(b"".join(pieces), codec, level), style="bold")
     output().print(table)
 
 
@@ -491,10 +534,24 @@ def _text_of(row: RawRow, text_field: str) -> str:
     place = f"{row.source_file}, row {row.source_row}"
     if row.reason is not None:
         raise UserError(f"{place}: {row.reason} ({row.detail}); repair or remove the row")
-    value: object = row.record
-    for name in text_field.split("."):
-        value = value.get(name) if isinstance(value, dict) else None
-    if not isinstance(value, str):
+    texts = list(_texts_in(row.record, text_field.split(".")))
+    if not texts or None in texts:
         fields = ", ".join(row.record) if isinstance(row.record, dict) else "none"
-        raise UserError(f"{place}: no text in field {text_field!r}; fields are {fields}")
-    return value
+        raise UserError(
+            f"{place}: no text in field {text_field!r} (--text-field); fields are {fields}"
+        )
+    return "\n".join(filter(None, texts))
+
+
+def _texts_in(value: object, path: Sequence[str]) -> Iterator[str | None]:
+    """Yield the texts at the end of a path; None for what is there and is no text.
+
+    Of the elements of a list those without such a field are passed over.
+    """
+    if isinstance(value, list):
+        for element in value:
+            yield from _texts_in(element, path)
+    elif not path:
+        yield value if isinstance(value, str) else None
+    elif isinstance(value, dict) and value.get(path[0]) is not None:
+        yield from _texts_in(value[path[0]], path[1:])

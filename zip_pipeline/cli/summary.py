@@ -1,40 +1,59 @@
 """A finished selection in tables for people."""
 
+import shlex
 from collections.abc import Iterator, Mapping
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 from rich.console import Console
-from rich.padding import Padding
 from rich.text import Text
 
 from zip_pipeline.cli.console import (
+    DATA_ROOT_VARIABLE,
     DEFAULT_DATA_ROOT,
     new_facts,
     new_table,
+    print_next,
     styled,
     words_of_bytes,
     words_of_seconds,
 )
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.entropy_law.fit import relations
-from zip_pipeline.entropy_law.table import figures_folder, is_blocked, read_versions
+from zip_pipeline.entropy_law.table import (
+    BLOCKING_VERDICT,
+    figures_folder,
+    is_blocked,
+    read_versions,
+)
 from zip_pipeline.files import scan_table
 from zip_pipeline.pool.batches import whole_batches
 from zip_pipeline.report.fates import num_by_fate, top_sources
 from zip_pipeline.samples import STAGES, Stage
 from zip_pipeline.selection.strategies import strategies
+from zip_pipeline.terminal_text import counted
 from zip_pipeline.workflow.selections import words_of_tokens
+from zip_pipeline.workflow.sources import words_of_quarantine
 
 
-def show_selection(console: Console, manifest: Mapping[str, Any], ledger: pl.DataFrame) -> None:
-    """Print what a selection read, picked and measured, and where its picks come from."""
+def show_selection(
+    console: Console,
+    manifest: Mapping[str, Any],
+    ledger: pl.DataFrame,
+    quarantine: pl.DataFrame | None = None,
+) -> None:
+    """Print what a selection read, picked and measured, and where its picks come from.
+
+    ``quarantine`` are the rejected rows, where they are at hand.
+    """
     facts = new_facts()
-    for name, words in (*_read(manifest), *_selected(manifest)):
+    for name, words in (*_read(manifest, quarantine), *_selected(manifest)):
         facts.add_row(name, words)
     left = ledger.filter(~pl.col("fate").is_in(["picked", "duplicate", "held_out"]))
-    facts.add_row("Left", words_of_counts(num_by_fate(left)))
+    if left.height:
+        facts.add_row("Left", words_of_counts(num_by_fate(left)))
     facts.add_row("R of pool", _ratios(manifest["pool_compression_ratio"]))
     facts.add_row("R of subset", _ratios(manifest["compression_ratio"]))
     seconds = manifest["seconds"]
@@ -53,19 +72,21 @@ def show_selection(console: Console, manifest: Mapping[str, Any], ledger: pl.Dat
     console.print(table)
 
 
-def _read(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+def _read(
+    manifest: Mapping[str, Any], quarantine: pl.DataFrame | None
+) -> Iterator[tuple[str, str]]:
     """Yield what was read, and what of it takes no part."""
     yield "Strategy", _strategy(manifest)
     for origin in manifest.get("origins", {}).values():
         yield "From", "{address}, {revision}".format_map(origin)
     yield "Rows read", words_of_rows(manifest)
-    if reasons := manifest.get("quarantine_reasons"):
-        yield "Quarantined", words_of_counts(reasons)
+    if quarantine is not None and quarantine.height:
+        yield "Quarantined", words_of_quarantine(quarantine)
     if unread := manifest.get("unread_fields"):
         yield "Not read", words_of_unread(unread)
     if files := manifest.get("left_out_files"):
         yield "Left out", f"of test or validation splits: {', '.join(files)}"
-    if noise := manifest.get("noise"):
+    if (noise := manifest.get("noise")) and noise["num_marked"]:
         yield "Noise", words_of_noise(noise)
     for fate, found in manifest.get("marked", {}).get("fates", {}).items():
         yield fate.replace("_", " ").capitalize(), words_of_marks(found)
@@ -75,11 +96,13 @@ def _selected(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str | Text]]:
     """Yield what was picked, and how the budget was shared out."""
     yield "Picked", _picked(manifest)
     if (cut := manifest.get("cut")) and cut["num_samples"]:
-        words = f"{cut['num_tokens']:,} tokens of {cut['num_samples']:,} picks"
+        words = f"{counted(cut['num_tokens'], 'token')} of {counted(cut['num_samples'], 'pick')}"
         yield "Cut", f"{words} are beyond the {cut['max_length']:,} that training reads"
     budget, unused = manifest["budget"], manifest["unused_budget"]
     unit = budget["unit"].replace("_", " ")
-    yield "Budget", f"{budget['value']:,} {unit}, {unused:,} unused"
+    covered = ": it covers all that could be picked, so everything is"
+    words = f"{words_of_budget(budget)}, {unused:,} unused"
+    yield "Budget", words + covered * bool(manifest.get("covers_pool"))
     if quotas := manifest.get("quotas"):
         yield "Quotas", words_of_quotas(quotas, unit)
     if mixture := manifest.get("mixture"):
@@ -87,14 +110,21 @@ def _selected(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str | Text]]:
         yield "Mixture", words_of_mixture(kind, mixture, unit, noun)
 
 
+def words_of_budget(budget: Mapping[str, Any]) -> str:
+    """Return a budget as in ``25% of the pool = 20 samples``."""
+    share = f"{budget['share']} of the pool = " if "share" in budget else ""
+    return share + counted(budget["value"], budget["unit"].replace("_", " ").removesuffix("s"))
+
+
 def words_of_rows(counts: Mapping[str, Any]) -> str:
     """Return the sum that must always hold."""
     num_held_out = counts.get("num_held_out", 0)
     held_out = f" + {num_held_out:,} held out" if num_held_out else ""
+    samples = counted(counts["num_samples"], "sample")
+    duplicates = counted(counts["num_duplicates"], "duplicate")
     return (
-        f"{counts['num_rows_read']:,} = {counts['num_samples']:,} samples + "
-        f"{counts['num_quarantined']:,} quarantined + {counts['num_duplicates']:,} duplicates"
-        f"{held_out}"
+        f"{counts['num_rows_read']:,} = {samples} + {counts['num_quarantined']:,} quarantined + "
+        f"{duplicates}{held_out}"
     )
 
 
@@ -106,7 +136,8 @@ def words_of_counts(counts: Mapping[str, int]) -> str:
 def words_of_noise(noise: Mapping[str, Any]) -> str:
     """Return how many samples are marked as noise, and why."""
     words = "; ".join(f"{num:,} {reason}" for reason, num in noise["reasons"].items())
-    return f"{noise['num_marked']:,} samples ({noise['share']:.2%}){': ' * bool(words)}{words}"
+    num = counted(noise["num_marked"], "sample")
+    return f"{num} ({noise['share']:.2%}){': ' * bool(words)}{words}"
 
 
 def words_of_marks(found: Mapping[str, Any]) -> str:
@@ -114,8 +145,7 @@ def words_of_marks(found: Mapping[str, Any]) -> str:
     sources = list(found["sources"].items())[:_NUM_SOURCES]
     words = ", ".join(f"{name} {marked:,} of {of:,}" for name, (marked, of) in sources)
     more = ", …" if len(found["sources"]) > len(sources) else ""
-    plural = "s" * (found["num"] != 1)
-    return f"{found['num']:,} sample{plural}; of {words}{more}"
+    return f"{counted(found['num'], 'sample')}; of {words}{more}"
 
 
 _NUM_SOURCES = 3
@@ -125,10 +155,9 @@ _NUM_GAPS = 3
 
 def words_of_unread(fields: Mapping[str, int]) -> str:
     """Return the fields that no format reads, with the number of rows that have each."""
-    shown = [f"{name} ({num:,} rows)" for name, num in list(fields.items())[:_NUM_FIELDS]]
+    shown = [f"{name} ({counted(num, 'row')})" for name, num in list(fields.items())[:_NUM_FIELDS]]
     more = len(fields) - len(shown)
-    noun = "field" if len(fields) == 1 else "fields"
-    return f"{len(fields)} {noun}: {', '.join(shown)}{f' and {more} more' if more else ''}"
+    return f"{counted(len(fields), 'field')}: {', '.join(shown)}{f' and {more} more' * bool(more)}"
 
 
 def words_of_quotas(quotas: Mapping[str, Mapping[str, int]], unit: str) -> Text:
@@ -174,7 +203,7 @@ def _picked(manifest: Mapping[str, Any]) -> Text:
     share = manifest["num_picked"] / max(manifest["num_samples"], 1)
     size = words_of_bytes(manifest["picked_bytes"])
     return styled(
-        (f"{manifest['num_picked']:,} samples", "bold"),
+        (counted(manifest["num_picked"], "sample"), "bold"),
         f" ({share:.1%}), {size}, {words_of_tokens(manifest)}",
     )
 
@@ -220,7 +249,7 @@ def _show_versions(console: Console, stage: str, rows: pl.DataFrame) -> None:
             row["strategy"],
             f"{row['num_tokens']:,}",
             *(_measure(row, name) for name in ("R", "L", "Z")),
-            _verdict_words(row),
+            words_of_verdict(row),
         )
     console.print(table)
     console.print(f"{rows['reason'][-1]}\n", soft_wrap=True)
@@ -269,9 +298,14 @@ def _measure(row: dict[str, Any], name: str) -> str:
     return f"{value:.3f}" if spread is None else f"{value:.3f} ± {spread:.3f}"
 
 
-def _verdict_words(row: dict[str, Any]) -> Text:
+def words_of_verdict(row: Mapping[str, Any]) -> Text:
+    """Return the law's verdict on a version, and whether it keeps it from being trained.
+
+    Args:
+        row: of the table of versions.
+    """
     words = str(row["verdict"]).replace("_", " ")
-    if row["blocked"]:
+    if row["verdict"] == BLOCKING_VERDICT and not (row["override"] or "").strip():
         return styled((f"{words}: blocked", "bold red"))
     return styled(f"{words}, overridden" if row["override"] else words)
 
@@ -307,17 +341,18 @@ def _show_batches(console: Console, root: DataRoot, stage: Stage) -> None:
     for batch in list(counts)[:_NUM_BATCHES]:
         table.add_row(batch, *(f"{counts[batch][name]:,}" for name in _COUNTS))
     if len(counts) > _NUM_BATCHES:
-        table.add_row(f"… {len(counts) - _NUM_BATCHES} more batches")
+        table.add_row(f"… {counted(len(counts) - _NUM_BATCHES, 'more batch')}")
     totals = (sum(count[name] for count in counts.values()) for name in _COUNTS)
     table.add_section()
-    table.add_row(f"{len(counts)} batches", *(f"{total:,}" for total in totals), style="bold")
+    table.add_row(counted(len(counts), "batch"), *(f"{total:,}" for total in totals), style="bold")
     console.print(table)
     tables = [scan_table(root[stage].quarantine(batch)) for batch in counts]
-    reasons = pl.concat([table.select("reason").collect() for table in tables])["reason"]
-    if len(reasons):
-        words = words_of_counts(dict(reasons.value_counts(sort=True).iter_rows()))
-        folder = root.path / "quarantine" / stage
-        console.print(f"Quarantined: {words}; rows in {folder}\n", soft_wrap=True)
+    columns = ("reason", "source_file", "source_row")
+    rows = pl.concat([table.select(columns).collect() for table in tables])
+    if rows.height:
+        command = f"zip-pipeline quarantine --stage {stage}{root_option(root)}"
+        words = words_of_quarantine(rows)
+        console.print(f"Quarantined: {words}; all: {command}\n", soft_wrap=True)
 
 
 def _show_version(console: Console, root: DataRoot, stage: Stage, before: int | None) -> None:
@@ -332,11 +367,28 @@ def _show_version(console: Console, root: DataRoot, stage: Stage, before: int | 
     show_selection(console, store.manifest(number), ledger)
 
 
-def _show_next_steps(console: Console, root: DataRoot) -> None:
+def root_option(root: DataRoot) -> str:
+    """Return what names a data root at the end of a command, nothing for the default one."""
     is_default = root.path == DEFAULT_DATA_ROOT
-    option = "" if is_default else f" --data-root {root.path}"
-    ui = "make ui" if is_default else f"make ui DATA={root.path}"
-    steps = [(ui, "the graph, all versions and their figures in the browser")]
+    return "" if is_default else f" --data-root {shlex.quote(str(root.path))}"
+
+
+def _ui_command(root: DataRoot) -> str:
+    """Return the command of the UI: that of our Makefile where it is at hand."""
+    is_default, path = root.path == DEFAULT_DATA_ROOT, shlex.quote(str(root.path))
+    makefile = Path("Makefile")
+    if makefile.exists() and "\nui:" in makefile.read_text(encoding="utf-8", errors="replace"):
+        return "make ui" if is_default else f"make ui DATA={path}"
+    variable = "" if is_default else f"{DATA_ROOT_VARIABLE}={path} "
+    return f"{variable}dagster dev -m zip_pipeline.definitions"
+
+
+def _show_next_steps(console: Console, root: DataRoot) -> None:
+    option = root_option(root)
+    steps = {
+        _ui_command(root): "the graph, all versions and their figures in the browser",
+        f"zip-pipeline versions{option}": "all versions, and what the law says of them",
+    }
     for stage in STAGES:
         store = root[stage].versions
         numbers = store.numbers()
@@ -344,11 +396,9 @@ def _show_next_steps(console: Console, root: DataRoot) -> None:
             continue
         ledger = scan_table(store.path(numbers[-1]) / "ledger.parquet")
         for sample_id in ledger.filter(pl.col("rank") == 1).head(1).collect()["sample_id"]:
-            steps.append((f"zip-pipeline trace {sample_id}{option}", f"why this {stage} sample"))
+            steps[f"zip-pipeline trace {sample_id}{option}"] = f"why this {stage} sample"
         if len(numbers) > 1:
             pair = f"{numbers[-2]} {numbers[-1]}"
             command = f"zip-pipeline diff {pair} --stage {stage}{option}"
-            steps.append((command, "what came in and what went out"))
-    console.rule(styled(("Next", "bold")), align="left")
-    for command, meaning in steps:
-        console.print(Padding(styled((command, "cyan"), f"  {meaning}"), (0, 0, 0, 2)))
+            steps[command] = "what came in and what went out"
+    print_next(console, steps)

@@ -269,6 +269,9 @@ def _recorded_origins(ledger_rows: Mapping[int, pl.DataFrame]) -> list[Origin]:
     return [_origin(row, note) for row in kept.iter_rows(named=True)]
 
 
+_COVERED = "picked, as the budget covers all that could be picked"
+
+
 def fate_of(selection: str, rows: pl.DataFrame, manifest: Mapping[str, object]) -> Fate:
     """Return what became of a sample in a selection, given what its ledger says of it."""
     created_at = str(manifest.get("created_at", ""))
@@ -278,7 +281,8 @@ def fate_of(selection: str, rows: pl.DataFrame, manifest: Mapping[str, object]) 
     assert isinstance(config, dict), config
     # A copy's row only points to the sample that took part in its place.
     row = rows.sort(pl.col("fate") == "duplicate", maintain_order=True).row(0, named=True)
-    why = explain_fate(row, config)
+    is_covered = manifest.get("covers_pool") and row["fate"] == "picked"
+    why = _COVERED if is_covered else explain_fate(row, config)
     return Fate(selection, created_at, str(row["fate"]), why, row.get("other"))
 
 

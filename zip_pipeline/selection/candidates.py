@@ -408,6 +408,26 @@ def _costs(num_bytes: Indices, tokens: pl.DataFrame | None, config: SelectionCon
     return tokens[f"num_{config.unit}"].to_numpy()
 
 
+def refuse_to_pick_nothing(config: SelectionConfig, costs: Indices) -> None:
+    """Raise UserError where not even the smallest sample fits the budget.
+
+    Args:
+        config: with a budget that may be a share of the pool.
+        costs: of each sample that may be picked, in the unit of the budget, shape (samples,).
+    """
+    if not len(costs):
+        return
+    budget, unit = config.of_pool(int(costs.sum())).budget, config.unit.replace("_", " ")
+    least = max(int(costs.min()), 1)
+    if budget < least:
+        asked = config.asked_budget
+        words = f"{asked}, which is {budget:,} {unit}" if asked != budget else f"{budget:,}"
+        raise UserError(
+            f"budget_{config.unit}: got {words}, and the smallest sample has {least:,}, so nothing "
+            f"could be picked; give {least} or more"
+        )
+
+
 def picked_tokens(texts: Sequence[bytes], picks: Sequence[int], tokenizer: str) -> pl.DataFrame:
     """Return ``num_tokens`` of each pick, null for all other texts."""
     counts: list[int | None] = [None] * len(texts)

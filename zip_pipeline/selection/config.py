@@ -2,7 +2,9 @@
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -15,7 +17,15 @@ from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint
 from zip_pipeline.samples import Stage
 from zip_pipeline.selection.strategies import Strategy, strategies
-from zip_pipeline.settings import MAX_NUMBER, Choices, Settings, read_settings, read_table
+from zip_pipeline.settings import (
+    MAX_NUMBER,
+    SETTINGS_FILE,
+    Choices,
+    Settings,
+    read_settings,
+    read_table,
+    write_table,
+)
 from zip_pipeline.signals import check_signals, signals
 
 BUDGET_UNITS = ("samples", "tokens", "target_tokens", "bytes")
@@ -35,9 +45,45 @@ MIXTURES = {
 
 _OWN_TO_SOME = ("beta", "quality", "quality_power", "tag_cosine", "target")
 
-BUDGET: JsonDict = {"group": "Budget (give exactly one)"}
+BUDGET: JsonDict = {"group": "Budget (give exactly one)", "metavar": "N|SHARE%"}
 _STRATEGY: JsonDict = {"group": "Strategy"}
 _MEASURING: JsonDict = {"group": "Measuring"}
+
+
+def _budget(description: str) -> Any:  # noqa: ANN401
+    return Field(default=None, description=description, json_schema_extra=BUDGET)
+
+
+ALLOWED_BUDGETS = "1 to 2^63 - 1, or a share of the pool such as 20%"
+_SHARE = re.compile(r"(\d{1,3}(?:\.\d{1,9})?) ?%", re.ASCII)
+
+
+def budget_share(value: object) -> Fraction | None:
+    """Return what share of the pool a budget such as ``20%`` is, 0 to 1; None for a number."""
+    found = _SHARE.fullmatch(value) if isinstance(value, str) else None
+    return Fraction(found[1]) / 100 if found else None
+
+
+def as_typed_budget(text: str) -> int | str:
+    """Return a budget as a person types it: a number where it is one."""
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
+def check_budget(value: int | str | None) -> int | str | None:
+    """Return a budget as it was given.
+
+    Raises:
+        UserError: it is neither a whole number, 1 and up, nor a share of the pool up to 100%.
+    """
+    share = budget_share(value)
+    is_share = share is not None and 0 < share <= 1
+    is_number = type(value) is int and 1 <= value <= MAX_NUMBER
+    if not (value is None or is_share or is_number):
+        raise UserError(f"got {value!r}; allowed are whole numbers, {ALLOWED_BUDGETS}")
+    return value
 
 
 class SelectionConfig(Settings):
@@ -61,34 +107,12 @@ class SelectionConfig(Settings):
     strategy: str = Field(
         default="coverage", description="How to select.", json_schema_extra=_STRATEGY
     )
-    budget_samples: int | None = Field(
-        default=None,
-        ge=0,
-        le=MAX_NUMBER,
-        description="Most samples to pick.",
-        json_schema_extra=BUDGET,
+    budget_samples: int | str | None = _budget("Most samples to pick.")
+    budget_tokens: int | str | None = _budget("Most tokens to pick.")
+    budget_target_tokens: int | str | None = _budget(
+        "Most tokens to pick of those that the loss falls on."
     )
-    budget_tokens: int | None = Field(
-        default=None,
-        ge=0,
-        le=MAX_NUMBER,
-        description="Most tokens to pick.",
-        json_schema_extra=BUDGET,
-    )
-    budget_target_tokens: int | None = Field(
-        default=None,
-        ge=0,
-        le=MAX_NUMBER,
-        description="Most tokens to pick of those that the loss falls on.",
-        json_schema_extra=BUDGET,
-    )
-    budget_bytes: int | None = Field(
-        default=None,
-        ge=0,
-        le=MAX_NUMBER,
-        description="Most bytes of serialised text to pick.",
-        json_schema_extra=BUDGET,
-    )
+    budget_bytes: int | str | None = _budget("Most bytes of serialised text to pick.")
     k1: int = Field(
         default=10_000,
         ge=1,
@@ -239,6 +263,16 @@ class SelectionConfig(Settings):
         json_schema_extra=_STRATEGY,
     )
 
+    @field_validator(*BUDGETS, mode="before")
+    @classmethod
+    def _is_budget(cls, value: int | str | None) -> int | str | None:
+        return check_budget(value)
+
+    @classmethod
+    def allowed(cls, name: str) -> str:
+        """Return what a field takes; see :meth:`.Settings.allowed`."""
+        return ALLOWED_BUDGETS if name in BUDGETS else super().allowed(name)
+
     @field_validator("quotas", mode="before")
     @classmethod
     def _pairs(cls, value: object) -> object:
@@ -286,7 +320,7 @@ class SelectionConfig(Settings):
             low, high = (0.0 if least is None else least), (1.0 if largest is None else largest)
             if not 0 <= low <= high <= 1:
                 raise UserError(
-                    f"quota of source {source!r}: got minimum {least} and maximum {largest}; "
+                    f"quotas: of source {source!r}: got minimum {least} and maximum {largest}; "
                     "allowed are shares with 0 <= minimum <= maximum <= 1"
                 )
         minimums = sum(least or 0 for least, _ in self.quotas.values())
@@ -354,11 +388,28 @@ class SelectionConfig(Settings):
         return next(u for u in BUDGET_UNITS if getattr(self, f"budget_{u}") is not None)
 
     @property
-    def budget(self) -> int:
-        """The budget, in its unit."""
-        value = getattr(self, f"budget_{self.unit}")
-        assert isinstance(value, int)
+    def asked_budget(self) -> int | str:
+        """The budget as it was given, in its unit or as a share of the pool."""
+        value: int | str = getattr(self, f"budget_{self.unit}")
         return value
+
+    @property
+    def budget(self) -> int:
+        """The budget, in its unit; a share of the pool is none before :meth:`of_pool`."""
+        value = self.asked_budget
+        assert isinstance(value, int), f"the pool settles a budget of {value}"
+        return value
+
+    def of_pool(self, supply: int) -> "SelectionConfig":
+        """Return the configuration with a number as its budget.
+
+        Args:
+            supply: what the samples that may be picked hold together, in the unit of the budget; a
+                share of it is rounded down.
+        """
+        if (share := budget_share(self.asked_budget)) is None:
+            return self
+        return self.model_copy(update={f"budget_{self.unit}": int(share * supply)})
 
     @property
     def resolved_codec(self) -> str:
@@ -556,3 +607,33 @@ def stage_selection(
     if any(name in changes for name in BUDGETS):
         changes = {**dict.fromkeys(BUDGETS), **changes}
     return read_settings(data_root, stage, SelectionConfig, changes=changes, defaults=defaults)
+
+
+def make_default(data_root: Path, stage: Stage, changes: Mapping[str, Any]) -> None:
+    """Write changed values into the table of a stage in ``zip_pipeline.toml``.
+
+    A budget takes the place of the one that stands there.
+
+    Raises:
+        UserError: as :func:`stage_selection`, or the table stands in a file of an older release.
+    """
+    stage_selection(data_root, stage, changes)
+    others = dict.fromkeys(BUDGETS) if any(name in changes for name in BUDGETS) else {}
+    write_table(data_root, stage, {**others, **changes})
+
+
+def one_off(data_root: Path, stage: Stage, changes: Mapping[str, Any]) -> str:
+    """Return in words that changed values count for one selection alone; empty where none differ.
+
+    Raises:
+        UserError: as :func:`stage_selection`.
+    """
+    usual, wanted = stage_selection(data_root, stage), stage_selection(data_root, stage, changes)
+    if usual == wanted:
+        return ""
+    given = ", ".join(f"{name} {value}" for name, value in changes.items())
+    return (
+        f"One-off: {given} of the launchpad count for this run alone. The next nightly run selects "
+        f"by {SETTINGS_FILE} again (strategy {usual.strategy}, budget_{usual.unit} "
+        f"{usual.asked_budget}). To keep them, launch with make_default: true"
+    )

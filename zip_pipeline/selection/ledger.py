@@ -255,6 +255,7 @@ def build_manifest(
     counts: Mapping[str, int],
     num_rounds: int,
     used: int,
+    budget: int,
 ) -> dict[str, object]:
     """Return the manifest without the figures that cost time (ratios, seconds).
 
@@ -267,7 +268,10 @@ def build_manifest(
         counts: :data:`COUNTS` of the inputs; what is left out is 0.
         num_rounds: rounds played.
         used: what was used of the budget, in its unit.
+        budget: what ``config`` asks for, in its unit, where that is a share of the pool, too.
     """
+    settled = config.model_copy(update={f"budget_{config.unit}": budget})
+    asked = {} if settled == config else {"share": config.asked_budget}
     picked = ledger.filter(pl.col("fate") == "picked")
     in_pool = ledger.filter(~pl.col("fate").is_in(["duplicate", "held_out"]))
     return {
@@ -284,11 +288,11 @@ def build_manifest(
         "picked_tokens": int(picked["num_tokens"].sum()),
         "picked_target_tokens": _picked_targets(picked),
         "pool_bytes": int(in_pool["num_bytes"].sum()),
-        "budget": {"unit": config.unit, "value": config.budget},
-        "unused_budget": max(0, config.budget - used),
-        "quotas": _quota_report(config, picked),
+        "budget": {"unit": config.unit, "value": budget, **asked},
+        "unused_budget": max(0, budget - used),
+        "quotas": _quota_report(settled, picked),
         "num_rounds": num_rounds,
-        "sharding": _sharding(config),
+        "sharding": _sharding(settled),
         "fates": dict(ledger["fate"].value_counts().sort("fate").iter_rows()),
         "top_sources": _top_sources(picked),
         "inputs": dict(sorted(inputs.items())),

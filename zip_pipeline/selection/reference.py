@@ -12,7 +12,7 @@ from zip_pipeline.compression.codecs.deflate import DeflateMeasurer
 from zip_pipeline.compression.sets import Framing, IndexedSet, worker_count
 from zip_pipeline.compression.texts import TemporaryTexts, TextFile
 from zip_pipeline.samples import Stage
-from zip_pipeline.selection.candidates import Indices, picked_tokens
+from zip_pipeline.selection.candidates import Indices, picked_tokens, refuse_to_pick_nothing
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.ledger import build_ledger, build_manifest, measure_ratios
 from zip_pipeline.selection.rounds import Ordering, ProgressHook, reference_ordering
@@ -153,7 +153,9 @@ def select_reference(
     workers = worker_count(workers)
     with TemporaryTexts.write([reference_texts(records)]) as texts:
         store = Checkpoint.of_texts(checkpoint, config, texts)
-        run = run_reference(texts, config, store, workers=workers, progress=progress)
+        settled = config.of_pool(len(records))
+        refuse_to_pick_nothing(config, np.ones(len(records), np.int64))
+        run = run_reference(texts, settled, store, workers=workers, progress=progress)
         tokens = picked_tokens(texts, run.picks, tokenizer)
         with DeflateMeasurer(texts, workers, _LEVEL, FRAMING) as measurer:
             alone = ReferenceSelection(measurer, config).initial_state()
@@ -167,6 +169,7 @@ def select_reference(
             counts={"num_rows_read": len(records)},
             num_rounds=run.num_rounds,
             used=len(run.picks),
+            budget=settled.budget,
         )
         manifest |= measure_ratios(texts.read(run.picks), texts)
     manifest["seconds"] = {"select": round(time.monotonic() - started, 3)}

@@ -231,6 +231,8 @@ def _fill(run: Run, budget: Budget, order: Indices) -> None:
 class OrderStrategy(Strategy):
     """Ranks the whole pool once and fills the budget in that order, in one round."""
 
+    picks_what_fits = False
+
     @abstractmethod
     def order(self, pool: Measured, config: SelectionConfig) -> Indices:
         """Return all positions of the pool, shape (samples,), best first."""
@@ -245,6 +247,8 @@ class OrderStrategy(Strategy):
 
 class ScoreStrategy(Strategy):
     """Scores each sample of the pool by itself, and fills the budget, highest score first."""
+
+    picks_what_fits = False
 
     @abstractmethod
     def scores(self, pool: Measured, config: SelectionConfig, workers: int) -> NDArray[np.float64]:
@@ -301,10 +305,13 @@ def run_selection(
         estimate: whether ``progress`` is told the estimated time, before the first round or
             after a second of rounds, as the strategy can.
     """
-    run = run or store.load() or Run.start(pool.pi)
+    stored = None if run else store.load()
+    run = run or stored or Run.start(pool.pi)
     budget = budget_of(pool, config, run.picks)
     strategy = strategies[config.strategy]
     report = _Report(progress, phase, budget, config, run.num_rounds)
+    if stored is not None:
+        report(run, is_resumption=True)
     wants_estimate = progress is not None and estimate
     ahead = strategy.estimate(pool, config, workers) if wants_estimate else None
     if ahead is not None:
@@ -351,7 +358,9 @@ class _Report:
         used = self.left - self._budget.unused
         return Pilot(self.left, used, run.num_rounds - self._num_rounds, self.seconds)
 
-    def __call__(self, run: Run, estimate: float | None = None) -> None:
+    def __call__(
+        self, run: Run, estimate: float | None = None, *, is_resumption: bool = False
+    ) -> None:
         if self._progress is None:
             return
         seconds = self.seconds
@@ -368,5 +377,6 @@ class _Report:
                 rate=rate,
                 remaining_seconds=remaining if estimate is None else estimate,
                 is_estimate=estimate is not None,
+                is_resumption=is_resumption,
             )
         )

@@ -39,7 +39,8 @@ class Progress:
 
     ``used`` and ``budget`` are in ``unit``, ``rate`` in units per second; ``rate`` and
     ``remaining_seconds`` are None while nobody knows. An estimate, of all that is to be done, comes
-    once, before the first round or soon after.
+    once, before the first round or soon after. A selection that goes on from a checkpoint first
+    tells where.
     """
 
     round: int
@@ -52,12 +53,17 @@ class Progress:
     rate: float | None = None
     remaining_seconds: float | None = None
     is_estimate: bool = False
+    is_resumption: bool = False
 
     def words(self) -> str:
         """Return the report as a line of a log."""
         if self.is_estimate and self.remaining_seconds is not None:
             return f"{self.phase}: estimated time {about(self.remaining_seconds)}"
         unit = self.unit.replace("_", " ")
+        if self.is_resumption:
+            after = f" after round {self.round}" if self.round else ""
+            used = f"{self.used:,} of {self.budget:,} {unit} picked"
+            return f"{self.phase}: resumed{after}, {used}"
         parts = [
             f"{self.phase}: round {self.round}, {self.num_picked:,} picked, {self.used:,} of "
             f"{self.budget:,} {unit} in {self.seconds:.0f} s"

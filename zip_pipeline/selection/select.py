@@ -26,6 +26,7 @@ from zip_pipeline.selection.candidates import (
     measure,
     part_of,
     picked_tokens,
+    refuse_to_pick_nothing,
 )
 from zip_pipeline.selection.clusters import clusters_for
 from zip_pipeline.selection.config import TOKEN_UNITS, SelectionConfig
@@ -48,7 +49,9 @@ from zip_pipeline.selection.shards import (
     run_here,
     run_sharded,
     select_shard,
+    shard_of,
 )
+from zip_pipeline.selection.strategies import strategies
 
 LOCAL = "local"
 # How often a shard is started again when its process or its node is lost.
@@ -284,8 +287,12 @@ def select_candidates(
     noise = find_noise(candidates, num_workers) if config.guards_noise else None
     marks = candidates.marks
     takes_part = _takes_part(noise, marks, len(pool.pi))
+    asked = config
     with part_of(pool, takes_part) as part:
-        clusters = clusters_for(part.candidates, config)
+        refuse_to_pick_nothing(asked, part.costs)
+        config = asked.of_pool(int(part.costs.sum()))
+        # Where all are picked nothing is shared out, and clusters take time.
+        clusters = None if covers(part, config) else clusters_for(part.candidates, config)
         if clusters is not None:
             part = replace(part, candidates=replace(part.candidates, clusters=clusters.names))
         clock.append(time.monotonic())
@@ -313,14 +320,17 @@ def select_candidates(
     )
     manifest = build_manifest(
         stage,
-        config,
+        asked,
         ledger,
         tokenizer=tokenizer,
         inputs=inputs or {},
         counts=counts or {"num_rows_read": len(candidates.index)},
         num_rounds=run.num_rounds,
         used=budget.used,
+        budget=config.budget,
     )
+    if covers(part, config):
+        manifest["covers_pool"] = True
     if mixture := budget.by_source():
         manifest["mixture"] = mixture
     if clusters is not None:
@@ -329,22 +339,31 @@ def select_candidates(
             name: {**figures, "words": words.get(name, [])} for name, figures in mixture.items()
         }
         manifest |= {"mixture_of": config.shares_by or "clusters", "mixture": told}
-    if candidates.target:
-        manifest["target"] = target_facts(candidates.target)
-    if noise is not None:
-        manifest["noise"] = noise_report(noise)
-    if marks is not None:
-        manifest["marked"] = marks_report(ledger, marks)
-    if candidates.signals is not None:
-        manifest["signals"] = dict(candidates.signals.identities)
-    if candidates.trusted:
-        manifest["trusted"] = target_facts(candidates.trusted)
+    manifest |= _facts(candidates, ledger, noise)
     manifest |= measure_ratios(candidates.texts.read(run.picks), candidates.texts)
     clock.append(time.monotonic())
     durations = np.diff(clock).round(3).tolist()
     manifest["seconds"] = dict(zip(("prepare", "select", "measure"), durations, strict=True))
     Checkpoint(checkpoint, "").remove()
     return Selection(run.picks, ledger, manifest)
+
+
+def _facts(
+    candidates: Candidates, ledger: pl.DataFrame, noise: pl.Series | None
+) -> dict[str, object]:
+    """Return what the manifest tells of files, signals and noise, where there are any."""
+    facts: dict[str, object] = {}
+    if candidates.target:
+        facts["target"] = target_facts(candidates.target)
+    if noise is not None:
+        facts["noise"] = noise_report(noise)
+    if candidates.marks is not None:
+        facts["marked"] = marks_report(ledger, candidates.marks)
+    if candidates.signals is not None:
+        facts["signals"] = dict(candidates.signals.identities)
+    if candidates.trusted:
+        facts["trusted"] = target_facts(candidates.trusted)
+    return facts
 
 
 def _takes_part(noise: pl.Series | None, marks: Marks | None, num_samples: int) -> Indices:
@@ -354,6 +373,22 @@ def _takes_part(noise: pl.Series | None, marks: Marks | None, num_samples: int) 
         if reasons is not None:
             takes_part &= reasons.is_null().to_numpy()
     return np.flatnonzero(takes_part)
+
+
+def covers(pool: Measured, config: SelectionConfig) -> bool:
+    """Return whether a strategy that picks one by one would pick all of a pool in the end."""
+    picks_all = strategies[config.strategy].picks_what_fits and not config.quotas
+    return picks_all and int(pool.costs.sum()) <= config.budget
+
+
+def _all_of(pool: Measured, config: SelectionConfig) -> tuple[Run, Indices | None]:
+    """Return a run that picks all of a pool, the least redundant alone first, and the shards."""
+    run = Run.start(pool.pi)
+    run.num_rounds = 1
+    for index in np.argsort(pool.pi, kind="stable").tolist():
+        run.pick(index)
+    ids, is_sharded = pool.candidates.index["sample_id"], config.is_sharded
+    return run, shard_of(ids, config.num_shards) if is_sharded else None
 
 
 def _spread(values: pl.Series, positions: Indices, num_samples: int) -> pl.Series:
@@ -373,6 +408,8 @@ def _select_from(
     cluster: Cluster,
 ) -> tuple[Run, Indices | None]:
     """Return the finished run, and the shard of each sample where there are shards."""
+    if covers(pool, config):
+        return _all_of(pool, config)
     costs = pool.costs if config.unit in TOKEN_UNITS else None
     signals, clusters = pool.candidates.signals, pool.candidates.clusters
     store = Checkpoint.of_texts(

@@ -130,6 +130,7 @@ def _texts(paths: list[Path]) -> Iterator[list[bytes]]:
 
 
 _PROGRESS_FILE = "progress.json"
+_CHECKPOINT_FILE = "checkpoint.npz"
 _SECONDS_BETWEEN_REPORTS = 1.0
 
 
@@ -207,7 +208,7 @@ def select_shard(task: ShardTask) -> ShardOutcome:
         )
     shard = Shard.read(task.folder, task.owner)
     try:
-        store = Checkpoint(task.folder / "checkpoint.npz", task.owner)
+        store = Checkpoint(task.folder / _CHECKPOINT_FILE, task.owner)
         run = run_selection(
             shard.measured,
             task.config,
@@ -371,7 +372,7 @@ def _ticker(tasks: Sequence[ShardTask], progress: ProgressHook | None) -> Tick:
     total = config.budget * len(tasks)
     remaining = RemainingTime(total, sum(task.progress()[1] for task in tasks))
 
-    def tick() -> None:
+    def tick(*, is_resumption: bool = False) -> None:
         if progress is None:
             return
         picked, used = (
@@ -383,8 +384,10 @@ def _ticker(tasks: Sequence[ShardTask], progress: ProgressHook | None) -> Tick:
         progress(
             Progress(
                 0, picked, used, total, config.unit, seconds,
-                phase=phase, rate=rate, remaining_seconds=left,
+                phase=phase, rate=rate, remaining_seconds=left, is_resumption=is_resumption,
             )
         )  # fmt: skip
 
+    if any((task.folder / _CHECKPOINT_FILE).exists() for task in tasks):
+        tick(is_resumption=True)
     return tick

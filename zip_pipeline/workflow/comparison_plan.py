@@ -23,7 +23,15 @@ from zip_pipeline.pool.held_out import (
 from zip_pipeline.pool.pool import open_selection_pool
 from zip_pipeline.report.comparison import WHERE, YARDSTICK, Measure
 from zip_pipeline.samples import Stage
-from zip_pipeline.selection.config import MIXTURES, TOKEN_UNITS, SelectionConfig, stage_selection
+from zip_pipeline.selection.config import (
+    ALLOWED_BUDGETS,
+    MIXTURES,
+    TOKEN_UNITS,
+    SelectionConfig,
+    budget_share,
+    check_budget,
+    stage_selection,
+)
 from zip_pipeline.selection.strategies import strategies
 from zip_pipeline.settings import MAX_NUMBER, Choices, Settings, read_settings, training_settings
 from zip_pipeline.training.presets import load_preset
@@ -63,10 +71,8 @@ class ComparisonSettings(Settings):
     seeds: int = Field(
         default=3, ge=1, le=MAX_SEEDS, description="How often everything is drawn anew."
     )
-    budget_tokens: int | None = Field(
+    budget_tokens: int | str | None = Field(
         default=None,
-        ge=1,
-        le=MAX_NUMBER,
         description="What each strategy may pick, in the unit; if not given, a fifth of the pool, "
         "or the share of it that the nightly run selects where that is less.",
     )
@@ -89,6 +95,16 @@ class ComparisonSettings(Settings):
         description="Of each set so many samples at most are evaluated, from all of its sources; "
         "fewer take less time. If not given, up to 150 of an unseen source and 40 of a seen one.",
     )
+
+    @field_validator("budget_tokens", mode="before")
+    @classmethod
+    def _is_budget(cls, value: int | str | None) -> int | str | None:
+        return check_budget(value)
+
+    @classmethod
+    def allowed(cls, name: str) -> str:
+        """Return what a field takes; see :meth:`.Settings.allowed`."""
+        return ALLOWED_BUDGETS if name == "budget_tokens" else super().allowed(name)
 
     @field_validator("strategies")
     @classmethod
@@ -205,7 +221,7 @@ def open_comparison(
     shared: dict[str, Any] = {
         "settings": settings.model_dump(include={"budget_tokens", "unit", "unseen_sources"}),
         "target": None if target is None else fingerprint(sorted(target["sample_id"])),
-        "selects": None if settings.budget_tokens else [nightly.unit, nightly.budget],
+        "selects": None if settings.budget_tokens else [nightly.unit, nightly.asked_budget],
         "pool": pool_inputs(folder),
         "held_out": frozen.hash if frozen else None,
         "preset": preset.settings(),
@@ -298,15 +314,23 @@ def _draw(
         "num_held": {name: samples.height for name, samples in held.items()},
         "num_too_long": index.height - fitting.height,
         "num_candidates": candidates.height,
-        "budget": settings.budget_tokens or _budget(candidates, settings.unit, nightly),
+        "budget": _budget(candidates, settings, nightly),
     }
 
 
-def _budget(candidates: pl.DataFrame, unit: str, nightly: SelectionConfig) -> int:
+def _budget(
+    candidates: pl.DataFrame, settings: ComparisonSettings, nightly: SelectionConfig
+) -> int:
+    asked = settings.budget_tokens
+    if isinstance(asked, int):
+        return asked
     supply = {unit: int(candidates[f"num_{unit}"].sum()) for unit in TOKEN_UNITS}
-    has = (supply | {"samples": candidates.height}).get(nightly.unit, 0)
-    share = min(_SHARE_OF_POOL, nightly.budget / has) if has else _SHARE_OF_POOL
-    return max(1, int(share * supply[unit]))
+    share = budget_share(asked)
+    if share is None:
+        has = (supply | {"samples": candidates.height}).get(nightly.unit, 0)
+        of_pool = nightly.of_pool(has).budget / has if has else _SHARE_OF_POOL
+        return max(1, int(min(_SHARE_OF_POOL, of_pool) * supply[settings.unit]))
+    return max(1, int(share * supply[settings.unit]))
 
 
 def _unseen_sources(sources: set[str], whole: set[str], given: tuple[str, ...] | None) -> list[str]:

@@ -104,7 +104,7 @@ class Selection:
             UserError: another name, or what stands beside it was not written by a selection.
         """
         files = OutputFiles(Path(path))
-        with files.open(resume=False):
+        with files.open(resume=False, options=self.manifest["config"]):
             _publish(self, files)
 
     def export(self, format: str, folder: str | os.PathLike[str], *, force: bool = False) -> Export:
@@ -402,7 +402,7 @@ def run_job(job: SelectJob, progress: Watcher | None = None) -> Selection:
         with tempfile.TemporaryDirectory(prefix="zip-pipeline-") as folder:
             return _select(job, parts, Path(folder), watcher)
     job.files.refuse_inputs([part for part in parts.values() if isinstance(part, Path)])
-    with job.files.open(resume=job.resume):
+    with job.files.open(resume=job.resume, options=job.config.as_dict()):
         selection = _select(job, parts, job.files.work, watcher)
         watcher.stage(f"Writing {job.files.out}")
         return replace(selection, manifest=_publish(selection, job.files))
@@ -411,7 +411,9 @@ def run_job(job: SelectJob, progress: Watcher | None = None) -> Selection:
 def _check_counting(job: SelectJob) -> None:
     """Raise UserError where tokens cannot be counted as the job wants it, before it reads."""
     if job.preset and job.tokenizer != "tiny":
-        raise UserError("got preset and tokenizer; a preset has a tokenizer, give one of them")
+        raise UserError(
+            "preset: got one and a tokenizer; a preset brings its own, give one of them"
+        )
     if job.preset and job.config.reference_compat:
         raise UserError("reference_compat: takes rows that need not be samples; give no preset")
     if job.preset:
@@ -600,9 +602,17 @@ class OutputFiles:
         return self.out.with_name(f".{self.out.stem}.checkpoint")
 
     @property
+    def _options(self) -> Path:
+        return self.work / "options.json"
+
+    @property
     def checkpoint(self) -> Path:
         """The state of an unfinished selection."""
         return self.work / CHECKPOINT
+
+    def can_resume(self) -> bool:
+        """Return whether a selection of OUT was stopped after it had stored how far it was."""
+        return self.checkpoint.exists() or any(self.work.glob(f"*{SHARDS_SUFFIX}"))
 
     def refuse_inputs(self, inputs: Sequence[Path]) -> None:
         """Raise UserError where writing would replace or join one of the inputs."""
@@ -615,18 +625,48 @@ class OutputFiles:
                 )
 
     @contextmanager
-    def open(self, *, resume: bool) -> Iterator[None]:
+    def open(self, *, resume: bool, options: Mapping[str, object] = {}) -> Iterator[None]:
         """Hold the work folder, empty but for the checkpoints to resume from.
 
+        Args:
+            resume: whether to go on where a selection of the same options was stopped.
+            options: those of this one.
+
         Raises:
-            UserError: another selection writes OUT now, or what stands beside it is another
-                OUT's or was not written by a selection.
+            UserError: another selection writes OUT now, what stands beside it is another OUT's or
+                was not written by a selection, or the one to resume has other options.
         """
         with own_folder(self.work, f"a selection with the output {self.out}"):
             self._refuse_foreign_neighbours()
             shards = self.work.glob(f"*{SHARDS_SUFFIX}")
+            if resume and self.can_resume():
+                self._refuse_other_options(options)
             empty_own_folder(self.work, {self.checkpoint, *shards} if resume else ())
-            yield
+            if options:
+                write_json(self._options, options)
+            try:
+                yield
+            finally:
+                # Without a checkpoint there is nothing that they are the options of.
+                if not self.can_resume():
+                    self._options.unlink(missing_ok=True)
+
+    def _refuse_other_options(self, options: Mapping[str, object]) -> None:
+        # Releases before did not store them, and went on only where all was the same.
+        if not self._options.exists():
+            return
+        stored = json.loads(self._options.read_text(encoding="utf-8"))
+        given = json.loads(json.dumps(options))
+        differ = [name for name in {**stored, **given} if stored.get(name) != given.get(name)]
+        if differ:
+            was, now = (
+                " ".join(f"{name} {found[name]}" for name in differ if found.get(name) is not None)
+                for found in (stored, given)
+            )
+            raise UserError(
+                f"--resume: the run of {self.out} that was stopped has {was or 'no such option'}, "
+                f"got {now or 'none'}; give the same options, or leave --resume out to start anew"
+            )
 
     def _refuse_foreign_neighbours(self) -> None:
         if self.manifest.exists():

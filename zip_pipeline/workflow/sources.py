@@ -39,6 +39,7 @@ from zip_pipeline.pool.pool import (
 )
 from zip_pipeline.samples import STAGES, Stage
 from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.terminal_text import counted
 
 RECORDS = "records"
 """The batch of what a program holds in memory."""
@@ -433,11 +434,10 @@ def _input_pool(folder: StageFolder, stored: Mapping[str, str], pool: SelectionP
         {batch: scan_table(folder.quarantine(name)).collect() for batch, name in stored.items()}
     )
     if pool.index.is_empty():
-        reasons = quarantine["reason"].value_counts(sort=True).iter_rows()
-        words = ", ".join(f"{num} {reason}" for reason, num in reasons) or "none"
+        words = words_of_quarantine(quarantine) or "none"
         raise UserError(
-            f"no sample in {', '.join(stored)}: {pool.counts['num_rows_read']} rows read, "
-            f"quarantined: {words}; check stage and format"
+            f"no sample in {', '.join(stored)}: {counted(pool.counts['num_rows_read'], 'row')} "
+            f"read, quarantined: {words}; check stage and format"
         )
     counts = {name: num for name, num in pool.counts.items() if name != "num_held_out"}
     inside = [
@@ -447,6 +447,32 @@ def _input_pool(folder: StageFolder, stored: Mapping[str, str], pool: SelectionP
     duplicates = pl.concat([*inside, pool.duplicates])
     fingerprints = dict(zip(stored, pool.fingerprints.values(), strict=True))
     return InputPool(pool, duplicates, quarantine, counts, fingerprints)
+
+
+_NUM_PLACES = 3
+
+
+def words_of_quarantine(quarantine: pl.DataFrame) -> str:
+    """Return how many rows were rejected for each reason, most frequent first, and the first rows.
+
+    Args:
+        quarantine: the rejected rows (``QUARANTINE_SCHEMA``).
+    """
+    told = []
+    for reason, num in (
+        quarantine["reason"]
+        .value_counts(sort=True)
+        .sort("count", "reason", descending=[True, False])
+        .iter_rows()
+    ):
+        rows = quarantine.filter(reason=reason)
+        file = rows["source_file"][0]
+        places = rows.filter(source_file=file)["source_row"].head(_NUM_PLACES).to_list()
+        more = ", …" if num > len(places) else ""
+        noun = "row" if num == 1 else "rows"
+        words = f"{file} {noun} {', '.join(map(str, places))}{more}"
+        told.append(f"{num:,} {reason.replace('_', ' ')} ({words})")
+    return ", ".join(told)
 
 
 def sidecar_of(path: Path, stage: Stage) -> ReadOptions:

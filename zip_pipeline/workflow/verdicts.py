@@ -173,7 +173,9 @@ def law_series(loss: Mapping[str, Any], manifest: Mapping[str, Any]) -> str:
     # Versions of older releases do not tell.
     of_tokens = budget["unit"] in TOKEN_UNITS and "tokenizer_identity" in manifest
     tokenizer = [manifest["tokenizer_identity"]] if of_tokens else []
-    return fingerprint([loss["series"], budget["unit"], str(budget["value"]), *tokenizer])
+    # A share of the pool is one budget, however the pool grows.
+    asked = str(budget.get("share", budget["value"]))
+    return fingerprint([loss["series"], budget["unit"], asked, *tokenizer])
 
 
 # On text of the sample generator, which it was made from, the L of tiny is 1 to 1.3.

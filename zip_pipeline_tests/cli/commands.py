@@ -7,10 +7,12 @@ from typer.testing import CliRunner
 
 from zip_pipeline.cli import app
 
+WIDTH = "120"
+
 
 def call(*arguments: str | Path) -> Result:
     """Call ``zip-pipeline`` in this process."""
-    return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": "120"})
+    return CliRunner().invoke(app, [str(a) for a in arguments], env={"COLUMNS": WIDTH})
 
 
 def call_well(*arguments: str | Path) -> str:

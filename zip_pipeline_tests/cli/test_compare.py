@@ -55,6 +55,19 @@ def test_tables_sentence_and_files_are_told(data: Path, monkeypatch: pytest.Monk
     assert result.stderr.splitlines()[3] == "4 of 4, random, seed 1: done"
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--budget-tokens", "0", "--budget-tokens: got 0; allowed are whole numbers, 1 to"),
+        ("--budget-tokens", "0%", "--budget-tokens: got '0%'; allowed are whole numbers, 1"),
+        ("--strategies", "best", "--strategies: "),
+    ],
+)
+def test_what_is_wrong_is_named_as_typed(data: Path, option: str, value: str, message: str) -> None:
+    """One line with the option."""
+    assert call_badly("compare", "--data-root", data, option, value).startswith(message)
+
+
 def test_stage_is_that_of_pool_and_training(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,12 +77,12 @@ def test_select_writes_an_export_beside_out(tmp_path: Path) -> None:
 
     before = answers()
     assert before == [record["output"] for record in read_jsonl(tmp_path / "picked.jsonl")]
-    call_well(*command, "--output-format", "sharegpt", "--seed", "3")
+    call_well(*command, "--output-format", "sharegpt", "--seed", "3", "--force")
     assert answers() != before
     assert answers() == [record["output"] for record in read_jsonl(tmp_path / "picked.jsonl")]
     (folder / "export.json").unlink()
     (tmp_path / "picked.jsonl").unlink()
-    assert "is not empty" in call_badly(*command, "--output-format", "sharegpt")
+    assert "is not empty" in call_badly(*command, "--output-format", "sharegpt", "--force")
     assert not (tmp_path / "picked.jsonl").exists()
 
 

@@ -102,9 +102,9 @@ def test_diff_tells_what_moved(tmp_path: Path):
     text = _words(call_well("diff", "1", "2", "--data-root", tmp_path))
     for words in (
         "sft: version 1 → version 2",
-        "in 1 samples, 100 bytes (before: 1 not in pool)",
-        "out 1 samples, 100 bytes (now: 1 shortlisted)",
-        "stayed 1 samples, 100 bytes",
+        "in 1 sample, 100 bytes (before: 1 not in pool)",
+        "out 1 sample, 100 bytes (now: 1 shortlisted)",
+        "stayed 1 sample, 100 bytes",
         "R of subset, deflate 2.500 2.250",
         "samples in the pool 3 4",
         "batch b.jsonl added",

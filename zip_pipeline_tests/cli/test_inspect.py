@@ -23,8 +23,8 @@ def test_inspect_prints_what_a_person_needs(tmp_path: Path) -> None:
     assert 'map = { "user" = "q", "assistant" = "r" }' in done.stdout
     arguments = ["inspect", str(path), "--map", "user=q", "--map", "assistant=r"]
     mapped = CliRunner().invoke(app, arguments).stdout.splitlines()
-    assert "Format    prompt_completion (1 samples)" in [line.rstrip() for line in mapped]
-    assert "Not read  topic (1 rows)" in [line.rstrip() for line in mapped]
+    assert "Format    prompt_completion (1 sample)" in [line.rstrip() for line in mapped]
+    assert "Not read  topic (1 row)" in [line.rstrip() for line in mapped]
     assert mapped[mapped.index("The first sample, as it will be read:") + 1] == "user: q"
     assert any(line.startswith("1 refused: missing_field") for line in mapped)
 
@@ -61,5 +61,5 @@ def test_all_pairs_are_an_option(tmp_path: Path) -> None:
     done = CliRunner().invoke(app, ["inspect", str(path), "--pairs", "all"])
     assert "3 = 3 samples of preference + 0 refused + 0 duplicates" in done.stdout
     done = CliRunner().invoke(app, ["inspect", str(path)])
-    assert "1 = 1 samples of preference + 0 refused + 0 duplicates" in done.stdout
+    assert "1 = 1 sample of preference + 0 refused + 0 duplicates" in done.stdout
     assert CliRunner().invoke(app, ["inspect", str(path), "--pairs", "some"]).exit_code == 2

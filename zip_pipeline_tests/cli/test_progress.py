@@ -1,7 +1,9 @@
 """The progress bar."""
 
 import io
+import re
 import sys
+from dataclasses import replace
 
 import pytest
 from rich.file_proxy import FileProxy
@@ -28,6 +30,31 @@ def test_progress_tells_round_and_how_much_is_done(monkeypatch: pytest.MonkeyPat
     text = _show(monkeypatch, terminal=True)
     assert "Selecting: round 5, 50 samples" in text
     assert "50 of 90 samples" in text
+
+
+@pytest.mark.parametrize(
+    "report",
+    [
+        Progress(12, 1234, 123_456, 200_000, "tokens", 9.0),
+        Progress(1234, 98_765, 1_234_567, 20_000_000, "target_tokens", 9.0, phase="Filling up"),
+    ],
+)
+def test_progress_fits_80_columns(monkeypatch: pytest.MonkeyPatch, report: Progress):
+    """Round and figures are whole, and so is the time that remains."""
+    stream = io.StringIO()
+    terminal_console = ReadableConsole(stream, 80, force_terminal=True, color_system=None)
+    monkeypatch.setattr(console, "errors", lambda: terminal_console)
+    with console.stage_progress() as bars:
+        bars.stage("Measuring 90 samples")
+        bars.show_round(report)
+        bars.show_round(replace(report, used=report.used + 5_000))
+    lines = [line.strip() for line in re.split(r"\r|\n|\x1b\[[0-9;?]*\w", stream.getvalue())]
+    assert all(len(line) <= 80 for line in lines)
+    unit = report.unit.replace("_", " ")
+    figures = f"{report.used + 5_000:,} of {report.budget:,} {unit}"
+    (line, *_) = [line for line in lines if figures in line]
+    assert f"{report.phase}: round {report.round}" in line
+    assert re.search(r"(\d|-):[\d-]{2}:[\d-]{2}$", line)
 
 
 def test_progress_shows_names_as_they_are(monkeypatch: pytest.MonkeyPatch):

@@ -59,18 +59,37 @@ def test_ratio_of_a_text_field_joins_the_rows(tmp_path: Path, monkeypatch: pytes
     assert abs(float(text.split()[-1]) - wanted) < 0.1
 
 
+def test_ratio_of_a_text_field_reaches_through_lists(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """All contents of a conversation, one per line; a turn that only calls a tool has none."""
+    monkeypatch.chdir(tmp_path)  # a long path would wrap the table
+    turns = [{"content": f"text {n}"} for n in range(3)]
+    calls = [{"content": None, "tool_calls": []}, {"role": "user"}]
+    path = write_jsonl(Path("x.jsonl"), [{"messages": [*turns, *calls]}, {"messages": turns}])
+    text = call_well("ratio", path, "--text-field", "messages.content")
+    assert "x.jsonl" in text
+    assert f"{2 * len('text 0 text 1 text 2 ')}" in text
+    write_jsonl(path, [{"messages": [{"content": ["no text", {"a": 1}]}]}])
+    assert "row 1: no text in field 'messages.content'" in call_badly(
+        "ratio", path, "--text-field", "messages.content"
+    )
+
+
 def test_ratio_refuses_in_one_line(tmp_path: Path):
     """Folders, missing files, missing fields, broken rows and wrong levels are told."""
     path = write_jsonl(tmp_path / "x.jsonl", [*sft_records(1), "{"])
     assert "no such file; give files" in call_badly("ratio", tmp_path)
     assert "no such file" in call_badly("ratio", tmp_path / "no")
     missing = call_badly("ratio", path, "--text-field", "text")
-    assert missing.startswith("x.jsonl, row 1: no text in field 'text'; fields are instruction,")
+    assert missing.startswith(
+        "x.jsonl, row 1: no text in field 'text' (--text-field); fields are instruction,"
+    )
     broken = call_badly("ratio", path, "--text-field", "output")
     assert broken.startswith("x.jsonl, row 2: invalid_json")
-    assert "level" in call_badly("ratio", path, "--level", "77")
+    assert call_badly("ratio", path, "--level", "77").startswith("--level: got 77")
     message = call_badly("ratio", path, "--codec", "lz4")
-    assert message == "codec: got 'lz4'; allowed are deflate, xz, zstd"
+    assert message == "--codec: got 'lz4'; allowed are deflate, xz, zstd"
 
 
 def test_ratio_measures_what_lies_in_compressed_files(

@@ -1,6 +1,7 @@
 """What a data root holds, told after a run."""
 
 import io
+import shlex
 from pathlib import Path
 
 import pytest
@@ -29,8 +30,8 @@ def test_summary_of_batches_without_versions(tmp_path: Path):
     # A killed ingestion left b.jsonl without one of its tables.
     root["sft"].quarantine("b.jsonl").unlink()
     text = _summary(root)
-    assert "1 batches" in text
-    assert "Quarantined: 1 invalid json; rows in" in text
+    assert "1 batch " in text
+    assert "Quarantined: 1 invalid json (a.jsonl row 4); all: zip-pipeline quarantine --st" in text
     assert "No version was selected yet." in text
     assert "No batch is ingested." in text
 
@@ -46,3 +47,21 @@ def test_summary_shows_some_of_many_batches(tmp_path: Path, monkeypatch: pytest.
     text = _summary(root)
     assert "… 3 more batches" in text
     assert "5 batches" in text
+
+
+def test_what_it_says_next_can_be_pasted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """A name with a space is quoted, and make is named where there is something to make."""
+    monkeypatch.chdir(tmp_path)
+    root = DataRoot(tmp_path / "my data")
+    root["sft"].raw.mkdir(parents=True)
+    versions = ["zip-pipeline", "versions", "--data-root", str(root.path)]
+    variable = f"ZIP_PIPELINE_DATA={root.path}"
+    dagster = [variable, "dagster", "dev", "-m", "zip_pipeline.definitions"]
+    assert _next(_summary(root)) == [dagster, versions]
+    Path("Makefile").write_text("all:\n\nui: all\n")
+    assert _next(_summary(root)) == [["make", "ui", f"DATA={root.path}"], versions]
+
+
+def _next(text: str) -> list[list[str]]:
+    lines = text.partition("Next ")[2].splitlines()[1:]
+    return [shlex.split(line, comments=True) for line in lines]

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import shlex
 from pathlib import Path
 
 import polars as pl
@@ -215,19 +216,82 @@ def test_select_says_once_when_it_uses_fewer_workers(
         ("8", ""),
         ("100000", "--workers: 100000 is more than this machine's 2 cores can use; 8 are used\n"),
     ):
-        options = ("--budget-bytes", "4000", "--workers", workers, *_ROUNDS)
+        options = ("--budget-bytes", "4000", "--workers", workers, *_ROUNDS, "--force")
         result = call("select", source, "-o", out, *options)
         assert (result.exit_code, result.stderr) == (0, line)
 
 
-@pytest.mark.parametrize("budget", [0, 1000])
-def test_select_takes_nothing_or_all(tmp_path: Path, budget: int):
-    """A budget of zero takes nothing, one above the pool takes all of it."""
+def test_select_takes_all_that_a_budget_covers_and_says_so(tmp_path: Path):
+    """The summary says that nothing was chosen, and so does trace."""
     source = write_jsonl(tmp_path / "in.jsonl", sft_records(12))
     out = tmp_path / "out.jsonl"
-    call_well("select", source, "-o", out, "--budget-samples", str(budget))
-    assert len(read_jsonl(out)) == min(budget, 12)
-    assert _manifest(out)["unused_budget"] == max(0, budget - 12)
+    said = call_well("select", source, "-o", out, "--budget-samples", "1000")
+    assert "988 unused: it covers all that could be picked, so everything is" in said
+    assert "Left" not in said
+    assert len(read_jsonl(out)) == 12
+    assert _manifest(out)["unused_budget"] == 988
+    first = _picked(out)["sample_id"][0]
+    told = call_well("trace", first, "--select-ledger", tmp_path / "out.ledger.parquet")
+    assert "picked, as the budget covers all that could be picked" in told
+
+
+def test_select_takes_a_share_of_the_pool(tmp_path: Path):
+    """The summary tells the share as typed and what it came to."""
+    source = write_jsonl(tmp_path / "in.jsonl", sft_records(80))
+    out = tmp_path / "out.jsonl"
+    said = call_well("select", source, "-o", out, "--budget-samples", "25%", *_ROUNDS)
+    assert "25% of the pool = 20 samples, 0 unused" in said
+    assert len(read_jsonl(out)) == 20
+    assert _manifest(out)["config"]["budget_samples"] == "25%"
+    line = call_badly("select", source, "-o", tmp_path / "o.jsonl", "--budget-bytes", "0.1%")
+    assert line.startswith("--budget-bytes: got 0.1%, which is ")
+    assert "or more" in line
+    assert not (tmp_path / ".o.checkpoint").exists()
+
+
+def test_select_replaces_an_output_only_by_force(tmp_path: Path):
+    """What is there stays as it is, and the refusal names the option."""
+    source = write_jsonl(tmp_path / "in.jsonl", sft_records(20))
+    out = tmp_path / "out.jsonl"
+    options = ("select", source, "-o", out, "--budget-samples")
+    call_well(*options, "5")
+    before = {path: path.read_bytes() for path in tmp_path.glob("out.*")}
+    assert call_badly(*options, "6") == (
+        f"{out}: exists; give --force to replace it and what stands beside it, or another --output"
+    )
+    assert {path: path.read_bytes() for path in tmp_path.glob("out.*")} == before
+    call_well(*options, "6", "--force")
+    assert len(read_jsonl(out)) == 6
+
+
+def test_select_names_quarantined_rows(tmp_path: Path):
+    """The first of each reason by file and row, and the file that has all."""
+    rows = [*sft_records(9), "{", *({"instruction": f"no answer {n}"} for n in range(5))]
+    source = write_jsonl(tmp_path / "in.jsonl", rows)
+    said = call_well("select", source, "-o", tmp_path / "o.jsonl", "--budget-samples", "3")
+    words = " ".join(said.split())
+    assert (
+        "5 missing field (in.jsonl rows 11, 12, 13, …), 1 invalid json (in.jsonl row 10)" in words
+    )
+    assert "o.quarantine.parquet" in said
+    broken = write_jsonl(tmp_path / "broken.jsonl", ["{"])
+    assert call_badly("select", broken, "-o", tmp_path / "x.jsonl", "--budget-samples", "3") == (
+        "no sample in broken.jsonl: 1 row read, quarantined: 1 invalid json (broken.jsonl row 1); "
+        "check stage and format"
+    )
+
+
+def test_what_select_says_next_can_be_pasted(tmp_path: Path):
+    """Names with spaces are quoted, what a line is for is a comment, and no line is broken."""
+    folder = tmp_path / "my data, of a name that is so long that it does not fit into one line"
+    folder.mkdir()
+    source = write_jsonl(folder / "in.jsonl", sft_records(20))
+    said = call_well("select", source, "-o", folder / "o.jsonl", "--budget-samples", "5")
+    (line,) = [line.strip() for line in said.splitlines() if "zip-pipeline trace" in line]
+    command, *arguments = shlex.split(line, comments=True)
+    assert command == "zip-pipeline"
+    assert "picked as number 1" in call_well(*arguments)
+    assert "# why" in line
 
 
 def test_select_keeps_quotas(tmp_path: Path):
@@ -265,6 +329,7 @@ def test_select_goes_on_after_an_interruption(tmp_path: Path, monkeypatch: pytes
     options = ("--strategy", "zip", "--budget-samples", "60", *_ROUNDS)
     call_well("select", source, "-o", tmp_path / "whole.jsonl", *options)
     rounds: list[int] = []
+    original = StageProgress.show_round
 
     def stop_at_8(_: StageProgress, report: Progress) -> None:
         rounds.append(report.round)
@@ -281,10 +346,17 @@ def test_select_goes_on_after_an_interruption(tmp_path: Path, monkeypatch: pytes
     monkeypatch.setattr(
         StageProgress,
         "show_round",
-        lambda _, report: None if report.is_estimate else rounds.append(report.round),
+        lambda bars, report: (
+            original(bars, report)
+            if report.is_estimate or report.is_resumption
+            else rounds.append(report.round)
+        ),
     )
-    call_well("select", source, "-o", out, *options, "--resume")
+    resumed = call("select", source, "-o", out, *options, "--resume")
+    assert resumed.exit_code == 0
+    # Checkpoints are written every third round.
     assert rounds[0] == 7
+    assert resumed.stderr == "Selecting: resumed after round 6, 24 of 60 samples picked\n"
     assert out.read_bytes() == (tmp_path / "whole.jsonl").read_bytes()
     assert not (tmp_path / ".out.checkpoint").exists()
 
@@ -327,6 +399,45 @@ def test_select_in_shards_goes_on_after_an_interruption(
     assert not (tmp_path / ".out.checkpoint").exists()
 
 
+def test_resume_refuses_other_options_and_says_where_there_is_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Another budget is named beside the one of the killed run; its checkpoint stays."""
+    source = write_jsonl(tmp_path / "in.jsonl", sft_records(90))
+    out = tmp_path / "out.jsonl"
+    options = ("select", source, "-o", out, "--strategy", "zip", *_ROUNDS, "--budget-samples")
+    nothing = call(*options, "60", "--resume")
+    assert nothing.stderr == (
+        f"Nothing to resume: no run of {out} was stopped. The selection starts from the "
+        "beginning.\n"
+    )
+    out.unlink()
+
+    def stop_at_8(_: StageProgress, report: Progress) -> None:
+        if report.round == 8:
+            raise KeyboardInterrupt
+
+    original = StageProgress.show_round
+    monkeypatch.setattr(StageProgress, "show_round", stop_at_8)
+    call(*options, "60")
+    monkeypatch.setattr(StageProgress, "show_round", original)
+    for changed in (("50",), ("60", "--seed", "3")):
+        line = call_badly(*options, *changed, "--resume")
+        was, now = ("--budget-samples 60", "--budget-samples 50")
+        was, now = (was, now) if changed == ("50",) else ("--seed 0", "--seed 3")
+        assert line == (
+            f"--resume: the run of {out} that was stopped has {was}, got {now}; give the same "
+            "options, or leave --resume out to start anew"
+        )
+    write_jsonl(source, sft_records(91))
+    anew = call(*options, "60", "--resume")
+    assert anew.exit_code == 0
+    assert anew.stderr == (
+        "Not resumed: the inputs are not those of the run that was stopped. The selection started "
+        "from the beginning.\n"
+    )
+
+
 def test_select_without_resume_starts_anew(tmp_path: Path):
     """A stale checkpoint is removed unless --resume asks for it."""
     source = write_jsonl(tmp_path / "in.jsonl", sft_records(10))
@@ -361,7 +472,7 @@ def test_select_from_an_address_is_select_from_the_file(tmp_path: Path, hub: Hub
     assert (tmp_path / "o.jsonl").read_text() == (tmp_path / "local.jsonl").read_text()
     assert f"{address}, {sha}" in shown
     assert "of test or validation splits: test.jsonl" in " ".join(shown.split())
-    call_well("select", path, "--from", address, "-o", tmp_path / "o.jsonl", *budget)
+    call_well("select", path, "--from", address, "-o", tmp_path / "o.jsonl", *budget, "--force")
     assert _manifest(tmp_path / "o.jsonl")["num_duplicates"] == 30
 
 
@@ -379,7 +490,7 @@ def test_the_noise_guard_is_turned_on_and_off(tmp_path: Path) -> None:
     (tmp_path / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     told = {}
     for options in ("long_range", "long_range --no-noise-guard", "zip", "zip --noise-guard"):
-        arguments = ["--budget-samples", "3", "--strategy", *options.split()]
+        arguments = ["--budget-samples", "3", "--force", "--strategy", *options.split()]
         shown = call_well("select", tmp_path / "a.jsonl", "-o", tmp_path / "o.jsonl", *arguments)
-        told[options] = "1 samples (10.00%): 1 its answer is base64" in shown
+        told[options] = "1 sample (10.00%): 1 its answer is base64" in shown
     assert list(told.values()) == [True, False, False, True]

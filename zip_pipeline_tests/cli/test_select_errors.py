@@ -15,15 +15,17 @@ from zip_pipeline_tests.pool.files import BROKEN_FILE, needs_broken_file
         (("nowhere.jsonl",), "nowhere.jsonl: no such file or folder"),
         (
             ("in.jsonl", "--budget-samples", "-1"),
-            "--budget-samples: got -1; allowed are whole numbers, 0 to 2^63 - 1",
+            "--budget-samples: got -1; allowed are whole numbers, 1 to 2^63 - 1, or a share of the",
         ),
+        (("in.jsonl", "--budget-samples", "0"), "--budget-samples: got 0; allowed are whole"),
+        (("in.jsonl", "--budget-samples", "many"), "--budget-samples: got 'many'; allowed are"),
         (
             ("in.jsonl", "--budget-bytes", "5"),
             "give exactly one of --budget-samples, --budget-tokens",
         ),
         (("in.jsonl", "--k3", "500"), "needed is --k1 >= --k2 >= --k3"),
         (("in.jsonl", "--quota", "x"), "--quota: got 'x'"),
-        (("in.jsonl", "--quota", "x=2"), "quota of source 'x'"),
+        (("in.jsonl", "--quota", "x=2"), "--quota: of source 'x'"),
         (("in.jsonl", "in.jsonl"), "given twice; give each input once"),
         (("in.jsonl", "--format", "no_such"), "no_such"),
         (("in.jsonl", "--level", "99"), "level"),
@@ -34,18 +36,22 @@ from zip_pipeline_tests.pool.files import BROKEN_FILE, needs_broken_file
         (("in.jsonl", "--ray", "local"), "--ray: is for shards, and there is one; give --shards N"),
         (
             ("in.jsonl", "--strategy", "zip", "--shards", "2", "--ray", "127.0.0.1:1"),
-            "Ray cluster: got address '127",
+            "--ray: got address '127",
         ),
         (
             ("in.jsonl", "--shards", "2"),
             "leave --shards at 1, or take --strategy zip or long_range",
         ),
         (("in.jsonl", "--shards", "2", "--reference-compat"), "leave --shards at 1"),
-        (("in.jsonl", "--tokenizer", "no/such/file.json"), "no/such/file.json"),
+        (
+            ("in.jsonl", "--tokenizer", "no/such/file.json", "--budget-tokens", "9"),
+            "--tokenizer: cannot load 'no/such/file.json'",
+        ),
+        (("in.jsonl", "--preset", "tiny", "--tokenizer", "x"), "--preset: got one and a token"),
         (("in.jsonl", "-o", "in.jsonl"), "in.jsonl: is or lies in the input in.jsonl"),
         (("in.jsonl", "-o", "x.txt"), "allowed are *.jsonl, *.json, *.parquet"),
         (("empty.jsonl",), "no sample in empty.jsonl: 0 rows read"),
-        (("broken.jsonl",), "no sample in broken.jsonl: 1 rows read, quarantined: 1 "),
+        (("broken.jsonl",), "no sample in broken.jsonl: 1 row read, quarantined: 1 "),
         (("in.jsonl", "--stage", "preference"), "check stage and format"),
         (
             ("in.jsonl", "--reference-compat", "--strategy", "random"),
@@ -68,7 +74,8 @@ def test_select_refuses_in_one_line(
     Path("empty.jsonl").touch()
     before = sorted(tmp_path.iterdir())
     output = () if "-o" in arguments else ("-o", "out.json")
-    budget = () if "-1" in arguments else ("--budget-samples", "2")
+    is_given = {"-1", "0", "many", "--budget-tokens"} & set(arguments)
+    budget = () if is_given else ("--budget-samples", "2")
     line = call_badly("select", *arguments, *output, *budget)
     assert message in line
     assert [p for p in sorted(tmp_path.iterdir()) if not p.name.startswith(".")] == before
@@ -93,7 +100,7 @@ def test_select_follows_named_links_and_refuses_those_that_leave_a_named_folder(
     """A person may name a link; what lies in a named folder does not lead out of it."""
     write_jsonl(tmp_path / "real.jsonl", sft_records(8))
     (tmp_path / "named.jsonl").symlink_to("real.jsonl")
-    arguments = ("-o", tmp_path / "x.json", "--budget-samples", "2")
+    arguments = ("-o", tmp_path / "x.json", "--budget-samples", "2", "--force")
     call_well("select", tmp_path / "named.jsonl", *arguments)
     (tmp_path / "folder").mkdir()
     link = tmp_path / "folder" / "link.jsonl"

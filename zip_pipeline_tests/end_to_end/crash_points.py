@@ -37,7 +37,7 @@ _OPERATIONS = ("open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdi
 
 def publish(folder: Path, num_records: int = 2) -> None:
     """Select so many records of a file by the command."""
-    output = ("-o", folder / "out.jsonl", "--budget-samples", str(num_records))
+    output = ("-o", folder / "out.jsonl", "--force", "--budget-samples", str(num_records))
     call_well("select", folder / "in.jsonl", *output)
 
 

@@ -69,7 +69,9 @@ def write_pool(folder: Path) -> None:
 
 def hashes_of(arguments: list[str], pool: Path, folder: Path) -> dict[str, str]:
     """Select from a pool, and return the hashes of subset, ledger and manifest."""
-    command = [sys.executable, "-m", "zip_pipeline.cli", "select", "-o", str(folder / "out.jsonl")]
+    # The cases of the script write one after another into one folder.
+    command = [sys.executable, "-m", "zip_pipeline.cli", "select", "--force"]
+    command += ["-o", str(folder / "out.jsonl")]
     subprocess.run([*command, *arguments], cwd=pool, check=True, capture_output=True)
     manifest: dict[str, Any] = json.loads((folder / "out.manifest.json").read_text())
     # When and by which Python it was made.

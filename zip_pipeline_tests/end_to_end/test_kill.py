@@ -140,7 +140,7 @@ class WholeSelect:
 def _select_command(inputs: list[Path], out: Path) -> list[str]:
     command = [sys.executable, "-m", "zip_pipeline.cli", "select", *map(str, inputs)]
     budget = ("--budget-samples", str(CONFIG.budget))
-    return [*command, "-o", str(out), *budget, *_ROUNDS, "--resume"]
+    return [*command, "-o", str(out), *budget, *_ROUNDS, "--resume", "--force"]
 
 
 @pytest.fixture(scope="module")

@@ -20,8 +20,13 @@ from zip_pipeline.selection.config import SelectionConfig, stage_selection
         ({"budget_samples": 2**63}, "budget_samples: got 9223372036854775808; allowed are whole"),
         (
             {"budget_tokens": -1},
-            "budget_tokens: got -1; allowed are whole numbers, 0 to 2\\^63 - 1",
+            "budget_tokens: got -1; allowed are whole numbers, 1 to 2\\^63 - 1, or a share of",
         ),
+        ({"budget_tokens": 0}, "budget_tokens: got 0; allowed are whole numbers, 1 to"),
+        ({"budget_bytes": True}, "budget_bytes: got True; allowed are whole numbers, 1 to"),
+        ({"budget_tokens": "0%"}, "budget_tokens: got '0%'; allowed are whole numbers, 1 to"),
+        ({"budget_tokens": "101%"}, "budget_tokens: got '101%'; allowed are whole numbers, 1 to"),
+        ({"budget_tokens": "many"}, "or a share of the pool such as 20%"),
         ({"budget_samples": 1, "strategy": "best"}, "strategy: got 'best'; allowed are zip, "),
         (
             {"budget_samples": 1, "seed": 2**64},
@@ -33,7 +38,7 @@ from zip_pipeline.selection.config import SelectionConfig, stage_selection
         ({"budget_samples": 1, "level": 12}, "level: got 12; codec 'deflate' allows 1 to 9"),
         (
             {"budget_samples": 1, "quotas": {"a": (0.5, 0.2)}},
-            "quota of source .a.: got minimum",
+            "quotas: of source .a.: got minimum",
         ),
         ({"budget_samples": 1, "quotas": {"a": (None, 1.2)}}, "maximum 1.2; allowed are shares"),
         (
@@ -48,6 +53,18 @@ def test_config_refuses_with_what_is_allowed(fields: dict, message: str) -> None
     """A wrong field is named with what was received and what is allowed."""
     with pytest.raises(ValueError, match="^" + ".*" + message.replace("(", r"\(")):
         SelectionConfig(**fields)
+
+
+def test_a_share_of_the_pool_is_a_budget_once_the_pool_is_known() -> None:
+    """It is rounded down, exactly; what was asked for stays the configuration."""
+    asked = SelectionConfig(budget_tokens="12.5%")
+    assert (asked.unit, asked.asked_budget) == ("tokens", "12.5%")
+    assert asked.as_dict()["budget_tokens"] == "12.5%"
+    assert [asked.of_pool(supply).budget for supply in (0, 7, 8, 1001)] == [0, 0, 1, 125]
+    assert SelectionConfig(budget_samples="29 %").of_pool(100).budget == 29
+    number = SelectionConfig(budget_tokens=5)
+    assert number.of_pool(1000) is number
+    assert asked.fingerprint() != asked.of_pool(8).fingerprint()
 
 
 def test_config_fills_in_codec_and_level_by_strategy() -> None:

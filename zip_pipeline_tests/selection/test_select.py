@@ -3,7 +3,7 @@
 import logging
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import polars as pl
@@ -12,6 +12,7 @@ import pytest
 from zip_pipeline.compression.codecs import compression_ratio
 from zip_pipeline.compression.state import compression_state, texts_of
 from zip_pipeline.compression.texts import TemporaryTexts
+from zip_pipeline.errors import UserError
 from zip_pipeline.selection.candidates import Candidates
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.ledger import FATES
@@ -21,10 +22,75 @@ from zip_pipeline.selection.run import Checkpoint, Progress, Run
 from zip_pipeline.selection.select import Cluster, select, select_candidates
 from zip_pipeline.selection.shards import Runner, run_here
 from zip_pipeline.selection.strategies.random import random_order
+from zip_pipeline.selection.strategies.zip import Zip
 from zip_pipeline_tests.selection.pools import numbered_pool
 from zip_pipeline_tests.selection.test_reference import run_records
 
 SMALL = {"k1": 40, "k2": 12, "k3": 5}
+
+
+def test_a_budget_that_picks_nothing_is_refused_with_the_least_that_picks() -> None:
+    """Below the smallest sample, in every unit, also as a share of the pool."""
+    table = numbered_pool(30)
+    least = min(len(text) for text in texts_of(table, "sft"))
+    for asked, told in ((least - 1, f"{least - 1}"), ("0.1%", "0.1%, which is ")):
+        with pytest.raises(UserError) as refused:
+            select(table, None, "sft", SelectionConfig(strategy="zip", budget_bytes=asked))
+        assert str(refused.value).startswith(f"budget_bytes: got {told}")
+        assert str(refused.value).endswith(f"so nothing could be picked; give {least} or more")
+    assert len(select(table, None, "sft", SelectionConfig(budget_bytes=least)).picks) == 1
+
+
+@pytest.mark.parametrize("unit", ["samples", "tokens", "bytes"])
+def test_a_share_of_the_pool_picks_as_the_number_does(unit: str) -> None:
+    """The manifest holds what was asked for and what that came to; the picks are the same."""
+    table = numbered_pool(60)
+    options: dict[str, Any] = {"strategy": "zip", **SMALL}
+    quotas = {"quotas": {"a": (None, 0.25)}}
+    shared = select(
+        table, None, "sft", SelectionConfig(**options, **quotas, **{f"budget_{unit}": "25%"})
+    )
+    budget: Any = shared.manifest["budget"]
+    assert (budget["unit"], budget["share"]) == (unit, "25%")
+    costs = {"samples": 60, "tokens": shared.ledger["num_tokens"].sum()}
+    costs["bytes"] = shared.ledger["num_bytes"].sum()
+    assert budget["value"] == costs[unit] // 4
+    number = {f"budget_{unit}": budget["value"]}
+    same = select(table, None, "sft", SelectionConfig(**options, **quotas, **number))
+    assert shared.picks == same.picks != []
+    assert shared.manifest["quotas"] == same.manifest["quotas"]
+    assert same.manifest["budget"] == {"unit": unit, "value": budget["value"]}
+
+
+@pytest.mark.parametrize("shards", [1, 3])
+def test_a_budget_that_covers_the_pool_selects_at_once(
+    shards: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All are picked, the least redundant alone first, without a round of the strategy."""
+    table = numbered_pool(40)
+    budget = sum(len(text) for text in texts_of(table, "sft"))
+    monkeypatch.setattr(Zip, "rounds", lambda *_: pytest.fail("nothing is to be measured"))
+    config = SelectionConfig(strategy="zip", budget_bytes=budget, num_shards=shards)
+    selection = select(table, None, "sft", config)
+    assert sorted(selection.picks) == list(range(40))
+    assert selection.ledger[selection.picks]["pi"].is_sorted()
+    assert selection.manifest["covers_pool"]
+    assert (selection.ledger["shard"].null_count() == 0) == (shards > 1)
+    monkeypatch.undo()
+    assert (
+        "covers_pool"
+        not in select(
+            table, None, "sft", SelectionConfig(strategy="zip", budget_bytes=budget - 1)
+        ).manifest
+    )
+
+
+def test_a_budget_that_covers_the_pool_leaves_quotas_alone() -> None:
+    """A source above its share of the budget is not picked as a whole."""
+    quotas = {"a": (None, 0.1)}
+    config = SelectionConfig(strategy="zip", budget_samples=40, quotas=quotas, **SMALL)
+    ledger = select(numbered_pool(40), None, "sft", config).ledger
+    assert ledger.filter(fate="picked", source="a").height == 4
 
 
 class KilledError(Exception):
@@ -196,9 +262,9 @@ def test_subset_is_the_picked_rows_in_pick_order() -> None:
 
 
 @pytest.mark.parametrize("strategy", ["zip", "long_range", "random"])
-@pytest.mark.parametrize("budget", [0, 1, 1000])
-def test_budget_of_nothing_one_and_more_than_the_pool(strategy: str, budget: int) -> None:
-    """Zero picks none, one picks one, more than the pool picks every sample once."""
+@pytest.mark.parametrize("budget", [1, 1000])
+def test_budget_of_one_and_more_than_the_pool(strategy: str, budget: int) -> None:
+    """One picks one, more than the pool picks every sample once."""
     config = SelectionConfig(strategy=strategy, budget_samples=budget, **SMALL)
     selection = select(numbered_pool(25), None, "sft", config)
     assert len(selection.picks) == min(budget, 25)
@@ -270,7 +336,7 @@ def test_an_interrupted_selection_ends_with_the_same_picks(
     rounds: list[int] = []
 
     def stop(progress: Progress) -> None:
-        if progress.is_estimate:
+        if progress.is_estimate or progress.is_resumption:
             return
         rounds.append(progress.round)
         if len(rounds) == stop_after:

@@ -222,6 +222,15 @@ def test_budget_is_a_fifth_or_the_share_that_sft_selects(root: DataRoot) -> None
     (root.path / "zip_pipeline.toml").write_text(f"{NO_DRAW}[sft]\nbudget_samples = {num}\n")
     share = num / plan["num_candidates"]
     assert open_comparison(root).plan["budget"] == pytest.approx(tokens * share, abs=1)
+    (root.path / "zip_pipeline.toml").write_text(f'{NO_DRAW}[sft]\nbudget_samples = "10%"\n')
+    assert open_comparison(root).plan["budget"] == pytest.approx(tokens * 0.1, rel=0.02)
+
+
+def test_a_budget_may_be_a_share_of_the_pool(root: DataRoot) -> None:
+    """Of all that may be picked, in the unit; another share is another comparison."""
+    plan = open_comparison(root, {"budget_tokens": "25%"}).plan
+    assert plan["budget"] == _candidate_tokens(root) // 4
+    assert plan["settings"]["budget_tokens"] == "25%"
 
 
 def _candidate_tokens(root: DataRoot) -> int:

@@ -316,7 +316,7 @@ def test_select_as_published_takes_records_too():
         (
             (sft_records(2),),
             {"budget_tokens": 9, "preset": "tiny", "tokenizer": "other"},
-            "a preset has a tokenizer, give one of them",
+            "preset: got one and a tokenizer; a preset brings its own, give one of them",
         ),
         ((sft_records(2),), {"budget_tokens": 9, "preset": "huge"}, "preset: got 'huge'; allowed"),
         (
@@ -330,7 +330,11 @@ def test_select_as_published_takes_records_too():
             "got config and k1; ",
         ),
         ((sft_records(2),), {"budget_samples": 1, "straategy": "zip"}, "straategy"),
-        (([{"odd": 1}],), {"budget_samples": 1}, "no sample in records: 1 rows read, quarantined"),
+        (
+            ([{"odd": 1}],),
+            {"budget_samples": 1},
+            "no sample in records: 1 row read, quarantined: 1 unknown",
+        ),
         ((sft_records(2),), {"budget_samples": 1, "stage": "dpo"}, "stage: got 'dpo'"),
     ],
 )

@@ -15,6 +15,7 @@ from zip_pipeline.training import tokens
 from zip_pipeline.training.base_model import tiny_tokenizer
 from zip_pipeline.training.rows import answer_rows, conversation_rows
 from zip_pipeline.training.tokens import configured_tokens
+from zip_pipeline.workflow.verdicts import law_series
 from zip_pipeline.workflow.versions import current_version, read_version, select_version
 from zip_pipeline_tests.cli.pools import sft_records, write_jsonl
 from zip_pipeline_tests.pool.pools import BATCHES, store_pool
@@ -24,7 +25,7 @@ from zip_pipeline_tests.workflow.comparisons import BATCH, add, pool, records
 _ROUNDS: dict[str, Any] = {"strategy": "zip", "k1": 20, "k2": 6, "k3": 3}
 
 
-def _config(**budget: int) -> SelectionConfig:
+def _config(**budget: int | str) -> SelectionConfig:
     return SelectionConfig(**budget, **_ROUNDS)
 
 
@@ -111,6 +112,27 @@ def test_without_transformers_a_selection_says_what_it_counts(
     assert (manifest["tokenizer"], manifest["picked_target_tokens"]) == ("tiny", None)
     with pytest.raises(ValueError, match="budget_target_tokens: in plain texts, counted by tiny"):
         _select(folder, _config(budget_target_tokens=200), log)
+
+
+def test_a_share_of_the_pool_grows_with_it_and_stays_one_budget(
+    tmp_path: Path, log: list[str]
+) -> None:
+    """A grown pool makes another version, of more; the law compares both as of one budget."""
+    folder = DataRoot(tmp_path)["sft"]
+    store_pool(folder)
+    config = _config(budget_tokens="40%")
+    first = _select(folder, config, log)
+    assert current_version(folder, config) == 1
+    assert current_version(folder, _config(budget_tokens="41%")) is None
+    assert current_version(folder, _config(budget_tokens=first["budget"]["value"])) is None
+    folder.raw.mkdir(parents=True, exist_ok=True)
+    add(folder.root, "more.jsonl", sft_records(40))
+    assert current_version(folder, config) is None
+    second = _select(folder, config, log)
+    assert second["budget"]["value"] > first["budget"]["value"]
+    assert {m["budget"]["share"] for m in (first, second)} == {"40%"}
+    assert {m["config"]["budget_tokens"] for m in (first, second)} == {"40%"}
+    assert len({law_series({"series": "s"}, manifest) for manifest in (first, second)}) == 1
 
 
 def test_a_target_that_changed_makes_another_version(tmp_path: Path, log: list[str]) -> None:

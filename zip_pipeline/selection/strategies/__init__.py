@@ -32,6 +32,9 @@ class Strategy(ABC):
     """what it must know of each sample, by the names of signals"""
     embeds_tags: ClassVar[bool] = False
     """whether it must know the vectors of tags, by the model of the signal ``embedding``"""
+    picks_what_fits: ClassVar[bool] = True
+    """whether it may be passed over where the budget covers the pool: it would pick everything, and
+    only the order of the picks, which costs time, would tell something"""
     words: ClassVar[Mapping[str, str]] = {}
     """sentences of ``trace`` by fate, where they differ from those of rounds; fields of the ledger
     row and of the configuration in braces"""

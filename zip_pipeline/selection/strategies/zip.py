@@ -95,7 +95,7 @@ class Zip(RoundStrategy):
         multiplied by how often that will be done. Expect half to twice the real time.
         """
         num_samples = len(pool.num_bytes)
-        if not num_samples or not config.budget:
+        if not num_samples:
             return 0.0
         num_picked = min(num_picks(pool, config.budget), num_samples)
         num_rounds = math.ceil(num_picked / config.k3)
