@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from zip_pipeline.cli import compare, export, history, inspect, plan, run, select
+from zip_pipeline.cli import compare, export, history, inspect, plan, run, select, status
 from zip_pipeline.cli.console import ReadableErrors
 
 app = typer.Typer(
@@ -44,6 +44,9 @@ app.command("inspect")(inspect.inspect)
 app.command("select")(select.select)
 app.command("ratio")(select.ratio)
 app.command("export")(export.export)
+app.command("status")(status.status)
+app.command("versions")(status.versions)
+app.command("quarantine")(status.quarantine)
 app.command("trace")(history.trace)
 app.command("diff")(history.diff)
 app.command("compare")(compare.compare)

@@ -6,9 +6,11 @@ import os
 import selectors
 import subprocess
 import sys
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any, Literal, NoReturn
 
 import typer
 
@@ -20,15 +22,16 @@ from zip_pipeline.cli.console import (
     new_table,
     output,
     print_error,
+    print_next,
     styled,
     words_of_bytes,
 )
-from zip_pipeline.cli.summary import show_data_root
+from zip_pipeline.cli.summary import root_option, show_data_root
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.errors import UserError, require
 from zip_pipeline.files import write_json
 from zip_pipeline.ingest.drops import is_batch_name
-from zip_pipeline.process import BLOCKED, Step
+from zip_pipeline.process import BLOCKED, ERROR_FILE_VARIABLE, Step
 from zip_pipeline.sample_data import STATES, write_sample_data
 from zip_pipeline.samples import STAGES
 from zip_pipeline.settings import SETTINGS_FILE
@@ -39,11 +42,11 @@ _SECONDS_BETWEEN_LOOKS = 0.5
 _CHUNK_BYTES = 65536
 
 
-def run_graph(data_root: Path, until: Step = "law") -> int:
-    """Run the graph over a data root once; return its exit code, 128 and up for a signal.
+def run_graph(data_root: Path, until: Step = "law") -> tuple[int, list[str]]:
+    """Run the graph over a data root once; return its exit code, 128 and up for a signal, and why.
 
     What the process and those that it starts print goes through this process, which shows
-    control characters.
+    control characters. Why it failed is told apart, where it knows.
 
     Raises:
         UserError: Dagster is not installed, or what trains where a model is to be probed.
@@ -54,8 +57,14 @@ def run_graph(data_root: Path, until: Step = "law") -> int:
     command = [sys.executable, "-m", _GRAPH, "--data-root", str(data_root), "--until", until]
     pipe = subprocess.PIPE
     with (
+        TemporaryDirectory() as folder,
         interruption_hint("Run the command again: what is finished is kept."),
-        subprocess.Popen(command, stdout=pipe, stderr=pipe) as process,
+        subprocess.Popen(
+            command,
+            stdout=pipe,
+            stderr=pipe,
+            env=os.environ | {ERROR_FILE_VARIABLE: str(Path(folder) / "error")},
+        ) as process,
     ):
         try:
             _pass_on(process)
@@ -70,7 +79,10 @@ def run_graph(data_root: Path, until: Step = "law") -> int:
             # Nobody reads any more.
             process.kill()
             raise
-    return process.returncode if process.returncode >= 0 else 128 - process.returncode
+        error = Path(folder) / "error"
+        reasons = error.read_text(encoding="utf-8").splitlines() if error.exists() else []
+    code = process.returncode
+    return code if code >= 0 else 128 - code, reasons
 
 
 def _pass_on(process: "subprocess.Popen[bytes]") -> None:
@@ -120,13 +132,19 @@ def run(data_root: DataRootOption = DEFAULT_DATA_ROOT, until: Until = "law") -> 
             f"make some with: zip-pipeline sample-data {root.path}"
         )
     versions_before = {stage: root[stage].versions.latest() for stage in STAGES}
-    exit_code = run_graph(data_root, until)
-    if exit_code in (0, BLOCKED) or any(root[stage].batches() for stage in STAGES):
-        show_data_root(output(), root, versions_before)
+    exit_code, reasons = run_graph(data_root, until)
     if exit_code not in (0, BLOCKED):
-        print_error(f"the graph ended with exit code {exit_code}; its messages stand above")
+        _fail(exit_code, reasons)
+    show_data_root(output(), root, versions_before)
     if exit_code:
         raise typer.Exit(exit_code)
+
+
+def _fail(exit_code: int, reasons: Sequence[str], what: str = "the graph") -> NoReturn:
+    """End with the reasons, one line each."""
+    for reason in reasons or [f"{what} ended with exit code {exit_code}; its messages stand above"]:
+        print_error(reason)
+    raise typer.Exit(exit_code)
 
 
 DIARY = "demo.json"
@@ -178,10 +196,9 @@ def demo(
         if not diary["is_finished"]:
             output().rule(styled((state, "bold"), f": {_NEWS[state]}"), align="left")
         write_sample_data(root.path, seed=seed, state=state)
-        exit_code = run_graph(root.path, until)
+        exit_code, reasons = run_graph(root.path, until)
         if exit_code not in (0, BLOCKED):
-            print_error(f"state {state} ended with exit code {exit_code}; see above")
-            raise typer.Exit(exit_code)
+            _fail(exit_code, [f"state {state}: {reason}" for reason in reasons], f"state {state}")
     write_json(root.path / DIARY, diary | {"state": STATES[-1], "is_finished": True})
     show_data_root(output(), root, versions_before)
 
@@ -238,5 +255,5 @@ def sample_data(folder: Folder, seed: Seed = 0, state: State = "x4", scale: Scal
     for path in files:
         table.add_row(str(path), words_of_bytes(path.stat().st_size))
     output().print(table)
-    option = "" if str(folder) == "data" else f" --data-root {folder}"
-    output().print(f"Next: zip-pipeline run{option}", soft_wrap=True)
+    command = f"zip-pipeline run{root_option(DataRoot(folder))}"
+    print_next(output(), {command: "ingest, select, ask the law, train and evaluate"})

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -25,7 +26,7 @@ from zip_pipeline.defs.automation import (
     train_job_name,
 )
 from zip_pipeline.defs.code_location import code_location
-from zip_pipeline.defs.drops import is_ingested, keys_to_archive
+from zip_pipeline.defs.drops import PARTITION_TAG, is_ingested, keys_to_archive
 from zip_pipeline.defs.keys import (
     RISK_CHECK,
     loss_probe_key,
@@ -44,7 +45,7 @@ from zip_pipeline.defs.run_launcher import LOCK_TAG
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import held_lock
 from zip_pipeline.ingest.drops import list_drops
-from zip_pipeline.process import BLOCKED, Step
+from zip_pipeline.process import BLOCKED, ERROR_FILE_VARIABLE, Step
 from zip_pipeline.samples import STAGES, Stage
 from zip_pipeline.settings import SETTINGS_FILE, training_settings
 from zip_pipeline.terminal_text import show_control_characters
@@ -68,7 +69,8 @@ def open_instance(folder: Path) -> dg.DagsterInstance:
     if not (folder / "dagster.yaml").exists():
         raise UserError(
             f"{folder}: no dagster.yaml, so there is no place for the history; run this in the "
-            "project's folder or set DAGSTER_HOME"
+            "project's folder, or set DAGSTER_HOME to the absolute path of a folder; an empty one "
+            "will do"
         )
     return dg.DagsterInstance.from_config(str(folder))
 
@@ -98,7 +100,7 @@ def claim_history(folder: Path, data_root: Path) -> None:
 STEPS: tuple[Step, ...] = get_args(Step)
 LOCK_FILE = ".run.lock"
 INTERRUPTED = 130
-_USER_ERROR = f"{UserError.__module__}.{UserError.__name__}: "
+_TOLD = [f"{kind.__module__}.{kind.__name__}: " for kind in (UserError, dg.Failure)]
 _QUIET: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
 
 
@@ -263,9 +265,11 @@ def _lock(data_root: Path) -> Path:
 
 def _step_errors(events: Iterable[dg.DagsterEvent]) -> list[str]:
     errors = [event.step_failure_data.error for event in events if event.is_step_failure]
-    causes = [(error.cause or error) for error in errors if error is not None]
-    # What a person can mend is told in its own words alone.
-    return [cause.message.strip().removeprefix(_USER_ERROR) for cause in causes]
+    messages = [(error.cause or error).message.strip() for error in errors if error is not None]
+    for prefix in _TOLD:
+        # What a person can mend is told in its own words alone.
+        messages = [message.removeprefix(prefix) for message in messages]
+    return messages
 
 
 def _failed_checks(result: dg.ExecuteInProcessResult) -> dict[str, str]:
@@ -281,18 +285,72 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Run the whole graph once.")
     parser.add_argument("--data-root", type=Path, default=default_data_root())
     parser.add_argument("--until", choices=STEPS, default=STEPS[-1])
+    parser.add_argument(
+        "--failures", action="store_true", help="tell what failed last, run nothing"
+    )
     given = parser.parse_args(arguments)
     show_control_characters()
     logging.getLogger("dagster").setLevel(logging.CRITICAL)
     try:
+        if given.failures:
+            return _shown_failures(Path.cwd())
         outcome = run_graph(given.data_root, Path.cwd(), until=given.until)
     except UserError as error:
         outcome = Outcome([str(error)], [])
     except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
         return INTERRUPTED
-    for line in (*outcome.failures, *outcome.blocked):
-        print(line, file=sys.stderr)
+    if path := os.environ.get(ERROR_FILE_VARIABLE):
+        # Whoever started this tells them when it has ended.
+        lines = (" ".join(failure.split()) for failure in outcome.failures)
+        Path(path).write_text("\n".join(lines), encoding="utf-8")
+    else:
+        print(*outcome.failures, sep="\n", end="\n" * bool(outcome.failures), file=sys.stderr)
+    print(*outcome.blocked, sep="\n", end="\n" * bool(outcome.blocked), file=sys.stderr)
     return outcome.exit_code
+
+
+def _shown_failures(working_folder: Path) -> int:
+    """Print what failed last and was not done since, one line each."""
+    with open_instance(working_folder) as instance:
+        for line in last_failures(instance):
+            print(line)
+    return 0
+
+
+_NUM_RUNS = 100
+
+
+def last_failures(instance: dg.DagsterInstance) -> list[str]:
+    """Return when and why the last run of each kind failed, where it did, newest first.
+
+    A kind is a job with the assets and the partition that it was for.
+    """
+    newest: dict[tuple[str, frozenset[dg.AssetKey], str | None], dg.RunRecord] = {}
+    for record in instance.get_run_records(limit=_NUM_RUNS):
+        run = record.dagster_run
+        assets = frozenset(run.asset_selection or ())
+        newest.setdefault((run.job_name, assets, run.tags.get(PARTITION_TAG)), record)
+    failed = [
+        (record, key)
+        for key, record in newest.items()
+        if record.dagster_run.status == dg.DagsterRunStatus.FAILURE
+    ]
+    return [
+        f"{datetime.fromtimestamp(record.start_time or 0).astimezone():%Y-%m-%d %H:%M}, "
+        f"{_kind(*key)}: {_why(instance, record.dagster_run.run_id)}"
+        for record, key in failed
+    ]
+
+
+def _kind(job_name: str, assets: frozenset[dg.AssetKey], partition: str | None) -> str:
+    names = ", ".join(sorted(key.to_user_string() for key in assets)) or job_name
+    return f"{names} {partition}" if partition else names
+
+
+def _why(instance: dg.DagsterInstance, run_id: str) -> str:
+    events = [entry.dagster_event for entry in instance.all_logs(run_id) if entry.dagster_event]
+    reasons = _step_errors(events) or [e.message or "" for e in events if e.is_run_failure]
+    return " ".join((reasons or ["it ended without a reason"])[0].split())
 
 
 if __name__ == "__main__":

@@ -21,13 +21,14 @@ class FakeGraph:
         self.sizes: list[int] = []
         self.until: list[str] = []
 
-    def __call__(self, data_root: Path, until: str) -> int:
-        """Return the next exit code."""
+    def __call__(self, data_root: Path, until: str) -> tuple[int, list[str]]:
+        """Return the next exit code, and a reason where it is one of a failure."""
         files = sorted((data_root / "raw" / "sft").iterdir())
         self.drops.append([path.name[:2] for path in files])
         self.sizes.append(files[0].stat().st_size)
         self.until.append(until)
-        return self.exit_codes.pop(0)
+        code = self.exit_codes.pop(0)
+        return code, [] if code in (0, 3) else ["sft/zip_subset: why"]
 
 
 @pytest.fixture(autouse=True)
@@ -72,7 +73,7 @@ def test_stopped_demo_goes_on_where_it_stopped(
     fake = fake_graph(monkeypatch, 0, 1, 0, 0, 0, 3, 3)
     result = call("demo", "--data-root", tmp_path, "--until", "probe")
     assert result.exit_code == 1
-    assert "state x2 ended with exit code 1" in result.stderr
+    assert result.stderr == "Error: state x2: sft/zip_subset: why\n"
     (tmp_path / "zip_pipeline.toml").write_text("[sft]\nbudget_samples = 3\n")
     call_well("demo", "--data-root", tmp_path)
     assert [len(names) for names in fake.drops] == [1, 2, 2, 3, 4, 4]

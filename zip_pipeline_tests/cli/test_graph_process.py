@@ -38,12 +38,12 @@ def test_what_the_graph_prints_is_shown_where_it_was_printed(
         patch.setattr(sys, "stdout", sys.stdout)
         patch.setattr(sys, "stderr", sys.stderr)
         show_control_characters()
-        assert run_graph(tmp_path) == 3
+        assert run_graph(tmp_path) == (3, [])
     printed = capsys.readouterr()
     assert printed.out == r"a\x1b[2J\udcffé" + "x" * 200_000 + "\n"
     assert printed.err == "b\\r\n\\udcc3"
     graph.write_text("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)\n")
-    assert run_graph(tmp_path) == 137
+    assert run_graph(tmp_path) == (137, [])
 
 
 def test_lines_arrive_while_the_graph_works(
@@ -79,7 +79,7 @@ def test_the_graph_has_ended_even_if_a_process_of_it_has_not(
         "print(child.pid)\n"
     )
     started = time.monotonic()
-    assert run_graph(tmp_path) == 0
+    assert run_graph(tmp_path) == (0, [])
     seconds = time.monotonic() - started
     child = int(capsys.readouterr().out)
     assert Path(f"/proc/{child}").exists()

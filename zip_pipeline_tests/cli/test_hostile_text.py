@@ -87,7 +87,7 @@ def _run(root: DataRoot, folder: Path) -> Calls:
 def _select(root: DataRoot, folder: Path) -> Calls:
     budget = ["--budget-samples", "2", "--no-noise-guard"]
     drop = root["sft"].raw / FILE
-    good = ["select", drop, "-o", folder / FILE, *budget]
+    good = ["select", drop, "-o", folder / FILE, "--force", *budget]
     return [
         good,
         [*good, "--quota", f"{SOURCE}=0.5"],
@@ -98,6 +98,8 @@ def _select(root: DataRoot, folder: Path) -> Calls:
         [*good, "--strategy", HOSTILE],
         ["select", folder / FILE / "missing", "-o", folder / "out.jsonl", *budget],
         ["select", drop, "-o", folder / FOLDER, *budget],
+        ["select", drop, "-o", folder / FILE, *budget],
+        [*good, "--resume"],
     ]
 
 
@@ -127,6 +129,31 @@ def _trace(root: DataRoot, folder: Path) -> Calls:
 def _diff(root: DataRoot, _folder: Path) -> Calls:
     both = ["diff", "1", "2", "--data-root", root.path]
     return [both, [*both, "--list", "in"], ["diff", "1", "9", *both[3:]]]
+
+
+def _versions(root: DataRoot, folder: Path) -> Calls:
+    return [
+        ["versions", "--data-root", root.path],
+        ["versions", "--data-root", folder / FOLDER],
+    ]
+
+
+def _status(root: DataRoot, folder: Path) -> Calls:
+    return [["status", "--data-root", root.path], ["status", "--data-root", folder / FOLDER]]
+
+
+def _quarantine(root: DataRoot, folder: Path) -> Calls:
+    drop = f"4{FILE}"
+    write_jsonl(root["sft"].raw / drop, [*_records(2, 18), f"{{{HOSTILE}"])
+    ingest_drop(root["sft"], drop)
+    here = ["quarantine", "--data-root", root.path]
+    return [
+        here,
+        [*here, drop],
+        [*here, HOSTILE],
+        [*here, "--reason", HOSTILE],
+        ["quarantine", "--data-root", folder / FOLDER],
+    ]
 
 
 def _train_plan(root: DataRoot, folder: Path) -> Calls:
@@ -170,6 +197,9 @@ CASES: dict[str, Callable[[DataRoot, Path], Calls]] = {
     "trace": _trace,
     "diff": _diff,
     "train-plan": _train_plan,
+    "versions": _versions,
+    "status": _status,
+    "quarantine": _quarantine,
 }
 
 

@@ -10,7 +10,9 @@ import pytest
 
 from zip_pipeline.cli import run
 from zip_pipeline.data_root import DataRoot
+from zip_pipeline.ingest.ingest import ingest_drop
 from zip_pipeline_tests.cli.commands import call, call_badly, call_well
+from zip_pipeline_tests.cli.pools import sft_records, write_jsonl
 
 _PROJECT = Path(__file__).parents[2]
 
@@ -49,7 +51,7 @@ def test_run_takes_the_whole_graph_and_tells_what_came_of_it(tmp_path: Path):
         "quarantined",
         "R of subset",
         "top sources",
-        "make ui",
+        "dagster dev -m zip_pipeline.definitions  # the graph",
         "zip-pipeline trace ",
     ):
         assert words in text
@@ -69,6 +71,29 @@ def test_run_passes_the_exit_code_on(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert result.exit_code == 1
     assert "Error: the graph ended with exit code 1" in result.stderr
     assert result.stdout == ""
+
+
+def test_a_failed_run_ends_with_its_reason_and_tells_nothing_of_the_state_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The reasons are the last lines; what was there before is no outcome of the run."""
+    root = DataRoot(tmp_path / "data")
+    root["sft"].raw.mkdir(parents=True)
+    write_jsonl(root["sft"].raw / "a.jsonl", sft_records(3))
+    ingest_drop(root["sft"], "a.jsonl")
+    (tmp_path / "failing_graph.py").write_text(
+        "import os, pathlib, sys\n"
+        "print('sft a.jsonl: done')\n"
+        "reasons = 'sft/zip_subset: first\\npreference/zip_subset: second'\n"
+        "pathlib.Path(os.environ['ZIP_PIPELINE_ERROR_FILE']).write_text(reasons)\n"
+        "sys.exit(1)\n"
+    )
+    monkeypatch.setattr(run, "_GRAPH", "failing_graph")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    result = call("run", "--data-root", root.path)
+    assert result.exit_code == 1
+    assert result.stdout == "sft a.jsonl: done\n"
+    assert result.stderr == ("Error: sft/zip_subset: first\nError: preference/zip_subset: second\n")
 
 
 def test_run_without_drops_says_where_to_put_them(tmp_path: Path):

@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import nullcontext
+from datetime import datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -16,9 +17,10 @@ import dagster as dg
 import pytest
 
 from zip_pipeline.defs import headless
-from zip_pipeline.defs.headless import main, open_instance, run_graph
+from zip_pipeline.defs.headless import last_failures, main, open_instance, run_graph
 from zip_pipeline.files import held_lock
 from zip_pipeline.ingest import streams
+from zip_pipeline.process import ERROR_FILE_VARIABLE
 from zip_pipeline_tests.defs.graph import Graph, alpaca_rows, pair_rows
 
 ROOT = Path(__file__).parents[2]
@@ -141,6 +143,40 @@ def test_headless_repairs_batches_whose_files_are_gone(project: Graph, folder: P
     assert _failures(folder) == []
     assert [path.exists() for path in lost] == [True] * 3
     assert _counts(project) == [5, 5, 2, 2, 2, 2]
+
+
+def test_headless_tells_what_failed_to_whoever_started_it_and_later(
+    project: Graph,
+    folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """One line per failure in the file that is named; and what was not done since, when asked."""
+    sidecar = project.root["sft"].raw / "1.jsonl.batch.toml"
+    sidecar.write_text('formt = "alpaca"')
+    reasons = folder / "reasons"
+    monkeypatch.setenv(ERROR_FILE_VARIABLE, str(reasons))
+    assert main(["--data-root", str(folder / "data"), *SUBSETS]) == 1
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    (reason,) = reasons.read_text().splitlines()
+    assert reason.startswith(f"sft 1.jsonl: {sidecar}: formt: unknown; allowed are ")
+    (told,) = last_failures(project.instance)
+    when, _, words = told.partition(", ")
+    assert datetime.strptime(when, "%Y-%m-%d %H:%M")
+    assert words.endswith(f"1.jsonl: {reason.removeprefix('sft 1.jsonl: ')}")
+    sidecar.unlink()
+    settings = folder / "data" / "zip_pipeline.toml"
+    settings.write_text("[sft]\nbudget_samples = 0\n")
+    assert main(["--data-root", str(folder / "data"), *SUBSETS]) == 1
+    (reason,) = reasons.read_text().splitlines()
+    assert reason.startswith(f"sft/zip_subset: {settings}: [sft] budget_samples: got 0;")
+    settings.unlink()
+    assert main(["--data-root", str(folder / "data"), *SUBSETS]) == 0
+    assert last_failures(project.instance) == []
+    capsys.readouterr()
+    assert main(["--failures"]) == 0
+    assert capsys.readouterr().out == ""
 
 
 def test_headless_reports_a_failed_drop_and_goes_on(

@@ -1,0 +1,142 @@
+"""``zip-pipeline versions``, ``status`` and ``quarantine``."""
+
+import os
+import shlex
+import time
+from pathlib import Path
+
+import pytest
+
+from zip_pipeline.cli import status
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.entropy_law.table import upsert_version
+from zip_pipeline.ingest.ingest import ingest_drop
+from zip_pipeline.pool.batches import write_state
+from zip_pipeline.selection.config import stage_selection
+from zip_pipeline.training.tokens import configured_tokens
+from zip_pipeline.workflow.versions import select_version
+from zip_pipeline_tests.cli.commands import call, call_badly, call_well
+from zip_pipeline_tests.cli.pools import sft_records, write_jsonl
+
+_SETTINGS = '[sft]\nstrategy = "random"\nbudget_samples = "25%"\n'
+
+
+@pytest.fixture
+def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> DataRoot:
+    """Return a data root with one batch, of 20 samples and two bad rows, and one version."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    root = DataRoot(Path("data"))
+    root["sft"].raw.mkdir(parents=True)
+    (root.path / "zip_pipeline.toml").write_text(_SETTINGS)
+    rows = [*sft_records(20), "{", {"instruction": "no answer"}]
+    write_jsonl(root["sft"].raw / "a.jsonl", rows)
+    _ingest(root, "a.jsonl")
+    _select(root)
+    return root
+
+
+def _ingest(root: DataRoot, batch: str) -> None:
+    ingest_drop(root["sft"], batch)
+    write_state(root["sft"], batch, tokens=configured_tokens(root.path))
+
+
+def _select(root: DataRoot) -> None:
+    select_version(root["sft"], stage_selection(root.path, "sft"), lambda _: None)
+
+
+def test_versions_are_listed_with_measures_verdict_budget_and_date(
+    root: DataRoot, monkeypatch: pytest.MonkeyPatch
+):
+    """One line each, in 80 columns; what was not measured is a dash."""
+    measures = {"strategy": "random", "R": 2.345, "L": 1.234, "Z": -1.5}
+    law = {**measures, "verdict": "risk", "reason": "Both rise.", "series": "s", "num_tokens": 9}
+    (root.path / "zip_pipeline.toml").write_text('[sft]\nstrategy = "random"\nbudget_samples = 7\n')
+    _select(root)
+    upsert_version(root, {"stage": "sft", "version": 2, **law})
+    said = call_well("versions", "--stage", "sft")
+    first, second = [line for line in said.splitlines() if "random" in line]
+    today = time.strftime("%Y-%m-%d", time.gmtime())
+    for words in ("1 ", today, "25% of the pool = 5 samples", " - "):
+        assert words in first
+    for words in ("2 ", today, "7 samples", "1.234", "-1.500", "risk: blocked"):
+        assert words in second
+    monkeypatch.setattr("zip_pipeline_tests.cli.commands.WIDTH", "80")
+    narrow = call_well("versions")
+    assert max(map(len, narrow.splitlines())) <= 80
+    for words in (today, "1.234", "-1.500", "blocked"):
+        assert words in narrow
+    assert "No version was selected yet." in narrow
+
+
+def test_status_tells_what_is_pending(root: DataRoot):
+    """Drops that are new or changed, the pool, and whether the newest version is current."""
+    said = call_well("status", "--stage", "sft")
+    assert "all are ingested" in said
+    assert "20 samples in 1 batch, 2 quarantined" in said
+    assert "1 of " in said
+    assert ", current" in said
+    assert "not asked yet" in said
+    assert "Next" not in said
+    write_jsonl(root["sft"].raw / "b.jsonl", sft_records(5, first=50))
+    later = time.time() + 60
+    os.utime(root["sft"].raw / "a.jsonl", (later, later))
+    (root.path / "zip_pipeline.toml").write_text("[sft]\nbudget_samples = 3\n")
+    said = " ".join(call_well("status", "--stage", "sft").split())
+    assert "1 drop not ingested: b.jsonl; 1 drop changed since its ingestion: a.jsonl" in said
+    assert "not current: pool or settings changed since, a new one is due" in said
+    assert "zip-pipeline run # do what is pending" in said
+    (root.path / "zip_pipeline.toml").write_text("[sft]\nbudget_samples = 0\n")
+    said = " ".join(call_well("status").split())
+    assert "unknown whether current: data/zip_pipeline.toml: [sft] budget_samples: got 0" in said
+    assert "none yet" in said
+
+
+def test_status_tells_what_the_history_says_has_failed(
+    root: DataRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """As its process prints it; without a history nobody is asked."""
+    (tmp_path / "graph_history.py").write_text("print('2026-11-26 02:00, sft/model: no room')\n")
+    monkeypatch.setattr(status, "_GRAPH", "graph_history")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    assert "Failed" not in call_well("status")
+    (tmp_path / ".dagster").mkdir()
+    assert "Failed 2026-11-26 02:00, sft/model: no room\n" in call_well("status")
+
+
+def test_quarantine_names_rows_and_reasons(root: DataRoot):
+    """Of a drop, of all, of one reason, and no more than are asked for."""
+    for arguments in ((), ("a.jsonl",), ("a.jsonl", "--stage", "sft")):
+        said = call_well("quarantine", *arguments)
+        assert "2 rows: 1 invalid json (a.jsonl row 21), 1 missing field (a.jsonl row 22)" in said
+        assert "a.jsonl row 21: invalid json, " in said
+        assert '{"instruction": "no answer"}' in said
+    assert "No row is quarantined." in call_well("quarantine", "--stage", "preference")
+    one = call_well("quarantine", "--reason", "invalid_json")
+    assert "row 21" in one
+    assert "row 22" not in one
+    few = call_well("quarantine", "--limit", "1")
+    assert "1 more row; --limit 2 prints all" in few
+    assert "no answer" not in few
+
+
+def test_quarantine_refuses_what_is_not_there(root: DataRoot):
+    """Drops and reasons that there are are listed."""
+    assert call_badly("quarantine", "b.jsonl") == (
+        "DROP: 'b.jsonl' is not ingested; ingested are a.jsonl"
+    )
+    result = call("quarantine", "--reason", "bad", "--stage", "sft")
+    assert result.exit_code == 2
+    assert result.stderr == (
+        "Error: --reason: got 'bad'; the reasons there are invalid_json, missing_field\n"
+    )
+
+
+def test_what_status_says_next_can_be_pasted(root: DataRoot, tmp_path: Path):
+    """Also where the data root has a space in its name."""
+    place = tmp_path / "my data"
+    root.path.rename(place)
+    write_jsonl(place / "raw" / "sft" / "b.jsonl", sft_records(5, first=50))
+    said = call_well("status", "--data-root", place)
+    (line,) = [line for line in said.splitlines() if "zip-pipeline run" in line]
+    assert shlex.split(line, comments=True) == ["zip-pipeline", "run", "--data-root", str(place)]
