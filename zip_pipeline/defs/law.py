@@ -286,8 +286,8 @@ def loss_probe_asset(stage: Stage) -> dg.AssetsDefinition:
         data_root: DataRootResource,
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster wants it bare beside checks
         root = data_root.root
-        training = training_settings(root.path, config.given())
         with mendable():
+            training = training_settings(root.path, config.given())
             probed = probe_version(
                 root,
                 latest_version(root[stage]),
@@ -426,9 +426,9 @@ def model_asset(stage: Stage) -> dg.AssetsDefinition:
         data_root: DataRootResource,
     ) -> dg.MaterializeResult[None]:
         root = data_root.root
-        training = training_settings(root.path, config.given())
-        version = latest_version(root[stage])
         with mendable():
+            training = training_settings(root.path, config.given())
+            version = latest_version(root[stage])
             record = train_version(
                 root,
                 version,

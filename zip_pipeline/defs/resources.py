@@ -1,6 +1,7 @@
 """What runs are given: the data root and the Ray cluster, and options from the launchpad."""
 
 import os
+from enum import Enum
 from pathlib import Path
 from typing import Any, get_origin
 
@@ -8,7 +9,7 @@ import dagster as dg
 from pydantic import Field, create_model
 
 from zip_pipeline.data_root import DataRoot
-from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.selection.config import BUDGETS, SelectionConfig
 from zip_pipeline.selection.select import Cluster
 from zip_pipeline.settings import SETTINGS_FILE, Settings, TrainingSettings
 
@@ -72,24 +73,48 @@ class _Options(dg.Config):
 
     def given(self) -> dict[str, Any]:
         """Return the options that somebody gave, by name."""
-        return {name: value for name, value in self if value is not None}
+        values = {name: value for name, value in self if value is not None}
+        return {n: value.value if isinstance(value, Enum) else value for n, value in values.items()}
+
+
+def _type_of(kind: type[Settings], name: str) -> Any:  # noqa: ANN401
+    """Return the type of a field in the launchpad, which checks as much before it launches."""
+    annotation: Any = kind.model_fields[name].annotation
+    if name in kind.choices:
+        # Through Any: a type checker wants to know the names of an enumeration.
+        enumeration: Any = Enum
+        return enumeration(name, [(choice, choice) for choice in kind.choices[name]()]) | None
+    if name in BUDGETS:
+        # A number or a share: Dagster knows no choice of types.
+        return Any
+    # Dagster knows dictionaries of anything, and no tuples in them.
+    return (dict[str, Any] if get_origin(annotation) is dict else annotation) | None
 
 
 def _options_of(kind: type[Settings], *, without: tuple[str, ...] = ()) -> Any:  # noqa: ANN401
     """Return the launchpad's form of settings, made from their fields."""
     fields: dict[str, Any] = {}
-    for name, field in kind.model_fields.items():
+    for name in kind.model_fields:
         allowed = kind.allowed(name)
         words = f"{kind.about(name)} {f'Allowed: {allowed}. ' if allowed else ''}{_EMPTY}"
-        # Dagster knows dictionaries of anything, and no tuples in them.
-        type_: Any = dict[str, Any] if get_origin(field.annotation) is dict else field.annotation
         if name not in without:
-            fields[name] = (type_ | None, Field(default=None, description=words))
+            fields[name] = (_type_of(kind, name), Field(default=None, description=words))
     return create_model(f"{kind.__name__}Options", __base__=_Options, **fields)
 
 
 class SelectionOptions(_options_of(SelectionConfig, without=("reference_compat",))):  # type: ignore[misc]
     """What a selection can be told; ``reference_compat`` takes raw files, not a pool."""
+
+    make_default: bool = Field(
+        default=False,
+        description=f"Whether to write what is given here into the stage's table of "
+        f"{SETTINGS_FILE}, so that it counts for the nightly run as well. Otherwise it counts for "
+        "this run alone.",
+    )
+
+    def given(self) -> dict[str, Any]:
+        """Return the options that somebody gave, without what becomes of them."""
+        return {name: value for name, value in super().given().items() if name != "make_default"}
 
 
 class TrainingOptions(_options_of(TrainingSettings)):  # type: ignore[misc]

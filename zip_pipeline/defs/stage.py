@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import dagster as dg
@@ -30,7 +30,9 @@ from zip_pipeline.defs.metadata import (
     shown_table,
     table_metadata,
 )
+from zip_pipeline.defs.pipes import mendable
 from zip_pipeline.defs.resources import DataRootResource, RayClusterResource, SelectionOptions
+from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint
 from zip_pipeline.ingest.drops import fingerprint_of
 from zip_pipeline.ingest.ingest import ingest_drop
@@ -51,7 +53,7 @@ from zip_pipeline.report.fates import num_by_fate, top_sources
 from zip_pipeline.report.figures import selection_figure
 from zip_pipeline.report.trace import readable
 from zip_pipeline.samples import TURN_COLUMNS, Stage, pool_schema, serialised_texts
-from zip_pipeline.selection.config import stage_selection
+from zip_pipeline.selection.config import make_default, one_off, stage_selection
 from zip_pipeline.training.tokens import configured_tokens
 from zip_pipeline.workflow.selections import words_of_tokens
 from zip_pipeline.workflow.signals import measure_batch
@@ -351,14 +353,20 @@ def zip_subset_asset(stage: Stage) -> dg.AssetsDefinition:
         data_root: DataRootResource,
         ray_cluster: RayClusterResource,
     ) -> dg.MaterializeResult[None]:
-        root = data_root.root
-        wanted = stage_selection(root.path, stage, config.given())
-        number = current_version(root[stage], wanted) if root[stage].batches() else None
-        reused = number is not None
-        if number is None:
-            number = select_version(
-                root[stage], wanted, context.log.info, cluster=ray_cluster.cluster
-            )
+        root, given = data_root.root, config.given()
+        with mendable():
+            wanted = stage_selection(root.path, stage, given)
+            if config.make_default:
+                make_default(root.path, stage, given)
+            elif words := one_off(root.path, stage, given):
+                context.log.warning(words)
+                context.add_asset_metadata({"one_off": words})
+            number = current_version(root[stage], wanted) if root[stage].batches() else None
+            reused = number is not None
+            if number is None:
+                number = select_version(
+                    root[stage], wanted, context.log.info, cluster=ray_cluster.cluster
+                )
         context.log.info(f"{stage} version {number}{', unchanged' if reused else ''}")
         return describe_version(read_version(root[stage], number), reused=reused)
 
@@ -480,7 +488,7 @@ def within_budget_check(stage: Stage) -> dg.AssetChecksDefinition:
         "and the ledger and the subset agree on what was picked.",
     )
     def within_budget(data_root: DataRootResource) -> dg.AssetCheckResult:
-        return _within_budget(latest_version(data_root.root[stage]))
+        return _told_in_check(lambda: _within_budget(latest_version(data_root.root[stage])))
 
     return within_budget
 
@@ -496,10 +504,22 @@ def less_redundant_check(stage: Stage) -> dg.AssetChecksDefinition:
         "deflate sees 32 KB at a time, zstd the whole subset. The other codec's R is told beside.",
     )
     def less_redundant_than_random(data_root: DataRootResource) -> dg.AssetCheckResult:
-        with open_selection_pool(data_root.root[stage]) as pool:
-            return _less_redundant(latest_version(data_root.root[stage]), pool, stage)
+        def check() -> dg.AssetCheckResult:
+            version = latest_version(data_root.root[stage])
+            with open_selection_pool(data_root.root[stage]) as pool:
+                return _less_redundant(version, pool, stage)
+
+        return _told_in_check(check)
 
     return less_redundant_than_random
+
+
+def _told_in_check(check: Callable[[], dg.AssetCheckResult]) -> dg.AssetCheckResult:
+    """Return a check's result; what a person can mend is why it failed, in its own words."""
+    try:
+        return check()
+    except UserError as error:
+        return dg.AssetCheckResult(passed=False, description=str(error))
 
 
 def _within_budget(version: StoredVersion) -> dg.AssetCheckResult:
