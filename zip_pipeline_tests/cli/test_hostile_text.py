@@ -131,6 +131,11 @@ def _diff(root: DataRoot, _folder: Path) -> Calls:
     return [both, [*both, "--list", "in"], ["diff", "1", "9", *both[3:]]]
 
 
+def _export(root: DataRoot, folder: Path) -> Calls:
+    rest = [folder / FOLDER, "--to", "messages", "--data-root", root.path]
+    return [["export", "2", *rest], ["export", "9", *rest], ["export", "2", *rest]]
+
+
 def _versions(root: DataRoot, folder: Path) -> Calls:
     return [
         ["versions", "--data-root", root.path],
@@ -197,6 +202,7 @@ CASES: dict[str, Callable[[DataRoot, Path], Calls]] = {
     "trace": _trace,
     "diff": _diff,
     "train-plan": _train_plan,
+    "export": _export,
     "versions": _versions,
     "status": _status,
     "quarantine": _quarantine,
