@@ -29,7 +29,7 @@ VERSION_FILES = ("subset.parquet", "ledger.parquet", "manifest.json")
 SECONDS_PER_WEEK = 604_800.0
 GENERATED = (
     "pool", "quarantine", "duplicates", "state", "ngrams", "signals", "checkpoints", "versions",
-    "held_out", "models", "cache", "entropy_law", "comparison",
+    "held_out", "models", "cache", "entropy_law", "comparison", "reports",
 )  # fmt: skip
 
 
@@ -119,6 +119,11 @@ class StageFolder:
     def versions(self) -> "VersionStore":
         """The versions."""
         return VersionStore(self.root.path / "versions" / self.stage)
+
+    @property
+    def reports(self) -> Path:
+        """The folder of the reports on versions."""
+        return self.root.path / "reports" / self.stage
 
     def models(self, number: int) -> Path:
         """Return the folder of what was probed, trained and evaluated of a version."""

@@ -11,7 +11,7 @@ class UserError(ValueError):
 
 
 EXTRAS = {
-    **dict.fromkeys(("dagster", "httpx", "matplotlib", "scipy", "tomlkit"), "dagster"),
+    **dict.fromkeys(("dagster", "httpx", "jinja2", "matplotlib", "scipy", "tomlkit"), "dagster"),
     **dict.fromkeys(("torch", "transformers", "trl", "accelerate", "peft", "datasets"), "train"),
     "ray": "ray",
     "dagster_openlineage": "openlineage",

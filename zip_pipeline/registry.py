@@ -71,6 +71,10 @@ class Registry(Generic[_Plugin]):
         names = self._found.keys() | self._registered.keys()
         return tuple(sorted(names, key=lambda name: (name != self.default, name)))
 
+    def __contains__(self, name: object) -> bool:
+        """Return whether there is a plug-in of that name."""
+        return name in self._registered or name in self._found
+
     def __getitem__(self, name: str) -> _Plugin:
         """Return the plug-in of that name.
 

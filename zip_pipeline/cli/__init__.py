@@ -49,6 +49,7 @@ app.command("versions")(status.versions)
 app.command("quarantine")(status.quarantine)
 app.command("trace")(history.trace)
 app.command("diff")(history.diff)
+app.command("report")(history.report)
 app.command("compare")(compare.compare)
 app.command("train-plan")(plan.train_plan)
 

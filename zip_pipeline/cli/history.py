@@ -1,4 +1,4 @@
-"""``zip-pipeline trace`` and ``zip-pipeline diff``: what happened, and why."""
+"""``zip-pipeline trace``, ``diff`` and ``report``: what happened, and why."""
 
 from collections.abc import Mapping
 from itertools import zip_longest
@@ -25,6 +25,7 @@ from zip_pipeline.report.fates import VersionDiff, diff_versions
 from zip_pipeline.report.trace import Trace, trace_in_ledger, trace_sample
 from zip_pipeline.samples import STAGES, Stage
 from zip_pipeline.terminal_text import counted, shown_in_cell
+from zip_pipeline.workflow.reports import write_report
 
 _NUM_TEXT_CHARACTERS = 400
 _NUM_COMPARED_CHARACTERS = 4000
@@ -199,3 +200,31 @@ def _show_sources(console: Console, difference: VersionDiff) -> None:
     num_more = difference.sources.height - _NUM_SOURCES
     if num_more > 0:
         console.print(f"{counted(num_more, 'more source')} moved less.")
+
+
+LatestVersion = Annotated[
+    int | None,
+    typer.Argument(metavar="[V]", min=1, help="Version number.", show_default="the latest"),
+]
+ReportFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--output", "-o", metavar="DIR", help="Where to.", show_default="reports/STAGE of the root"
+    ),
+]
+
+
+def report(
+    version: LatestVersion = None,
+    stage: OneStage = "sft",
+    data_root: DataRootOption = DEFAULT_DATA_ROOT,
+    folder: ReportFolder = None,
+) -> None:
+    """Write a page on a version that opens in any browser, and a data card for hubs beside it."""
+    written = write_report(existing_root(data_root), stage, version, folder=folder)
+    console = output()
+    console.print(styled((f"{stage} version {written.version}: ", "bold"), written.verdict))
+    facts = new_facts()
+    for name in ("page", "card", "croissant"):
+        facts.add_row(f"  {name}", str(getattr(written, name)))
+    console.print(facts)

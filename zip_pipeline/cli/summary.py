@@ -187,7 +187,7 @@ def _strategy(manifest: Mapping[str, Any]) -> str:
     config = manifest["config"]
     strategy = config["strategy"]
     # What was selected by a plug-in that is not installed any more is described in full.
-    if strategy in strategies.names() and not strategies[strategy].uses("k1"):
+    if strategy in strategies and not strategies[strategy].uses("k1"):
         seed = f", seed {config['seed']}" if strategies[strategy].uses("seed") else ""
         target = f", target {config['target']}" if "target" in config else ""
         return f"{strategy}{seed}{target}"

@@ -15,6 +15,7 @@ from zip_pipeline.defs.keys import (
     loss_probe_key,
     model_key,
     raw_pool_key,
+    report_key,
     signals_key,
     zip_subset_key,
 )
@@ -42,13 +43,13 @@ def training_sensor() -> dg.AutomationConditionSensorDefinition:
 
 
 def law_sensor() -> dg.AutomationConditionSensorDefinition:
-    """Return the sensor that draws the law's figures anew when something was measured."""
+    """Return the sensor that draws figures and writes reports when something was measured."""
     return dg.AutomationConditionSensorDefinition(
         name=LAW_SENSOR,
-        target=dg.AssetSelection.assets(ENTROPY_LAW),
+        target=dg.AssetSelection.assets(ENTROPY_LAW, *map(report_key, STAGES)),
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Draws the figures of the entropy law anew when a version was probed or "
-        "evaluated.",
+        description="Draws the figures of the entropy law anew, and writes the report of a stage, "
+        "when a version was probed or evaluated.",
     )
 
 
@@ -171,11 +172,12 @@ def training_job() -> UnresolvedAssetJobDefinition:
 
 
 def evaluation_job() -> UnresolvedAssetJobDefinition:
-    """Return the job that evaluates what is trained and draws the law's figures anew."""
+    """Return the job that evaluates what is trained, draws the law's figures, and reports."""
     return dg.define_asset_job(
         name=EVALUATION_JOB,
-        selection=dg.AssetSelection.assets(EVALUATION, ENTROPY_LAW),
-        description="Evaluate every trained version, and draw the figures of the entropy law.",
+        selection=dg.AssetSelection.assets(EVALUATION, ENTROPY_LAW, *map(report_key, STAGES)),
+        description="Evaluate every trained version, draw the figures of the entropy law, and "
+        "write the reports.",
     )
 
 

@@ -17,7 +17,13 @@ from zip_pipeline.defs.automation import (
 )
 from zip_pipeline.defs.comparison import comparison_assets
 from zip_pipeline.defs.drops import drop_sensor
-from zip_pipeline.defs.law import entropy_law_asset, evaluation_asset, loss_probe_asset, model_asset
+from zip_pipeline.defs.law import (
+    entropy_law_asset,
+    evaluation_asset,
+    loss_probe_asset,
+    model_asset,
+    report_asset,
+)
 from zip_pipeline.defs.resources import DataRootResource, RayClusterResource
 from zip_pipeline.defs.stage import (
     compression_state_asset,
@@ -42,6 +48,7 @@ def code_location(data_root: Path) -> dg.Definitions:
             zip_subset_asset(stage),
             loss_probe_asset(stage),
             model_asset(stage),
+            report_asset(stage),
             *comparison_assets(stage),
         )
     ]

@@ -28,10 +28,13 @@ from zip_pipeline.defs.automation import (
 from zip_pipeline.defs.code_location import code_location
 from zip_pipeline.defs.drops import PARTITION_TAG, is_ingested, keys_to_archive
 from zip_pipeline.defs.keys import (
+    ENTROPY_LAW,
+    EVALUATION,
     RISK_CHECK,
     loss_probe_key,
     model_key,
     partitions_name,
+    report_key,
     zip_subset_key,
 )
 from zip_pipeline.defs.private import (
@@ -105,7 +108,7 @@ _QUIET: dict[str, Any] = {"loggers": {"console": {"config": {"log_level": "CRITI
 
 
 class HeadlessRun:
-    """One pass over the graph: new drops, subsets, probes, models, evaluation and the law."""
+    """One pass over the graph: new drops, subsets, probes, models, evaluation, law and reports."""
 
     def __init__(self, instance: dg.DagsterInstance, data_root: Path) -> None:
         self._instance = instance
@@ -157,7 +160,12 @@ class HeadlessRun:
 
     def evaluate(self) -> None:
         """Evaluate what is trained, and draw the law's figures anew."""
-        self._execute(EVALUATION_JOB, "evaluation, entropy_law", {})
+        keys = {"asset_selection": [EVALUATION, ENTROPY_LAW]}
+        self._execute(EVALUATION_JOB, "evaluation, entropy_law", keys)
+
+    def report(self, stage: Stage) -> None:
+        """Write the report of the latest version of a stage."""
+        self._materialise(EVALUATION_JOB, report_key(stage))
 
     def _materialise(self, job_name: str, key: dg.AssetKey) -> bool:
         return self._execute(job_name, key.to_user_string(), {})
@@ -232,8 +240,9 @@ def run_graph(data_root: Path, working_folder: Path, *, until: Step = "law") -> 
     Args:
         data_root: folder of drops, pool, state and versions.
         working_folder: holds the ``dagster.yaml`` of the instance that keeps the history.
-        until: the last step: ``subset`` selects only, ``probe`` asks the entropy law as well,
-            ``law`` trains what it lets through, evaluates and draws the figures.
+        until: the last step: ``subset`` selects only, ``probe`` asks the entropy law as well and
+            writes the reports, ``law`` trains what it lets through, evaluates and draws the
+            figures.
 
     Raises:
         UserError: no instance or that of another data root, or another run is at work.
@@ -256,6 +265,8 @@ def run_graph(data_root: Path, working_folder: Path, *, until: Step = "law") -> 
                 run.train(stage)
         if stages and until == "law":
             run.evaluate()
+        for stage in stages if until != "subset" else ():
+            run.report(stage)
         return Outcome(run.failures, run.blocked)
 
 

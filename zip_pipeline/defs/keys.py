@@ -37,6 +37,11 @@ def loss_probe_key(stage: Stage) -> dg.AssetKey:
     return dg.AssetKey([stage, "loss_probe"])
 
 
+def report_key(stage: Stage) -> dg.AssetKey:
+    """Return the key of the reports on a stage's versions."""
+    return dg.AssetKey([stage, "report"])
+
+
 def model_key(stage: Stage) -> dg.AssetKey:
     """Return the key of the trained model of a stage."""
     return dg.AssetKey([stage, "model"])

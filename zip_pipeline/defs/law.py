@@ -16,6 +16,7 @@ from zip_pipeline.defs.keys import (
     loss_probe_key,
     model_key,
     owners,
+    report_key,
     weekly,
     zip_subset_key,
 )
@@ -55,6 +56,7 @@ from zip_pipeline.workflow.models import (
     trained_versions,
     training_losses,
 )
+from zip_pipeline.workflow.reports import WrittenReport, write_report
 from zip_pipeline.workflow.verdicts import ProbedVersion, measured_loss, probe_version
 from zip_pipeline.workflow.versions import (
     StoredVersion,
@@ -106,7 +108,7 @@ def entropy_law_asset() -> dg.AssetsDefinition:
 
 
 def when_something_was_measured() -> dg.AutomationCondition:  # type: ignore[type-arg]
-    """Return the condition of drawing the figures anew: a probe or an evaluation came in."""
+    """Return the condition of figures and reports: a probe or an evaluation came in."""
     return (
         dg.AutomationCondition.any_deps_updated().since_last_handled()
         & ~dg.AutomationCondition.in_progress()
@@ -174,6 +176,47 @@ def _newest_verdict(table: pl.DataFrame, stage: Stage) -> str:
     if newest["verdict"] is None:
         return f"Version {newest['version']} has no verdict yet"
     return f"{newest['verdict']}: {newest['reason']}"
+
+
+REPORT_CODE_VERSION = "1"
+
+
+def report_asset(stage: Stage) -> dg.AssetsDefinition:
+    """Return the asset ``<stage>/report``."""
+
+    @dg.asset(
+        key=report_key(stage),
+        deps=[loss_probe_key(stage), EVALUATION],
+        group_name=stage,
+        owners=owners(),
+        kinds={"polars", "parquet"},
+        code_version=REPORT_CODE_VERSION,
+        automation_condition=when_something_was_measured(),
+        description="A page on the latest version that opens in any browser: verdict, changes, "
+        "fates and every sample; beside it a data card and a Croissant description.",
+    )
+    def report(
+        context: dg.AssetExecutionContext, data_root: DataRootResource
+    ) -> dg.MaterializeResult[None]:
+        root = data_root.root
+        if root[stage].versions.latest() is None:
+            return dg.MaterializeResult(metadata={"note": f"no version of {stage} yet"})
+        return _report_result(write_report(root, stage, log=context.log.info))
+
+    return report
+
+
+def _report_result(written: WrittenReport) -> dg.MaterializeResult[None]:
+    return dg.MaterializeResult(
+        metadata={
+            "verdict": written.verdict,
+            "version": written.version,
+            "path": dg.MetadataValue.path(str(written.page)),
+            "link": dg.MetadataValue.url(written.page.as_uri()),
+            "card": dg.MetadataValue.path(str(written.card)),
+            "croissant": dg.MetadataValue.path(str(written.croissant)),
+        }
+    )
 
 
 EVALUATION_CODE_VERSION = "1"

@@ -1,6 +1,5 @@
 """What the runs of a comparison come to: means, paired differences, one sentence, a figure."""
 
-import io
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from zip_pipeline.report.figures import (
     literal,
     new_figure,
     png,
+    svg,
     titled,
 )
 
@@ -372,10 +372,5 @@ def _draw_runs(axes: "Axes", found: Relation) -> None:
 
 
 def _drawn(figure: "Figure") -> Drawn:
-    """Return a figure as PNG and as SVG, without a date and with the same ids each time."""
-    import matplotlib
-
-    stream = io.BytesIO()
-    with matplotlib.rc_context({"svg.hashsalt": "comparison"}):
-        figure.savefig(stream, format="svg", metadata={"Date": None})
-    return png(figure), stream.getvalue()
+    """Return a figure as PNG and as SVG."""
+    return png(figure), svg(figure, "comparison")

@@ -46,7 +46,7 @@ def _explained(row: Row, config: Mapping[str, object]) -> str:
         )
     # A version may have been selected by a plug-in that is not installed any more.
     name = config.get("strategy")
-    words = strategies[str(name)].words if name in strategies.names() else {}
+    words = strategies[str(name)].words if name in strategies else {}
     if fate in words:
         return words[fate].format(**{**config, **row})
     if fate in _TOLD_BY:

@@ -4,10 +4,12 @@ A picture says something from two points on: with fewer there is none.
 """
 
 import io
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import polars as pl
 
 from zip_pipeline.entropy_law.fit import Curve, Relation
@@ -64,6 +66,33 @@ def png(figure: "Figure") -> bytes:
     # No creation date or library version inside: the same table gives the same bytes.
     figure.savefig(stream, format="png", dpi=110, metadata={"Software": None})
     return stream.getvalue()
+
+
+def svg(figure: "Figure", salt: str, **settings: object) -> bytes:
+    """Return a figure as SVG, without a date and with the same ids each time.
+
+    Args:
+        figure: the figure.
+        salt: what its ids are made from.
+        settings: more of matplotlib's, by their names after ``svg.``.
+    """
+    import matplotlib
+
+    stream = io.BytesIO()
+    chosen: dict[Any, Any] = {f"svg.{name}": value for name, value in settings.items()}
+    with matplotlib.rc_context(chosen | {"svg.hashsalt": salt}):
+        figure.savefig(stream, format="svg", metadata={"Date": None})
+    return stream.getvalue()
+
+
+_INKS = re.compile(f"{INK}|#000000|#444444|#666666")
+
+
+def inline_svg(figure: "Figure", salt: str) -> str:
+    """Return a figure for a page: its ink is that of the page's words, and words stay words."""
+    drawn = svg(figure, salt, fonttype="none").decode("utf-8")
+    in_ink = _INKS.sub("currentColor", drawn).replace("#ffffff", "var(--page)")
+    return in_ink[in_ink.index("<svg") :]
 
 
 def legend_below(figure: "Figure", known: Iterable[tuple[Any, Any]]) -> None:
@@ -126,23 +155,55 @@ def _number(value: object) -> float:
     return float(value)
 
 
-def _draw_ratios(axes: "Axes", pool: pl.DataFrame) -> None:
+_RATIO = "raw bytes / compressed bytes (higher = more redundant{})"
+
+
+def _draw_ratios(axes: "Axes", pool: pl.DataFrame, *, median: bool = True) -> None:
     axes.set_title("Compression ratio of each sample alone", fontsize=10, pad=22)
-    known = pool.filter(pl.col("initial_pi").is_finite())
-    edges = _edges(known["initial_pi"])
+    _draw_both(axes, pool, "initial_pi", _RATIO, median=median)
+
+
+def _draw_both(
+    axes: "Axes", pool: pl.DataFrame, column: str, label: str, *, median: bool = True
+) -> None:
+    """Draw the distributions of a number over pool and subset."""
+    known = pool.filter(pl.col(column).cast(pl.Float64).is_finite())
+    edges = _edges(known[column])
     picked = known.filter(pl.col("fate") == "picked")
-    _draw_distribution(axes, "pool", known["initial_pi"], edges, GREY)
-    _draw_distribution(axes, "subset", picked["initial_pi"], edges, BLUE)
+    for name, rows, colour in (("pool", known, GREY), ("subset", picked, BLUE)):
+        _draw_distribution(axes, name, rows[column], edges, colour, median=median)
     scale = ""
     if edges[-1] > _WIDE * edges[0]:
         scale = ", log scale"
         axes.set_xscale("log")
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_formatter(_minor_label)
-    axes.set_xlabel(f"raw bytes / compressed bytes (higher = more redundant{scale})", fontsize=9)
+    axes.set_xlabel(label.format(scale), fontsize=9)
     axes.set_ylabel("share of samples per bin, %", fontsize=9)
     axes.margins(x=0)
     legend(axes, loc="lower center", bbox_to_anchor=(0.5, 1))
+
+
+def before_after_figure(ledger: pl.DataFrame) -> "Figure":
+    """Return how long, and how redundant by themselves, the samples of pool and subset are.
+
+    No median ratio is told: what samples share with one another does not show in it. What is not
+    known of two samples has no panel.
+    """
+    figure = new_figure(10, 3.8)
+    pool = pool_rows(ledger)
+    unit = "bytes" if pool["num_tokens"].null_count() else "tokens"
+    left, right = figure.subplots(1, 2)
+    for axes, column in ((left, f"num_{unit}"), (right, "initial_pi")):
+        if pool.filter(pl.col(column).cast(pl.Float64).is_finite()).height < _MIN_POINTS:
+            axes.set_axis_off()
+        elif column == "initial_pi":
+            _draw_ratios(axes, pool, median=False)
+        else:
+            axes.set_title("Length of each sample", fontsize=10, pad=22)
+            _draw_both(axes, pool, column, unit + "{}")
+        clean(axes)
+    return figure
 
 
 def _minor_label(value: float, _: float) -> str:
@@ -152,22 +213,29 @@ def _minor_label(value: float, _: float) -> str:
 
 
 def _draw_distribution(
-    axes: "Axes", name: str, ratios: pl.Series, edges: Sequence[float], colour: str
+    axes: "Axes",
+    name: str,
+    ratios: pl.Series,
+    edges: Sequence[float],
+    colour: str,
+    *,
+    median: bool,
 ) -> None:
     if ratios.is_empty():
         return
-    median = _number(ratios.median())
+    middle = _number(ratios.median())
     # Whatever lies outside goes into the outer bins, so that the bars add up to all samples.
-    values = ratios.clip(edges[0], edges[-1]).to_list()
+    values = ratios.clip(edges[0], edges[-1]).to_numpy()
     axes.hist(
         values,
         bins=list(edges),
-        weights=[100 / len(values)] * len(values),
+        weights=np.full(len(values), 100 / len(values)),
         color=colour,
         alpha=0.75,
-        label=f"{name}: {len(values):,}, median {median:.2f}",
+        label=f"{name}: {len(values):,}" + f", median {middle:,.2f}" * median,
     )
-    axes.axvline(median, color=colour, linestyle="--", linewidth=1.2)
+    if median:
+        axes.axvline(middle, color=colour, linestyle="--", linewidth=1.2)
 
 
 def _short(name: str) -> str:
@@ -245,6 +313,50 @@ AXES = {
 _MAX_LABELS = 40
 # Where the versions are named that have no y, as a share of the panel's height.
 _HEIGHT_OF_LABELS = 0.95
+
+
+def standing_figure(rows: pl.DataFrame, usual: Mapping[str, tuple[float, float]]) -> "Figure":
+    """Return R, L, Z and Q over versions, the last of which is the one that is looked at.
+
+    Args:
+        rows: of the table of versions, ascending.
+        usual: by measure the reference and how far from it is usual: the band that is shaded.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    figure = new_figure(10, 2.9)
+    for axes, name in zip(figure.subplots(1, 4), _MEASURES, strict=True):
+        known = rows.filter(pl.col(name).is_not_null())
+        if known.is_empty():
+            axes.set_title(f"{_MEASURES[name]}:\nnot measured yet", fontsize=9)
+            axes.title.set_color(INK)
+            axes.set_axis_off()
+            continue
+        axes.set_title(_MEASURES[name], fontsize=9)
+        if name in usual:
+            reference, bound = usual[name]
+            axes.axhspan(reference - bound, reference + bound, color=GREY, alpha=0.3, linewidth=0)
+        _draw_lines(axes, known, name)
+        _scatter(axes, known, "version", name)
+        newest = known.filter(pl.col("version") == rows["version"].max())
+        axes.plot(newest["version"].to_list(), newest[name].to_list(), "o", **_RING)
+        finish(axes, "version", "")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+    return figure
+
+
+_RING: dict[str, Any] = {
+    "markerfacecolor": "none",
+    "markeredgecolor": INK,
+    "markersize": 13,
+    "zorder": 5,
+}
+_MEASURES = {
+    "R": "R, redundancy",
+    "L": "L, probe loss (nats per token)",
+    "Z": "Z, quality of the model",
+    "Q": "Q, quality of the samples",
+}
 
 
 def relation_figure(relation: Relation, title: str) -> bytes | None:

@@ -16,10 +16,9 @@ from zip_pipeline.report.fates import NOT_IN_POOL, explain_fate
 from zip_pipeline.samples import (
     STAGES,
     TURN_COLUMNS,
+    TURN_FIELDS,
     Stage,
-    line_of,
     serialised_texts,
-    turns_of_column,
     with_all_columns,
 )
 
@@ -76,13 +75,16 @@ def ledgers(folder: StageFolder) -> list[pl.LazyFrame]:
 
 def ids_with(tables: Sequence[pl.LazyFrame], prefix: str) -> set[str]:
     """Return the sample ids in tables that start with ``prefix``."""
-    matches = (table.filter(pl.col("sample_id").str.starts_with(prefix)) for table in tables)
-    return {id_ for table in matches for id_ in table.select("sample_id").collect()["sample_id"]}
+    starts = pl.col("sample_id").str.starts_with(prefix)
+    found = pl.collect_all([table.select("sample_id").filter(starts) for table in tables])
+    return {id_ for rows in found for id_ in rows["sample_id"]}
 
 
 def _rows(tables: Sequence[pl.LazyFrame], sample_id: str) -> list[pl.DataFrame]:
-    """Return the rows of a sample in each table."""
-    return [table.filter(pl.col("sample_id") == sample_id).collect() for table in tables]
+    """Return the rows of a sample in each table, without the record as it came."""
+    is_it = pl.col("sample_id") == sample_id
+    # All at once, so that every core has something to read.
+    return pl.collect_all([table.select(pl.exclude("raw")).filter(is_it) for table in tables])
 
 
 @dataclass(frozen=True)
@@ -212,19 +214,46 @@ def _find(
 
 def readable(stage: Stage, row: pl.DataFrame) -> str:
     """Return the text of a sample; the answers of the preference stage are told apart."""
+    return str(readable_texts(stage, row).item())
+
+
+def readable_texts(stage: Stage, rows: pl.DataFrame) -> pl.Series:
+    """Return :func:`readable` of each row of a pool table."""
     if stage == "sft":
-        return str(serialised_texts(row, stage).item())
-    whole = with_all_columns(row.lazy(), stage).collect()
-    prompt, chosen, rejected = (turns_of_column(whole[name])[0] for name in TURN_COLUMNS[stage])
-    is_pair = chosen and rejected
-    good, bad = ("chosen", "rejected") if is_pair else ("desirable", "undesirable")
-    answers = [(good, turn) for turn in chosen] + [(bad, turn) for turn in rejected]
-    named = [
-        replace(turn, role=name if turn.role == "assistant" else f"{name} {turn.role}")
-        for name, turn in answers
+        return serialised_texts(rows, stage)
+    whole = with_all_columns(rows.lazy(), stage)
+    is_pair = (pl.col("chosen").list.len() > 0) & (pl.col("rejected").list.len() > 0)
+    words = (("chosen", "desirable"), ("rejected", "undesirable"))
+    told = [
+        pl.when(is_pair).then(_named(column, column)).otherwise(_named(column, alone))
+        for column, alone in words
     ]
-    tools = f"tools: {whole['tools'].item()}\n" if whole["tools"].item() else ""
-    return tools + "".join(map(line_of, [*prompt, *named]))
+    return serialised_texts(whole.with_columns(told).collect(), stage)
+
+
+def sample_texts(
+    folder: StageFolder,
+    ids: pl.Series,
+    text_of: Callable[[Stage, pl.DataFrame], pl.Series] = readable_texts,
+) -> pl.DataFrame:
+    """Return ``sample_id`` and ``text`` of those samples that the pool holds, or evaluation."""
+    columns = ("sample_id", *TURN_COLUMNS[folder.stage], "tools")
+    wanted = ids.unique().implode()
+    parts = [pl.DataFrame(schema={"sample_id": pl.String, "text": pl.String})]
+    for table in _samples(folder):
+        there = [name for name in columns if name in table.collect_schema()]
+        rows = table.select(there).filter(pl.col("sample_id").is_in(wanted)).collect()
+        parts.append(rows.select("sample_id", text_of(folder.stage, rows).alias("text")))
+    return pl.concat(parts).unique("sample_id", keep="first", maintain_order=True)
+
+
+def _named(column: str, name: str) -> pl.Expr:
+    """Return the turns of a column with what they are of in the place of ``assistant``."""
+    role = pl.element().struct.field("role")
+    told = pl.when(role == "assistant").then(pl.lit(name)).otherwise(pl.lit(f"{name} ") + role)
+    others = (pl.element().struct.field(field) for field in TURN_FIELDS if field != "role")
+    turns = pl.col(column).list.eval(pl.struct(told.alias("role"), *others))
+    return turns.alias(column)
 
 
 def _origins(

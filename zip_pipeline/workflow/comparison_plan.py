@@ -120,7 +120,7 @@ class ComparisonSettings(Settings):
     def names(self) -> list[str]:
         """Return the strategies to compare, the yardstick first."""
         usual = (*_USUAL, *(_USUAL_WITH_TARGET if self.target else ()))
-        usual = tuple(name for name in usual if name.partition("+")[0] in strategies.names())
+        usual = tuple(name for name in usual if name.partition("+")[0] in strategies)
         return list(dict.fromkeys((YARDSTICK, *(self.strategies or usual))))
 
 

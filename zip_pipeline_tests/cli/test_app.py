@@ -8,7 +8,9 @@ import pytest
 
 from zip_pipeline_tests.cli.commands import call, call_well
 
-_COMMANDS = ("sample-data", "run", "select", "ratio", "export", "trace", "diff", "train-plan")
+_COMMANDS = (
+    *("sample-data", "run", "select", "ratio", "export", "trace", "diff", "report", "train-plan"),
+)
 
 
 def test_version_is_that_of_the_package():

@@ -14,6 +14,7 @@ from zip_pipeline_tests.report.data_roots import (
     write_batch_tables,
     write_version,
 )
+from zip_pipeline_tests.report.reported_roots import reported_root
 
 _ONE, _FOUR = sample_id(sample_of("one")), sample_id(sample_of("four"))
 
@@ -152,3 +153,15 @@ def test_history_refuses_in_one_line(tmp_path: Path):
     )
     assert "no sample ffffff" in call_badly("trace", "ffffff", "--data-root", tmp_path)
     assert call("diff", "0", "1", "--data-root", tmp_path).exit_code == 2
+
+
+def test_report_writes_a_page_and_says_where(tmp_path: Path):
+    """The verdict and the three files are printed; the latest version is the default."""
+    reported_root(tmp_path / "root", 40)
+    text = call_well("report", "--data-root", tmp_path / "root", "-o", tmp_path / "out")
+    assert _words(text).startswith("sft version 2: Version 2 is not judged yet. Materialise")
+    assert (tmp_path / "out" / "v000002.html").exists()
+    assert (tmp_path / "out" / "v000002" / "croissant.json").exists()
+    assert "v000002/README.md" in text.replace("\n", "").replace(" ", "")
+    line = call_badly("report", "7", "--data-root", tmp_path / "root")
+    assert line.endswith("no version 7; there are: 1, 2")

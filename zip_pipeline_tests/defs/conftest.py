@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 
 from zip_pipeline.defs import law, stage
+from zip_pipeline.workflow.reports import WrittenReport, write_report
 from zip_pipeline_tests.defs.graph import Graph
 
 
@@ -25,6 +26,9 @@ def _quick_figures(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
     for module, name in ((stage, "selection_figure"), *((law, name) for name in names)):
         quick = create_autospec(getattr(module, name), return_value=b"\x89PNG")
         monkeypatch.setattr(module, name, quick)
+    paths = [Path("/") / name for name in ("page", "card", "croissant")]
+    report = WrittenReport("sft", 1, *paths, verdict="")
+    monkeypatch.setattr(law, "write_report", create_autospec(write_report, return_value=report))
 
 
 @pytest.fixture

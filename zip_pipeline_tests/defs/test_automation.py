@@ -10,6 +10,7 @@ from zip_pipeline.defs.keys import (
     RISK_CHECK,
     loss_probe_key,
     model_key,
+    report_key,
     zip_subset_key,
 )
 from zip_pipeline_tests.defs.graph import Graph
@@ -110,3 +111,13 @@ def test_evaluation_follows_the_model_of_either_stage(history: History) -> None:
     history.materialised(SFT, "model 1")
     assert history.wanted(EVALUATION) == {EVALUATION}
     assert history.wanted(EVALUATION) == set()
+
+
+def test_reports_follow_a_probe_even_of_a_blocked_version(history: History) -> None:
+    """A blocked version has its report: that is the one that a person has to read."""
+    report = report_key("sft")
+    history.judged(passed=False)
+    history.wanted(report)
+    history.materialised(loss_probe_key("sft"), "loss 2")
+    assert history.wanted(report) == {report}
+    assert history.wanted(report) == set()

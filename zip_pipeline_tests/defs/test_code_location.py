@@ -42,6 +42,7 @@ def test_graph_has_the_assets_and_edges_of_both_stages(tmp_path: Path) -> None:
         expected[f"{stage}/zip_subset"] = states
         expected[f"{stage}/loss_probe"] = [f"{stage}/zip_subset"]
         expected[f"{stage}/model"] = [f"{stage}/loss_probe", f"{stage}/zip_subset"]
+        expected[f"{stage}/report"] = ["evaluation", f"{stage}/loss_probe"]
     expected["preference/model"].insert(2, "sft/model")
     expected["evaluation"] = ["preference/model", "sft/model"]
     expected["entropy_law"] = ["evaluation", "preference/loss_probe", "sft/loss_probe"]
@@ -60,7 +61,7 @@ def test_assets_carry_group_owner_kinds_and_code_version(tmp_path: Path) -> None
     """What the UI sorts and filters by is set on every asset."""
     graph = code_location(tmp_path).resolve_asset_graph()
     nodes = [graph.get(key) for key in graph.get_all_asset_keys()]
-    assert len(nodes) == 20
+    assert len(nodes) == 22
     for node in nodes:
         path = node.key.path
         assert node.group_name == (path[0] if len(path) > 1 else "entropy_law")

@@ -226,6 +226,7 @@ def test_workspace_loads_the_code_location_over_grpc(
             assert not context.has_code_location_error("zip_pipeline")
             keys = {key.to_user_string() for key in context.asset_graph.get_all_asset_keys()}
     names = ("raw_pool", "compression_state", "signals", "zip_subset", "loss_probe", "model")
+    names += ("report",)
     of_stages = {f"{stage}/{name}" for stage in ("sft", "preference") for name in names}
     of_comparison = {
         f"comparison/{stage}{name}"

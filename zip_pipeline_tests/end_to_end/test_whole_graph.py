@@ -59,6 +59,8 @@ def test_drops_become_models_and_figures(
         "preference/loss_probe: done",
         "preference/model: done",
         "evaluation, entropy_law: done",
+        "sft/report: done",
+        "preference/report: done",
     ]
     table = pl.read_parquet("data/entropy_law/versions.parquet")
     assert table["stage"].to_list() == ["preference", "sft"]
@@ -67,6 +69,10 @@ def test_drops_become_models_and_figures(
     assert sum(column.null_count() for column in measured) == 0
     assert (table["Z"] < 0).all()
     assert len(list(Path("data/entropy_law/figures").glob("*.png"))) == 8
+    for stage in ("sft", "preference"):
+        page = (root[stage].reports / "v000001.html").read_text(encoding="utf-8")
+        assert "Version 1 may be trained; the entropy law cannot tell what to expect." in page
+        assert "<dt>training</dt>" in page
     records = [root[stage].models(1) / "training.json" for stage in ("sft", "preference")]
     sft, kto = (json.loads(record.read_text()) for record in records)
     assert kto["model"]["source"] == str(root["sft"].models(1) / "model")
