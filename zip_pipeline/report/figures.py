@@ -5,7 +5,7 @@ A picture says something from two points on: with fewer there is none.
 
 import io
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -125,7 +125,7 @@ def selection_figure(ledger: pl.DataFrame, title: str) -> bytes | None:
     alone, has no panel.
     """
     pool = pool_rows(ledger)
-    panels = []
+    panels: list[Callable[[Axes, pl.DataFrame], None]] = []
     if pool.filter(pl.col("initial_pi").is_finite()).height >= _MIN_POINTS:
         panels.append(_draw_ratios)
     if pool["source"].n_unique() >= _MIN_POINTS:
