@@ -48,7 +48,7 @@ def test_ratio_measures_by_it(tmp_path: Path) -> None:
     printed = call_well("ratio", tmp_path / "x.txt", "--codec", "bz2")
     assert f"{len(data) / len(bz2.compress(data, 9)):.3f}" in printed
     message = call_badly("ratio", tmp_path / "x.txt", "--codec", "bz2", "--level", "10")
-    assert message == "level: got 10; codec 'bz2' allows 1 to 9"
+    assert message == "--level: got 10; codec 'bz2' allows 1 to 9"
 
 
 @pytest.mark.usefixtures("toy")

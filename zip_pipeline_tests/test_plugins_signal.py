@@ -203,7 +203,7 @@ def test_the_interface_and_the_comparison_run_it(tmp_path: Path) -> None:
 def test_the_example_of_the_guide_runs() -> None:
     """The code of CONTRIBUTING.md as it stands: a signal, a strategy, and a selection by both."""
     guide = Path(zip_pipeline.__file__).parents[1] / "CONTRIBUTING.md"
-    parts = re.findall(r"```python\n(.*?)```", guide.read_text(encoding="utf-8"), re.S)
+    parts = re.findall(r"```python[^\n]*\n(.*?)```", guide.read_text(encoding="utf-8"), re.S)
     names: dict[str, Any] = {}
     try:
         for part in parts:

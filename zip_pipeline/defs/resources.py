@@ -91,7 +91,9 @@ def _type_of(kind: type[Settings], name: str) -> Any:  # noqa: ANN401
     return (dict[str, Any] if get_origin(annotation) is dict else annotation) | None
 
 
-def _options_of(kind: type[Settings], *, without: tuple[str, ...] = ()) -> Any:  # noqa: ANN401
+def _options_of(
+    kind: type[Settings], base: type[_Options] = _Options, *, without: tuple[str, ...] = ()
+) -> Any:  # noqa: ANN401
     """Return the launchpad's form of settings, made from their fields."""
     fields: dict[str, Any] = {}
     for name in kind.model_fields:
@@ -99,11 +101,11 @@ def _options_of(kind: type[Settings], *, without: tuple[str, ...] = ()) -> Any: 
         words = f"{kind.about(name)} {f'Allowed: {allowed}. ' if allowed else ''}{_EMPTY}"
         if name not in without:
             fields[name] = (_type_of(kind, name), Field(default=None, description=words))
-    return create_model(f"{kind.__name__}Options", __base__=_Options, **fields)
+    return create_model(f"{kind.__name__}Options", __base__=base, **fields)
 
 
-class SelectionOptions(_options_of(SelectionConfig, without=("reference_compat",))):  # type: ignore[misc]
-    """What a selection can be told; ``reference_compat`` takes raw files, not a pool."""
+class _SelectionOptions(_Options):
+    """What is asked besides the options of a selection."""
 
     make_default: bool = Field(
         default=False,
@@ -115,6 +117,17 @@ class SelectionOptions(_options_of(SelectionConfig, without=("reference_compat",
     def given(self) -> dict[str, Any]:
         """Return the options that somebody gave, without what becomes of them."""
         return {name: value for name, value in super().given().items() if name != "make_default"}
+
+
+def selection_options() -> type[_SelectionOptions]:
+    """Return what a selection can be told; ``reference_compat`` takes raw files, not a pool.
+
+    It is made anew, with the strategies and codecs that are registered by now.
+    """
+    kind: type[_SelectionOptions] = _options_of(
+        SelectionConfig, _SelectionOptions, without=("reference_compat",)
+    )
+    return kind
 
 
 class TrainingOptions(_options_of(TrainingSettings)):  # type: ignore[misc]

@@ -31,7 +31,7 @@ from zip_pipeline.defs.metadata import (
     table_metadata,
 )
 from zip_pipeline.defs.pipes import mendable
-from zip_pipeline.defs.resources import DataRootResource, RayClusterResource, SelectionOptions
+from zip_pipeline.defs.resources import DataRootResource, RayClusterResource, selection_options
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint
 from zip_pipeline.ingest.drops import fingerprint_of
@@ -334,6 +334,9 @@ ZIP_SUBSET_CODE_VERSION = "3"
 def zip_subset_asset(stage: Stage) -> dg.AssetsDefinition:
     """Return the asset ``<stage>/zip_subset``."""
 
+    class Options(selection_options()):  # type: ignore[misc]
+        """What the launchpad gives."""
+
     @dg.asset(
         key=zip_subset_key(stage),
         deps=[raw_pool_key(stage), compression_state_key(stage), signals_key(stage)],
@@ -349,7 +352,7 @@ def zip_subset_asset(stage: Stage) -> dg.AssetsDefinition:
     )
     def zip_subset(
         context: dg.AssetExecutionContext,
-        config: SelectionOptions,
+        config: Options,
         data_root: DataRootResource,
         ray_cluster: RayClusterResource,
     ) -> dg.MaterializeResult[None]:

@@ -8,7 +8,7 @@ import pytest
 
 from zip_pipeline.defs.automation import RESELECTION
 from zip_pipeline.defs.law import loss_probe_asset
-from zip_pipeline.defs.resources import SelectionOptions, TrainingOptions
+from zip_pipeline.defs.resources import TrainingOptions, selection_options
 from zip_pipeline.defs.stage import zip_subset_asset
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.settings import TrainingSettings
@@ -43,7 +43,7 @@ def test_launchpad_of_training_has_the_override_besides() -> None:
 
 def test_given_options_are_those_that_are_not_empty() -> None:
     """None is empty; zero, nothing in a table, and nothing deeper in it are values."""
-    given = SelectionOptions(seed=0, quotas={}, k1=None).given()
+    given = selection_options()(seed=0, quotas={}, k1=None).given()
     assert given == {"seed": 0, "quotas": {}}
     overrides = {"lora": None}
     training = TrainingOptions(overrides=overrides, override="a test")

@@ -104,7 +104,7 @@ def test_version_metadata_tells_counts_ratios_sources_and_plot(graph: Graph) -> 
     assert [metadata[name] for name in counts] == [24, 20, 0, 4, 5]
     names = list(metadata)
     assert names[:3] == ["summary", "version", "reused"]
-    assert names[-4:-1] == ["settings", "column_schema", "dagster/row_count"]
+    assert names[-5:-2] == ["settings", "column_schema", "dagster/row_count"]
     assert metadata["summary"].startswith("Version 1: 5 of 20 samples by zip; R ")
     assert (metadata["budget"], metadata["unused_budget"]) == ("5 samples", 0)
     assert metadata["dagster/row_count"] == 5

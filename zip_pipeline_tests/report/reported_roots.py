@@ -68,6 +68,7 @@ def _write_version(root: DataRoot, table: pl.DataFrame, version: int) -> None:
         counts={"num_rows_read": num},
         num_rounds=3,
         used=num_picked,
+        budget=num_picked,
     )
     told = {"compression_ratio": {"deflate": 2.5 + version / 10, "zstd": 2.75}}
     told |= {"pool_compression_ratio": {"deflate": 3.5, "zstd": 4.25}}
