@@ -136,6 +136,11 @@ def _export(root: DataRoot, folder: Path) -> Calls:
     return [["export", "2", *rest], ["export", "9", *rest], ["export", "2", *rest]]
 
 
+def _report(root: DataRoot, folder: Path) -> Calls:
+    here = ["report", "2", "--data-root", root.path, "-o"]
+    return [[*here, folder / FOLDER], ["report", "--data-root", folder / "none" / FOLDER]]
+
+
 def _versions(root: DataRoot, folder: Path) -> Calls:
     return [
         ["versions", "--data-root", root.path],
@@ -203,6 +208,7 @@ CASES: dict[str, Callable[[DataRoot, Path], Calls]] = {
     "diff": _diff,
     "train-plan": _train_plan,
     "export": _export,
+    "report": _report,
     "versions": _versions,
     "status": _status,
     "quarantine": _quarantine,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import polars as pl
+from hypothesis import assume
 from hypothesis import strategies as st
 
 from zip_pipeline.samples import Sample, Turn, frame_of, sample_columns, sample_id
@@ -41,6 +42,13 @@ def pool_table(samples: Sequence[Sample], sources: Sequence[str] = ("a", "b", "c
             for row, sample in enumerate(samples)
         ],
     )
+
+
+def budget_within(costs: Sequence[int], number: int) -> int:
+    """Return a budget for which one chooses: less is refused, and more is picked as it is."""
+    least, total = min(costs, default=0), sum(costs)
+    assume(total > max(least, 1))
+    return max(least, 1) + number % (total - max(least, 1))
 
 
 def numbered_pool(num_samples: int) -> pl.DataFrame:

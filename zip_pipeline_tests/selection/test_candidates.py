@@ -8,12 +8,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from zip_pipeline.compression.state import compression_state, texts_of
 from zip_pipeline.errors import UserError
 from zip_pipeline.samples import Sample
 from zip_pipeline.selection.candidates import Budget, Fit, allotments
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.select import select
-from zip_pipeline_tests.selection.pools import conversations, numbered_pool, pool_table
+from zip_pipeline_tests.selection.pools import (
+    budget_within,
+    conversations,
+    numbered_pool,
+    pool_table,
+)
 
 
 def test_budget_tells_over_budget_from_quota() -> None:
@@ -62,7 +68,7 @@ def test_quotas_hold_for_every_strategy(strategy: str) -> None:
     conversations(),
     st.sampled_from(["zip", "long_range", "random"]),
     st.sampled_from(["samples", "tokens", "bytes"]),
-    st.integers(0, 300),
+    st.integers(1, 300),
     st.floats(0, 0.5),
     st.floats(0.5, 1),
 )
@@ -71,6 +77,12 @@ def test_no_budget_or_maximum_is_ever_exceeded(
     samples: list[Sample], strategy: str, unit: str, budget: int, low: float, high: float
 ) -> None:
     """Used + unused = budget, and no source goes beyond its maximum share."""
+    table = pool_table(samples)
+    costs = compression_state(table, "sft")["num_tokens"].to_list()
+    costs = {"samples": [1] * len(samples), "tokens": costs}.get(unit) or [
+        *map(len, texts_of(table, "sft"))
+    ]
+    budget = budget_within(costs, budget)
     config = SelectionConfig(
         strategy=strategy,
         **{f"budget_{unit}": budget},
@@ -79,7 +91,7 @@ def test_no_budget_or_maximum_is_ever_exceeded(
         k3=2,
         quotas={"a": (low, high), "b": (None, high)},
     )
-    selection = select(pool_table(samples), None, "sft", config, workers=1)
+    selection = select(table, None, "sft", config, workers=1)
     picked = selection.ledger.filter(selection.ledger["fate"] == "picked")
     cost = {"samples": None, "tokens": "num_tokens", "bytes": "num_bytes"}[unit]
     used = int(picked[cost].sum()) if cost else len(picked)

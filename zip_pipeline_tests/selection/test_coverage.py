@@ -19,7 +19,12 @@ from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.run import Progress
 from zip_pipeline.selection.select import select
 from zip_pipeline.selection.strategies import coverage
-from zip_pipeline_tests.selection.pools import conversations, numbered_pool, pool_table
+from zip_pipeline_tests.selection.pools import (
+    budget_within,
+    conversations,
+    numbered_pool,
+    pool_table,
+)
 from zip_pipeline_tests.selection.test_random import select_for
 
 
@@ -82,6 +87,7 @@ def test_coverage_equals_oracle(samples: list[Sample], budget: int, beta: float)
     """Picks and their order equal those of the greedy that refreshes everything."""
     table = pool_table(samples)
     texts = texts_of(table, "sft")
+    budget = budget_within([*map(len, texts)], budget)
     config = SelectionConfig(strategy="coverage", budget_bytes=budget, beta=beta, mixture="none")
     expected = coverage_oracle(
         texts, beta, budget, lambda i: len(texts[i]), sources=table["source"].to_list()
@@ -96,6 +102,7 @@ def test_target_coverage_equals_oracle(
 ) -> None:
     """N-grams that the target lacks add nothing, those that it has what they weigh there."""
     texts, told = (texts_of(pool_table(some), "sft") for some in (samples, target))
+    budget = budget_within([*map(len, texts)], budget)
     config = SelectionConfig(strategy="target_coverage", budget_bytes=budget, target="told.jsonl")
     expected = coverage_oracle(texts, 1.0, budget, lambda i: len(texts[i]), target=told)
     assert select_for(pool_table(samples), told, config).picks == expected

@@ -335,14 +335,14 @@ def test_picks_equal_those_of_the_oracle(strategy: str, unit: str) -> None:
 
 
 @pytest.mark.parametrize("strategy", NAMES)
-def test_the_whole_pool_is_picked_with_empty_samples_last(strategy: str) -> None:
+def test_empty_samples_are_picked_last(strategy: str) -> None:
     """Those without a vector come by id after all others, by whatever order these come."""
-    config = config_of(strategy, budget_samples=NUM)
+    config = config_of(strategy, budget_samples=NUM - 1)
     picks = select_by(config).picks
-    assert picks == oracle(strategy, "samples", NUM)
-    assert sorted(picks) == list(range(NUM))
+    assert picks == oracle(strategy, "samples", NUM - 1)
+    assert len(set(picks)) == NUM - 1
     if strategy != "car":
-        assert picks[-3:] == WITHOUT
+        assert picks[-2:] == WITHOUT[:2]
 
 
 @pytest.fixture
@@ -580,10 +580,10 @@ def test_novel_select_draws_its_candidates(monkeypatch: pytest.MonkeyPatch) -> N
     monkeypatch.setattr(novel_select, "MOST_CANDIDATES", 20)
     monkeypatch.setattr(novel_select, "MOST_NEIGHBOURS", 15)
     order = [HAS_VECTOR[place] for place in random_order([IDS[row] for row in HAS_VECTOR], 3)]
-    picks = select_by(config_of("novel_select", budget_samples=NUM)).picks
+    picks = select_by(config_of("novel_select", budget_samples=NUM - 1)).picks
     assert picks[0] == order[0]
     assert sorted(picks[:20]) == sorted(order[:20])
-    assert picks[20:] == [*order[20:], *WITHOUT]
+    assert picks[20:] == [*order[20:], *WITHOUT[:2]]
 
 
 def test_what_fits_no_more_is_not_weighed_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:

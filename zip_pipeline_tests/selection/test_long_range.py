@@ -12,7 +12,12 @@ from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.select import select
 from zip_pipeline.selection.strategies.long_range import marginal_ratios
 from zip_pipeline_tests.selection.oracles import long_range_oracle
-from zip_pipeline_tests.selection.pools import conversations, numbered_pool, pool_table
+from zip_pipeline_tests.selection.pools import (
+    budget_within,
+    conversations,
+    numbered_pool,
+    pool_table,
+)
 from zip_pipeline_tests.selection.test_zip import shapes
 
 PLAIN = {"strategy": "long_range", "mixture": "none"}
@@ -26,6 +31,7 @@ def test_long_range_equals_oracle(
     """Picks and their order equal those of the greedy written without heap or kept sets."""
     table = pool_table(samples)
     texts = texts_of(table, "sft")
+    budget = budget_within([*map(len, texts)], budget)
     config = SelectionConfig(
         strategy="long_range",
         mixture="none",

@@ -139,7 +139,7 @@ def test_an_address_without_a_cluster_is_refused(tmp_path: Path) -> None:
     with pytest.raises(
         ValueError, match=r"address 'nowhere:1', which cannot be used.*give 'local'"
     ):
-        select_sharded(numbered_pool(30), CONFIG, cluster=Cluster("nowhere:1", tmp_path))
+        select_sharded(numbered_pool(300), CONFIG, cluster=Cluster("nowhere:1", tmp_path))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -154,4 +154,4 @@ def test_a_missing_ray_is_an_error_with_a_remedy(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(builtins, "__import__", without_ray)
     with pytest.raises(ValueError, match=r"not installed; install it with .*zip-pipeline\[ray\]"):
-        select_sharded(numbered_pool(30), CONFIG, cluster=LOCAL)
+        select_sharded(numbered_pool(300), CONFIG, cluster=LOCAL)

@@ -51,7 +51,7 @@ def test_reference_picks_equal_the_published_code(shared_folder: Path, name: str
     assert [pool[i]["id"] for i in run.picks] == expected["picks"]
 
 
-@given(records, shapes, st.integers(0, 20), st.integers(1, 3))
+@given(records, shapes, st.integers(1, 20), st.integers(1, 3))
 @settings(max_examples=60, deadline=None)
 def test_reference_equals_oracle(
     pool: list[dict[str, object]], k: tuple[int, int, int], budget: int, workers: int

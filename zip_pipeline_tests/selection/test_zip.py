@@ -13,7 +13,12 @@ from zip_pipeline.samples import Sample
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.select import select
 from zip_pipeline_tests.selection.oracles import zip_oracle
-from zip_pipeline_tests.selection.pools import conversations, numbered_pool, pool_table
+from zip_pipeline_tests.selection.pools import (
+    budget_within,
+    conversations,
+    numbered_pool,
+    pool_table,
+)
 
 shapes = st.tuples(st.integers(1, 16), st.integers(1, 8), st.integers(1, 8)).map(
     lambda k: tuple(sorted(k, reverse=True))
@@ -27,6 +32,7 @@ def test_zip_equals_oracle_with_a_sample_budget(
 ) -> None:
     """Picks and their order equal the oracle's, for any k, budget and number of workers."""
     table = pool_table(samples)
+    budget = budget_within([1] * len(samples), budget)
     config = SelectionConfig(strategy="zip", budget_samples=budget, k1=k[0], k2=k[1], k3=k[2])
     selection = select(table, None, "sft", config, workers=workers)
     expected = zip_oracle(texts_of(table, "sft"), k, budget, lambda _: 1)
@@ -42,6 +48,7 @@ def test_zip_equals_oracle_with_a_byte_budget(
     """Samples that do not fit the rest of the budget are passed over, as in the oracle."""
     table = pool_table(samples)
     texts = texts_of(table, "sft")
+    budget = budget_within([*map(len, texts)], budget)
     config = SelectionConfig(strategy="zip", budget_bytes=budget, k1=k[0], k2=k[1], k3=k[2])
     selection = select(table, None, "sft", config, workers=1)
     assert selection.picks == zip_oracle(texts, k, budget, lambda i: len(texts[i]))

@@ -72,7 +72,7 @@ def test_inputs_leave_nothing_behind_when_they_cannot_be_used(tmp_path: Path):
     work = tmp_path / "work"
     work.mkdir()
     opened = open_inputs(work, {"in.jsonl": source}, "sft", AS_FOUND, lambda _: None)
-    with pytest.raises(ValueError, match=r"no sample in in\.jsonl: 1 rows read, quarantined: 1 "):
+    with pytest.raises(ValueError, match=r"no sample in in\.jsonl: 1 row read, quarantined: 1 "):
         opened.__enter__()
     assert list(work.iterdir()) == []
 
