@@ -57,7 +57,7 @@ _POLICIES = st.fixed_dictionaries(
 )
 
 
-@given(_records(), _POLICIES, st.integers(0, 20))
+@given(_records(), _POLICIES, st.integers(1, 20))
 @settings(max_examples=40, deadline=None)
 def test_every_row_has_a_fate(
     records: list[dict[str, Any]], policies: dict[str, Any], budget: int
