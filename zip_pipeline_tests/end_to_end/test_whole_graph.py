@@ -68,7 +68,8 @@ def test_drops_become_models_and_figures(
     measured = table.select("R", "L", "Z", "Q", "R_spread", "Z_spread")
     assert sum(column.null_count() for column in measured) == 0
     assert (table["Z"] < 0).all()
-    assert len(list(Path("data/entropy_law/figures").glob("*.png"))) == 8
+    # One version is one point, of which nothing is drawn.
+    assert list(Path("data/entropy_law/figures").glob("*.png")) == []
     for stage in ("sft", "preference"):
         page = (root[stage].reports / "v000001.html").read_text(encoding="utf-8")
         assert "Version 1 may be trained; the entropy law cannot tell what to expect." in page
