@@ -2,13 +2,13 @@
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import dagster as dg
 
-from zip_pipeline.data_root import DataRoot, StageFolder
+from zip_pipeline.data_root import StageFolder
 from zip_pipeline.defs.automation import ingest_job_name
 from zip_pipeline.defs.keys import (
     BATCHES,
@@ -129,38 +129,71 @@ class DropCursor:
 _CODE_VERSION_TAG = "dagster/code_version"
 
 
-def is_ingested(
-    instance: dg.DagsterInstance, root: DataRoot, stage: Stage, batch: str, stat_fingerprint: str
-) -> bool:
-    """Return whether history and disk agree that this state of the drop is ingested.
+def ingested(
+    instance: dg.DagsterInstance, folder: StageFolder, drops: Mapping[str, str]
+) -> set[str]:
+    """Return the drops of which history and disk agree that they are ingested as they look.
 
     Needed are: the latest materialisation of the batch's pool partition read the drop with
     this stat fingerprint, its compression state followed from it, both by today's code, and
     the tables on disk are those of that materialisation.
+
+    Args:
+        instance: has the history.
+        folder: of the stage, as ``root["sft"]``.
+        drops: the stat fingerprint of each.
     """
-    pool = _latest(instance, raw_pool_key(stage), batch)
-    state = _latest(instance, compression_state_key(stage), batch)
+    pools = _latest(instance, raw_pool_key(folder.stage), drops)
+    states = _latest(instance, compression_state_key(folder.stage), drops)
+    return {
+        batch
+        for batch, looks in drops.items()
+        if _is_ingested(folder, batch, looks, pools.get(batch), states.get(batch))
+    }
+
+
+def _is_ingested(
+    folder: StageFolder,
+    batch: str,
+    stat_fingerprint: str,
+    pool: dg.AssetMaterialization | None,
+    state: dg.AssetMaterialization | None,
+) -> bool:
     if not _is_by(pool, RAW_POOL_CODE_VERSION) or not _is_by(state, COMPRESSION_STATE_CODE_VERSION):
         return False
-    ingested = _value(pool, POOL_FINGERPRINT)
+    read = _value(pool, POOL_FINGERPRINT)
     if _value(pool, DROP_FINGERPRINT) != stat_fingerprint:
         return False
-    if _value(state, POOL_FINGERPRINT) != ingested:
+    if _value(state, POOL_FINGERPRINT) != read:
         return False
     try:
-        on_disk = batch_metadata(root[stage], batch)["fingerprint"]
-        return on_disk == ingested and is_current(root[stage], batch)
+        on_disk = batch_metadata(folder, batch)["fingerprint"]
+        return on_disk == read and is_current(folder, batch)
     except (UserError, OSError):
         # Nothing, or only a part of it, is on disk: to be ingested.
         return False
 
 
+# Databases take some hundreds of values in a query.
+_RECORDS_AT_A_TIME = 500
+
+
 def _latest(
-    instance: dg.DagsterInstance, key: dg.AssetKey, batch: str
-) -> dg.AssetMaterialization | None:
-    wanted = dg.AssetRecordsFilter(asset_key=key, asset_partitions=[batch])
-    records = instance.fetch_materializations(wanted, limit=1).records
-    return records[0].asset_materialization if records else None
+    instance: dg.DagsterInstance, key: dg.AssetKey, batches: Iterable[str]
+) -> dict[str, dg.AssetMaterialization]:
+    """Return the latest materialisation of each batch that has one, in a few queries for all."""
+    kind = dg.DagsterEventType.ASSET_MATERIALIZATION
+    latest = instance.get_latest_storage_id_by_partition(key, kind)
+    ids = [latest[batch] for batch in batches if batch in latest]
+    found = {}
+    for start in range(0, len(ids), _RECORDS_AT_A_TIME):
+        part = ids[start : start + _RECORDS_AT_A_TIME]
+        wanted = dg.AssetRecordsFilter(asset_key=key, storage_ids=part)
+        for record in instance.fetch_materializations(wanted, limit=len(part)).records:
+            materialization = record.asset_materialization
+            if materialization is not None and materialization.partition is not None:
+                found[materialization.partition] = materialization
+    return found
 
 
 def _is_by(materialization: dg.AssetMaterialization | None, code_version: str) -> bool:
@@ -225,58 +258,51 @@ def drop_sensor(stage: Stage) -> dg.SensorDefinition:
         description=f"Ingests every file or folder dropped into raw/{stage}.",
     )
     def sensor(context: dg.SensorEvaluationContext, data_root: DataRootResource) -> dg.SensorResult:
-        root = data_root.root
-        drops = list_drops(root[stage].raw)
+        folder = data_root.root[stage]
+        drops = list_drops(folder.raw)
         cursor = DropCursor.load(context.cursor)
         for name, reason in cursor.new_warnings(drops).items():
-            context.log.warning(f"{root[stage].raw}: {name!r} is not ingested: {reason}")
+            context.log.warning(f"{folder.raw}: {name!r} is not ingested: {reason}")
         settled, changing = cursor.look(drops)
         now = time.time()
-        wanted = [
-            batch
-            for batch in settled[:MAX_DROPS_PER_TICK]
-            if _is_wanted(context.instance, root, stage, cursor, batch)
-        ]
+        wanted = _wanted(context.instance, folder, cursor, settled[:MAX_DROPS_PER_TICK])
         wanted += [
             batch
             for batch in cursor.due(drops, now)[:MAX_DROPS_PER_TICK]
-            if _has_failed(context.instance, root, stage, cursor, batch, now)
+            if _has_failed(context.instance, folder, cursor, batch, now)
         ]
         requests = [_request(cursor, batch, now) for batch in wanted]
-        archived = set(keys_to_archive(context.instance, root[stage])) - set(wanted)
-        reason = _why_nothing(root[stage].raw, drops, changing)
+        archived = set(keys_to_archive(context.instance, folder)) - set(wanted)
+        reason = _why_nothing(folder.raw, drops, changing)
         return _result(stage, cursor, requests, sorted(archived), reason)
 
     return sensor
 
 
-def _is_wanted(
-    instance: dg.DagsterInstance, root: DataRoot, stage: Stage, cursor: DropCursor, batch: str
-) -> bool:
-    """Return whether to ask for a settled drop; at first sight history may know it already."""
-    seen = cursor.seen[batch]
-    if seen.generation == 0 and is_ingested(instance, root, stage, batch, seen.looks):
+def _wanted(
+    instance: dg.DagsterInstance, folder: StageFolder, cursor: DropCursor, settled: Sequence[str]
+) -> list[str]:
+    """Return which settled drops to ask for; at first sight history may know some already."""
+    new = {
+        batch: cursor.seen[batch].looks for batch in settled if not cursor.seen[batch].generation
+    }
+    known = ingested(instance, folder, new) if new else set()
+    for batch in known:
         cursor.accept(batch)
-        return False
-    return True
+    return [batch for batch in settled if batch not in known]
 
 
 def _has_failed(
-    instance: dg.DagsterInstance,
-    root: DataRoot,
-    stage: Stage,
-    cursor: DropCursor,
-    batch: str,
-    now: float,
+    instance: dg.DagsterInstance, folder: StageFolder, cursor: DropCursor, batch: str, now: float
 ) -> bool:
     """Return whether the last run for a drop failed; look later where it has not ended yet."""
-    runs = dg.RunsFilter(job_name=ingest_job_name(stage), tags={PARTITION_TAG: batch})
+    runs = dg.RunsFilter(job_name=ingest_job_name(folder.stage), tags={PARTITION_TAG: batch})
     last = next(iter(instance.get_runs(runs, limit=1)), None)
     if last is not None and not last.is_finished:
         cursor.wait(batch, now)
         return False
     failed = last is not None and last.status == dg.DagsterRunStatus.FAILURE
-    if failed and not is_ingested(instance, root, stage, batch, cursor.seen[batch].looks):
+    if failed and not ingested(instance, folder, {batch: cursor.seen[batch].looks}):
         return True
     cursor.accept(batch)
     return False

@@ -26,7 +26,7 @@ from zip_pipeline.defs.automation import (
     train_job_name,
 )
 from zip_pipeline.defs.code_location import code_location
-from zip_pipeline.defs.drops import PARTITION_TAG, is_ingested, keys_to_archive
+from zip_pipeline.defs.drops import PARTITION_TAG, ingested, keys_to_archive
 from zip_pipeline.defs.keys import (
     ENTROPY_LAW,
     EVALUATION,
@@ -123,9 +123,8 @@ class HeadlessRun:
         drops = list_drops(folder)
         for name, reason in drops.unusable.items():
             self.failures.append(f"{folder}: {name!r} is not ingested: {reason}")
-        for batch, looks in drops.found.items():
-            if is_ingested(self._instance, self._root, stage, batch, looks):
-                continue
+        known = ingested(self._instance, self._root[stage], drops.found)
+        for batch in sorted(drops.found.keys() - known):
             self._instance.add_dynamic_partitions(partitions_name(stage), [batch])
             self._execute(ingest_job_name(stage), f"{stage} {batch}", {"partition_key": batch})
         for key in keys_to_archive(self._instance, self._root[stage]):

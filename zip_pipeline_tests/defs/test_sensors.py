@@ -78,6 +78,29 @@ def test_sensor_asks_for_a_drop_that_looks_the_same_in_two_ticks(graph: Graph) -
     assert ticks.reason() == f"{folder}: 1 drops, none new or changed"
 
 
+@pytest.mark.parametrize("done", ["nothing", "key added", "run requested", "batch written"])
+def test_a_tick_whose_daemon_died_asks_again_for_the_same_run(graph: Graph, done: str) -> None:
+    """The cursor is stored last: the tick comes again, and its run key tells the daemon so."""
+    graph.drop("sft", "a.jsonl", alpaca_rows(2))
+    ticks = Ticks(graph)
+    ticks.tick()
+    cursor = ticks._cursor
+    (asked,) = ticks.tick().run_requests or []
+    if done != "nothing":
+        graph.instance.add_dynamic_partitions("sft_batches", ["a.jsonl"])
+    if done == "run requested":
+        tags = {"dagster/partition": "a.jsonl", "dagster/run_key": str(asked.run_key)}
+        graph.instance.create_run_for_job(graph.repository.get_job("ingest_sft"), tags=tags)
+    if done == "batch written":
+        assert graph.ingest("sft", "a.jsonl").success
+    ticks._cursor = cursor
+    again = ticks.tick().run_requests or []
+    # What is ingested by then needs no run.
+    wanted = [] if done == "batch written" else [(asked.run_key, "a.jsonl")]
+    assert [(request.run_key, request.partition_key) for request in again] == wanted
+    assert [ticks.batches(), ticks.batches()] == [[], []]
+
+
 def test_sensor_leaves_a_growing_file_alone(graph: Graph) -> None:
     """While a file grows from tick to tick it is not asked for; others are."""
     ticks = Ticks(graph)
