@@ -99,7 +99,8 @@ def compare(
         comparison = open_comparison(root, changes, print_note, stage=stage)
     wanted = comparison.wanted().items()
     todo = [what for run, what in wanted if not (run / FIGURES).exists()]
-    num_workers = workers or (min(worker_count(0), _MOST_RUNS) if comparison.is_tiny else 1)
+    usual = min(worker_count(0), _MOST_RUNS) if comparison.is_tiny else 1
+    num_workers = worker_count(workers or usual, "--workers", print_note)
     run_jobs = partial(run_modules, num_threads=max(1, worker_count(0) // num_workers))
     selecting = Lock()
 
