@@ -1,22 +1,34 @@
-"""Do one write again and again, killed before its first, second, ... last file operation.
+"""Do one write again and again, disturbed at its first, second, ... last file operation.
 
-``python -m zip_pipeline_tests.end_to_end.crash_points ACTION BASE FOLDER`` copies BASE to
-``FOLDER/1``, ``FOLDER/2``, ... and does the action in each, in a forked process that is killed
-before operation 1, 2, ... until one survives. What stands in the folders is what a crash leaves.
+``python -m zip_pipeline_tests.end_to_end.crash_points ACTION BASE FOLDER HOW`` copies BASE to
+``FOLDER/1``, ``FOLDER/2``, ... and does the action in each, in a forked process, to which operation
+1, 2, ... brings what HOW names, until one comes through:
+
+- ``killed``: it is killed before the operation;
+- ``power_cut``: it is killed, and what was not synced is lost or torn;
+- ``fails_once``: the operation fails, as of a worn disk, and later ones do not;
+- ``disk_full``: it fails, and so do all that follow.
+
+What stands in the folders is what is left.
 """
 
+import errno
 import os
+import random
 import shutil
 import signal
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import polars as pl
 
 from zip_pipeline.data_root import DataRoot
+from zip_pipeline.errors import UserError
 from zip_pipeline.ingest.ingest import ingest_drop
 from zip_pipeline.pool.batches import write_state
 from zip_pipeline.pool.held_out import HeldOutSettings
@@ -26,19 +38,26 @@ from zip_pipeline.selection.run import ROUNDS_BETWEEN, Checkpoint, Run
 from zip_pipeline.workflow import comparison
 from zip_pipeline.workflow.comparison import compare_model, compare_result
 from zip_pipeline.workflow.versions import select_version
-from zip_pipeline_tests.cli.commands import call_well
+from zip_pipeline_tests.cli.commands import call
 from zip_pipeline_tests.workflow.comparisons import Processes
 
 BATCH = "a.jsonl"
 # What Python reports before it creates, moves, changes or removes a file; opening one to read it
 # leaves everything as it is and does not count.
-_OPERATIONS = ("open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.chmod")
+OPERATIONS = ("open", "os.rename", "os.link", "os.remove", "os.mkdir", "os.rmdir", "os.chmod")
 
 
 def publish(folder: Path, num_records: int = 2) -> None:
-    """Select so many records of a file by the command."""
+    """Select so many records of a file by the command.
+
+    Raises:
+        UserError: the command says what went wrong.
+    """
     output = ("-o", folder / "out.jsonl", "--force", "--budget-samples", str(num_records))
-    call_well("select", folder / "in.jsonl", *output)
+    result = call("select", folder / "in.jsonl", *output)
+    if result.exit_code:
+        assert isinstance(result.exception, SystemExit), repr(result.exception)
+        raise UserError(result.stderr)
 
 
 def version(folder: Path, num_samples: int = 2) -> None:
@@ -105,28 +124,153 @@ _ALL = (publish, version, batch, checkpoint, freeze, unfold, compare)
 ACTIONS: dict[str, Callable[[Path], None]] = {action.__name__: action for action in _ALL}
 
 
-def _kill_before(number: int, folder: Path) -> None:
-    """Let this process die right before its operation of that number below ``folder``.
+def _before_each(folder: Path, act: Callable[[str, tuple[Any, ...]], None]) -> None:
+    """Call ``act`` before each operation of this process below ``folder``, with its arguments.
 
-    It ends with an error where it opens a visible file to write: only a rename may make one.
+    The process ends with an error where it opens a visible file to write: only a rename may make
+    one.
     """
-    num_seen = 0
 
-    def hook(event: str, arguments: tuple[object, ...]) -> None:
-        nonlocal num_seen
-        if event == "open" and not _writes(*arguments):
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and not writes(*arguments):
             return
         if event == "open" and _is_visible(folder, *arguments):
             os._exit(1)
-        if event in _OPERATIONS and any(str(folder) in str(a) for a in arguments[:2]):
-            num_seen += 1
-            if num_seen == number:
-                os.kill(os.getpid(), signal.SIGKILL)
+        if event in OPERATIONS and any(str(folder) in str(a) for a in arguments[:2]):
+            act(event, arguments)
 
     sys.addaudithook(hook)
 
 
-def _writes(_path: object, _mode: object, flags: object) -> bool:
+def _before_each_sync(act: Callable[[Path], None]) -> None:
+    """Call ``act`` with what is to be synced, each time."""
+    fsync = os.fsync
+
+    def synced(descriptor: int) -> None:
+        act(Path(f"/proc/self/fd/{descriptor}").readlink())
+        fsync(descriptor)
+
+    os.fsync = synced
+
+
+def _kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _fail(number: int, folder: Path, *, for_good: bool) -> Callable[[], bool]:
+    """Let the operation of that number fail, or all from it on; writing a table is one, too.
+
+    Return what tells whether one has failed.
+    """
+    num_seen = 0
+    code = errno.ENOSPC if for_good else errno.EIO
+
+    def act(*_: object) -> None:
+        nonlocal num_seen
+        num_seen += 1
+        if num_seen == number or (for_good and num_seen > number):
+            raise OSError(code, os.strerror(code), str(folder))
+
+    write = pl.DataFrame.write_parquet
+
+    def write_half(table: pl.DataFrame, file: Any, **options: Any) -> None:
+        try:
+            act() if isinstance(file, Path) else None
+        except OSError:
+            file.write_bytes(b"PAR1")
+            raise
+        write(table, file, **options)
+
+    pl.DataFrame.write_parquet = write_half  # type: ignore[method-assign, assignment]
+    _before_each(folder, act)
+    _before_each_sync(act)
+    return lambda: num_seen >= number
+
+
+@dataclass
+class _Disk:
+    """A disk that keeps what was synced, and of the rest what a draw tells, when it loses power.
+
+    A file that was not synced since it was written may be cut or full of zeros; a name that was
+    given in a folder that was not synced since may be the one before.
+    """
+
+    folder: Path
+    random: random.Random
+    backups: Path
+    synced: dict[tuple[int, int], tuple[int, int]] = field(default_factory=dict)
+    renamed: list[tuple[Path, Path, Path | None]] = field(default_factory=list)
+    is_off: bool = False
+
+    def __post_init__(self) -> None:
+        for path in self._files():
+            self.sync(path)
+
+    def _files(self) -> list[Path]:
+        return [path for path in self.folder.rglob("*") if path.is_file()]
+
+    def sync(self, path: Path) -> None:
+        """Keep the content of a file, or the names in a folder."""
+        if path.is_dir():
+            self.renamed = [names for names in self.renamed if names[1].parent != path]
+        elif path.exists():
+            self.synced[_inode(path)] = _looks(path)
+
+    def rename(self, old: Path, new: Path) -> None:
+        """Note a name that is about to be given."""
+        backup = None
+        if new.is_file():
+            backup = self.backups / str(len(list(self.backups.iterdir())))
+            os.link(new, backup)
+        self.renamed.append((old, new, backup))
+
+    def lose_power(self) -> None:
+        """Lose and tear what was not synced."""
+        self.is_off = True
+        for path in self._files():
+            if self.synced.get(_inode(path)) != _looks(path) and self.random.random() < 0.8:
+                size = path.stat().st_size
+                os.truncate(path, self.random.choice((0, size // 2)))
+                # Blocks that were never written read as zeros.
+                os.truncate(path, self.random.choice((path.stat().st_size, size)))
+        for old, new, backup in reversed(self.renamed):
+            if new.exists() and not old.exists() and self.random.random() < 0.5:
+                new.rename(old)
+                if backup is not None:
+                    backup.rename(new)
+
+
+def _inode(path: Path) -> tuple[int, int]:
+    return path.stat().st_dev, path.stat().st_ino
+
+
+def _looks(path: Path) -> tuple[int, int]:
+    return path.stat().st_size, path.stat().st_mtime_ns
+
+
+def _kill_before(number: int, folder: Path, disk: _Disk | None = None) -> None:
+    """Let this process die right before its operation of that number, with the disk's power."""
+    num_seen = 0
+
+    def act(event: str, arguments: tuple[Any, ...]) -> None:
+        nonlocal num_seen
+        if disk is not None and disk.is_off:
+            return
+        num_seen += 1
+        if num_seen == number:
+            if disk is not None:
+                disk.lose_power()
+            _kill()
+        if disk is not None and event == "os.rename":
+            disk.rename(Path(os.fsdecode(arguments[0])), Path(os.fsdecode(arguments[1])))
+
+    _before_each(folder, act)
+    if disk is not None:
+        _before_each_sync(disk.sync)
+
+
+def writes(_path: object, _mode: object, flags: object) -> bool:
+    """Return whether a file is opened to write, given what the event ``open`` tells."""
     assert isinstance(flags, int)
     return bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT))
 
@@ -136,29 +280,51 @@ def _is_visible(folder: Path, path: object, *_: object) -> bool:
     return str(folder) in str(path) and not hidden
 
 
-def _survives(action: Callable[[Path], None], number: int, folder: Path) -> bool:
+_DISTURBED = 3
+
+
+def _survives(action: Callable[[Path], None], number: int, folder: Path, how: str) -> bool:
+    """Do the action in a process of its own; return whether nothing came in its way."""
     # Forked before Polars has started its threads: each child starts its own.
     child = os.fork()
     if child == 0:
-        _kill_before(number, folder)
-        action(folder)
-        os._exit(0)
+        has_failed = _disturb(number, folder, how)
+        try:
+            action(folder)
+        except (OSError, UserError):
+            # Refused in words, or the bare error of the disk: never half done.
+            assert has_failed()
+        os._exit(_DISTURBED if has_failed() else 0)
     _, status = os.waitpid(child, 0)
     if os.WIFSIGNALED(status):
         assert os.WTERMSIG(status) == signal.SIGKILL
         return False
-    assert os.waitstatus_to_exitcode(status) == 0
-    return True
+    code = os.waitstatus_to_exitcode(status)
+    assert code in (0, _DISTURBED), f"operation {number}, {how}: exit code {code}"
+    return code == 0
 
 
-def main(action: str, base: Path, folder: Path) -> None:
-    """Crash an action before each of its operations."""
+def _disturb(number: int, folder: Path, how: str) -> Callable[[], bool]:
+    """Arrange what comes in this process's way; return what tells whether it has come."""
+    if how in ("fails_once", "disk_full"):
+        return _fail(number, folder, for_good=how == "disk_full")
+    disk = None
+    if how == "power_cut":
+        backups = folder.parent.parent / "backups" / folder.name
+        backups.mkdir(parents=True)
+        disk = _Disk(folder, random.Random(number), backups)
+    _kill_before(number, folder, disk)
+    return lambda: False
+
+
+def main(action: str, base: Path, folder: Path, how: str) -> None:
+    """Disturb an action at each of its operations."""
     number = 1
     shutil.copytree(base, folder / "1")
-    while not _survives(ACTIONS[action], number, folder / str(number)):
+    while not _survives(ACTIONS[action], number, folder / str(number), how):
         number += 1
         shutil.copytree(base, folder / str(number))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]))
+    main(sys.argv[1], Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])

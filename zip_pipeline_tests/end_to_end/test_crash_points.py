@@ -27,10 +27,11 @@ from zip_pipeline_tests.folded_batches import fold
 from zip_pipeline_tests.workflow import comparisons
 
 
-def _crash(action: str, base: Path, folder: Path) -> list[Path]:
+def _crash(action: str, base: Path, folder: Path, how: str = "killed") -> list[Path]:
     """Return the folders that the crashes left, and last the one of the run that survived."""
     module = "zip_pipeline_tests.end_to_end.crash_points"
-    subprocess.run([sys.executable, "-m", module, action, str(base), str(folder)], check=True)
+    command = [sys.executable, "-m", module, action, str(base), str(folder), how]
+    subprocess.run(command, check=True)
     found = sorted(folder.iterdir(), key=lambda path: int(path.name))
     assert len(found) >= 4, "the action has file operations to be killed before"
     return found
@@ -219,3 +220,58 @@ def test_crashed_comparison_goes_on_and_does_nothing_twice(tmp_path: Path):
 
 def _but_times(path: Path) -> str:
     return re.sub(r'"selection_seconds": [0-9.]+', "", path.read_text())
+
+
+def _begun(action: str, base: Path) -> None:
+    """Make what an action starts from."""
+    base.mkdir()
+    folder = DataRoot(base)["sft"]
+    if action == "publish":
+        write_jsonl(base / "in.jsonl", sft_records(8))
+        crash_points.publish(base, num_records=1)
+    elif action == "checkpoint":
+        crash_points.checkpoint(base, num_rounds=ROUNDS_BETWEEN)
+    elif action == "compare":
+        comparisons.pool(base)
+    else:
+        folder.raw.mkdir(parents=True)
+        write_jsonl(folder.raw / crash_points.BATCH, [*sft_records(5), "{"])
+        crash_points.batch(base)
+        if action == "version":
+            crash_points.version(base, num_samples=1)
+        elif action == "batch":
+            write_jsonl(folder.raw / crash_points.BATCH, sft_records(9))
+        elif action == "unfold":
+            write_jsonl(folder.raw / "b.jsonl", sft_records(4, first=20))
+            ingest_drop(folder, "b.jsonl")
+            write_state(folder, "b.jsonl")
+            fold(folder, [crash_points.BATCH, "b.jsonl"])
+
+
+def _ended(folder: Path) -> dict[str, object]:
+    """Return all that lies in a folder but times and what names the folder."""
+    written = [p for p in visible_files(folder) if p.suffix in {".jsonl", ".json", ".csv", ".md"}]
+    texts = {
+        path.relative_to(folder).as_posix(): _but_times(path)
+        for path in written
+        if path.name not in {"manifest.json", "out.manifest.json"}
+        and str(folder.parent) not in path.read_text()
+    }
+    return contents(DataRoot(folder)) | texts
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", ["power_cut", "fails_once", "disk_full"])
+@pytest.mark.parametrize("action", crash_points.ACTIONS)
+def test_a_disk_that_fails_or_loses_power_leaves_nothing_half_done(
+    tmp_path: Path, action: str, how: str
+) -> None:
+    """What is to be seen is whole at every moment, and doing it again ends as if undisturbed."""
+    _begun(action, tmp_path / "base")
+    folders = _crash(action, tmp_path / "base", tmp_path / "left", how)
+    wanted = _ended(folders[-1])
+    for folder in folders[:-1]:
+        check_data_root(DataRoot(folder))
+        crash_points.ACTIONS[action](folder)
+        assert wanted.items() <= _ended(folder).items(), folder.name
+        check_data_root(DataRoot(folder))

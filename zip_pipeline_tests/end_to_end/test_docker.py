@@ -1,5 +1,6 @@
 """The containers' configuration, against a real PostgreSQL and a real gRPC server."""
 
+import json
 import os
 import re
 import secrets
@@ -7,39 +8,38 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import dagster as dg
 import pytest
 import yaml
 from dagster._core.workspace.load import load_workspace_process_context_from_yaml_paths
 
+from zip_pipeline.data_root import DataRoot
 from zip_pipeline.defs.run_launcher import LocalRunLauncher
+from zip_pipeline_tests.defs.graph import alpaca_rows
+from zip_pipeline_tests.end_to_end.dev_server import DevServer
+from zip_pipeline_tests.end_to_end.kills import check_data_root
+from zip_pipeline_tests.end_to_end.services import (
+    DOCKER,
+    compose,
+    free_port,
+    postgres,
+    topology,
+)
 
-ROOT = Path(__file__).parents[2]
-DOCKER = ROOT / "docker"
+ROOT = DOCKER.parent
 GRPC_TIMEOUT_SECONDS = 60
 DAGSTER = Path(sys.executable).with_name("dagster")
 
 
-def _compose() -> dict[str, Any]:
-    return yaml.safe_load((DOCKER / "compose.yaml").read_text())
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
-
-
 def test_compose_has_the_services_and_their_health_checks() -> None:
     """Database, code location, webserver and daemon, each with a health check."""
-    services = _compose()["services"]
+    services = compose()["services"]
     assert sorted(services) == ["code_location", "daemon", "postgres", "webserver"]
     assert all(service["healthcheck"]["test"] for service in services.values())
     for name in ("webserver", "daemon"):
@@ -49,23 +49,23 @@ def test_compose_has_the_services_and_their_health_checks() -> None:
 
 def test_compose_publishes_ports_on_loopback_only() -> None:
     """No port is reachable from another machine."""
-    ports = [p for service in _compose()["services"].values() for p in service.get("ports", [])]
+    ports = [p for service in compose()["services"].values() for p in service.get("ports", [])]
     assert ports == ["127.0.0.1:3000:3000"]
 
 
 def test_compose_mounts_declared_volumes_and_the_data_volume() -> None:
     """Every named volume is declared; all Dagster services see data and compute logs."""
-    compose = _compose()
-    for name, service in compose["services"].items():
+    found = compose()
+    for name, service in found["services"].items():
         sources = [volume.rsplit(":", 1)[0] for volume in service["volumes"]]
         names = {re.sub(r"\$\{\w+:-(\w+)\}", r"\1", source) for source in sources}
-        assert names <= set(compose["volumes"])
+        assert names <= set(found["volumes"])
         assert names == ({"postgres"} if name == "postgres" else {"data", "shared"})
 
 
 def test_no_secret_stands_in_plain_text() -> None:
     """Every secret comes from the environment, and is demanded where it is missing."""
-    environments = [service["environment"] for service in _compose()["services"].values()]
+    environments = [service["environment"] for service in compose()["services"].values()]
     secret = re.compile("PASSWORD|SECRET|TOKEN|KEY")
     values = [v for env in environments for name, v in env.items() if secret.search(name)]
     assert len(values) == 4
@@ -76,7 +76,7 @@ def test_no_secret_stands_in_plain_text() -> None:
 
 def test_image_is_built_from_files_that_exist_and_runs_as_no_root() -> None:
     """Every file copied into the image exists, is let through, and the user is not root."""
-    build = _compose()["services"]["webserver"]["build"]
+    build = compose()["services"]["webserver"]["build"]
     context = (DOCKER / build["context"]).resolve()
     assert context == ROOT
     lines = (context / build["dockerfile"]).read_text().splitlines()
@@ -100,48 +100,6 @@ def test_image_is_built_from_files_that_exist_and_runs_as_no_root() -> None:
     assert sum("--constraint constraints.txt" in line for line in lines) == 2
 
 
-def _postgres_binaries() -> Path:
-    found = shutil.which("initdb")
-    folders = [Path(found).resolve().parent] if found else []
-    folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-    for folder in folders:
-        if (folder / "initdb").exists() and (folder / "pg_ctl").exists():
-            return folder
-    pytest.skip("no PostgreSQL server: neither initdb on the path nor in /usr/lib/postgresql")
-
-
-@contextmanager
-def _postgres(password: str) -> Iterator[int]:
-    """Run a PostgreSQL server on a free loopback port; yield the port."""
-    binaries = _postgres_binaries()
-    # The server refuses to run as root, and its user cannot enter root's tmp_path.
-    user = "postgres" if os.geteuid() == 0 else None
-    folder = Path(tempfile.mkdtemp(prefix="zip_pipeline_postgres_"))
-    try:
-        (folder / "password").write_text(password)
-        if user:
-            for path in (folder, folder / "password"):
-                shutil.chown(path, user)
-        cluster, port = str(folder / "cluster"), _free_port()
-
-        def run(program: str, *arguments: str) -> None:
-            command = [str(binaries / program), *arguments]
-            subprocess.run(
-                command, user=user, cwd=folder, check=True, timeout=60, stdout=subprocess.DEVNULL
-            )
-
-        login = ("--username=dagster", "--auth=scram-sha-256", f"--pwfile={folder / 'password'}")
-        run("initdb", "-D", cluster, "--no-sync", *login)
-        options = f"-p {port} -c listen_addresses=127.0.0.1 -k {folder} -c fsync=off"
-        run("pg_ctl", "-D", cluster, "-o", options, "-l", str(folder / "log"), "-w", "start")
-        try:
-            yield port
-        finally:
-            run("pg_ctl", "-D", cluster, "-m", "immediate", "stop")
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
 @pytest.mark.server
 def test_instance_keeps_history_in_postgres(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -152,16 +110,8 @@ def test_instance_keeps_history_in_postgres(
     @dg.asset
     def thing() -> None: ...
 
-    with _postgres(password) as port:
-        environment = {
-            "DAGSTER_POSTGRES_HOST": "127.0.0.1",
-            "DAGSTER_POSTGRES_PORT": str(port),
-            "DAGSTER_POSTGRES_USER": "dagster",
-            "DAGSTER_POSTGRES_DB": "postgres",
-            "DAGSTER_POSTGRES_PASSWORD": password,
-            "DAGSTER_SHARED_FOLDER": str(tmp_path),
-        }
-        for name, value in environment.items():
+    with postgres(password) as server:
+        for name, value in (server.variables | {"DAGSTER_SHARED_FOLDER": str(tmp_path)}).items():
             monkeypatch.setenv(name, value)
         with dg.DagsterInstance.from_config(str(DOCKER)) as instance:
             assert type(instance.run_storage).__module__.startswith("dagster_postgres")
@@ -205,7 +155,7 @@ def test_workspace_loads_the_code_location_over_grpc(
     """The containers' command serves the graph, their health check passes, and the workspace
     file of webserver and daemon finds it.
     """
-    services, port = _compose()["services"], _free_port()
+    services, port = compose()["services"], free_port()
     places = {"dagster": str(DAGSTER), "0.0.0.0": "127.0.0.1", "4000": str(port)}
     command = [places.get(word, word) for word in services["code_location"]["command"]]
     check = services["code_location"]["healthcheck"]["test"]
@@ -234,3 +184,77 @@ def test_workspace_loads_the_code_location_over_grpc(
         for name in ("subset", "model", "result")
     }
     assert keys == of_stages | of_comparison | {"evaluation", "entropy_law"}
+
+
+SELECTION = "[sft]\nstrategy = 'zip'\nbudget_samples = 120\nk2 = 100\nk3 = 1\n"
+OUTAGE_SECONDS = 60
+RUNS = "{ runsOrError { ... on Runs { results { runId status jobName } } } }"
+
+
+def _drop(data: Path, name: str, num_rows: int, first: int = 0) -> None:
+    rows = "".join(json.dumps(row) + "\n" for row in alpaca_rows(num_rows, first=first))
+    (data / "raw" / "sft" / name).write_text(rows)
+
+
+def _unfinished(page: DevServer) -> list[dict[str, str]]:
+    runs = page.query(RUNS)["runsOrError"]["results"]
+    return [run for run in runs if run["status"] not in ("SUCCESS", "FAILURE", "CANCELED")]
+
+
+def _until_two(seconds_before: float) -> str:
+    """Return by how much a clock is to be moved so that it will be 02:00 UTC soon."""
+    now = datetime.now(UTC)
+    night = now.replace(hour=2, minute=0, second=0, microsecond=0)
+    ahead = ((night - now).total_seconds() - seconds_before) % (24 * 3600)
+    return f"+{ahead:.0f}s"
+
+
+@pytest.mark.slow
+@pytest.mark.server
+def test_services_lose_nothing_when_each_dies_and_the_database_is_away(tmp_path: Path) -> None:
+    """A drop, a night, then another drop: two versions, each made once, and no run that hangs.
+
+    During the night's run the daemon and the webserver are killed and the database is away for a
+    minute; during the second one the code location dies with it.
+    """
+    clock = shutil.which("faketime")
+    if clock is None:
+        pytest.skip("faketime, which moves the clock of a process, is not installed")
+    data = tmp_path / "data"
+    (data / "raw" / "sft").mkdir(parents=True)
+    (data / "zip_pipeline.toml").write_text(SELECTION)
+    _drop(data, "a.jsonl", 1_500)
+    root = DataRoot(data)
+    checkpoints = data / "checkpoints" / "sft"
+
+    def is_measured(page: DevServer, num: int) -> bool:
+        return len(page.materializations("sft", "compression_state")) == num
+
+    def begins(_: DevServer) -> bool:
+        return bool(list(checkpoints.glob("[!.]*.npz")))
+
+    def ends(page: DevServer, number: int) -> bool:
+        return root["sft"].versions.numbers() == [*range(1, number + 1)] and not _unfinished(page)
+
+    with topology(tmp_path, secrets.token_hex(8)) as services:
+        services.wait("the first drop", lambda page: is_measured(page, 1), 120)
+        services.daemon.kill()
+        services.daemon.start(clock, "-m", "-f", _until_two(seconds_before=30))
+        services.wait("the night's run", begins, 180)
+        services.daemon.kill()
+        services.webserver.kill()
+        services.database.stop()
+        time.sleep(OUTAGE_SECONDS)
+        services.database.start()
+        services.wait("the first version", lambda page: ends(page, 1), 300)
+        _drop(data, "b.jsonl", 200, first=5_000)
+        services.wait("the second drop", lambda page: is_measured(page, 2), 120)
+        services.page().launch("nightly_reselection", "sft/zip_subset")
+        services.wait("the second run", begins, 120)
+        services.code_location.kill()
+        services.wait("the second version", lambda page: ends(page, 2), 300)
+        batches = [m["partition"] for m in services.page().materializations("sft", "raw_pool")]
+    assert sorted(batches) == ["a.jsonl", "b.jsonl"]
+    assert root["sft"].versions.numbers() == [1, 2]
+    assert not list(checkpoints.glob("[!.]*"))
+    check_data_root(root)

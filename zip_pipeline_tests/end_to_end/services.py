@@ -1,0 +1,269 @@
+"""The services of docker/compose.yaml as plain processes of this machine, on loopback."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from zip_pipeline_tests.end_to_end.dev_server import DevServer
+
+DOCKER = Path(__file__).parents[2] / "docker"
+START_SECONDS = 120
+_STOP_SECONDS = 20
+
+
+def compose() -> dict[str, Any]:
+    """Return docker/compose.yaml."""
+    found: dict[str, Any] = yaml.safe_load((DOCKER / "compose.yaml").read_text())
+    return found
+
+
+def free_port() -> int:
+    """Return a port of loopback at which nobody listens."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def _postgres_binaries() -> Path:
+    found = shutil.which("initdb")
+    folders = [Path(found).resolve().parent] if found else []
+    folders += sorted(Path("/usr/lib/postgresql").glob("*/bin"))
+    for folder in folders:
+        if (folder / "initdb").exists() and (folder / "pg_ctl").exists():
+            return folder
+    pytest.skip("no PostgreSQL server: neither initdb on the path nor in /usr/lib/postgresql")
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """A PostgreSQL server on a free port of loopback."""
+
+    binaries: Path
+    folder: Path
+    user: str | None
+    port: int
+    password: str
+
+    def run(self, program: str, *arguments: str) -> None:
+        """Run one of its programs, as its user."""
+        command = [str(self.binaries / program), *arguments]
+        subprocess.run(
+            command,
+            user=self.user,
+            cwd=self.folder,
+            check=True,
+            timeout=60,
+            stdout=subprocess.DEVNULL,
+        )
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -k {self.folder} -c fsync=off"
+        log = str(self.folder / "log")
+        self.run("pg_ctl", "-D", self._cluster, "-o", options, "-l", log, "-w", "start")
+
+    def stop(self, mode: str = "immediate") -> None:
+        """Stop it, at once unless told otherwise."""
+        self.run("pg_ctl", "-D", self._cluster, "-m", mode, "stop")
+
+    @property
+    def _cluster(self) -> str:
+        return str(self.folder / "cluster")
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """What docker/dagster.yaml reads of the environment."""
+        return {
+            "DAGSTER_POSTGRES_HOST": "127.0.0.1",
+            "DAGSTER_POSTGRES_PORT": str(self.port),
+            "DAGSTER_POSTGRES_USER": "dagster",
+            "DAGSTER_POSTGRES_DB": "postgres",
+            "DAGSTER_POSTGRES_PASSWORD": self.password,
+        }
+
+
+@contextmanager
+def postgres(password: str) -> Iterator[Postgres]:
+    """Run a PostgreSQL server until the block ends."""
+    binaries = _postgres_binaries()
+    # The server refuses to run as root, and its user cannot enter root's tmp_path.
+    user = "postgres" if os.geteuid() == 0 else None
+    folder = Path(tempfile.mkdtemp(prefix="zip_pipeline_postgres_"))
+    try:
+        secret = folder / "password"
+        secret.write_text(password)
+        if user:
+            for path in (folder, secret):
+                shutil.chown(path, user)
+        server = Postgres(binaries, folder, user, free_port(), password)
+        login = ("--username=dagster", "--auth=scram-sha-256", f"--pwfile={secret}")
+        server.run("initdb", "-D", str(folder / "cluster"), "--no-sync", *login)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.stop()
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+class Service:
+    """One service of the compose file, started again by hand as its restart policy would.
+
+    Args:
+        name: in the compose file.
+        environment: of the process.
+        words: what stands here for words of its commands, as other ports.
+    """
+
+    def __init__(self, name: str, environment: Mapping[str, str], words: Mapping[str, str]) -> None:
+        self._declared = compose()["services"][name]
+        self._environment = dict(environment)
+        self._words = words
+        self._before: tuple[str, ...] = ()
+        self.log_file = Path(environment["DAGSTER_HOME"]) / f"{name}.log"
+        self.name = name
+        self.start()
+
+    def _command(self, declared: list[str]) -> list[str]:
+        folder = Path(sys.executable).parent
+        changed = declared
+        for word, own in self._words.items():
+            changed = [part.replace(word, own) for part in changed]
+        return [str(folder / changed[0]), *changed[1:]]
+
+    def start(self, *before: str) -> None:
+        """Start it, with ``before`` before its command, now and whenever it is started again."""
+        assert self._declared["restart"] == "unless-stopped"
+        self._before = before or self._before
+        with self.log_file.open("ab") as output:
+            self.process = subprocess.Popen(
+                [*self._before, *self._command(self._declared["command"])],
+                env=self._environment,
+                cwd=self._environment["DAGSTER_HOME"],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    def is_healthy(self) -> bool:
+        """Return whether it lives and its health check passes."""
+        assert self.process.poll() is None, f"{self.name} ended:\n{self.log()}"
+        kind, *check = self._declared["healthcheck"]["test"]
+        assert kind == "CMD"
+        return not subprocess.run(
+            self._command(check),
+            env=self._environment,
+            timeout=START_SECONDS,
+            check=False,
+            capture_output=True,
+        ).returncode
+
+    def wait(self) -> None:
+        """Wait until it is healthy."""
+        deadline = time.monotonic() + START_SECONDS
+        while not self.is_healthy():
+            assert time.monotonic() < deadline, f"{self.name} is not healthy:\n{self.log()}"
+            time.sleep(0.5)
+
+    def kill(self) -> None:
+        """Kill it with all that it started, as a container is."""
+        os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def stop(self) -> None:
+        """Stop it as ``docker stop`` does."""
+        if self.process.poll() is None:
+            self.process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                self.process.wait(_STOP_SECONDS)
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait()
+
+    def log(self) -> str:
+        """Return what it printed of late."""
+        return self.log_file.read_text(errors="replace")[-5_000:]
+
+
+@dataclass(frozen=True)
+class Topology:
+    """All services of the compose file, in the order in which they depend on one another."""
+
+    database: Postgres
+    code_location: Service
+    webserver: Service
+    daemon: Service
+    url: str
+
+    def revive(self) -> None:
+        """Start what has ended by itself again, as the restart policy does."""
+        for service in (self.code_location, self.webserver, self.daemon):
+            if service.process.poll() is not None:
+                service.start()
+
+    def page(self) -> DevServer:
+        """Return what asks the webserver."""
+        return DevServer(self.url, self.webserver.process, self.webserver.log_file)
+
+    def wait(self, what: str, ask: Callable[[DevServer], Any], seconds: float) -> None:
+        """Wait until the webserver's answer is true; whatever ends meanwhile is started again."""
+        deadline = time.monotonic() + seconds
+        while True:
+            self.revive()
+            with suppress(OSError):
+                if ask(self.page()):
+                    return
+            logs = "\n".join(s.log() for s in (self.code_location, self.daemon))
+            assert time.monotonic() < deadline, f"waited {seconds} s for {what}:\n{logs}"
+            time.sleep(0.5)
+
+
+@contextmanager
+def topology(folder: Path, password: str) -> Iterator[Topology]:
+    """Run the services over ``folder/data`` until the block ends.
+
+    Files and commands are those of docker/; ports are free ones, and the daemon looks for dead runs
+    every two seconds.
+    """
+    home = folder / "dagster"
+    (home / "shared").mkdir(parents=True)
+    for name in ("dagster.yaml", "workspace.yaml"):
+        text = (DOCKER / name).read_text()
+        old = "poll_interval_seconds: 30"
+        assert name != "dagster.yaml" or old in text
+        (home / name).write_text(text.replace(old, "poll_interval_seconds: 2"))
+    code, page = str(free_port()), str(free_port())
+    words = {"0.0.0.0": "127.0.0.1", "4000": code, "3000": page, "127.0.0.1:3000": page}
+    with ExitStack() as stack:
+        database = stack.enter_context(postgres(password))
+        declared = compose()["services"]["webserver"]["environment"]
+        environment = {**os.environ, **{name: str(value) for name, value in declared.items()}}
+        environment |= database.variables
+        environment |= {
+            "DAGSTER_HOME": str(home),
+            "DAGSTER_CODE_HOST": "127.0.0.1",
+            "DAGSTER_CODE_PORT": code,
+            "DAGSTER_SHARED_FOLDER": str(home / "shared"),
+            "ZIP_PIPELINE_DATA": str(folder / "data"),
+            "ZIP_PIPELINE_TIMEZONE": "UTC",
+        }
+        services = []
+        for name in ("code_location", "webserver", "daemon"):
+            services.append(Service(name, environment, words))
+            stack.callback(services[-1].stop)
+            services[-1].wait()
+        yield Topology(database, *services, f"http://127.0.0.1:{page}")
