@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _CHUNK_BYTES = 1 << 22
+_PART_BYTES = 1 << 23
+_PART_TEXTS = 1 << 14
 _PREFIX = ".tmp-texts-"
 
 
@@ -58,6 +60,11 @@ class TextFile(Sequence[bytes]):
             _read_fully(self._descriptor, size, start)
             for size, start in zip(sizes, starts.tolist(), strict=True)
         ]
+
+    def parts(self, indices: NDArray[np.int64] | None = None) -> Iterator[list[bytes]]:
+        """Return all texts, or those at these positions, in order, some megabytes at a time."""
+        where = np.arange(len(self)) if indices is None else indices
+        return map(self.read, parts_of(where, self.num_bytes_of(where)))
 
     def chunks(self) -> Iterator[bytes]:
         """Yield all texts joined, in pieces of a few megabytes."""
@@ -118,6 +125,23 @@ class TemporaryTexts(TextFile):
         """Close the file and remove it."""
         super().close()
         self.path.unlink(missing_ok=True)
+
+
+def parts_of(positions: NDArray[np.int64], num_bytes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    """Return positions in parts, of which each but a single text has some megabytes at most.
+
+    Args:
+        positions: of texts, shape (texts,).
+        num_bytes: the size of each.
+    """
+    ends = np.cumsum(num_bytes)
+    parts, start = [], 0
+    while start < len(positions):
+        most = int(ends[start] - num_bytes[start]) + _PART_BYTES
+        end = min(max(int(np.searchsorted(ends, most, "right")), start + 1), start + _PART_TEXTS)
+        parts.append(positions[start:end])
+        start = end
+    return parts
 
 
 def _read_fully(descriptor: int, size: int, start: int) -> bytes:

@@ -3,7 +3,7 @@
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 
@@ -203,6 +203,27 @@ def read_first_sample(folder: StageFolder, batch: str) -> pl.DataFrame:
     return with_all_columns(scan_table(folder.samples(batch)), folder.stage).head(1).collect()
 
 
+FIRST_NUM_ROWS = 1 << 5
+_MOST_ROWS = 10_000
+_PART_BYTES = 1 << 23
+
+
+def next_num_rows(num_rows: int, read: pl.DataFrame) -> int:
+    """Return how many rows to read next, some megabytes, given the number before and its rows."""
+    fitting = int(_PART_BYTES * read.height / max(1, read.estimated_size()))
+    return max(1, min(2 * num_rows, fitting, _MOST_ROWS))
+
+
+def _said_in_parts(folder: StageFolder, batch: str) -> Iterator[pl.DataFrame]:
+    """Yield ids and what is said in the samples of a batch, some megabytes of them at a time."""
+    columns = ["sample_id", *TURN_COLUMNS[folder.stage], "tools"]
+    rows = with_all_columns(scan_table(folder.samples(batch)), folder.stage).select(columns)
+    start, num_rows = 0, FIRST_NUM_ROWS
+    while (part := rows.slice(start, num_rows).collect()).height:
+        yield part
+        start, num_rows = start + part.height, next_num_rows(num_rows, part)
+
+
 def check_columns(folder: StageFolder, batch: str) -> None:
     """Raise UserError where the pool table of a batch has other columns than ``pool_schema``."""
     path = folder.samples(batch)
@@ -277,9 +298,14 @@ def write_state(
         UserError: the batch is not ingested, or only half of it is.
     """
     pool_fingerprint = batch_metadata(folder, batch)["fingerprint"]
-    samples = read_batch(folder, batch)
-    tokens = tokens or TextTokens()
-    state = compression_state(samples, folder.stage, tokens=tokens, workers=workers)
+    check_columns(folder, batch)
+    tokens, stage = tokens or TextTokens(), folder.stage
+    none = pool_schema(stage).to_frame()
+    # Part by part: a tokenizer takes some fifty bytes for each of a text.
+    state = pl.concat(
+        compression_state(part, stage, tokens=tokens, workers=workers)
+        for part in chain([none], _said_in_parts(folder, batch))
+    )
     _write_state(folder, batch, state, pool_fingerprint, state_settings(tokens))
     return read_state(folder, batch)
 
@@ -317,10 +343,14 @@ def recount_tokens(folder: StageFolder, batch: str, tokens: TokenCounter) -> Non
     """
     state, settings = read_state(folder, batch), state_metadata(folder, batch)
     assert settings is not None
-    samples = read_batch(folder, batch, ["sample_id", *TURN_COLUMNS[folder.stage], "tools"])
-    counts = tokens.count(samples, folder.stage)
-    if not samples["sample_id"].equals(state["sample_id"]):
+    check_columns(folder, batch)
+    counted = pl.concat(
+        part.select("sample_id").hstack(tokens.count(part, folder.stage))
+        for part in chain([pool_schema(folder.stage).to_frame()], _said_in_parts(folder, batch))
+    )
+    if not counted["sample_id"].equals(state["sample_id"]):
         raise _no_state(folder, batch)
+    counts = counted.drop("sample_id")
     sizes = state.drop(TOKENS_SCHEMA.names(), strict=False)
     of_file = ("pool_fingerprint", "fingerprint", "ARROW:schema")
     kept = {name: value for name, value in settings.items() if name not in of_file}

@@ -20,6 +20,7 @@ from zip_pipeline.compression.texts import TemporaryTexts
 from zip_pipeline.data_root import StageFolder
 from zip_pipeline.files import fingerprint, scan_table
 from zip_pipeline.pool.batches import (
+    FIRST_NUM_ROWS,
     SIZES_SCHEMA,
     IngestResult,
     Metadata,
@@ -27,6 +28,7 @@ from zip_pipeline.pool.batches import (
     check_columns,
     gone_error,
     left_out_files,
+    next_num_rows,
     read_sizes,
     recorded_origins,
     refuse_gone,
@@ -168,9 +170,6 @@ def pool_fingerprint(folder: StageFolder) -> str:
 
 _PROVENANCE = ("sample_id", "batch", "source", "source_file", "source_row")
 _PLACE = ("batch_number", "row")
-_FIRST_NUM_ROWS = 1 << 9
-_MOST_ROWS = 10_000
-_PART_BYTES = 1 << 23
 
 
 @dataclass(frozen=True)
@@ -261,7 +260,7 @@ class StoredTables:
 
     def parts(self, places: pl.DataFrame, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
         """Yield columns of the samples at ascending places, from slices of some megabytes."""
-        num_rows = _FIRST_NUM_ROWS
+        num_rows = FIRST_NUM_ROWS
         for number, rows in _by_batch(places):
             table = with_all_columns(
                 scan_table(self._table(self.batches[number])), self._folder.stage
@@ -272,13 +271,7 @@ class StoredTables:
                 wanted = rows[start:end] - rows[start]
                 part = table.slice(int(rows[start]), int(wanted[-1]) + 1).select(columns).collect()
                 yield part[wanted]
-                start, num_rows = end, _next_num_rows(num_rows, part)
-
-
-def _next_num_rows(num_rows: int, read: pl.DataFrame) -> int:
-    """Return how many rows to read next, given the number before and what that read."""
-    fitting = int(_PART_BYTES * read.height / max(1, read.estimated_size()))
-    return max(1, min(2 * num_rows, fitting, _MOST_ROWS))
+                start, num_rows = end, next_num_rows(num_rows, part)
 
 
 def _by_batch(places: pl.DataFrame) -> Iterator[tuple[int, NDArray[np.int64]]]:

@@ -155,9 +155,6 @@ def allotments(budget: int, weights: NDArray[np.float64], least: Indices, most: 
 _HALVINGS = 100
 
 
-_TEXTS_AT_A_TIME = 1 << 14
-
-
 @dataclass(frozen=True)
 class SignalTables:
     """What the signals of a strategy tell, by their names.
@@ -253,11 +250,6 @@ class Candidates:
         """What shares of a mixture are for: the cluster of each sample, or its source."""
         return self.index["source"] if self.clusters is None else self.clusters
 
-    def parts(self) -> Iterator[list[bytes]]:
-        """Yield the texts, some thousands of them at a time."""
-        for start in range(0, len(self.texts), _TEXTS_AT_A_TIME):
-            yield self.texts.read(range(start, min(start + _TEXTS_AT_A_TIME, len(self.texts))))
-
 
 @dataclass(frozen=True)
 class Measured:
@@ -283,17 +275,16 @@ class Measured:
 
 @contextmanager
 def part_of(pool: Measured, positions: Indices) -> Iterator[Measured]:
-    """Give the samples at ascending positions as a pool, its texts in a file beside the pool's."""
+    """Give the samples at positions, in that order, as a pool; its texts in a file of their own."""
     whole = pool.candidates
-    if len(positions) == len(whole.index):
+    if np.array_equal(positions, np.arange(len(whole.index))):
         yield pool
         return
     with ExitStack() as files:
 
         def copied(texts: TextFile) -> TextFile:
-            starts = range(0, len(positions), _TEXTS_AT_A_TIME)
-            parts = (texts.read(positions[start : start + _TEXTS_AT_A_TIME]) for start in starts)
-            return files.enter_context(TemporaryTexts.write(parts, whole.texts.path.parent))
+            written = TemporaryTexts.write(texts.parts(positions), whole.texts.path.parent)
+            return files.enter_context(written)
 
         ngrams = whole.ngrams
         candidates = Candidates(
@@ -351,7 +342,8 @@ def measure(
     if state is not None and f"{codec}_bytes" in state and pool_levels().get(codec) == level:
         sizes = state[f"{codec}_bytes"].to_numpy()
     else:
-        parts = [codecs[codec].alone_sizes(part, level, workers) for part in candidates.parts()]
+        alone = codecs[codec].alone_sizes
+        parts = [alone(part, level, workers) for part in candidates.texts.parts()]
         sizes = np.concatenate([np.zeros(0, np.int64), *parts])
     tokens = _tokens(candidates, config.unit, tokenizer)
     overhead = config.overhead_bytes if strategies[config.strategy].uses("overhead_bytes") else 0
@@ -386,7 +378,7 @@ def _tokens(candidates: Candidates, unit: str, tokenizer: str) -> pl.DataFrame |
         known = [name for name in TOKENS_SCHEMA if name in state and not state[name].has_nulls()]
         tokens = state.select(known)
     elif unit == "tokens":
-        parts = ([text.decode() for text in part] for part in candidates.parts())
+        parts = ([text.decode() for text in part] for part in candidates.texts.parts())
         counts = [num for part in parts for num in count_tokens(part, tokenizer)]
         numbers = pl.Series(counts, dtype=pl.Int64)
         tokens = pl.DataFrame({"num_tokens": numbers})

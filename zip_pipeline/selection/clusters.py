@@ -82,7 +82,7 @@ def clusters_of(candidates: Candidates) -> Clusters:
     sampled = texts.read(fitted)
     space = _Space.of(sampled)
     centres = _fit(space.vectors(sampled), num_clusters)
-    parts = candidates.parts()
+    parts = candidates.texts.parts()
     found = np.concatenate([_nearest(space.vectors(part), centres) for part in parts])
     sizes = np.bincount(found, minlength=num_clusters)
     by_size = np.argsort(-sizes, kind="stable")

@@ -286,7 +286,7 @@ def select_candidates(
     pool = measure(candidates, config, tokenizer, num_workers)
     noise = find_noise(candidates, num_workers) if config.guards_noise else None
     marks = candidates.marks
-    takes_part = _takes_part(noise, marks, len(pool.pi))
+    takes_part = _takes_part(candidates.index["sample_id"], noise, marks)
     asked = config
     with part_of(pool, takes_part) as part:
         refuse_to_pick_nothing(asked, part.costs)
@@ -366,13 +366,18 @@ def _facts(
     return facts
 
 
-def _takes_part(noise: pl.Series | None, marks: Marks | None, num_samples: int) -> Indices:
-    """Return the positions of the samples that are not marked."""
-    takes_part = np.ones(num_samples, np.bool_)
+def _takes_part(ids: pl.Series, noise: pl.Series | None, marks: Marks | None) -> Indices:
+    """Return the positions of the samples that are not marked, by id.
+
+    So what a strategy sees, and how it breaks ties, does not depend on the order of the pool.
+    """
+    takes_part = np.ones(len(ids), np.bool_)
     for reasons in (noise, None if marks is None else marks.table["fate"]):
         if reasons is not None:
             takes_part &= reasons.is_null().to_numpy()
-    return np.flatnonzero(takes_part)
+    positions = np.flatnonzero(takes_part)
+    by_id: Indices = positions[ids[positions].arg_sort().to_numpy()]
+    return by_id
 
 
 def covers(pool: Measured, config: SelectionConfig) -> bool:

@@ -15,7 +15,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from zip_pipeline.compression.codecs import codec_versions
-from zip_pipeline.compression.texts import TemporaryTexts
+from zip_pipeline.compression.texts import TemporaryTexts, parts_of
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import (
     fingerprint,
@@ -30,7 +30,6 @@ from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.rounds import ProgressHook, run_selection
 from zip_pipeline.selection.run import Checkpoint, Fate, Progress, RemainingTime, Run
 
-_ROWS_PER_PART = 1 << 14
 _PARTS = "part-*.parquet"
 _SCHEMA = pl.Schema(
     {
@@ -54,7 +53,7 @@ def shard_of(sample_ids: pl.Series, num_shards: int) -> NDArray[np.int64]:
 
 
 def write_shard(folder: Path, pool: Measured, positions: Indices, owner: str) -> None:
-    """Write the samples at these positions of the pool, in parts of some thousand rows.
+    """Write the samples at these positions of the pool, in parts of some megabytes.
 
     ``owner`` tells the selection and the shard; :meth:`Shard.read` asks for the same one.
     """
@@ -64,9 +63,8 @@ def write_shard(folder: Path, pool: Measured, positions: Indices, owner: str) ->
     # In a shard clusters are sources like any others.
     sources = pool.candidates.competes_in
     # A shard without samples has one part without rows: no part at all means that it is lost.
-    starts = range(0, max(len(positions), 1), _ROWS_PER_PART)
-    for part, start in enumerate(starts):
-        rows = positions[start : start + _ROWS_PER_PART]
+    parts = parts_of(positions, pool.num_bytes[positions]) or [positions]
+    for part, rows in enumerate(parts):
         table = pl.DataFrame(
             {
                 "text": pool.candidates.texts.read(rows),
@@ -80,7 +78,7 @@ def write_shard(folder: Path, pool: Measured, positions: Indices, owner: str) ->
         table.write_parquet(
             folder / f"part-{part:05d}.parquet",
             compression="zstd",
-            metadata={"owner": owner, "num_parts": str(len(starts))},
+            metadata={"owner": owner, "num_parts": str(len(parts))},
         )
 
 

@@ -14,7 +14,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from zip_pipeline.compression.state import texts_of
-from zip_pipeline.compression.texts import TemporaryTexts, TextFile
+from zip_pipeline.compression.texts import TemporaryTexts
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.entropy_law.fit import Relation, relations_table
 from zip_pipeline.errors import UserError
@@ -59,7 +59,6 @@ _QUALITY = {"sample_id": pl.String, "Q": pl.Float64}
 # The tenth of each source that a seed leaves out.
 _LEFT_OUT = HeldOutSettings(share=0.1, min_source_samples=0, max_source_samples=MAX_NUMBER)
 _LARGEST_GAP = 0.02
-_TEXTS_AT_A_TIME = 1 << 14
 _TEXT_CHARACTERS = 200
 _PROBE = "zip_pipeline.training.trainers.probe"
 _EVALUATION = "zip_pipeline.evaluation.held_out"
@@ -125,7 +124,7 @@ def _select(comparison: Comparison, name: str, seed: int, log: Log) -> dict[str,
             signals = pool_signals(pool, config, folder, log, root.path)
             quality = qualities(pool, config, root.path, signals)
             marks = pool_marks(pool, config, folder, log, quality)
-        with TemporaryTexts.write(_parts(pool.texts, rows), root.cache) as texts, _skipping():
+        with TemporaryTexts.write(pool.texts.parts(rows), root.cache) as texts, _skipping():
             selection = select_candidates(
                 Candidates(
                     pool.index[rows],
@@ -174,11 +173,6 @@ def _candidates(comparison: Comparison, pool: SelectionPool, seed: int) -> NDArr
     is_left_out |= index["source"].is_in(plan["unseen_sources"])
     is_left_out |= index["sample_id"].is_in(comparison.held_ids.to_list())
     return np.flatnonzero(~is_left_out.to_numpy())
-
-
-def _parts(texts: TextFile, rows: NDArray[np.int64]) -> Iterator[list[bytes]]:
-    for start in range(0, len(rows), _TEXTS_AT_A_TIME):
-        yield texts.read(rows[start : start + _TEXTS_AT_A_TIME])
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -22,6 +23,28 @@ def test_texts_come_back_as_written(parts: list[list[bytes]]) -> None:
         assert texts.read(backwards) == flat[::-1]
         assert b"".join(texts.chunks()) == b"".join(flat)
         assert texts.num_bytes.tolist() == [len(text) for text in flat]
+
+
+@given(
+    sizes=st.lists(st.integers(0, 30), max_size=20),
+    most_bytes=st.integers(1, 60),
+    most_texts=st.integers(1, 6),
+)
+def test_parts_hold_every_text_once_and_little_at_a_time(
+    sizes: list[int], most_bytes: int, most_texts: int
+) -> None:
+    """In order; a part is within both limits, or a single text."""
+    written = [bytes([number]) * size for number, size in enumerate(sizes)]
+    with pytest.MonkeyPatch.context() as patch, TemporaryTexts.write([written]) as texts:
+        patch.setattr("zip_pipeline.compression.texts._PART_BYTES", most_bytes)
+        patch.setattr("zip_pipeline.compression.texts._PART_TEXTS", most_texts)
+        parts = list(texts.parts())
+        assert [text for part in parts for text in part] == written
+        for part in parts:
+            assert 1 <= len(part) <= most_texts
+            assert sum(map(len, part)) <= most_bytes or len(part) == 1
+        some = np.arange(len(written), dtype=np.int64)[::-2]
+        assert [t for part in texts.parts(some) for t in part] == written[::-2]
 
 
 def test_a_text_beyond_the_last_is_an_index_error() -> None:

@@ -9,6 +9,7 @@ from zip_pipeline.compression.state import TextTokens, compression_state
 from zip_pipeline.data_root import DataRoot, StageFolder
 from zip_pipeline.files import write_table
 from zip_pipeline.ingest.ingest import ingest_drop, read_batch
+from zip_pipeline.pool import batches
 from zip_pipeline.pool.batches import (
     counted_otherwise,
     is_current,
@@ -40,6 +41,28 @@ def test_stored_state_is_the_state_of_the_samples(tmp_path: Path, batch: str) ->
     assert len(expected) == 5
     assert written.equals(expected)
     assert read_state(root["sft"], batch).equals(expected)
+
+
+def test_state_is_computed_some_megabytes_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is that of the whole batch; no part has more rows than fit, and so is a new count."""
+    root, part_rows = DataRoot(tmp_path), []
+    _drop(root, "b.jsonl", range(70))
+    expected = compression_state(read_batch(root["sft"], "b.jsonl"), "sft")
+
+    class Noted(TextTokens):
+        def count(self, samples: pl.DataFrame, stage: Stage) -> pl.DataFrame:
+            part_rows.append(samples.height)
+            return super().count(samples, stage)
+
+    monkeypatch.setattr(batches, "FIRST_NUM_ROWS", 4)
+    monkeypatch.setattr(batches, "_PART_BYTES", 1_000)
+    assert write_state(root["sft"], "b.jsonl", tokens=Noted()).equals(expected)
+    recount_tokens(root["sft"], "b.jsonl", Noted())
+    assert read_state(root["sft"], "b.jsonl").equals(expected)
+    assert sum(part_rows) == 2 * 70
+    assert max(part_rows) < 15
 
 
 def test_state_of_an_earlier_form_of_a_batch_is_refused(tmp_path: Path) -> None:

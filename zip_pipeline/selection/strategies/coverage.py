@@ -224,7 +224,7 @@ def _counts_of(candidates: Candidates) -> Iterator[TextFile]:
     if candidates.ngrams is not None:
         yield candidates.ngrams()
         return
-    parts = map(ngram_counts, candidates.parts())
+    parts = map(ngram_counts, candidates.texts.parts())
     with TemporaryTexts.write(parts, candidates.texts.path.parent) as counts:
         yield counts
 

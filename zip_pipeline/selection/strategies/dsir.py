@@ -91,7 +91,7 @@ class Dsir(ScoreStrategy):
 
     def scores(self, pool: Measured, config: SelectionConfig, workers: int) -> NDArray[np.float64]:
         """Return log importance weight plus noise of each sample, shape (samples,)."""
-        raw = [buckets for part in pool.candidates.parts() for buckets in ngram_buckets(part)]
+        raw = [buckets for part in pool.candidates.texts.parts() for buckets in ngram_buckets(part)]
         weight = log_importance(raw, ngram_buckets(pool.candidates.target))
         weights = np.array([weight[buckets].sum() for buckets in raw], dtype=np.float64)
         return weights + gumbel_noise(pool.candidates.index["sample_id"], config.seed)

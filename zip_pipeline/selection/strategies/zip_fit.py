@@ -92,7 +92,7 @@ class ZipFit(ScoreStrategy):
         with ThreadPoolExecutor(workers) as executor:
             found = (
                 list(executor.map(sizes.similarity, part, chunksize=64))
-                for part in pool.candidates.parts()
+                for part in pool.candidates.texts.parts()
             )
             return np.array([score for part in found for score in part], dtype=np.float64)
 
