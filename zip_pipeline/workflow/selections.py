@@ -21,6 +21,7 @@ from zip_pipeline.files import (
     own_folder,
     remove_own_folder,
     scan_table,
+    sync,
     write_atomically,
     write_json,
     write_table,
@@ -696,8 +697,9 @@ class OutputFiles:
         """Write the files, OUT last, and remove the work folder; return the manifest.
 
         All are complete in the work folder before an older OUT goes away, and OUT appears
-        last: whenever OUT is there, it agrees with its ledger and manifest.
+        last: whenever OUT is there, it agrees with its ledger and manifest, after a power cut too.
         """
+        folder = self.out.parent
         write_atomically(self.work / self.out.name, write_out)
         for path, table in tables.items():
             write_table(self.work / path.name, table, {})
@@ -706,8 +708,12 @@ class OutputFiles:
         self.out.unlink(missing_ok=True)
         for path in {self.quarantine, self.duplicates} - tables.keys():
             path.unlink(missing_ok=True)
-        for path in (*tables, self.manifest, self.out):
+        sync(folder)
+        for path in (*tables, self.manifest):
             (self.work / path.name).replace(path)
+        sync(folder)
+        (self.work / self.out.name).replace(self.out)
+        sync(folder)
         remove_own_folder(self.work)
         return content
 
