@@ -1,5 +1,6 @@
 """Asks an OpenAI-compatible endpoint, and stays polite when it is busy, broken or confused."""
 
+import asyncio
 import fcntl
 import json
 import os
@@ -8,7 +9,7 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
 from pathlib import Path
@@ -53,7 +54,7 @@ class Endpoint(Settings):
     """How the endpoint calls the limit on an answer; newer models want the longer name."""
     connect_timeout_seconds: float = Field(default=10.0, gt=0)
     timeout_seconds: float = Field(default=180.0, gt=0)
-    """Longest silence while an answer is awaited."""
+    """Longest wait for a whole answer, however its parts come."""
     max_attempts: int = Field(default=6, ge=1)
     """How often one request is tried in all."""
     backoff_seconds: float = Field(default=1.0, ge=0)
@@ -102,6 +103,11 @@ class Endpoint(Settings):
                 f"the environment variable {self.key_variable} is not set; put the key of "
                 f"{self.url} there, or leave key_variable empty if it wants none"
             )
+        if not (key.isascii() and key.isprintable()):
+            raise UserError(
+                f"the environment variable {self.key_variable} holds line ends or other signs that "
+                "no key has; put nothing but the key there"
+            )
         parts = urlsplit(self.url)
         if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
             raise UserError(
@@ -119,7 +125,12 @@ _REMEDIES = {
     404: "check url (it mostly ends with /v1) and the name of the model",
 }
 _NUM_BODY_CHARACTERS = 300
-_MAX_BODY_BYTES = 1 << 24
+# Parsed it may take twenty times as much, for each request under way.
+_MAX_BODY_BYTES = 1 << 22
+_MAX_TOKENS = 1 << 40
+# Endpoints that want no key are given a word, such as EMPTY, which answers may hold.
+_LEAST_SECRET = 8
+_SURROGATES = re.compile("[\ud800-\udfff]")
 
 
 @dataclass(frozen=True)
@@ -188,18 +199,25 @@ class ChatClient(AbstractContextManager["ChatClient"]):
         self._sleep = sleep
         self._lock = threading.Lock()
         self._not_before = 0.0
-        self._http = httpx.Client(
+        self._open = ExitStack()
+        # Its timeouts begin anew with each byte; a clock for a whole answer takes an event loop.
+        self._http = httpx.AsyncClient(
             # What comes compressed could be a thousand times as large as what was read.
             headers={"Accept-Encoding": "identity"}
             | ({"Authorization": f"Bearer {self._key}"} if self._key else {}),
-            timeout=httpx.Timeout(
-                endpoint.timeout_seconds, connect=endpoint.connect_timeout_seconds, pool=None
-            ),
+            timeout=httpx.Timeout(None, connect=endpoint.connect_timeout_seconds),
             limits=httpx.Limits(max_connections=endpoint.max_concurrency),
         )
 
+    def __enter__(self) -> Self:
+        from anyio.from_thread import start_blocking_portal  # which httpx is built on
+
+        self._portal = self._open.enter_context(start_blocking_portal())
+        self._open.callback(self._portal.call, self._http.aclose)
+        return self
+
     def __exit__(self, *_: object) -> None:
-        self._http.close()
+        self._open.close()
 
     def complete(self, exchange: Exchange) -> Reply:
         """Return the endpoint's answer.
@@ -246,10 +264,11 @@ class ChatClient(AbstractContextManager["ChatClient"]):
     def _attempt(self, body: dict[str, Any]) -> Reply:
         import httpx
 
-        url = f"{self.endpoint.url.rstrip('/')}/chat/completions"
         try:
-            with self._http.stream("POST", url, json=body) as response:
-                text = self._text(response)
+            response, text = self._portal.call(self._post, body)
+        except TimeoutError:
+            limit = self.endpoint.timeout_seconds
+            raise _Transient(f"no whole answer within timeout_seconds = {limit:g}") from None
         except httpx.RequestError as error:
             name = type(error).__name__
             raise _Transient(self._without_key(f"{name}: {error}")) from None
@@ -257,18 +276,23 @@ class ChatClient(AbstractContextManager["ChatClient"]):
             raise self._failure(response, text)
         return _reply(text)
 
-    def _text(self, response: "httpx.Response") -> str:
-        """Return the body of a response, without the key that an endpoint may repeat in it."""
-        body = bytearray()
-        for part in response.iter_raw():
-            body += part
-            if len(body) > _MAX_BODY_BYTES:
-                raise EndpointError(
-                    f"{self.endpoint.url}: HTTP {response.status_code}, and the answer does not "
-                    f"end within {_MAX_BODY_BYTES >> 20} MiB, so it is no chat completion; check "
-                    "url (it mostly ends with /v1)"
-                )
-        return self._without_key(body.decode("utf-8", "replace"))
+    async def _post(self, body: dict[str, Any]) -> "tuple[httpx.Response, str]":
+        """Return a response and its body, without the key that an endpoint may repeat in it."""
+        url = f"{self.endpoint.url.rstrip('/')}/chat/completions"
+        content = bytearray()
+        async with (
+            asyncio.timeout(self.endpoint.timeout_seconds),
+            self._http.stream("POST", url, json=body) as response,
+        ):
+            async for part in response.aiter_raw():
+                content += part
+                if len(content) > _MAX_BODY_BYTES:
+                    raise EndpointError(
+                        f"{self.endpoint.url}: HTTP {response.status_code}, and the answer does "
+                        f"not end within {_MAX_BODY_BYTES >> 20} MiB, so it is no chat completion; "
+                        "check url (it mostly ends with /v1)"
+                    )
+        return response, self._without_key(content.decode("utf-8", "replace"))
 
     def _failure(self, response: "httpx.Response", text: str) -> Exception:
         status = response.status_code
@@ -282,7 +306,11 @@ class ChatClient(AbstractContextManager["ChatClient"]):
         return EndpointError(f"{self.endpoint.url}: {words}; {remedy}")
 
     def _without_key(self, text: str) -> str:
-        return text.replace(self._key, "***") if self._key else text
+        """Return a text without the key, however JSON writes it."""
+        if len(self._key) < _LEAST_SECRET:
+            return text
+        signs = (rf"(?:\\?{re.escape(sign)}|\\u00(?i:{ord(sign):02x}))" for sign in self._key)
+        return re.sub("".join(signs), "***", text)
 
 
 def _reply(body: str) -> Reply:
@@ -298,14 +326,19 @@ def _reply(body: str) -> Reply:
     if text is not None and not isinstance(text, str):
         raise _Transient(f"the answer's content is no text: {text!r:.{_NUM_BODY_CHARACTERS}}")
     finish_reason = finish_reason if isinstance(finish_reason, str) else ""
-    return Reply(text or "", finish_reason, _num_tokens(completion.get("usage")))
+    return Reply(_whole(text or ""), _whole(finish_reason), _num_tokens(completion.get("usage")))
+
+
+def _whole(text: str) -> str:
+    """Return a text without halves of surrogate pairs: it may have to be sent, as UTF-8."""
+    return _SURROGATES.sub("\ufffd", text)
 
 
 def _num_tokens(usage: object) -> tuple[int, int] | None:
     values = usage if isinstance(usage, dict) else {}
     asked, said = (values.get(f"{name}_tokens") for name in ("prompt", "completion"))
-    if isinstance(asked, int) and isinstance(said, int) and asked >= 0 and said >= 0:
-        return asked, said
+    if isinstance(asked, int) and isinstance(said, int) and min(asked, said) >= 0:
+        return (asked, said) if max(asked, said) < _MAX_TOKENS else None
     return None
 
 
@@ -313,7 +346,7 @@ def _wait_seconds(retry_after: str) -> float:
     """Return the wait that a header asks for: seconds, or a date; 0 for what is neither."""
     with suppress(ValueError):
         return max(0.0, float(retry_after))
-    with suppress(ValueError):
+    with suppress(ValueError, OverflowError):
         return max(0.0, parsedate_to_datetime(retry_after).timestamp() - time.time())
     return 0.0
 
@@ -373,7 +406,8 @@ class ExchangeStore(AbstractContextManager["ExchangeStore"]):
     def _parsed(self, number: int, line: bytes) -> tuple[str, Reply]:
         try:
             record: dict[str, Any] = json.loads(line)
-            return record["key"], Reply(record["text"], record["finish_reason"])
+            # Earlier releases stored halves of surrogate pairs.
+            return record["key"], Reply(_whole(record["text"]), record["finish_reason"])
         except (ValueError, LookupError, TypeError):
             raise self._foreign(number) from None
 

@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
@@ -22,6 +23,8 @@ class Behaviour:
     headers: dict[str, str] = field(default_factory=dict)
     drops: bool = False
     delay_seconds: float = 0.0
+    trickle: bytes | None = None
+    """what is sent instead, and then one more byte again and again until the client hangs up"""
 
 
 @dataclass(frozen=True)
@@ -62,6 +65,11 @@ def drops() -> Behaviour:
     return Behaviour(drops=True)
 
 
+def trickles(beginning: bytes) -> Behaviour:
+    """Begin an answer and never end it, though a byte comes every few milliseconds."""
+    return Behaviour(trickle=beginning)
+
+
 def garbles(body: bytes) -> Behaviour:
     """Answer with these bytes and a status that says all is well."""
     return Behaviour(body=body)
@@ -85,7 +93,17 @@ class _Handler(BaseHTTPRequestHandler):
             time.sleep(behaviour.delay_seconds)
             self._answer(behaviour)
 
+    def _trickle(self, beginning: bytes) -> None:
+        self.close_connection = True
+        with suppress(BrokenPipeError, ConnectionResetError):
+            self.wfile.write(beginning)
+            while not self.judge_server.is_stopped.wait(0.02):
+                self.wfile.write(b"x")
+
     def _answer(self, behaviour: Behaviour) -> None:
+        if behaviour.trickle is not None:
+            self._trickle(behaviour.trickle)
+            return
         self.send_response(behaviour.status)
         self.send_header("Content-Type", "application/json")
         for name, value in behaviour.headers.items():
@@ -112,6 +130,7 @@ class JudgeServer:
 
     def __init__(self, respond: Respond) -> None:
         self._respond = respond
+        self.is_stopped = threading.Event()
         self._lock = threading.Lock()
         self.requests: list[Received] = []
         self._at_once = 0
@@ -152,6 +171,7 @@ class JudgeServer:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        self.is_stopped.set()
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(timeout=5)

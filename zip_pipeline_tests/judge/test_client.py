@@ -9,6 +9,7 @@ from email.utils import format_datetime
 
 import pytest
 
+from zip_pipeline.errors import UserError
 from zip_pipeline.judge.client import (
     ChatClient,
     Endpoint,
@@ -25,6 +26,7 @@ from zip_pipeline_tests.judge.judge_server import (
     garbles,
     in_turn,
     says,
+    trickles,
 )
 
 QUESTION = {"role": "user", "content": "How are you?"}
@@ -79,6 +81,8 @@ def test_client_speaks_the_protocol():
         pytest.param(garbles(b"[]"), id="other JSON"),
         pytest.param(garbles(b'{"choices": []}'), id="no choice"),
         pytest.param(garbles(b'{"choices": [{"message": {"content": 5}}]}'), id="no text"),
+        pytest.param(garbles(b'{"choices":' + b"[" * 100_000), id="deep JSON"),
+        pytest.param(garbles(b'{"choices": ' + b"1" * 10_000 + b"}"), id="long number"),
     ],
 )
 def test_client_tries_again_after_a_passing_failure(failure: Behaviour):
@@ -120,6 +124,7 @@ def test_client_waits_as_long_as_it_is_asked_to():
         ("soon", 0, 1.1),
         ("-5", 0, 1.1),
         ("nan", 0, 1.1),
+        ("Fri, 01 Jan 2100 00:00:00 +99999999999999999999", 0, 1.1),
     ],
 )
 def test_client_reads_retry_after_as_date_and_survives_nonsense(
@@ -171,6 +176,39 @@ def test_client_times_out_on_silence():
         assert len(server.requests) == 2
 
 
+@pytest.mark.parametrize(
+    "beginning",
+    [
+        pytest.param(b"HTTP/1.1 200 OK\r\nContent-Length: 999999\r\n\r\n", id="body"),
+        pytest.param(b"HTTP/1.1 200 OK\r\nX-Header: ", id="headers"),
+    ],
+)
+def test_client_gives_up_an_answer_that_trickles(beginning: bytes):
+    """The limit holds for an answer as a whole: bytes that keep coming do not put it off."""
+    began = time.monotonic()
+    with JudgeServer(in_turn([], trickles(beginning))) as server:
+        with pytest.raises(EndpointError, match=r"no whole answer within timeout_seconds = 0\.3"):
+            _ask(server, Waits(), timeout_seconds=0.3, max_attempts=2)
+        assert len(server.requests) == 2
+    assert time.monotonic() - began < 5
+
+
+def test_half_a_character_in_an_answer_is_replaced():
+    """JSON can hold what UTF-8 cannot; it could be neither sent back nor shown."""
+    half = garbles(rb'{"choices": [{"message": {"content": "7 \ud83d\ude00 \ud83d"}}]}')
+    with JudgeServer(in_turn([], half)) as server:
+        assert _ask(server, Waits()).text == "7 \U0001f600 \ufffd"
+
+
+def test_counts_of_tokens_that_are_none_are_not_told():
+    """They are multiplied by prices, which numbers without end would break."""
+    for num in ("-1", "1" * 400, "1.5", '"7"'):
+        usage = f'"usage": {{"prompt_tokens": {num}, "completion_tokens": 3}}'
+        body = f'{{"choices": [{{"message": {{"content": "7"}}}}], {usage}}}'
+        with JudgeServer(in_turn([], garbles(body.encode()))) as server:
+            assert _ask(server, Waits()) == Reply("7", "", None)
+
+
 def test_client_says_when_nothing_listens():
     """Where no server is, the error names the address."""
     with socket.socket() as free:
@@ -201,24 +239,50 @@ def test_key_comes_from_the_environment_and_is_never_shown(monkeypatch: pytest.M
     assert [r.headers["authorization"] for r in server.requests] == [f"Bearer {KEY}"] * 2
 
 
-def test_key_in_what_is_no_completion_is_not_shown(monkeypatch: pytest.MonkeyPatch):
+@pytest.mark.parametrize(
+    ("key", "told"),
+    [
+        pytest.param(KEY, KEY, id="as it is"),
+        pytest.param("sk/very+secret", r"sk\/very\u002Bsecret", id="as JSON may write it"),
+    ],
+)
+def test_key_in_what_is_no_completion_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, key: str, told: str
+):
     """An endpoint that repeats the request's headers as its answer does not give the key away."""
-    monkeypatch.setenv("ZIP_TEST_KEY", KEY)
-    echo = garbles(b'{"authorization": "Bearer ' + KEY.encode() + b'"}')
+    monkeypatch.setenv("ZIP_TEST_KEY", key)
+    echo = garbles(f'{{"authorization": "Bearer {told}"}}'.encode())
     with (
         JudgeServer(in_turn([], echo)) as server,
         pytest.raises(EndpointError, match=r"no chat completion: .*Bearer \*\*\*") as caught,
     ):
         _ask(server, Waits(), key_variable="ZIP_TEST_KEY", max_attempts=1)
+    assert "secret" not in str(caught.value)
+
+
+def test_word_that_is_no_secret_is_left_in_answers(monkeypatch: pytest.MonkeyPatch):
+    """Local servers are given any word for a key, and answers hold such words."""
+    monkeypatch.setenv("ZIP_TEST_KEY", "EMPTY")
+    with JudgeServer(in_turn([], says("EMPTY, so [[0]]"))) as server:
+        assert _ask(server, Waits(), key_variable="ZIP_TEST_KEY").text == "EMPTY, so [[0]]"
+
+
+@pytest.mark.parametrize("key", [f"{KEY}\nsecond", f"{KEY}\u00e9"])
+def test_key_that_no_header_may_hold_is_refused_unseen(monkeypatch: pytest.MonkeyPatch, key: str):
+    """The HTTP library would refuse it as well, and repeat it."""
+    monkeypatch.setenv("ZIP_TEST_KEY", key)
+    endpoint = Endpoint(url="https://judge.example/v1", model="m", key_variable="ZIP_TEST_KEY")
+    with pytest.raises(UserError, match="ZIP_TEST_KEY holds line ends or other signs") as caught:
+        endpoint.key()
     assert KEY not in str(caught.value)
 
 
 @pytest.mark.parametrize("status", [200, 500])
 def test_answer_without_end_is_not_read_to_it(status: int):
     """What is longer than any completion is given up at once, as is an error of that length."""
-    endless = Behaviour(status=status, body=b" " * (17 << 20))
+    endless = Behaviour(status=status, body=b" " * (5 << 20))
     with JudgeServer(in_turn([], endless)) as server:
-        with pytest.raises(EndpointError, match=f"HTTP {status}, .* does not end within 16 MiB"):
+        with pytest.raises(EndpointError, match=f"HTTP {status}, .* does not end within 4 MiB"):
             _ask(server, Waits())
         assert len(server.requests) == 1
 

@@ -88,6 +88,15 @@ def test_store_survives_a_line_cut_short(tmp_path: Path, num_bytes_cut: int):
     assert [json.loads(line)["question"] for line in lines] == ["one", "two"]
 
 
+def test_store_replaces_half_a_character(tmp_path: Path):
+    """Earlier releases stored what cannot be sent, so every later run would fail on it."""
+    path = tmp_path / "a.jsonl"
+    with ExchangeStore(path) as store:
+        store.ask(lambda _: Reply("half \ud83d", "stop"), _exchange())
+    with ExchangeStore(path) as store:
+        assert store.ask(Echo(), _exchange()) == Reply("half \ufffd", "stop")
+
+
 def test_store_names_a_line_that_is_no_answer(tmp_path: Path):
     """A complete line of something else is an error with file and line, and the file stays."""
     path = tmp_path / "a.jsonl"
