@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint
-from zip_pipeline.hub import hub_answers, no_answer
+from zip_pipeline.hub import hub_answers, no_answer, without_secrets
 from zip_pipeline.process import keep_freed_memory
 from zip_pipeline.samples import Turn, turn_text
 
@@ -114,7 +114,7 @@ def load_tokenizer(
         )
     except (OSError, ValueError) as error:
         reason = no_answer() if is_unreachable else str(error)
-        raise _no_model(source, revision, reason) from error
+        raise _no_model(source, revision, reason) from None
     return tokenizer
 
 
@@ -170,12 +170,12 @@ def load_model(
         )
     except (OSError, ValueError, SafetensorError) as error:
         reason = no_answer() if is_unreachable else str(error)
-        raise _no_model(source, revision, reason) from error
+        raise _no_model(source, revision, reason) from None
     return model
 
 
 def _no_model(source: str, revision: str | None, reason: str) -> UserError:
-    reason = reason.strip().partition("\n")[0]
+    reason = without_secrets(reason.strip().partition("\n")[0])
     return UserError(
         f"model: cannot load {source!r} at revision {revision} ({reason}). Give 'tiny', a folder "
         "with config.json, tokenizer and *.safetensors, or a hub id that you have access to"

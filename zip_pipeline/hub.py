@@ -1,7 +1,10 @@
 """The Hugging Face hub: whether it answers at all, asked once and for a few seconds."""
 
+import http.client
 import os
+import re
 import ssl
+import threading
 import urllib.error
 import urllib.request
 
@@ -21,15 +24,24 @@ def hub_answers() -> bool:
     """
     if any(os.environ.get(name, "").lower() in ("1", "true", "yes", "on") for name in _OFFLINE):
         return True
+    found: list[bool] = []
+    # On a clock of its own: looking up a name, and headers that trickle, keep to no timeout.
+    thread = threading.Thread(target=lambda: found.append(_answers()), daemon=True)
+    thread.start()
+    thread.join(_SECONDS)
+    return found == [True]
+
+
+def _answers() -> bool:
     try:
-        request = urllib.request.Request(hub_endpoint(), method="HEAD")
+        request = urllib.request.Request(without_secrets(hub_endpoint()), method="HEAD")
         urllib.request.urlopen(request, timeout=_SECONDS).close()
     except urllib.error.HTTPError:
         return True
     except urllib.error.URLError as error:
         # The library may know certificates that we do not.
         return isinstance(error.reason, ssl.SSLError)
-    except (OSError, ValueError):
+    except (OSError, ValueError, http.client.HTTPException):
         return False
     return True
 
@@ -37,6 +49,15 @@ def hub_answers() -> bool:
 def no_answer() -> str:
     """Return in words that the hub does not answer."""
     return (
-        f"the hub does not answer at {hub_endpoint()}, and the files are not in its cache here; "
-        "check the network and HF_ENDPOINT"
+        f"the hub does not answer at {without_secrets(hub_endpoint())}, and the files are not in "
+        "its cache here; check the network and HF_ENDPOINT"
     )
+
+
+_QUERY = re.compile(r"\?[^\s'\"]*=[^\s'\"]*")
+_SECRET = re.compile(r"(?<=://)[^/\s'\"]*@|(?i:bearer) \S+|\bhf_\w{8,}")
+
+
+def without_secrets(words: str) -> str:
+    """Return words of a library without passwords and queries of addresses, and without tokens."""
+    return _SECRET.sub("", _QUERY.sub("?…", words))

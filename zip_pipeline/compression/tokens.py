@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint
-from zip_pipeline.hub import hub_answers, no_answer
+from zip_pipeline.hub import hub_answers, no_answer, without_secrets
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -96,8 +96,8 @@ def _load(name: str, path: Path | None, changed_ns: int) -> "Tokenizer":
         loaded = Tokenizer.from_file(str(path)) if path else Tokenizer.from_pretrained(name)
     except UserError:
         raise
-    except Exception as error:  # the library and the hub client raise many kinds
-        raise _unknown(name, str(error).strip().partition("\n")[0]) from error
+    except Exception as error:  # noqa: BLE001 - the library and the hub client raise many kinds
+        raise _unknown(name, without_secrets(str(error).strip().partition("\n")[0])) from None
     loaded.no_truncation()
     loaded.no_padding()
     loaded.encode_special_tokens = True

@@ -9,14 +9,17 @@ import shutil
 import tempfile
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from glob import escape
+from itertools import accumulate
+from operator import or_
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from zip_pipeline.errors import UserError, require
 from zip_pipeline.files import TEMPORARY, fingerprint, sync, write_json
-from zip_pipeline.hub import hub_answers, no_answer
+from zip_pipeline.hub import hub_answers, no_answer, without_secrets
 from zip_pipeline.ingest.options import AS_FOUND, ReadOptions
 from zip_pipeline.ingest.readers import held_back, split_of
 
@@ -204,7 +207,8 @@ def _failure(address: str, cache: Path, error: Exception) -> UserError:
     if status == 404 or ("FileNotFoundError" in kinds and scheme != "hf"):
         return UserError(f"{name}: nothing is there (404); check the address")
     # Words of a library may hold the whole address.
-    reason = words if status or name != address else f"{words}: {' '.join(str(cause).split())}"
+    told = without_secrets(" ".join(str(cause).split()))
+    reason = words if status or name != address else f"{words}: {told}"
     return UserError(f"{name}: cannot be fetched ({reason}); check the address, or try again later")
 
 
@@ -237,20 +241,27 @@ def _visible(address: str, names: Iterable[str]) -> list[str]:
     return found
 
 
+def _free(name: str) -> str:
+    """Return the name of a copy, which stands beside what is told of it."""
+    return f"_{name}" if name in (_ENTRY, ".", "..") else name
+
+
 class _Store:
     """A file or folder of S3 or Google Cloud Storage, or a file of a web server."""
 
     def __init__(self, address: str, scheme: str) -> None:
-        from fsspec.core import url_to_fs
+        from fsspec import filesystem
 
         self._shown, self._is_web = shown(address), scheme.startswith("http")
         path = unquote(urlsplit(address).path) if self._is_web else address
-        self.name = posixpath.basename(path.rstrip("/")) or "data"
+        self.name = _free(posixpath.basename(path.rstrip("/")) or "data")
         # What fsspec keeps by itself it keeps for as long as the process lives.
         options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
         if self._is_web:
             options |= {"get_client": _client, "encoded": "%" in address}
-        self._files, self._path = url_to_fs(address, **options)
+        # Not by url_to_fs, which takes :: in a name for an address inside the address.
+        self._files = filesystem(scheme, **options)
+        self._path = address if self._is_web else address.partition("://")[2].rstrip("/")
 
     def look(self, expected: str | None) -> _State:
         self._files.invalidate_cache()
@@ -319,7 +330,7 @@ class _Hub:
         self._address, self._repo = address, found["repo"]
         self._revision = unquote(found["revision"] or "main")
         self._path, self._split = (found["path"] or "").strip("/"), found["split"]
-        self.name = posixpath.basename(self._repo)
+        self.name = _free(posixpath.basename(self._repo))
 
     def look(self, expected: str | None) -> _State:
         from huggingface_hub import HfApi
@@ -332,6 +343,7 @@ class _Hub:
         subsets = {
             str(config.get("config_name", "default")): config
             for config in getattr(info.card_data, "configs", None) or ()
+            if isinstance(config, Mapping)
         }
         files, left_out = self._chosen(_visible(self._address, names), subsets)
         if not files:
@@ -404,13 +416,11 @@ def files_by_split(files: Sequence[str], subset: Mapping[str, Any]) -> dict[str,
 
     Source: https://huggingface.co/docs/hub/datasets-data-files-configuration
     """
-    from fsspec.utils import glob_translate
-
     found: dict[str, list[str]] = {}
     folder = str(subset.get("data_dir") or "").strip("/")
     for split, pattern in _patterns(subset.get("data_files")):
-        matches = re.compile(glob_translate(posixpath.normpath(posixpath.join(folder, pattern))))
-        found.setdefault(split, []).extend(name for name in files if matches.fullmatch(name))
+        parts = posixpath.normpath(posixpath.join(folder, pattern)).split("/")
+        found.setdefault(split, []).extend(n for n in files if _fits(n.split("/"), parts))
     if found:
         return found
     inside = [name for name in files if name.startswith(f"{folder}/" if folder else "")]
@@ -420,16 +430,36 @@ def files_by_split(files: Sequence[str], subset: Mapping[str, Any]) -> dict[str,
     return found or {"train": inside}
 
 
+def _fits(names: Sequence[str], parts: Sequence[str]) -> bool:
+    """Return whether the parts of a path are those of a pattern, of which ``**`` is any number.
+
+    As one regular expression, a card's pattern of a few stars could take hours for one name.
+    """
+    # At each place whether the pattern so far fits the names up to there.
+    so_far = [True, *(False for _ in names)]
+    for part in parts:
+        if part == "**":
+            so_far = list(accumulate(so_far, or_))
+        else:
+            pairs = zip(so_far, names, strict=False)
+            so_far = [False, *(fits and fnmatchcase(name, part) for fits, name in pairs)]
+    return so_far[-1]
+
+
 def _patterns(data_files: Any) -> list[tuple[str, str]]:  # noqa: ANN401
     """Return split and pattern of each entry of ``data_files``, in all forms that cards have."""
     if isinstance(data_files, str):
         return [("train", data_files)]
     if isinstance(data_files, Mapping):
         if {"split", "path"} <= data_files.keys():
-            data_files = {data_files["split"]: data_files["path"]}
+            data_files = {str(data_files["split"]): data_files["path"]}
         entries = data_files.items()
-        return [(str(s), p) for s, ps in entries for p in ([ps] if isinstance(ps, str) else ps)]
-    return [pair for entry in data_files or [] for pair in _patterns(entry)]
+        return [(str(split), p) for split, inside in entries for _, p in _patterns(inside)]
+    if isinstance(data_files, list):
+        return [pair for entry in data_files for pair in _patterns(entry)]
+    if data_files is None:
+        return []
+    raise UserError(f"data_files of the dataset's card: {data_files!r} is no name of a file")
 
 
 _SPLIT_NAMES = {

@@ -67,10 +67,16 @@ class Endpoint(Settings):
     @model_validator(mode="after")
     def _is_usable(self) -> Self:
         """Refuse an address that is none, or that has a key in it, and a key for its variable."""
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
+        try:
+            parts = urlsplit(self.url)
+            is_url = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+        except ValueError:
+            is_url = False
+        if not is_url or not self.url.isprintable() or " " in self.url:
+            # Without what may be a key: where there is no scheme, the parts cannot be told.
+            shown = re.split(r"[?#]", self.url.rpartition("@")[2])[0]
             raise UserError(
-                f"url: {self.url!r} is not allowed; must be like https://host/v1 or "
+                f"url: {shown!r} is not allowed; must be like https://host/v1 or "
                 "http://localhost:8000/v1"
             )
         if parts.username or parts.password or parts.query:

@@ -13,6 +13,7 @@ import polars as pl
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.errors import UserError, require
 from zip_pipeline.files import write_atomically, write_bytes, write_json
+from zip_pipeline.hub import without_secrets
 from zip_pipeline.report.exports import Table, card, format_named, tables_of, write_rows
 from zip_pipeline.samples import TURN_COLUMNS, Stage, sample_of, with_all_columns
 from zip_pipeline.workflow.versions import read_version
@@ -94,12 +95,12 @@ class Export:
                 delete_patterns=list(_NAMES),
                 commit_message=self.title,
             )
-        except Exception as error:
-            reason = str(error).strip().partition("\n")[0]
+        except Exception as error:  # noqa: BLE001 - its library has many kinds
+            reason = without_secrets(str(error).strip().partition("\n")[0])
             raise UserError(
                 f"--push: {repository} cannot be written ({reason}); log in with hf auth login, or "
                 f"name a repository that you may write. The export is in {self.folder}"
-            ) from error
+            ) from None
         return str(commit.commit_url)
 
 

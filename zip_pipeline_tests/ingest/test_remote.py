@@ -135,6 +135,22 @@ def test_splits_are_those_of_datasets(
     }
 
 
+def test_a_pattern_of_a_card_takes_no_time() -> None:
+    """As a regular expression, four stars take minutes for a name that is made for them."""
+    names = ["a" * 200, "a" * 199 + "b"]
+    patterns = {"data_files": "*a" * 30 + "*b"}
+    assert files_by_split(names, patterns) == {"train": names[1:]}
+    deep = "/".join("a" * 60)
+    assert files_by_split([deep], {"data_files": "**/a/" * 20 + "b"}) == {"train": []}
+
+
+@pytest.mark.parametrize("data_files", [5, [[5]], {"train": {"a": 5}}, {"split": [], "path": 5}])
+def test_a_card_that_names_no_files_is_refused(data_files: Any) -> None:
+    """It is data, whatever it holds."""
+    with pytest.raises(UserError, match=r"data_files of the dataset's card: 5 is no name of a"):
+        files_by_split(["a"], {"data_files": data_files})
+
+
 def test_a_drop_file_names_an_address_and_how_to_read_it(tmp_path: Path) -> None:
     """With the options of a sidecar; the sensor lists it without looking elsewhere."""
     path = tmp_path / "a.drop.toml"
@@ -186,6 +202,16 @@ def test_a_file_of_the_web_is_pinned_by_what_the_server_tells(
     assert fetched.origin["revision"] == revision
     web.files.clear()
     assert fetch(f"{web.url}/a%20b.jsonl", tmp_path, fetched.origin) == fetched
+
+
+@pytest.mark.server
+def test_a_copy_is_kept_apart_from_what_is_told_of_it(tmp_path: Path, web: FileServer) -> None:
+    """Whatever the file elsewhere is called."""
+    web.files["/fetched.json"] = Answer(rows("x"))
+    web.files["/.."] = Answer(rows("y"))
+    for end, name, content in (("fetched.json", "_fetched.json", "x"), ("%2e%2e", "_..", "y")):
+        fetched = fetch(f"{web.url}/{end}", tmp_path)
+        assert (fetched.name, fetched.path.read_bytes()) == (name, rows(content))
 
 
 @pytest.mark.server
@@ -321,9 +347,9 @@ def s3(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 @pytest.mark.server
 def test_an_object_of_s3_is_pinned_by_etag_or_version(tmp_path: Path, s3: Any) -> None:
     """Its name is taken as it is."""
-    s3.put_object(Bucket="pool", Key="a/x#[1]?.jsonl", Body=rows("x"))
-    fetched = fetch("s3://pool/a/x#[1]?.jsonl", tmp_path)
-    assert fetched.path.name == "x#[1]?.jsonl"
+    s3.put_object(Bucket="pool", Key="a/x#[1]?::y.jsonl", Body=rows("x"))
+    fetched = fetch("s3://pool/a/x#[1]?::y.jsonl", tmp_path)
+    assert fetched.path.name == "x#[1]?::y.jsonl"
     assert fetched.path.read_bytes() == rows("x")
     assert fetched.origin["revision"] == f"ETag={hashlib.md5(rows('x')).hexdigest()}"
     s3.create_bucket(Bucket="versions")
@@ -447,7 +473,7 @@ def test_the_card_of_a_dataset_tells_its_subsets_and_splits(tmp_path: Path, hub:
         fetch("hf://datasets/org/name", tmp_path)
     with pytest.raises(UserError, match="no file or folder none; its subsets are main, more"):
         fetch("hf://datasets/org/name/none", tmp_path)
-    hub.cards["org/name"]["configs"] = [{"config_name": "gone", "data_files": "gone.jsonl"}]
+    hub.cards["org/name"]["configs"] = [5, {"config_name": "gone", "data_files": "gone.jsonl"}]
     with pytest.raises(UserError, match="card names no file that is there"):
         fetch("hf://datasets/org/name", tmp_path)
 
@@ -466,6 +492,24 @@ def test_what_the_hub_does_not_give_is_told(tmp_path: Path, hub: Hub) -> None:
     ):
         address = f"hf://datasets/org/{end}"
         assert refusal_of(address, tmp_path).startswith(f"{address}: {words}")
+
+
+@pytest.mark.server
+def test_what_the_library_of_the_hub_says_loses_its_secrets(
+    tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its words hold the addresses that were asked, some of them signed."""
+    import huggingface_hub
+
+    def fail(*_: object, **__: object) -> None:
+        raise OSError("cut off: https://me:pass-word@cdn.test/a?X-Amz-Signature=signed")
+
+    hub.commit("org/name", _FILES)
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fail)
+    assert refusal_of("hf://datasets/org/name", tmp_path) == (
+        "hf://datasets/org/name: cannot be fetched (OSError: cut off: https://cdn.test/a?…); check "
+        "the address, or try again later"
+    )
 
 
 def _drop(root: DataRoot, address: str, more: str = "") -> str:

@@ -320,6 +320,10 @@ def test_key_is_not_sent_in_plain_text_to_another_machine(monkeypatch: pytest.Mo
     [
         ({"url": "judge.example"}, "url: 'judge.example' is not allowed"),
         ({"url": "ftp://judge.example"}, "must be like https://host/v1"),
+        ({"url": "me:sk-1@judge.example/v1?key=sk-1"}, "url: 'judge.example/v1' is not allowed"),
+        ({"url": "https://me:sk-1@[judge/v1"}, r"url: '\[judge/v1' is not allowed"),
+        ({"url": "https://judge.example:99999/v1"}, "url: 'https://judge.example:99999/v1' is not"),
+        ({"url": "https://judge.example/v1\n"}, r"url: 'https://judge.example/v1\\n' is not"),
         ({"url": "https://me:sk-1@judge.example/v1"}, "judge.example has credentials"),
         ({"url": "https://judge.example/v1?key=sk-1"}, "judge.example has credentials"),
         ({"model": ""}, "model: empty"),

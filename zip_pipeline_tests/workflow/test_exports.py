@@ -351,7 +351,12 @@ def test_a_refusal_of_the_hub_says_where_the_export_is(
     """And how to log in."""
     from huggingface_hub.errors import LocalTokenNotFoundError
 
-    monkeypatch.setattr(fake_hub, "refusal", LocalTokenNotFoundError("no token"))
+    refusal = LocalTokenNotFoundError("no token for https://a:b@hub.test/x?X-Amz-Signature=c")
+    monkeypatch.setattr(fake_hub, "refusal", refusal)
     written = exported(tmp_path / "out", "messages", [PLAIN])
-    with pytest.raises(UserError, match=r"org/chats cannot be written \(no token\); log in with"):
+    words = r"org/chats cannot be written \(no token for https://hub\.test/x\?…\); log in with"
+    with pytest.raises(UserError, match=words) as caught:
         written.push("org/chats")
+    # Logs would show the other one, with what is secret in it.
+    assert caught.value.__cause__ is None
+    assert caught.value.__suppress_context__
