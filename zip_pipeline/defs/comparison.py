@@ -7,7 +7,7 @@ from typing import Any
 import dagster as dg
 
 from zip_pipeline.defs.keys import compression_state_key, model_key, owners, raw_pool_key
-from zip_pipeline.defs.metadata import picture, rounded, shown, shown_table
+from zip_pipeline.defs.metadata import listed, picture, rounded, shown, shown_table
 from zip_pipeline.defs.pipes import mendable, run_modules
 from zip_pipeline.defs.resources import DataRootResource
 from zip_pipeline.files import fingerprint
@@ -156,13 +156,12 @@ _TABLES = ("losses", "figures", "redundancy_and_diversity", "picks_in_common", "
 
 
 def _result(found: ComparisonResult) -> dg.MaterializeResult[None]:
-    skipped = [f"- {name}: {reason}" for name, reason in found.skipped.items()]
     return dg.MaterializeResult(
         metadata={
             "conclusion": found.conclusion,
             **{name: shown(table) for name, table in zip(_TABLES, found.shown, strict=False)},
-            "notes": dg.MetadataValue.md("\n".join(f"- {note}" for note in found.notes)),
-            "skipped": dg.MetadataValue.md("\n".join(skipped) or "none"),
+            "notes": listed(found.notes),
+            "skipped": listed([f"{name}: {reason}" for name, reason in found.skipped.items()]),
             **{f"plot_{name}": picture(png, name) for name, png in found.figures.items()},
             "runs": shown_table(found.runs),
             "picked_alone": shown_table(found.alone),

@@ -24,6 +24,7 @@ from zip_pipeline.defs.metadata import (
     collapsed,
     drawing,
     figures_table,
+    listed,
     picture,
     rounded,
     shown_table,
@@ -47,6 +48,7 @@ from zip_pipeline.report.figures import (
     trend,
     versions_figure,
 )
+from zip_pipeline.report.markdown import inert
 from zip_pipeline.samples import STAGES, Stage
 from zip_pipeline.settings import training_settings
 from zip_pipeline.workflow.models import (
@@ -138,9 +140,7 @@ def _result(
         metadata={
             **{f"{stage}_verdict": _newest_verdict(table, stage) for stage in found},
             **{
-                f"{stage}_relations": dg.MetadataValue.md(
-                    "\n".join(f"- {r.y} over {r.x}: {r.note}" for r in of_stage)
-                )
+                f"{stage}_relations": listed([f"{r.y} over {r.x}: {r.note}" for r in of_stage])
                 for stage, of_stage in found.items()
             },
             **{f"{stage}_trend": drawing(trend(table, stage), stage) for stage in found},
@@ -384,7 +384,7 @@ def _probe_result(root: DataRoot, probed: ProbedVersion) -> dg.MaterializeResult
                 check_name=RISK_CHECK,
                 passed=probed.may_train,
                 severity=dg.AssetCheckSeverity.ERROR,
-                description=words,
+                description=inert(words),
                 metadata={
                     "verdict": verdict.kind,
                     "version": version.number,

@@ -6,6 +6,7 @@ that never change are words: Dagster draws a chart of every number.
 
 import base64
 import json
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 from urllib.parse import quote
@@ -13,7 +14,9 @@ from urllib.parse import quote
 import dagster as dg
 import polars as pl
 
-from zip_pipeline.report.comparison import Shown, markdown
+from zip_pipeline.report.markdown import Shown, bullets, markdown
+from zip_pipeline.terminal_text import shown as readable
+from zip_pipeline.terminal_text import shown_in_cell
 
 COLUMN_DESCRIPTIONS = {
     "sample_id": "content hash of the normalised turns",
@@ -126,18 +129,13 @@ def shown_table(table: pl.DataFrame) -> dg.MetadataValue:
 def shown(table: Shown) -> dg.MetadataValue:
     """Return header and cells as Markdown, or as Dagster's own table where that is long."""
     header, rows = table
-    text = markdown([(header, [[_one_line(cell) for cell in row] for row in rows])])
+    text = markdown([table])
     if len(text) < _LONG:
         return dg.MetadataValue.md(text)
     return dg.MetadataValue.table(
-        [dg.TableRecord(dict(zip(header, row, strict=True))) for row in rows],
+        [dg.TableRecord(dict(zip(header, map(shown_in_cell, row), strict=True))) for row in rows],
         dg.TableSchema([dg.TableColumn(name) for name in header]),
     )
-
-
-def _one_line(text: str) -> str:
-    """Return a text whose line ends do not end its cell."""
-    return " ".join(text.splitlines())
 
 
 def _cell(value: object) -> str:
@@ -162,7 +160,12 @@ def figures_table(*rows: tuple[str, object, str]) -> dg.MetadataValue:
 def collapsed(values: Mapping[str, Any]) -> dg.MetadataValue:
     """Return settings and the like as one item that the UI opens at a click."""
     text = json.dumps(values, indent=2, sort_keys=True, default=str, ensure_ascii=False)
-    return dg.MetadataValue.md(f"```json\n{text}\n```".ljust(_LONG))
+    return dg.MetadataValue.md(f"```json\n{readable(text)}\n```".ljust(_LONG))
+
+
+def listed(lines: Sequence[str]) -> dg.MetadataValue:
+    """Return lines of words as a list, ``none`` where there are none."""
+    return dg.MetadataValue.md(bullets(lines) or "none")
 
 
 def counts_table(table: pl.DataFrame, column: str, limit: int = 10) -> dg.MetadataValue:
@@ -176,7 +179,8 @@ def counts_table(table: pl.DataFrame, column: str, limit: int = 10) -> dg.Metada
 def code_block(text: str) -> dg.MetadataValue:
     """Return a text that the UI shows as it is."""
     fence = "~~~~"
-    return dg.MetadataValue.md(f"{fence}text\n{text.replace(fence, '~ ~ ~ ~')}\n{fence}")
+    inside = readable(text).replace(fence, "~ ~ ~ ~")
+    return dg.MetadataValue.md(f"{fence}text\n{inside}\n{fence}")
 
 
 def drawing(svg: str | None, title: str) -> dg.MetadataValue:
@@ -184,7 +188,7 @@ def drawing(svg: str | None, title: str) -> dg.MetadataValue:
     if svg is None:
         return dg.MetadataValue.md("not drawn: that takes two points")
     encoded = quote(svg, safe="/:=,;()' ")
-    return dg.MetadataValue.md(f"![{title}](<data:image/svg+xml,{encoded}>)")
+    return dg.MetadataValue.md(f"![{_title(title)}](<data:image/svg+xml,{encoded}>)")
 
 
 def picture(png: bytes | None, title: str) -> dg.MetadataValue:
@@ -192,4 +196,9 @@ def picture(png: bytes | None, title: str) -> dg.MetadataValue:
     if png is None:
         return dg.MetadataValue.md("not drawn: that takes two points")
     encoded = base64.b64encode(png).decode("ascii")
-    return dg.MetadataValue.md(f"![{title}](data:image/png;base64,{encoded})")
+    return dg.MetadataValue.md(f"![{_title(title)}](data:image/png;base64,{encoded})")
+
+
+def _title(text: str) -> str:
+    """Return the title of a picture without the signs that could end it."""
+    return re.sub(r"[^\w .,:;%()+-]", " ", text)

@@ -51,6 +51,7 @@ from zip_pipeline.pool.batches import (
 from zip_pipeline.pool.pool import SelectionPool, open_selection_pool
 from zip_pipeline.report.fates import num_by_fate, top_sources
 from zip_pipeline.report.figures import selection_figure
+from zip_pipeline.report.markdown import inert
 from zip_pipeline.report.trace import readable
 from zip_pipeline.samples import TURN_COLUMNS, Stage, pool_schema, serialised_texts
 from zip_pipeline.selection.config import make_default, one_off, stage_selection
@@ -255,7 +256,7 @@ def _share_check(
         check_name=name,
         passed=share <= threshold,
         severity=dg.AssetCheckSeverity.WARN,
-        description=f"{batch}: {num_rows:,} of {num_rows_read:,} rows ({share:.2%}), "
+        description=f"{inert(batch)}: {num_rows:,} of {num_rows_read:,} rows ({share:.2%}), "
         f"allowed are {threshold:.0%}",
         metadata={"batch": batch, **rounded({"share": share}), "allowed": f"{threshold:.0%}"},
     )
@@ -268,7 +269,8 @@ def _rejected_check(
     found = _share_check("rejected_share", batch, counts, "num_quarantined", MAX_REJECTED_SHARE)
     least = NEARLY_ALL * int(counts["num_rows_read"])
     is_error = not found.passed and int(counts["num_quarantined"]) >= least
-    remedy = f"; zip-pipeline inspect {folder.raw / batch} tells why and what to say about it"
+    command = inert(f"zip-pipeline inspect {folder.raw / batch}")
+    remedy = f"; {command} tells why and what to say about it"
     return dg.AssetCheckResult(
         check_name=found.check_name,
         passed=found.passed,
@@ -289,7 +291,7 @@ def _coverage_check(batch: str, samples: pl.DataFrame, state: pl.DataFrame) -> d
         check_name="covers_every_sample",
         passed=passed,
         severity=dg.AssetCheckSeverity.ERROR,
-        description=f"{batch}: {state.height:,} rows for {samples.height:,} samples, "
+        description=f"{inert(batch)}: {state.height:,} rows for {samples.height:,} samples, "
         f"{missing:,} samples without a row",
         metadata={"batch": batch, "num_missing": missing},
     )
@@ -522,7 +524,7 @@ def _told_in_check(check: Callable[[], dg.AssetCheckResult]) -> dg.AssetCheckRes
     try:
         return check()
     except UserError as error:
-        return dg.AssetCheckResult(passed=False, description=str(error))
+        return dg.AssetCheckResult(passed=False, description=inert(str(error)))
 
 
 def _within_budget(version: StoredVersion) -> dg.AssetCheckResult:

@@ -8,8 +8,8 @@ from typing import Any
 
 import polars as pl
 
-from zip_pipeline.report.comparison import Shown, markdown
 from zip_pipeline.report.fates import num_by_fate, top_sources
+from zip_pipeline.report.markdown import Shown, inert, markdown
 from zip_pipeline.report.page import Report, headline
 from zip_pipeline.samples import Stage
 
@@ -71,12 +71,12 @@ def _paragraphs(report: Report) -> Iterator[str]:
     unit = budget["unit"].replace("_", " ")
     yield (
         f"{manifest['num_picked']:,} {_PURPOSE[report.stage]}, picked from "
-        f"{manifest['num_samples']:,} by the strategy `{manifest['strategy']}` within "
+        f"{manifest['num_samples']:,} by the strategy {inert(manifest['strategy'])} within "
         f"{budget['value']:,} {unit}. They have {manifest['picked_tokens']:,} tokens "
-        f"({_line(manifest['tokenizer'])}) and {manifest['picked_bytes']:,} bytes. "
+        f"({inert(manifest['tokenizer'])}) and {manifest['picked_bytes']:,} bytes. "
         f"Selected at {manifest['created_at']}.\n"
     )
-    yield f"## Verdict\n\n{_line(told.words)} {_line(told.why)}\n"
+    yield f"## Verdict\n\n{inert(told.words)} {inert(told.why)}\n"
     yield f"## Redundancy\n\n{markdown([_ratios(report)])}"
     yield "R is raw / compressed bytes of all texts together; lower is less redundant.\n"
     yield f"## Sources\n\n{markdown([_sources(report.ledger)])}"
@@ -92,7 +92,7 @@ def _paragraphs(report: Report) -> Iterator[str]:
     config = json.dumps(manifest["config"], ensure_ascii=True, sort_keys=True)
     yield (
         "## How to reproduce\n\nThe same drops and held-out samples, and this configuration, give "
-        f"the same picks.\n\n- configuration: `{config.replace('`', ' ')}`\n"
+        f"the same picks.\n\n- configuration: {inert(config)}\n"
         f"- pool_fingerprint: `{manifest.get('pool_fingerprint')}`\n"
         f"- subset_fingerprint: `{manifest.get('subset_fingerprint')}`\n"
     )
@@ -113,21 +113,11 @@ def _number(value: float | None) -> str:
 
 def _sources(ledger: pl.DataFrame) -> Shown:
     rows = [
-        [_line(str(row["source"])), f"{row['num_picked']:,}", f"{row['subset_share']:.1%}"]
+        [str(row["source"]), f"{row['num_picked']:,}", f"{row['subset_share']:.1%}"]
         for row in top_sources(ledger, _NUM_SOURCES).iter_rows(named=True)
         if row["num_picked"]
     ]
     return ["source", "samples", "share"], rows
-
-
-_MARKUP = str.maketrans(
-    {**{sign: f"\\{sign}" for sign in "\\[]*_#`!"}, "<": "&lt;", ">": "&gt;", "&": "&amp;"}
-)
-
-
-def _line(text: str) -> str:
-    """Return words of the data on one line, in which Markdown and HTML mean nothing."""
-    return " ".join(text.split()).translate(_MARKUP)
 
 
 def croissant(report: Report, subset: str, file: Path) -> dict[str, Any]:

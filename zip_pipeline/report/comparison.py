@@ -25,6 +25,7 @@ from zip_pipeline.report.figures import (
     svg,
     titled,
 )
+from zip_pipeline.report.markdown import Shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -153,7 +154,6 @@ def _cheaper(runs: pl.DataFrame, best: str, loss: str) -> str:
     return ""
 
 
-Shown: TypeAlias = tuple[list[str], list[list[str]]]
 _Columns: TypeAlias = Mapping[str, tuple[str, str]]
 _OF_PAPER: _Columns = {
     "tokens": ("num_tokens", ",.0f"),
@@ -276,17 +276,6 @@ def picked_alone(picks: pl.DataFrame) -> pl.DataFrame:
 def _interval(row: Mapping[str, float | None], loss: str) -> str:
     mean, high = row[f"{loss}_difference"], row[f"{loss}_high"]
     return "" if mean is None or high is None else f"{mean:+.3f} ± {high - mean:.3f}"
-
-
-def markdown(tables: Sequence[Shown]) -> str:
-    """Return tables as Markdown."""
-    return "\n".join(
-        "".join(
-            f"| {' | '.join(cell.replace('|', ' ') for cell in line)} |\n"
-            for line in (header, ["---"] * len(header), *rows)
-        )
-        for header, rows in tables
-    )
 
 
 Drawn: TypeAlias = tuple[bytes, bytes]

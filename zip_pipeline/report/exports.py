@@ -11,6 +11,7 @@ from typing import Any, ClassVar, TypeAlias
 
 from zip_pipeline.chat_models import functions
 from zip_pipeline.errors import UserError, require
+from zip_pipeline.report.markdown import inert
 from zip_pipeline.samples import (
     AnySample,
     PreferencePair,
@@ -667,16 +668,16 @@ def card(
     body = [
         f"# {title}",
         f"Selected by zip-pipeline: {manifest['num_picked']:,} of {manifest['num_samples']:,} "
-        f"samples by the strategy {manifest['strategy']}, within {budget['value']:,} "
+        f"samples by the strategy {inert(manifest['strategy'])}, within {budget['value']:,} "
         f"{budget['unit'].replace('_', ' ')}. Written as {kind.name}: {kind.about}.",
     ]
     for table in tables:
-        columns = ", ".join(table.rows[0])
+        columns = inert(", ".join(table.rows[0]))
         body.append(
             f"- `{table.name}{suffix}`: {len(table.rows):,} rows of {columns}\n\n"
             f"  ```\n  {kind.use(table, title)}\n  ```"
         )
-        body += [f"  - {words}" for words in words_of_losses(table)]
+        body += [f"  - {inert(words)}" for words in words_of_losses(table)]
     return "\n".join(["---", *lines, "---", ""]) + "\n" + "\n\n".join(body) + "\n"
 
 

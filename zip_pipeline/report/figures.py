@@ -16,6 +16,7 @@ from zip_pipeline.entropy_law.fit import Curve, Relation
 from zip_pipeline.entropy_law.table import is_blocked
 from zip_pipeline.entropy_law.verdict import is_named, judge
 from zip_pipeline.report.fates import pool_rows, top_sources
+from zip_pipeline.terminal_text import shown_in_cell
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -46,8 +47,11 @@ def titled(figure: "Figure", title: str) -> None:
 
 
 def literal(text: str) -> str:
-    """Return the text with ``$`` made literal: matplotlib would read formulas between two."""
-    return text.replace("$", r"\$")
+    """Return the text with ``$`` made literal: matplotlib would read formulas between two.
+
+    Control characters are readable; an SVG may hold none.
+    """
+    return shown_in_cell(text).replace("$", r"\$")
 
 
 def clean(axes: "Axes") -> None:

@@ -24,19 +24,18 @@ from zip_pipeline.pool.held_out import HeldOutSettings, is_held_out
 from zip_pipeline.pool.pool import SelectionPool, open_selection_pool
 from zip_pipeline.report.comparison import (
     Measure,
-    Shown,
     comparison_figure,
     conclusion,
     law_figure,
     law_relations,
     law_table,
-    markdown,
     overlap,
     overlap_table,
     picked_alone,
     shown_tables,
     summary,
 )
+from zip_pipeline.report.markdown import Shown, bullets, inert, markdown
 from zip_pipeline.samples import Stage, contents_text
 from zip_pipeline.selection.candidates import Candidates
 from zip_pipeline.selection.config import TOKEN_UNITS, SelectionConfig
@@ -473,20 +472,25 @@ def _write_figures(result: ComparisonResult) -> dict[str, bytes]:
     return {name: figure for name, (figure, _) in pictures.items()}
 
 
+def _csv(table: pl.DataFrame) -> bytes:
+    """Return a table as CSV; an apostrophe keeps words from being run by a spreadsheet."""
+    words = pl.col(pl.String).str.replace(r"^[=+\-@\t\r]", "'${0}")
+    return table.with_columns(words).write_csv().encode()
+
+
 def _write(result: ComparisonResult) -> ComparisonResult:
     """Write the files of a result, result.json last."""
     folder = result.folder
     if find_spec("matplotlib") is not None:
         result = replace(result, figures=_write_figures(result))
-    lines = [f"- {name}: {reason}" for name, reason in result.skipped.items()]
-    lines += [f"- {note}" for note in result.notes]
-    text = "\n".join([result.conclusion, "", markdown(result.shown), *lines, ""])
+    lines = [*(f"{name}: {reason}" for name, reason in result.skipped.items()), *result.notes]
+    text = f"{inert(result.conclusion)}\n\n{markdown(result.shown)}\n{bullets(lines)}"
     write_bytes(folder / "comparison.md", text.encode())
     tables = {"table": result.table, "overlap": result.overlap, "alone": result.alone}
     if result.relations:
         tables["law"] = relations_table(result.relations)
     for name, table in tables.items():
-        write_bytes(folder / f"{name}.csv", table.write_csv().encode())
+        write_bytes(folder / f"{name}.csv", _csv(table))
     write_table(folder / "runs.parquet", result.runs, {})
     told = {name: getattr(result, name) for name in ("conclusion", "measure", "skipped", "notes")}
     write_json(folder / "result.json", {**told, "table": result.table.to_dicts()})

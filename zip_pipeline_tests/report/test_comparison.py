@@ -14,13 +14,13 @@ from zip_pipeline.report.comparison import (
     law_figure,
     law_relations,
     law_table,
-    markdown,
     overlap,
     overlap_table,
     picked_alone,
     shown_tables,
     summary,
 )
+from zip_pipeline.report.markdown import markdown
 
 _OTHER = {
     **dict.fromkeys(("seen_loss", "R", "L", "vendi", "novelsum"), 2.0),
@@ -175,7 +175,7 @@ def test_tables_for_people_show_what_decides_first():
     assert of_subset[1][1] == ["zip", "2.000", "2.000", "0.500", "2.0", "2.000"]
     lines = markdown([losses, (["a"], [["b|c"]])]).splitlines()
     assert lines[:2] == [f"| {' | '.join(losses[0])} |", "| --- | --- | --- | --- | --- | --- |"]
-    assert lines[4:] == ["", "| a |", "| --- |", "| b c |"]
+    assert lines[4:] == ["", "| a |", "| --- |", "| b¦c |"]
 
 
 def test_law_is_read_from_all_runs_as_they_come():

@@ -1,13 +1,23 @@
 """The picture of a selection."""
 
 import io
+from xml.etree import ElementTree
 
 import numpy as np
 import polars as pl
 import pytest
 from matplotlib import image
 
-from zip_pipeline.report.figures import BLUE, COLOURS, GREY, INK, selection_figure
+from zip_pipeline.report.figures import (
+    BLUE,
+    COLOURS,
+    GREY,
+    INK,
+    new_figure,
+    selection_figure,
+    svg,
+    titled,
+)
 
 _SCHEMA = {"source": pl.String, "fate": pl.String, "num_bytes": pl.Int64, "initial_pi": pl.Float64}
 
@@ -90,6 +100,16 @@ def test_selection_figure_draws_odd_ledgers(ledger: pl.DataFrame):
     png = selection_figure(ledger, "odd $ title")
     assert png is not None
     assert _pixels(png).size
+
+
+def test_names_are_drawn_as_they_are():
+    """A formula, a line end and what turns text round are none in a figure; an SVG stays one."""
+    name = "$\\frac{$ \\$x$\n\x1b[2J\u202e"
+    figure = new_figure(3, 2)
+    titled(figure, name)
+    drawn = svg(figure, "odd", fonttype="none")
+    ElementTree.fromstring(drawn)
+    assert r"$\frac{$ \$x$\n\x1b[2J\u202e" in drawn.decode()
 
 
 @pytest.mark.parametrize("num", [0, 1])

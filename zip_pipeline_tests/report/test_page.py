@@ -34,6 +34,7 @@ from zip_pipeline.workflow.reports import read_report, write_report
 from zip_pipeline.workflow.versions import latest_version
 from zip_pipeline_tests.entropy_law.tables import version_row, versions
 from zip_pipeline_tests.report.data_roots import ledger_of
+from zip_pipeline_tests.report.rendered import loads_of
 from zip_pipeline_tests.report.reported_roots import HOSTILE, reported_root
 
 
@@ -252,8 +253,8 @@ def test_the_card_tells_hubs_and_people(report: Report) -> None:
     assert metadata["size_categories"] == ["n<1K"]
     assert metadata["configs"][0]["data_files"] == [{"split": "train", "path": "a/b: [c].parquet"}]
     assert "13 conversations for supervised fine-tuning, picked from 60 by" in text
-    assert "| a   b \\# &lt;/script&gt;" in text
-    assert "<script" not in text
+    assert rf"| `a ¦ b\n# {HOSTILE}: x` |" in text
+    assert loads_of(text) == []
 
 
 @pytest.mark.slow

@@ -63,6 +63,16 @@ def _all(root: DataRoot, processes: Processes, num_seeds: int = 2, **changes: An
             compare_model(root, name, seed, processes, SMALL | changes)
 
 
+def test_no_cell_of_a_csv_is_a_formula() -> None:
+    """Numbers stay numbers, and words that begin with other signs stay as they are."""
+    words = ["=cmd|' /C calc'!A0", "+1", "-1", "@a", "\t=1", "a=1", "'=1", "$0"]
+    table = pl.DataFrame({"words": words, "num": range(-4, 4)})
+    assert pl.read_csv(module._csv(table)).to_dict(as_series=False) == {
+        "words": ["'=cmd|' /C calc'!A0", "'+1", "'-1", "'@a", "'\t=1", "a=1", "'=1", "$0"],
+        "num": list(range(-4, 4)),
+    }
+
+
 def test_a_pool_of_one_source_is_compared_within_clusters(tmp_path: Path) -> None:
     """The yardstick keeps the mixture of clusters, what has no mixture knows none."""
     root = DataRoot(tmp_path / "data")
