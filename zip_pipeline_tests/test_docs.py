@@ -134,7 +134,7 @@ def test_links_lead_somewhere() -> None:
     """A link to a page or one of its sections finds it."""
     links = [
         (page, *link)
-        for page in (*PAGES, "AGENTS.md", "EXPERIMENTS.md")
+        for page in (*PAGES, "AGENTS.md", "EXPERIMENTS.md", "SECURITY.md")
         for link in re.findall(r"\]\((?!https?://)([^)#]*)#?([^)]*)\)", _text(page))
     ]
     assert len(links) > 40
