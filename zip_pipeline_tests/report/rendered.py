@@ -10,16 +10,25 @@ from markdown_it.token import Token
 _ADDRESS = re.compile(r"://|www\.|@", re.IGNORECASE)
 
 
+def _parsed(markdown: str) -> list[Token]:
+    parser = MarkdownIt("commonmark").enable("table")
+    # It would leave some addresses alone by itself, such as javascript:.
+    parser.validateLink = lambda url: True
+    return parser.parse(markdown)
+
+
 def _flat(tokens: list[Token]) -> Iterator[Token]:
     for token in tokens:
         yield token
-        yield from _flat(token.children or [])
+        # What stands in place of a picture is an attribute of it.
+        if token.type != "image":
+            yield from _flat(token.children or [])
 
 
 def loads_of(markdown: str) -> list[str]:
     """Return the links, pictures, addresses and HTML of a text; pictures inside it are none."""
     found = []
-    for token in _flat(MarkdownIt("commonmark").enable("table").parse(markdown)):
+    for token in _flat(_parsed(markdown)):
         source = str(token.attrs.get("src", ""))
         is_inside = source.startswith(("data:image/png;base64,", "data:image/svg+xml,"))
         is_load = token.type in ("link_open", "image", "html_block", "html_inline")
@@ -31,5 +40,5 @@ def loads_of(markdown: str) -> list[str]:
 
 def code_of(markdown: str) -> list[str]:
     """Return the words that are shown as code."""
-    tokens = _flat(MarkdownIt("commonmark").enable("table").parse(markdown))
+    tokens = _flat(_parsed(markdown))
     return [token.content for token in tokens if token.type == "code_inline"]
