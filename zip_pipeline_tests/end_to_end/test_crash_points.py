@@ -249,15 +249,11 @@ def _begun(action: str, base: Path) -> None:
 
 
 def _ended(folder: Path) -> dict[str, object]:
-    """Return all that lies in a folder but times and what names the folder."""
-    written = [p for p in visible_files(folder) if p.suffix in {".jsonl", ".json", ".csv", ".md"}]
-    texts = {
-        path.relative_to(folder).as_posix(): _but_times(path)
-        for path in written
-        if path.name not in {"manifest.json", "out.manifest.json"}
-        and str(folder.parent) not in path.read_text()
-    }
-    return contents(DataRoot(folder)) | texts
+    """Return what an action made, but for times."""
+    told = [*folder.glob("out.jsonl"), *folder.glob("comparison/*/result.json")]
+    texts = {path.relative_to(folder).as_posix(): _but_times(path) for path in told}
+    tables = contents(DataRoot(folder)).items()
+    return texts | {name: rows for name, rows in tables if not name.startswith("comparison/")}
 
 
 @pytest.mark.slow

@@ -390,7 +390,8 @@ def test_a_checkpoint_of_another_pool_or_configuration_is_ignored(tmp_path: Path
         select(numbered_pool(60), None, "sft", config, checkpoint=path, progress=stop_late)
 
     def stored(config: SelectionConfig, num_texts: int = 60) -> Run | None:
-        with TemporaryTexts.write([texts_of(numbered_pool(60), "sft")[:num_texts]]) as texts:
+        by_id = numbered_pool(60).sort("sample_id")
+        with TemporaryTexts.write([texts_of(by_id, "sft")[:num_texts]]) as texts:
             return Checkpoint.of_texts(path, config, texts).load()
 
     assert stored(config).num_rounds == 3

@@ -199,7 +199,7 @@ def test_shards_are_checked_when_they_are_read(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, damage: str
 ) -> None:
     """Files that are not those of the selection are an error, not other picks."""
-    monkeypatch.setattr(shards, "_ROWS_PER_PART", 20)
+    monkeypatch.setattr("zip_pipeline.compression.texts._PART_TEXTS", 20)
 
     def damaged(task: ShardTask) -> ShardOutcome:
         parts = sorted(task.folder.glob("part-*.parquet"))
@@ -252,7 +252,7 @@ def test_checkpoint_of_a_merge_is_not_that_of_the_pool(tmp_path: Path) -> None:
 
     with pytest.raises(KeyboardInterrupt):
         select_sharded(pool, checkpoint=path, progress=stop)
-    with TemporaryTexts.write([texts_of(pool, "sft")]) as texts:
+    with TemporaryTexts.write([texts_of(pool.sort("sample_id"), "sft")]) as texts:
         stored = Checkpoint.of_texts(path, CONFIG, texts).load()
     assert stored is not None
     assert len(stored.pi) == 60

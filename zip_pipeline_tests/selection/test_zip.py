@@ -31,7 +31,8 @@ def test_zip_equals_oracle_with_a_sample_budget(
     samples: list[Sample], k: tuple[int, int, int], budget: int, workers: int
 ) -> None:
     """Picks and their order equal the oracle's, for any k, budget and number of workers."""
-    table = pool_table(samples)
+    # Ties go to the lowest id, in the oracle to the lowest index.
+    table = pool_table(samples).sort("sample_id")
     budget = budget_within([1] * len(samples), budget)
     config = SelectionConfig(strategy="zip", budget_samples=budget, k1=k[0], k2=k[1], k3=k[2])
     selection = select(table, None, "sft", config, workers=workers)
@@ -46,7 +47,7 @@ def test_zip_equals_oracle_with_a_byte_budget(
     samples: list[Sample], k: tuple[int, int, int], budget: int
 ) -> None:
     """Samples that do not fit the rest of the budget are passed over, as in the oracle."""
-    table = pool_table(samples)
+    table = pool_table(samples).sort("sample_id")
     texts = texts_of(table, "sft")
     budget = budget_within([*map(len, texts)], budget)
     config = SelectionConfig(strategy="zip", budget_bytes=budget, k1=k[0], k2=k[1], k3=k[2])
