@@ -1,7 +1,9 @@
 """What flows through everything: conversations, preference pairs and their tables."""
 
+import functools
 import hashlib
 import json
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -187,9 +189,32 @@ def sample_columns(sample: AnySample) -> dict[str, object]:
     return columns
 
 
+_MANY_MARKS = 64
+
+
 def normalise_text(text: str) -> str:
     """Return the form in which two contents count as equal: NFC, LF line ends, outer space cut."""
-    return unicodedata.normalize("NFC", text.replace("\r\n", "\n").replace("\r", "\n")).strip()
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", _runs_of_marks().sub(_in_order, text))
+    return text.strip()
+
+
+@functools.cache
+def _runs_of_marks() -> re.Pattern[str]:
+    """Return what finds many combining marks in a row, which no writing has."""
+    marks = (
+        chr(code)
+        for code in range(0x300, 0x20000)
+        if unicodedata.combining(unicodedata.normalize("NFD", chr(code))[0])
+    )
+    return re.compile(f"[{''.join(marks)}]{{{_MANY_MARKS},}}")
+
+
+def _in_order(run: re.Match[str]) -> str:
+    """Return marks in canonical order, in which normalisation puts them in quadratic time."""
+    marks = "".join(unicodedata.normalize("NFD", mark) for mark in run[0])
+    return "".join(sorted(marks, key=unicodedata.combining))
 
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False)

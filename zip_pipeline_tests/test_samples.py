@@ -1,5 +1,7 @@
 """Samples, their ids and their texts."""
 
+import unicodedata
+
 import polars as pl
 import pytest
 from hypothesis import given
@@ -15,6 +17,7 @@ from zip_pipeline.samples import (
     contents,
     contents_text,
     frame_of,
+    normalise_text,
     pool_schema,
     sample_columns,
     sample_id,
@@ -97,6 +100,14 @@ def test_sample_id_ignores_outer_space_line_ends_and_unicode_form() -> None:
     two = Sample((Turn("user", " cafe\u0301\nx"), Turn("assistant", "y\n")))
     assert sample_id(one) == sample_id(two)
     assert len(sample_id(one)) == 32
+
+
+@given(
+    st.text("a\u00e9\u0301\u0323\u0344\u0f73\u0f71\u05b0\u3099\u304b", min_size=60, max_size=200)
+)
+def test_many_combining_marks_have_the_form_that_unicode_gives_them(text: str) -> None:
+    """Long runs of them are put in order before, and the result is the same."""
+    assert normalise_text(text) == unicodedata.normalize("NFC", text)
 
 
 @pytest.mark.parametrize(

@@ -11,20 +11,24 @@ from zip_pipeline.samples import Turn
 _OUTER = r"(?:\s|<s>|</s>|<bos>|<eos>|<\|begin_of_text\|>|<\|end_of_text\|>|<\|endoftext\|>)*"
 # Of each template where a turn begins, the names of its roles, where that ends, and the turn.
 _MARKS = (
-    (r"<\|im_start\|>", r"\w+", r"(?:\n|\Z)", r"<\|im_end\|>"),
-    (r"<\|start_header_id\|>", r"\w+", r"<\|end_header_id\|>", r"<\|eot_id\|>|<\|eom_id\|>"),
-    (r"<start_of_turn>", r"\w+", r"(?:\n|\Z)", r"<end_of_turn>"),
-    (r"<\|", r"(?:system|user|assistant)", r"\|>", r"</s>|<\|end\|>|<\|endoftext\|>"),
+    (r"<\|im_start\|>", r"\w+", r"(?:\n|\Z)", ("<|im_end|>",)),
+    (r"<\|start_header_id\|>", r"\w+", r"<\|end_header_id\|>", ("<|eot_id|>", "<|eom_id|>")),
+    (r"<start_of_turn>", r"\w+", r"(?:\n|\Z)", ("<end_of_turn>",)),
+    (r"<\|", r"(?:system|user|assistant)", r"\|>", ("</s>", "<|end|>", "<|endoftext|>")),
 )
+_ENDS = tuple(end for *_, ends in _MARKS for end in ends)
 _TURNS = [
-    re.compile(rf"{_OUTER}{begin}({role}){of}(.*?)(?:{end}|(?={begin}{role}{of})|\Z)", re.DOTALL)
-    for begin, role, of, end in _MARKS
+    re.compile(
+        rf"{_OUTER}{begin}({role}){of}(.*?)"
+        rf"(?:{'|'.join(map(re.escape, ends))}|(?={begin}{role}{of})|\Z)",
+        re.DOTALL,
+    )
+    for begin, role, of, ends in _MARKS
 ]
 _STARTS = [re.compile(rf"{_OUTER}{begin}{role}{of}") for begin, role, of, _ in _MARKS]
 _INSTRUCTION = re.compile(
     rf"{_OUTER}\[INST\](.*?)\[/INST\](.*?)(?:</s>|(?=\[INST\])|\Z)", re.DOTALL
 )
-_ENDS = re.compile(rf"(?:{'|'.join(end for *_, end in _MARKS)})+\Z")
 _SYSTEM = re.compile(r"\s*<<SYS>>(.*?)<</SYS>>", re.DOTALL)
 
 
@@ -61,7 +65,7 @@ def parse_chat_prompt(text: object) -> Turns:
     turns = parse_chat_text(text)
     if turns[-1] == Turn("assistant", ""):
         return turns[:-1]
-    return turns if turns[-1].role != "assistant" and _ENDS.search(text.rstrip()) else ()
+    return turns if turns[-1].role != "assistant" and text.rstrip().endswith(_ENDS) else ()
 
 
 def answers_in_chat(prompt: object, answers: Turns) -> Turns:
@@ -69,8 +73,15 @@ def answers_in_chat(prompt: object, answers: Turns) -> Turns:
     if not parse_chat_prompt(prompt):
         return answers
     return tuple(
-        replace(turn, content=_ENDS.sub("", turn.content.rstrip()).strip()) for turn in answers
+        replace(turn, content=_without_ends(turn.content.rstrip()).strip()) for turn in answers
     )
+
+
+def _without_ends(text: str) -> str:
+    end = len(text)
+    while mark := next((mark for mark in _ENDS if text.endswith(mark, 0, end)), ""):
+        end -= len(mark)
+    return text[:end]
 
 
 def _matches(pattern: re.Pattern[str], text: str) -> Iterator[re.Match[str]]:

@@ -104,13 +104,11 @@ def _strings(record: Record) -> Turns:
 
 
 def _exchanges(record: Record) -> Turns:
-    turns: Turns = ()
+    turns = []
     for item in objects_of(field_value(record, *_CONVERSATIONS), "conversation"):
-        turns += (
-            Turn("user", text_field(item, "input")),
-            Turn("assistant", text_field(item, "output")),
-        )
-    return with_system(record, turns)
+        turns.append(Turn("user", text_field(item, "input")))
+        turns.append(Turn("assistant", text_field(item, "output")))
+    return with_system(record, tuple(turns))
 
 
 def _gemini(record: Record) -> Turns:

@@ -5,8 +5,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import cache, partial
-from itertools import chain, groupby
-from operator import attrgetter
+from itertools import chain, groupby, zip_longest
+from operator import attrgetter, itemgetter
 from pathlib import Path
 from typing import TypeAlias
 
@@ -192,15 +192,22 @@ class _Ingestion:
 
         An address of each row is no source: to group by it would mean to group nothing.
         """
+        names: list[tuple[str, str, str]] = []
         for file, found in self._own_sources.items():
             num_rows = found.total()
-            if num_rows < _MIN_ROWS_OF_SOURCES or len(found) <= num_rows / 2:
-                continue
-            is_own = (pl.col("source_file") == file) & pl.col("source").is_in(list(found))
-            named = pl.when(is_own).then(pl.lit(_plain_name(file)))
-            samples = samples.with_columns(named.otherwise("source").alias("source"))
-            self._unread["source"] += num_rows
-        return samples
+            if num_rows >= _MIN_ROWS_OF_SOURCES and len(found) > num_rows / 2:
+                names += ((file, source, _plain_name(file)) for source in found)
+                self._unread["source"] += num_rows
+        if not names:
+            return samples
+        place = ["source_file", "source"]
+        renamed = pl.DataFrame(
+            names, schema=dict.fromkeys([*place, "name"], pl.String), orient="row"
+        )
+        found_names = samples.select(place).join(
+            renamed, on=place, how="left", maintain_order="left"
+        )
+        return samples.with_columns(source=found_names["name"].fill_null(samples["source"]))
 
 
 @cache
@@ -215,30 +222,39 @@ def _differences(
 
     They say the same as the first, but a person may mean the difference.
     """
-    paths = list(unread)
+    paths = set(unread)
     found: Counter[str] = Counter()
     if repeated.is_empty() or not paths:
         return found
-    firsts: dict[str, Record] = {}
-    raws = taken.filter(pl.col("sample_id").is_in(repeated["sample_id"].unique().implode()))
-    for sample, raw in raws.select("sample_id", "raw").iter_rows():
-        record = json.loads(raw)
-        first = firsts.setdefault(sample, record)
-        differing = (path for path in paths if _value_at(record, path) != _value_at(first, path))
-        found.update(f"{path} (differs between duplicates)" for path in differing)
+    raws = taken.select("sample_id", "raw").filter(
+        pl.col("sample_id").is_in(repeated["sample_id"].unique().implode())
+    )
+    alike = raws.sort("sample_id", maintain_order=True).iter_rows()
+    for _, copies in groupby(alike, key=itemgetter(0)):
+        first, *others = (json.loads(raw) for _, raw in copies)
+        for other in others:
+            differing = set(_differing(first, other, "", paths))
+            found.update(f"{path} (differs between duplicates)" for path in differing)
     return found
 
 
-def _value_at(value: object, path: str) -> object:
-    """Return the value at a path such as ``messages[].name``, None where there is none."""
-    if not isinstance(value, dict) or path in value:
-        return value.get(path) if isinstance(value, dict) else None
-    head, _, rest = path.partition(".")
-    name, bracket, _ = head.partition("[")
-    inner = value.get(name)
-    if bracket and isinstance(inner, list):
-        return [_value_at(item, rest) if rest else item for item in inner]
-    return _value_at(inner, rest) if rest else inner
+def _differing(one: object, other: object, path: str, wanted: set[str]) -> Iterator[str]:
+    """Yield the wanted paths, such as ``messages[].name``, at which two values differ."""
+    if one == other:
+        return
+    if f"{path}[1:]" in wanted:
+        yield f"{path}[1:]"
+    if path in wanted:
+        yield path
+    elif isinstance(one, list) or isinstance(other, list):
+        items = (value if isinstance(value, list) else () for value in (one, other))
+        for pair in zip_longest(*items):
+            yield from _differing(*pair, f"{path}[]", wanted)
+    elif isinstance(one, dict) or isinstance(other, dict):
+        first, second = (value if isinstance(value, dict) else {} for value in (one, other))
+        for name in first.keys() | second.keys():
+            inner = f"{path}.{name}" if path else name
+            yield from _differing(first.get(name), second.get(name), inner, wanted)
 
 
 def _record_source(record: Record) -> str | None:

@@ -1,10 +1,10 @@
 """The formats of preference that list several answers to a prompt, with scores or ranks."""
 
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import replace
-from itertools import combinations, islice
+from itertools import combinations
 
 from zip_pipeline.ingest.preferences import (
     CHOSEN_SCORES,
@@ -170,13 +170,13 @@ def _pairs(answers: Callable[[Record], list[Record]], *lists: str) -> Unfold:
     """
 
     def pairs(row: RawRow, record: Record) -> Iterable[RawRow]:
-        numbers: list[tuple[int, int]] = []
-        # What is wrong with the answers, their parser says.
-        with suppress(RejectionError):
+        try:
             numbers = _unequal(answers(Reading(record)))
-        if len(numbers) > _MAX_PAIRS:
-            detail = f'pairs = "all" makes more than {_MAX_PAIRS} pairs of it'
-            raise RejectionError("unexpected_content", detail)
+        except RejectionError as why:
+            if why.reason == "unexpected_content":
+                raise
+            # What is wrong with the answers, their parser says.
+            return [row]
         return [of_two(row, record, two) for two in numbers] if len(numbers) > 1 else [row]
 
     def of_two(row: RawRow, record: Record, two: tuple[int, int]) -> RawRow:
@@ -188,11 +188,21 @@ def _pairs(answers: Callable[[Record], list[Record]], *lists: str) -> Unfold:
 
 
 def _unequal(answers: list[Record]) -> list[tuple[int, int]]:
-    """Return the numbers of each two answers that differ in score; at most one pair too many."""
+    """Return the numbers of each two answers that differ in score.
+
+    Raises:
+        RejectionError: ``unexpected_content`` where these are more than ``_MAX_PAIRS``.
+    """
     scores = {id(answer): score for score, answer in _scored(answers)[1]}
     known = [(n, scores[id(answer)]) for n, answer in enumerate(answers) if id(answer) in scores]
-    pairs = ((n, m) for (n, one), (m, other) in combinations(known, 2) if one != other)
-    return list(islice(pairs, _MAX_PAIRS + 1))
+    alike = Counter(score for _, score in known)
+    num_pairs = (len(known) ** 2 - sum(num**2 for num in alike.values())) // 2
+    if num_pairs > _MAX_PAIRS:
+        detail = f'pairs = "all" makes more than {_MAX_PAIRS} pairs of it'
+        raise RejectionError("unexpected_content", detail)
+    # Of many answers that are all alike there is no pair, and nothing to look for.
+    every = combinations(known, 2) if num_pairs else ()
+    return [(n, m) for (n, one), (m, other) in every if one != other]
 
 
 def _items(values: object, numbers: tuple[int, ...]) -> object:

@@ -30,12 +30,11 @@ _ROLES = {name: role for role, names in _ROLE_NAMES.items() for name in names}
 _CALL_ROLES = ("function_call", "tool_call", "tool_calls")
 _MODEL_NAME = re.compile(r"gpt-?\d.*")
 _DIALOGUE_TURN = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant): ?")
-_SPEAKER = re.compile(r"\s*###\s*(Human|Assistant|User|System):\s?")
-_MARKED_TURN = re.compile(
-    r"(?:\A|\n)?\s*###\s*(Human|Assistant|System|User|Instruction|Response):\s?"
-)
-_SHOUTED_TURN = re.compile(r"(?:\A|\n)\s*(SYSTEM|USER|ASSISTANT|FUNCTION RESPONSE):\s?")
-_ANGLED_TURN = re.compile(r"(?:\A|\n)\s*<(human|bot)>:\s?")
+# White space before a mark is of the turn before it: to match it too takes quadratic time.
+_SPEAKER = re.compile(r"###\s*(Human|Assistant|User|System):\s?")
+_MARKED_TURN = re.compile(r"###\s*(Human|Assistant|System|User|Instruction|Response):\s?")
+_SHOUTED_TURN = re.compile(r"(?:\A|\n)[^\S\n]*(SYSTEM|USER|ASSISTANT|FUNCTION RESPONSE):\s?")
+_ANGLED_TURN = re.compile(r"(?:\A|\n)[^\S\n]*<(human|bot)>:\s?")
 # A text of Human and Assistant may hold the other marks in what they say.
 _MARKS = (_DIALOGUE_TURN, _SPEAKER, _MARKED_TURN, _SHOUTED_TURN, _ANGLED_TURN)
 _MARKED_ROLES = {
@@ -51,9 +50,9 @@ _REASONING = ("reasoning_content", "reasoning", "thinking", "thought")
 HISTORY = ("history", "chat_history", "conversation_history")
 _LOSS = ("weight", "train", "training", "loss_weight", "mask", "loss")
 # What an old-style list of messages printed by Python looks like.
-_PRINTED = re.compile(r"\s*\[\s*\{.*['\"](?:role|from)['\"].*\}\s*\]\s*", re.DOTALL)
+_NAMES_SPEAKER = re.compile(r"['\"](?:role|from)['\"]")
 _OPENINGS = frozenset("[ \t\r\n")
-_MISSING_COMMA = re.compile(r"\}\s*\n\s*\{")
+_MISSING_COMMA = re.compile(r"\}[^\S\n]*\n\s*\{")
 # What is given to a chat template beside the messages.
 _KWARGS = "chat_template_kwargs"
 _TOOL_PLACES = frozenset({"tools", "functions", "body", "input", _KWARGS})
@@ -516,8 +515,8 @@ def decoded(value: object) -> object:
     Raises:
         RejectionError: ``printed_list`` where it looks like such a list and cannot be read.
     """
-    # Few texts begin so, and the pattern reads them to their end.
-    if not isinstance(value, str) or value[:1] not in _OPENINGS or not _PRINTED.fullmatch(value):
+    # Few texts begin so.
+    if not isinstance(value, str) or value[:1] not in _OPENINGS or not _is_printed(value):
         return value
     try:
         return _reading(json.loads(value))
@@ -528,6 +527,15 @@ def decoded(value: object) -> object:
     except (ValueError, SyntaxError, RecursionError, MemoryError) as error:
         detail = f"a list of messages that a program printed cannot be read ({error})"
         raise RejectionError("printed_list", detail) from None
+
+
+def _is_printed(text: str) -> bool:
+    """Return whether a text looks like a list of messages."""
+    text = text.strip()
+    items = text[1:-1].strip()
+    return (text[:1], items[:1], items[-1:], text[-1:]) == ("[", "{", "}", "]") and bool(
+        _NAMES_SPEAKER.search(items)
+    )
 
 
 def is_dialogue(value: object) -> bool:
@@ -549,9 +557,11 @@ def parse_dialogue(text: str) -> Turns:
 
 def is_marked_dialogue(value: object) -> bool:
     """Return whether a text starts like ``### Human: …``, ``USER: …`` or ``Human: …``."""
-    return is_dialogue(value) or (
-        isinstance(value, str) and any(marks.match(value) for marks in _MARKS)
-    )
+    return is_dialogue(value) or (isinstance(value, str) and _marks_of(value.lstrip()) is not None)
+
+
+def _marks_of(text: str) -> re.Pattern[str] | None:
+    return next((marks for marks in _MARKS if marks.match(text)), None)
 
 
 def parse_marked_dialogue(text: str) -> Turns:
@@ -560,7 +570,8 @@ def parse_marked_dialogue(text: str) -> Turns:
     Raises:
         RejectionError: ``not_a_dialogue``.
     """
-    marks = next((marks for marks in _MARKS if marks.match(text)), None)
+    text = text.lstrip()
+    marks = _marks_of(text)
     if marks is None:
         raise RejectionError("not_a_dialogue", "expected a text that starts with ### Human:")
     return _split_turns(marks, text.replace(_END_OF_TEXT, ""))

@@ -1,11 +1,18 @@
-"""Rules of memory: a row of any size costs no more than the limit."""
+"""Rules of memory and time: a row of any size costs no more than the limit, and is read once."""
 
 import gzip
 import json
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 
 import pytest
+
+from zip_pipeline.ingest.ingest import ingest_rows
+from zip_pipeline.ingest.options import ReadOptions
+from zip_pipeline.ingest.rows import RawRow
+from zip_pipeline.samples import Stage
 
 # Not getrusage: what it tells starts at the peak of the process that forked this one.
 MEASURE = """
@@ -42,3 +49,107 @@ def test_row_of_100_mb_is_skipped_in_bounded_memory(tmp_path, name):
     growth_bytes, num_samples, *reasons = done.stdout.split()
     assert (num_samples, reasons) == ("2", ["row_too_long"])
     assert int(growth_bytes) < MAX_GROWTH_BYTES
+
+
+def said(num: int, role: str = "role", content: str = "content") -> list[object]:
+    """Return turns of a user and the assistant."""
+    names = ("user", "assistant") if role == "role" else ("human", "gpt")
+    return [{role: names[n % 2], content: "Hi there"} for n in range(num)]
+
+
+def asked(num: int, answer: str = "") -> list[object]:
+    """Return turns of the user, all alike, and an answer."""
+    answers = [{"role": "assistant", "content": answer}] if answer else []
+    return [{"role": "user", "content": "u"}] * num + answers
+
+
+def with_tools(num: int) -> list[object]:
+    """Return turns in which tools are called and answer."""
+    call = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    called = {"role": "assistant", "content": None, "tool_calls": [call]}
+    turns = [{"role": "user", "content": "u"}, called, {"role": "tool", "content": "x"}]
+    return [*turns * (num // 3), {"role": "assistant", "content": "a"}]
+
+
+LAYOUTS: dict[str, Callable[[int], dict[str, object]]] = {
+    "messages": lambda num: {"messages": said(num)},
+    "tool calls": lambda num: {"messages": with_tools(num)},
+    "sharegpt": lambda num: {"conversations": said(num, "from", "value")},
+    "exchanges": lambda num: {"conversation": [{"input": "u", "output": "a"}] * 5 * num},
+    "texts": lambda num: {"conversations": ["u", "a"] * num},
+    "dialogue": lambda num: {"text": "\n\nHuman: u\n\nAssistant: a" * num},
+    "dialogue with a long gap": lambda num: {"text": f"USER: u{chr(10) * num}a\nASSISTANT: a\n"},
+    "angled": lambda num: {"text": f"<human>: u{chr(10) * num}a\n<bot>: a\n"},
+    "marked": lambda num: {"text": "### Human: u\n### Assistant: a\n" * num},
+    "marked with a long gap": lambda num: {"text": f"### Human: u{' ' * num}a\n### Assistant: a\n"},
+    "chat template": lambda num: {"text": "[INST] u [/INST] a </s>" * num},
+    "ChatML": lambda num: {
+        "text": "<|im_start|>user\nu<|im_end|>\n<|im_start|>assistant\na<|im_end|>\n" * num
+    },
+    "ends of turns": lambda num: {
+        "prompt": f"<|im_start|>user\n{'</s>' * num}u<|im_end|>\n",
+        "completion": f"{'</s>' * num}a",
+    },
+    "printed": lambda num: {"messages": str(said(num))},
+    "half printed": lambda num: {
+        "prompt": "[{'role': 'user', 'content': 'u'}, " * num, "completion": "a"
+    },
+    "printed with a long gap": lambda num: {
+        "messages": f"[{{'role': 'user'}}{chr(10) * num}]x, 'from'}}]"
+    },
+    "marks": lambda num: {"prompt": "u" + "\u0301\u0323" * num, "completion": "a"},
+    "pair": lambda num: {
+        "chosen": [*said(num), *asked(1, "a")], "rejected": [*said(num), *asked(1, "b")]
+    },
+    "pair with a prompt": lambda num: {
+        "prompt": [*asked(num // 2), {"role": "user", "content": "v"}],
+        "chosen": asked(num, "a"),
+        "rejected": asked(num, "b"),
+    },
+    "pair of dialogues": lambda num: {
+        "chosen": "\n\nHuman: u\n\nAssistant: a" * num + "b",
+        "rejected": "\n\nHuman: u\n\nAssistant: a" * num,
+    },
+    "equal scores": lambda num: {
+        "prompt": "u", "completions": [{"response": f"a{n}", "score": 1} for n in range(num)]
+    },
+}  # fmt: skip
+MAX_RATIO = 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_time_is_linear_in_turns(layout):
+    """Four times as many turns take about four times as long, in every layout."""
+    stage: Stage = "preference" if layout.startswith(("pair", "equal")) else "sft"
+
+    def seconds(num: int) -> float:
+        text = json.dumps(LAYOUTS[layout](num))
+        row = RawRow("a.jsonl", 1, text, json.loads(text))
+        before = time.process_time()
+        result = ingest_rows([row], stage, batch="b", options=ReadOptions(pairs="all"))
+        assert result.num_rows_read == 1
+        return time.process_time() - before
+
+    seconds(10)
+    num = 1_000
+    while seconds(num) < 0.03 and num < 100_000:
+        num *= 2
+    few, many = (min(seconds(n) for _ in range(2)) for n in (num, 4 * num))
+    assert many < MAX_RATIO * few, f"{num} turns take {few:.2f} s, four times as many {many:.2f} s"
+
+
+@pytest.mark.slow
+def test_time_is_linear_in_rows_that_are_alike_but_for_a_field_of_their_own():
+    """Duplicates are compared in the fields that they have, not in those of all rows."""
+
+    def seconds(num: int) -> float:
+        records = [{"prompt": "u", "completion": "a", f"field {n}": n} for n in range(num)]
+        rows = [RawRow("a.jsonl", n, json.dumps(r), r) for n, r in enumerate(records)]
+        before = time.process_time()
+        assert ingest_rows(rows, "sft", batch="b").duplicates.height == num - 1
+        return time.process_time() - before
+
+    seconds(10)
+    few, many = seconds(1_000), seconds(4_000)
+    assert many < MAX_RATIO * few, f"1000 rows take {few:.2f} s, 4000 {many:.2f} s"
