@@ -6,11 +6,13 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
+import tomllib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import polars as pl
 
@@ -84,6 +86,58 @@ def write_json(path: Path, value: Mapping[str, object]) -> None:
 def write_bytes(path: Path, content: bytes) -> None:
     """Write ``content`` to ``path``, atomically."""
     write_atomically(path, lambda p: p.write_bytes(content))
+
+
+_MAX_TOML_BYTES = 1 << 20
+_MAX_TOML_DEPTH = 64
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """Return what a settings file says.
+
+    Raises:
+        UserError: it is no regular file, too long, no TOML in UTF-8, nested too deep, or the
+            system does not let it be read.
+        FileNotFoundError: it is not there.
+    """
+    try:
+        # To open a pipe would wait for whoever writes into it.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise UserError(f"{path}: no regular file; put a file in its place, or remove it")
+        with path.open("rb") as file:
+            content = file.read(_MAX_TOML_BYTES + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror}); put that right") from error
+    if len(content) > _MAX_TOML_BYTES:
+        raise UserError(f"{path}: longer than {_MAX_TOML_BYTES:,} bytes; correct it or remove it")
+    try:
+        values = tomllib.loads(content.decode())
+    except ValueError as error:
+        raise UserError(
+            f"{path}: not valid TOML in UTF-8: {error}; correct it or remove it"
+        ) from error
+    except RecursionError:
+        raise _nested_too_deep(path) from None
+    level: list[Any] = [values]
+    for _ in range(_MAX_TOML_DEPTH):
+        level = [inner for value in level for inner in _inside(value)]
+    if level:
+        raise _nested_too_deep(path)
+    return values
+
+
+def _inside(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
+
+
+def _nested_too_deep(path: Path) -> UserError:
+    return UserError(
+        f"{path}: tables and lists nest deeper than {_MAX_TOML_DEPTH} levels; correct the file"
+    )
 
 
 def fingerprint(parts: Iterable[str]) -> str:

@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import tomllib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -17,7 +16,7 @@ from pydantic import (
 )
 
 from zip_pipeline.errors import UserError, require
-from zip_pipeline.files import write_bytes
+from zip_pipeline.files import read_toml, write_bytes
 
 SETTINGS_FILE = "zip_pipeline.toml"
 TABLES = (
@@ -213,11 +212,9 @@ def write_table(data_root: Path, table: str, values: Mapping[str, Any]) -> None:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return read_toml(path)
     except FileNotFoundError:
         return {}
-    except ValueError as error:
-        raise UserError(f"{path}: not valid TOML in UTF-8: {error}. Correct the file") from error
 
 
 def _check_table(path: Path, name: str, value: object, known: tuple[str, ...]) -> None:

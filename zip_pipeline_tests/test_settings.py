@@ -1,10 +1,12 @@
 """``zip_pipeline.toml``: one file, and what is said of a wrong one."""
 
 import logging
+import os
 from pathlib import Path
 
 import pytest
 
+from zip_pipeline.errors import UserError
 from zip_pipeline.pool.held_out import HeldOutSettings
 from zip_pipeline.settings import (
     TABLES,
@@ -47,6 +49,7 @@ def test_table_is_given_as_it_stands(tmp_path: Path, table: str) -> None:
         (b"[[training]]\nseed = 1", "training must be a table [training], is list. Correct it"),
         (b"[training", "not valid TOML in UTF-8: "),
         (b"[training]\npreset = '\xff'", "not valid TOML in UTF-8: "),
+        (b"training = " + b"[" * 5_000, "tables and lists nest deeper than 64 levels; correct"),
     ],
 )
 def test_wrong_file_is_refused_by_every_reader(
@@ -154,3 +157,13 @@ def test_settings_of_no_table_are_the_defaults(tmp_path: Path) -> None:
     assert read_settings(tmp_path, "held_out", HeldOutSettings) == HeldOutSettings()
     preferred = read_settings(tmp_path, "held_out", HeldOutSettings, defaults={"seed": 3})
     assert preferred == HeldOutSettings(seed=3)
+
+
+def test_settings_that_are_no_file_are_refused(tmp_path):
+    """A folder or a pipe in their place is named; nobody waits for what comes out of a pipe."""
+    place = tmp_path / "zip_pipeline.toml"
+    for make in (place.mkdir, lambda: os.mkfifo(place)):
+        make()
+        with pytest.raises(UserError, match=r"zip_pipeline\.toml: no regular file; put a file"):
+            training_settings(tmp_path)
+        place.rmdir() if place.is_dir() else place.unlink()

@@ -1,14 +1,13 @@
 """The drop folders: which entries are batches, and what their sidecars say."""
 
 import os
-import tomllib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from zip_pipeline.data_root import StageFolder
 from zip_pipeline.errors import UserError
-from zip_pipeline.files import fingerprint
+from zip_pipeline.files import fingerprint, read_toml
 from zip_pipeline.ingest.options import ReadOptions
 from zip_pipeline.ingest.readers import check_place, list_files, unreadable
 from zip_pipeline.ingest.remote import DROP_SUFFIX, EXAMPLE, is_address
@@ -53,7 +52,7 @@ def read_sidecar(folder: StageFolder, batch: str) -> ReadOptions:
     if not os.path.lexists(path):
         return ReadOptions()
     check_place(path, path.parent)
-    return _options(path, _settings(path), folder.stage)
+    return _options(path, read_toml(path), folder.stage)
 
 
 def read_drop_file(path: Path, stage: Stage | None = None) -> tuple[str, ReadOptions]:
@@ -62,21 +61,12 @@ def read_drop_file(path: Path, stage: Stage | None = None) -> tuple[str, ReadOpt
     Raises:
         UserError: as :func:`read_sidecar`, or it names no address.
     """
-    settings = _settings(path)
+    settings = read_toml(path)
     address = settings.pop("from", None)
     if not is_address(address):
         words = "it names no address" if address is None else f"from: got {address!r}"
         raise UserError(f'{path}: {words}; write from = "{EXAMPLE}", or another address')
     return address, _options(path, settings, stage)
-
-
-def _settings(path: Path) -> dict[str, Any]:
-    try:
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise unreadable(path, error) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: no valid TOML ({error}); correct it or remove it") from error
 
 
 def _options(path: Path, settings: dict[str, Any], stage: Stage | None) -> ReadOptions:

@@ -1,7 +1,6 @@
 """Training settings as files, the shipped presets and the user's own, and chat templates."""
 
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from zip_pipeline.chat_models import load_tokenizer
 from zip_pipeline.compression.tokens import TINY_MODEL
 from zip_pipeline.errors import UserError
+from zip_pipeline.files import read_toml
 from zip_pipeline.training.packaged import PACKAGED, packaged_model
 
 if TYPE_CHECKING:
@@ -222,11 +222,7 @@ def load_preset(name: str, overrides: Mapping[str, Any] | None = None) -> Preset
             f"preset: got {name!r}; allowed are {', '.join(preset_names())} and the path of a TOML "
             "file. Check the spelling"
         )
-    try:
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{path}: not TOML ({error}). Correct the file") from error
-    return preset_from({"name": path.stem, **values}, overrides)
+    return preset_from({"name": path.stem, **read_toml(path)}, overrides)
 
 
 def preset_from(values: Mapping[str, Any], overrides: Mapping[str, Any] | None = None) -> Preset:

@@ -1,10 +1,12 @@
 """Rules of the drop folders."""
 
+import os
 import shutil
 
 import pytest
 
 from zip_pipeline.data_root import DataRoot
+from zip_pipeline.errors import UserError
 from zip_pipeline.ingest.drops import is_batch_name, read_sidecar, snapshot
 from zip_pipeline.ingest.options import ReadOptions
 
@@ -19,8 +21,11 @@ def test_hidden_unfinished_and_sidecar_names_are_no_batches(name):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (b"format = ", r"a\.batch\.toml: no valid TOML"),
-        (b"\xff", r"a\.batch\.toml: no valid TOML"),
+        (b"format = ", r"a\.batch\.toml: not valid TOML in UTF-8"),
+        (b"\xff", r"a\.batch\.toml: not valid TOML in UTF-8"),
+        (b"map = " + b"[" * 5_000, r"a\.batch\.toml: tables and lists nest deeper than 64 levels"),
+        (b"map" + b".a" * 5_000 + b" = 1", r"a\.batch\.toml: tables and lists nest deeper than"),
+        (b"#" * (1 << 20) + b"#", r"a\.batch\.toml: longer than 1,048,576 bytes"),
         (b'fromat = "alpaca"', r"a\.batch\.toml: fromat: unknown; allowed are format, source"),
         (b"source = 3", r"a\.batch\.toml: source: got 3; it must be a text"),
         (b'source = ""', r"a\.batch\.toml: source: got ''"),
@@ -107,8 +112,10 @@ def test_sidecar_that_cannot_be_read_is_an_error(tmp_path):
     """What the system does not read as a file is named with the remedy."""
     root = DataRoot(tmp_path)
     (root["sft"].raw / "a.batch.toml").mkdir(parents=True)
-    with pytest.raises(ValueError, match=r"a\.batch\.toml: cannot be read \(Is a directory\)"):
-        read_sidecar(root["sft"], "a")
+    os.mkfifo(root["sft"].raw / "b.batch.toml")
+    for batch in ("a", "b"):
+        with pytest.raises(UserError, match=rf"{batch}\.batch\.toml: no regular file; put a file"):
+            read_sidecar(root["sft"], batch)
 
 
 def test_snapshot_of_a_vanished_file_is_an_error(tmp_path, monkeypatch):

@@ -166,7 +166,7 @@ def test_a_drop_file_names_an_address_and_how_to_read_it(tmp_path: Path) -> None
         ("", 'it names no address; write from = "hf://datasets/ORG/NAME@main:train", or another'),
         ("from = 3", "from: got 3; write from = "),
         ('from = "a.jsonl"', "from: got 'a.jsonl'; write from = "),
-        ("from = s3", "no valid TOML"),
+        ("from = s3", "not valid TOML"),
         ('from = "s3://b/a"\nfrmat = "x"', "frmat"),
         ('from = "s3://b/a"\nformat = "x"', "format"),
     ],

@@ -91,7 +91,7 @@ def test_a_preset_that_is_not_there_is_refused(tmp_path: Path) -> None:
         load_preset("tinny")
     path = tmp_path / "p.toml"
     path.write_text("model =")
-    with pytest.raises(ValueError, match="not TOML"):
+    with pytest.raises(ValueError, match="not valid TOML"):
         load_preset(str(path))
     path.write_text('template = "tiny"')
     with pytest.raises(ValueError, match="the setting model is missing"):
