@@ -43,6 +43,7 @@ _PEEK_BYTES = 1 << 20
 # Of an over-long value so much is kept before a place: what precedes a bracket tells what it is.
 _LOOK_BACK_BYTES = 1 << 10
 _BETWEEN = re.compile(rb"[\s,]*(?:\xef\xbb\xbf[\s,]*)*")
+_COMMAS = re.compile(rb"[\s,]*")
 # What may become a byte order mark when more is read.
 _PARTS_OF_MARK = (b"", b"\xef", b"\xef\xbb")
 # JSON has them between its parts only, never in a string.
@@ -141,7 +142,9 @@ class ValueSplitter:
         if self._mark(TO_MARK, ahead=True) != _OPEN_OBJECT:
             return False
         self._at += 1
-        begins = self._pass(_OPEN_OBJECT, ahead=True) and is_turn(first_item(self._text))
+        begins = self._pass(_OPEN_OBJECT, ahead=True) and is_turn(
+            first_item(self._text[: self._at])
+        )
         return (
             begins and self._pass(_OPEN_LIST, ahead=True) and self._at <= self._limits.max_row_bytes
         )
@@ -155,9 +158,21 @@ class ValueSplitter:
                 if mark == _END or (mark in _OPENERS and not self._pass(mark)):
                     raise self._ending()
             line = self._cut()
-            if mark == _COMMA or line.text.strip():
+            if mark == _COMMA and not line.text.strip():
+                # However many commas have nothing between them, they are one row.
+                yield self._commas()
+                continue
+            if line.text.strip():
                 yield line
             del self._text[:1]
+
+    def _commas(self) -> Line:
+        """Cut off the commas that are here, and what is blank between them."""
+        while True:
+            match = _COMMAS.match(self._text, self._at)
+            self._at = match.end() if match else self._at
+            if self._at < len(self._text) or not self._fill():
+                return self._cut()
 
     def _object(self) -> Iterator[Value]:
         """Yield the rows of an envelope, or the object as one row.
@@ -343,10 +358,10 @@ class ValueSplitter:
     def _ending(self) -> RejectionError:
         """Return the rejection of what the text ends inside."""
         self._at = len(self._text)
-        text, num_bytes = self._cut()
-        detail = f"the file ends inside a list or object, {num_bytes} bytes after it begins"
+        line = self._cut()
+        detail = f"the file ends inside a list or object, {line.num_bytes} bytes after it begins"
         why = self._failure or RejectionError("invalid_json", detail)
-        why.raw = (self._around + text).decode("utf-8", "replace")
+        why.raw = (self._around + line.text).decode("utf-8", "replace")
         return why
 
 

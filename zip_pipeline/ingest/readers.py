@@ -18,6 +18,7 @@ from zip_pipeline.ingest.rows import (
     DATA_ERRORS,
     DEFAULT_LIMITS,
     PREFIX_BYTES,
+    ROW_BYTES,
     RawRow,
     ReadLimits,
     Record,
@@ -259,8 +260,7 @@ def _read_file(
     source_file: str, path: Path, limits: ReadLimits, encoding: str | None, separator: str | None
 ) -> Iterator[RawRow]:
     extension = _split_name(path.name)[1]
-    if path.exists() and not path.is_file():
-        raise RejectionError("unsupported_file", "neither a regular file nor a folder")
+    _check_regular(path)
     head, chunks = peek(read_chunks(path, limits), lambda head: len(head) >= _FOREIGN_BYTES)
     if words := _foreign(head):
         raise RejectionError("unsupported_file", f"this is {words}")
@@ -275,6 +275,12 @@ def _read_file(
         return
     read = _text_reader(extension, separator)
     yield from read(text_chunks(chunks, encoding), source_file, limits)
+
+
+def _check_regular(path: Path) -> None:
+    """Refuse a pipe, whose reading would wait for whoever writes, a device and a socket."""
+    if path.exists() and not path.is_file():
+        raise RejectionError("unsupported_file", "neither a regular file nor a folder")
 
 
 _FOREIGN_BYTES = 512
@@ -308,6 +314,7 @@ def _tells_its_kind(path: Path, limits: ReadLimits) -> bool:
 
 def describe_file(path: Path, encoding: str | None = None) -> str:
     """Return kind, compression and encoding of a file, as in ``JSON, gzip, utf-8``."""
+    _check_regular(path)
     extension = _split_name(path.name)[1]
     chunks = read_chunks(path)
     head, _ = peek(chunks, lambda head: len(head) >= HEAD_BYTES)
@@ -365,7 +372,11 @@ def read_rows(
             check_place(file, bounds)
         last_row = 0
         try:
-            for row in _read_file(source_file, file, limits, encoding, separator):
+            stored_bytes = file.stat().st_size
+            rows = _read_file(source_file, file, limits, encoding, separator)
+            for num_before, row in enumerate(rows):
+                # Millions of rows that a few bytes expand to are no data.
+                limits.check_expansion(num_before * ROW_BYTES, stored_bytes)
                 last_row = row.source_row
                 yield row
         except RejectionError as why:

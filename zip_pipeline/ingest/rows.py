@@ -98,6 +98,10 @@ def printable(text: str) -> str:
     return text if text.isascii() else text.encode("utf-8", "replace").decode("utf-8")
 
 
+ROW_BYTES = 1 << 9
+"""As many bytes of text take as long, and as much memory, as a row that says nothing."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class ReadLimits:
     """What a file may cost before the reader refuses it.
@@ -106,7 +110,8 @@ class ReadLimits:
         max_row_bytes: longest row; longer ones are skipped without being held in memory.
         max_depth: deepest nesting of lists and objects in a row.
         allowance_bytes: a file may expand this far at any ratio.
-        max_expansion: decompressed over compressed bytes allowed beyond the allowance.
+        max_expansion: decompressed over compressed bytes allowed beyond the allowance; a row
+            counts as :data:`ROW_BYTES` or more.
         max_file_bytes: most decompressed bytes of one file, None for no limit.
     """
 
@@ -133,7 +138,8 @@ class ReadLimits:
         if num_bytes > allowed_bytes:
             raise RejectionError(
                 "decompression_bomb",
-                f"{stored_bytes} bytes expand to more than {allowed_bytes} bytes; "
+                f"{stored_bytes} bytes expand to more than {allowed_bytes} bytes, where a row "
+                f"counts as {ROW_BYTES} or more; "
                 "split the file, or raise the limits if it is sound",
             )
 

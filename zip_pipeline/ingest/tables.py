@@ -221,6 +221,9 @@ class _CsvLines:
             else:
                 self._pending = line
             raise too_long(self._num_bytes + line.num_bytes, self._limits, self._taken[0])
+        if not self._taken:
+            # Empty lines between records are none, however many they are.
+            line = Line(b"", 0) if line.num_lines > 1 else line
         self._num_bytes += line.num_bytes
         self._taken.append(line.text)
         if self._num_bytes > self._limits.max_row_bytes:
@@ -231,7 +234,7 @@ class _CsvLines:
     def _next_line(self) -> Line:
         if self._given_back:
             text = self._given_back.popleft()
-            return Line(text, len(text))
+            return Line(text, len(text), 1 + text.count(b"\n"))
         if line := self._pending:
             self._pending = None
             return line
@@ -434,6 +437,94 @@ def is_table(head: bytes) -> bool:
     return head.startswith((b"PAR1\x15", _ARROW_FILE, _ARROW_MESSAGE))
 
 
+_VALUE_BYTES = 32
+"""What a value costs at least as Python holds it."""
+
+
+class _Thrift:
+    """Reads values of Thrift's compact protocol: structs as their fields by number.
+
+    Source: Apache Thrift, "Thrift compact protocol".
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._data, self._at = data, 0
+
+    def struct(self) -> dict[int, Any]:
+        """Return the fields of a struct; texts and fractions, which nobody asks for, as None."""
+        fields: dict[int, Any] = {}
+        number = 0
+        while head := self._byte():
+            number = number + (head >> 4) if head >> 4 else self._integer()
+            fields[number] = self._value(head & 15)
+        return fields
+
+    def _value(self, kind: int) -> Any:  # noqa: ANN401
+        if kind in (1, 2):  # true and false, which have no bytes in a struct
+            return kind == 1
+        if kind == 3:
+            return self._byte()
+        if kind in (4, 5, 6):
+            return self._integer()
+        if kind in (7, 8):
+            return self._skip(8 if kind == 7 else self._size())
+        if kind in (9, 10):
+            head = self._byte()
+            size = self._size() if head >> 4 == 15 else head >> 4
+            inner = 3 if head & 15 in (1, 2) else head & 15
+            return [self._value(inner) for _ in range(size)]
+        if kind == 12:
+            return self.struct()
+        raise ValueError(f"no field of Parquet has the type {kind}")
+
+    def _byte(self) -> int:
+        self._skip(1)
+        return self._data[self._at - 1]
+
+    def _skip(self, num_bytes: int) -> None:
+        self._at += num_bytes
+        if self._at > len(self._data):
+            raise ValueError("the data end inside a value")
+
+    def _size(self) -> int:
+        size = shift = 0
+        while (byte := self._byte()) & 0x80:
+            size |= (byte & 0x7F) << shift
+            shift += 7
+        return size | byte << shift
+
+    def _integer(self) -> int:
+        size = self._size()
+        return (size >> 1) ^ -(size & 1)
+
+
+def _check_footer(path: Path, limits: ReadLimits) -> None:
+    """Refuse a Parquet file whose footer tells that it expands beyond the limits.
+
+    A cell of a gigabyte, or a list of a hundred million zeros, lies in some kilobytes, and Polars
+    decodes a row as a whole. What is wrong with a damaged footer Polars tells.
+
+    Source: Apache Parquet, ``parquet.thrift``: FileMetaData, RowGroup, ColumnChunk, ColumnMetaData.
+
+    Raises:
+        RejectionError: ``decompression_bomb``.
+    """
+    with path.open("rb") as file:
+        stored_bytes = file.seek(0, io.SEEK_END)
+        file.seek(max(stored_bytes - MAGIC_BYTES, 0))
+        size, mark = int.from_bytes(file.read(4), "little"), file.read()
+        if mark != b"PAR1" or size > stored_bytes - 2 * MAGIC_BYTES:
+            return
+        file.seek(stored_bytes - MAGIC_BYTES - size)
+        footer = _Thrift(file.read(size))
+    try:
+        chunks = [column[3] for group in footer.struct()[4] for column in group[1]]
+        num_bytes = sum(chunk[6] + _VALUE_BYTES * chunk[5] for chunk in chunks)
+    except (LookupError, TypeError, ValueError, RecursionError):
+        return
+    limits.check_expansion(num_bytes, stored_bytes)
+
+
 def _parts(path: Path) -> Iterator[pl.DataFrame]:
     """Yield the rows of a Parquet file, or of an Arrow file or stream, a part at a time."""
     with path.open("rb") as file:
@@ -524,6 +615,7 @@ def read_table(path: Path, source_file: str, limits: ReadLimits) -> Iterator[Raw
     number = num_bytes = 0
     try:
         stored_bytes = path.stat().st_size
+        _check_footer(path, limits)
         for part in _parts(path):
             for record in iter_records(part):
                 number += 1

@@ -19,10 +19,14 @@ from zip_pipeline.ingest.rows import (
 
 
 class Line(NamedTuple):
-    """A line, or only its beginning where ``num_bytes`` is above the limit."""
+    """A line, or only its beginning where ``num_bytes`` is above the limit.
+
+    Empty lines in a row are one: its text has the line feeds between them.
+    """
 
     text: bytes
     num_bytes: int
+    num_lines: int = 1
 
 
 class PendingBytes:
@@ -51,8 +55,14 @@ class PendingBytes:
         return kept_prefix(bytes(self._kept[:PREFIX_BYTES]))
 
 
+_PIECES = re.compile(rb"\n+|[^\n]+")
+_LINE_FEED = ord("\n")
+
+
 def split_lines(chunks: Iterator[bytes], max_bytes: int) -> Iterator[Line]:
     """Yield the lines without their line feed; of a longer one only the first ``max_bytes``.
+
+    Of millions of empty lines none takes a step of its own.
 
     Raises:
         RejectionError: as the chunks do; it carries the beginning of the unfinished line.
@@ -60,14 +70,16 @@ def split_lines(chunks: Iterator[bytes], max_bytes: int) -> Iterator[Line]:
     pending = PendingBytes(max_bytes)
     try:
         for chunk in chunks:
-            *whole, rest = chunk.split(b"\n")
-            for piece in whole:
-                if pending.num_bytes or len(piece) > max_bytes:
+            for piece in _PIECES.findall(chunk):
+                if piece[0] != _LINE_FEED:
                     pending.add(piece)
+                    continue
+                num_empty = len(piece)
+                if pending.num_bytes:
                     yield pending.take()
-                else:
-                    yield Line(piece, len(piece))
-            pending.add(rest)
+                    num_empty -= 1
+                if num_empty:
+                    yield Line(piece[: min(num_empty - 1, max_bytes)], num_empty - 1, num_empty)
     except RejectionError as why:
         why.raw = pending.prefix()
         raise
@@ -79,7 +91,9 @@ def read_json_lines(
     chunks: Iterator[bytes], source_file: str, limits: ReadLimits
 ) -> Iterator[RawRow]:
     """Yield the rows of a JSON lines file; blank lines count as lines but are no rows."""
-    for number, line in enumerate(split_lines(chunks, limits.max_row_bytes), start=1):
+    number = 0
+    for line in split_lines(chunks, limits.max_row_bytes):
+        number += line.num_lines
         if not line.text or line.text.isspace():
             continue
         try:

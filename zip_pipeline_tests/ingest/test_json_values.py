@@ -54,6 +54,8 @@ def test_read_json_takes_one_object_after_another(records, size, indent, separat
         (b'{"data": []}', []),
         (b'[{"a": 1},]', [None]),
         (b'[{"a": 1},, {"a": NaN}]', [None, "invalid_json", None]),
+        (b'[,,\n, ,{"a": 1},,,, {"a": 2},,]', ["invalid_json", None] * 2 + ["invalid_json"]),
+        (b"[" + b"," * 300 + b"]", ["invalid_json"]),
         (b'[{"a": 1}, {"a": oops}, {"a": 2}]', [None, "invalid_json", None]),
         (b'[{"a": 1} {"b": 2}, {"a": 2}]', ["invalid_json", None]),
         (b'[{"a": "\xff"}, {"a": 2}]', ["bad_encoding", None]),

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from zip_pipeline.errors import UserError
 from zip_pipeline.ingest import readers, tables
-from zip_pipeline.ingest.readers import left_out_splits, plain_name, read_rows
-from zip_pipeline.ingest.rows import ReadLimits
+from zip_pipeline.ingest.readers import describe_file, left_out_splits, plain_name, read_rows
+from zip_pipeline.ingest.rows import ReadLimits, RejectionError
 from zip_pipeline_tests.pool.files import (
     BROKEN_FILE,
     COMPRESSIONS,
@@ -57,6 +57,23 @@ def test_folder_gives_its_files_in_order(tmp_path):
         write(tmp_path / "drop" / name, json_lines([{"n": name}]))
     rows = list(read_rows(tmp_path / "drop"))
     assert [row.source_file for row in rows] == ["a.JSONL.GZ", "b.jsonl", "sub/a.jsonl"]
+
+
+@pytest.mark.parametrize("text", [b"{}\n", b"a,b\n", b"[1],"])
+def test_rows_beyond_number_in_a_few_bytes_are_a_bomb(tmp_path, text):
+    """A row counts as hundreds of bytes: ever so many tiny ones are one rejected row in the end."""
+    name = "a.csv.gz" if b"a" in text else "a.json.gz"
+    path = write(tmp_path / name, (b"[" if b"[" in text else b"") + text * 5_000)
+    rows = list(read_rows(path, ReadLimits(allowance_bytes=1 << 20)))
+    assert [row.reason for row in rows[2044:]] == [rows[0].reason] * 5 + ["decompression_bomb"]
+    assert len({row.source_row for row in rows}) == len(rows) == 2050
+
+
+def test_what_a_pipe_is_nobody_waits_to_learn(tmp_path):
+    """A pipe is described as what it is, without waiting for whoever writes into it."""
+    os.mkfifo(tmp_path / "a.jsonl")
+    with pytest.raises(RejectionError, match="neither a regular file nor a folder"):
+        describe_file(tmp_path / "a.jsonl")
 
 
 def test_unsupported_file_is_one_rejected_row(tmp_path):

@@ -248,6 +248,22 @@ def test_parquet_bomb_is_rejected(tmp_path):
     assert caught.value.reason == "decompression_bomb"
 
 
+@pytest.mark.parametrize("value", [["x" * (2 << 20)], [[0] * 40_000], [[{"a": "b"}] * 40_000]])
+def test_parquet_bomb_is_rejected_by_what_its_footer_tells(tmp_path, monkeypatch, value):
+    """A long cell or list in a small file is not decoded to be refused."""
+    path = write(tmp_path / "t.parquet", parquet_table([{"a": one} for one in value]))
+    assert path.stat().st_size < 5_000
+    monkeypatch.setattr(tables, "_parts", pytest.fail)
+    with pytest.raises(RejectionError, match="decompression_bomb"):
+        list(read_table(path, "t.parquet", ReadLimits(allowance_bytes=1 << 20)))
+
+
+def test_csv_empty_lines_between_records_are_none_and_inside_of_them_are_kept():
+    """However many they are."""
+    text = b"a,b\n" + b"\n" * 100_000 + b'1,"x\n\n\ny"\n\n\n2,z\n'
+    assert [row.record for row in read(text)] == [{"a": "1", "b": "x\n\n\ny"}, {"a": "2", "b": "z"}]
+
+
 def test_parquet_row_above_the_limit_is_rejected(tmp_path):
     """A row above the limit is rejected with its beginning; the others survive."""
     path = tmp_path / "t.parquet"

@@ -21,7 +21,24 @@ def test_split_lines_equals_a_split_in_one_go(text, size, max_bytes):
     if not whole[-1]:
         expected.pop()
     chunks = iter(cut(text.replace(b"\r", b"\n"), size))
-    assert list(split_lines(chunks, max_bytes)) == expected
+    found = list(split_lines(chunks, max_bytes))
+    assert all(line.num_bytes == line.num_lines - 1 for line in found if line.num_lines > 1)
+    assert [
+        one
+        for line in found
+        for one in ([line] if line.num_lines == 1 else [Line(b"", 0)] * line.num_lines)
+    ] == expected
+
+
+def test_empty_lines_come_at_once():
+    """Millions of them are one line, before and behind others."""
+    text = b"\n" * 1_000_000 + b"a\n" + b"\n" * 1_000_000 + b"b"
+    assert list(split_lines(iter([text]), 10)) == [
+        Line(b"\n" * 10, 999_999, 1_000_000),
+        Line(b"a", 1),
+        Line(b"\n" * 10, 999_999, 1_000_000),
+        Line(b"b", 1),
+    ]
 
 
 def test_json_lines_number_lines_and_keep_their_text():
