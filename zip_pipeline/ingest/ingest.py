@@ -78,6 +78,8 @@ _NUM_DETECTION_ROWS = 20
 # Fewer rows may well come from as many sources.
 _MIN_ROWS_OF_SOURCES = 20
 _NUM_BUFFERED_ROWS = 1 << 12
+_BUFFERED_CHARACTERS = 1 << 23
+_UNFOLDED = ReadLimits(max_expansion=1.0)
 _SOURCE_FIELDS = ("source", "dataset")
 
 
@@ -91,19 +93,31 @@ class _Table:
         self._frame_of_rows = frame_of_rows
         self._parts = [frame_of_rows([])]
         self._rows: Rows = []
+        self._num_characters = 0
 
     def add(self, row: dict[str, object]) -> None:
         self._rows.append(row)
-        if len(self._rows) >= _NUM_BUFFERED_ROWS:
+        self._num_characters += len(str(row["raw"]))
+        is_long = self._num_characters >= _BUFFERED_CHARACTERS
+        if is_long or len(self._rows) >= _NUM_BUFFERED_ROWS:
             self._flush()
 
     def _flush(self) -> None:
         self._parts.append(self._frame_of_rows(self._rows))
-        self._rows = []
+        self._rows, self._num_characters = [], 0
 
     def finish(self) -> pl.DataFrame:
         self._flush()
         return pl.concat(self._parts, rechunk=False)
+
+
+def _quarantine_of(rows: Rows) -> pl.DataFrame:
+    """Return rejected rows as a table, in which the same words lie once in memory."""
+    numbers = {detail: n for n, detail in enumerate(dict.fromkeys(row["detail"] for row in rows))}
+    details = pl.Series("detail", list(numbers), dtype=pl.String)
+    table = pl.DataFrame(rows, schema=QUARANTINE_SCHEMA, orient="row")
+    places = pl.Series([numbers[row["detail"]] for row in rows], dtype=pl.UInt32)
+    return table.with_columns(details.gather(places))
 
 
 class _Ingestion:
@@ -117,7 +131,7 @@ class _Ingestion:
         # By file: how often each source that its rows name comes.
         self._own_sources: dict[str, Counter[str]] = {}
         self._samples = _Table(partial(frame_of, stage))
-        self._quarantine = _Table(partial(pl.DataFrame, schema=QUARANTINE_SCHEMA, orient="row"))
+        self._quarantine = _Table(_quarantine_of)
         self._num_rows = 0
 
     def add(self, row: RawRow, record_format: Format | None) -> None:
@@ -334,8 +348,17 @@ def _parts(row: RawRow, found: Format, pairs: str) -> Iterable[RawRow]:
 
 
 def _unfold(row: RawRow, unfold: Unfold) -> Iterable[RawRow]:
+    if row.record is None:
+        return [row]
+    parts: list[RawRow] = []
+    num_characters = 0
     try:
-        return list(unfold(row, row.record)) if row.record is not None else [row]
+        for part in unfold(row, row.record):
+            parts.append(part)
+            num_characters += len(part.raw)
+            # What samples have in common is in each of them.
+            _UNFOLDED.check_expansion(num_characters, len(row.raw))
+        return parts
     except RejectionError as why:
         return [rejected_row(row.source_file, row.source_row, row.raw, why)]
     except DATA_ERRORS as error:

@@ -97,6 +97,7 @@ def read_chunks(path: Path, limits: ReadLimits = DEFAULT_LIMITS) -> Iterator[byt
     Raises:
         RejectionError: the file is damaged or expands beyond the limits.
         OSError: the system does not let it be read; with the name of the file.
+        MemoryError: there is too little memory to decompress it.
     """
     num_bytes = 0
     try:
@@ -110,6 +111,9 @@ def read_chunks(path: Path, limits: ReadLimits = DEFAULT_LIMITS) -> Iterator[byt
     except EOFError as error:
         raise RejectionError("truncated_archive", f"{error}; copy the file again") from error
     except (gzip.BadGzipFile, zlib.error, zstandard.ZstdError, lzma.LZMAError) as error:
+        if "Allocation error" in str(error):
+            # As zstd says that there is too little memory, which may pass.
+            raise MemoryError(str(error)) from error
         raise RejectionError("corrupt_archive", f"{error}; copy the file again") from error
     except OSError as error:
         # bz2 tells damage so; what the system says has a number.

@@ -93,8 +93,14 @@ def batch_fingerprint(
         value
         for table in tables
         for column in table.iter_columns()
-        for value in chain([column.name, str(len(column))], column.cast(pl.String).fill_null(""))
+        for value in chain([column.name, str(len(column))], _texts(column))
     )
+
+
+def _texts(column: pl.Series) -> Iterator[str]:
+    """Yield the values of a column as texts, of which a few are Python objects at a time."""
+    for part in column.to_frame().iter_slices(1 << 10):
+        yield from part.to_series().cast(pl.String).fill_null("")
 
 
 def write_batch(folder: StageFolder, batch: str, result: IngestResult) -> None:
@@ -271,7 +277,7 @@ def split_duplicates(samples: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]
         first (:data:`DUPLICATES_SCHEMA`); both in the order of the input.
     """
     is_first = samples.get_column("sample_id").is_first_distinct()
-    firsts = samples.filter(is_first)
+    firsts = samples if is_first.all() else samples.filter(is_first)
     repeats = samples.select("sample_id", *_PLACE).filter(~is_first)
     # A join with all first samples would build a table of the whole pool.
     is_repeated = firsts["sample_id"].is_in(repeats["sample_id"].unique().implode())

@@ -13,6 +13,7 @@ import pytest
 import zstandard
 
 from zip_pipeline.errors import UserError
+from zip_pipeline.ingest import streams
 from zip_pipeline.ingest.rows import ReadLimits, RejectionError
 from zip_pipeline.ingest.streams import (
     check_encoding_name,
@@ -73,6 +74,18 @@ def test_contents_tell_the_compression(tmp_path, suffix, compress):
     path = tmp_path / f"a{suffix}"
     path.write_bytes(compress(b"plain text"))
     assert b"".join(read_chunks(path)) == b"plain text"
+
+
+def test_too_little_memory_is_no_damage(tmp_path, monkeypatch):
+    """What may pass is no fault of the file."""
+
+    def out_of_memory(_):
+        raise zstandard.ZstdError("zstd decompressor error: Allocation error : not enough memory")
+        yield b""
+
+    monkeypatch.setattr(streams, "_decoder", lambda _: out_of_memory)
+    with pytest.raises(MemoryError, match="Allocation error"):
+        list(read_chunks(write(tmp_path / "a", b"text")))
 
 
 def test_zstd_windows_may_be_as_long_as_the_format_allows(tmp_path):

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
+from zip_pipeline.ingest import ingest as ingest_module
 from zip_pipeline.ingest.ingest import ingest_rows
-from zip_pipeline.ingest.rows import RawRow
+from zip_pipeline.ingest.rows import RawRow, ReadLimits
 from zip_pipeline.pool.batches import IngestResult
 from zip_pipeline.samples import Stage
 from zip_pipeline_tests.ingest.test_reading import taken_in
@@ -257,3 +258,16 @@ def test_parts_of_an_answer_that_are_not_read_are_listed() -> None:
         "answer[1:]": 1,
         "answer.aliases": 1,
     }
+
+
+def test_a_tree_whose_threads_repeat_too_much_is_refused_whole(monkeypatch):
+    """A long question with many answers is in the row of each."""
+    monkeypatch.setattr(
+        ingest_module, "_UNFOLDED", ReadLimits(allowance_bytes=20_000, max_expansion=1)
+    )
+    root = message("u", *(message(f"a{n}") for n in range(30)), text="x" * 1_000)
+    record = {"prompt": root}
+    row = RawRow("t.jsonl", 1, json.dumps(record), record)
+    result = ingest_rows([row], "sft", batch="b")
+    assert result.quarantine["reason"].to_list() == ["decompression_bomb"]
+    assert result.num_rows_read == 1
