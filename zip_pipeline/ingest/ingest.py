@@ -261,9 +261,9 @@ def _differing(one: object, other: object, path: str, wanted: set[str]) -> Itera
     if path in wanted:
         yield path
     elif isinstance(one, list) or isinstance(other, list):
-        items = (value if isinstance(value, list) else () for value in (one, other))
-        for pair in zip_longest(*items):
-            yield from _differing(*pair, f"{path}[]", wanted)
+        items, others = (value if isinstance(value, list) else [] for value in (one, other))
+        for item, counterpart in zip_longest(items, others):
+            yield from _differing(item, counterpart, f"{path}[]", wanted)
     elif isinstance(one, dict) or isinstance(other, dict):
         first, second = (value if isinstance(value, dict) else {} for value in (one, other))
         for name in first.keys() | second.keys():
