@@ -182,8 +182,33 @@ def iter_records(table: pl.DataFrame) -> Iterator[Record]:
     for name, dtype in table.schema.items():
         if name in _COLUMNS_OF_TURNS and _holds_lists_of_turns(dtype):
             converts[name] = partial(_turns_of_lists, converts.get(name))
-    for record in plain.iter_rows(named=True):
+    for record in plain.iter_rows(named=True, buffer_size=_num_rows_at_once(plain)):
         yield _each_field(converts, record) if converts else record
+
+
+def _num_rows_at_once(table: pl.DataFrame) -> int:
+    """Return how many rows of a table may be Python objects at a time.
+
+    Rows that share a text in a table, by a dictionary, each have one of their own in Python.
+    """
+    sizes = [_num_text_bytes(pl.col(name), dtype) for name, dtype in table.schema.items()]
+    texts = [size for size in sizes if size is not None]
+    most = table.select(pl.sum_horizontal(texts).max()).item() if texts else 0
+    return max(min(_SLICE_BYTES // max(most or 0, 1), _MAX_BUFFERED_ROWS), 1)
+
+
+def _num_text_bytes(value: pl.Expr, dtype: Any) -> pl.Expr | None:  # noqa: ANN401
+    """Return the bytes of all texts in a value, None where its type holds none."""
+    if isinstance(dtype, pl.String):
+        return value.str.len_bytes().cast(pl.Int64)
+    if isinstance(dtype, pl.List):
+        inner = _num_text_bytes(pl.element(), dtype.inner)
+        return None if inner is None else value.list.eval(inner).list.sum()
+    if isinstance(dtype, pl.Struct):
+        fields = [_num_text_bytes(value.struct.field(f.name), f.dtype) for f in dtype.fields]
+        texts = [size for size in fields if size is not None]
+        return pl.sum_horizontal(texts) if texts else None
+    return None
 
 
 _SEPARATORS = (",", "\t", ";", "|")
@@ -193,6 +218,7 @@ MAGIC_BYTES = 8
 _FIRST_SLICE_ROWS = 256
 _MAX_SLICE_ROWS = 1 << 14
 _SLICE_BYTES = 16 << 20
+_MAX_BUFFERED_ROWS = 512
 
 
 class _CsvLines:

@@ -258,6 +258,15 @@ def test_parquet_bomb_is_rejected_by_what_its_footer_tells(tmp_path, monkeypatch
         list(read_table(path, "t.parquet", ReadLimits(allowance_bytes=1 << 20)))
 
 
+def test_rows_that_share_a_long_text_become_python_objects_a_few_at_a_time():
+    """A text that a dictionary repeats is one in a table, and one for each row in Python."""
+    long = [{"a": "x" * (6 << 20), "b": None}, {"a": None, "b": [{"c": "y" * (10 << 20)}]}]
+    assert tables._num_rows_at_once(pl.DataFrame(long)) == 1
+    assert tables._num_rows_at_once(pl.DataFrame(long[:1])) == 2
+    assert tables._num_rows_at_once(pl.DataFrame({"a": [1], "b": [[2]], "c": ["x"]})) == 512
+    assert tables._num_rows_at_once(pl.DataFrame({"a": [None], "b": [[{"c": None}]]})) == 512
+
+
 def test_csv_empty_lines_between_records_are_none_and_inside_of_them_are_kept():
     """However many they are."""
     text = b"a,b\n" + b"\n" * 100_000 + b'1,"x\n\n\ny"\n\n\n2,z\n'
