@@ -10,22 +10,33 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import (
+    HASHES,
+    LAYOUT,
     TEMPORARY,
+    check_hash,
+    check_layout,
+    files_in,
+    hashing,
     locked,
+    read_json,
     read_metadata,
+    read_table,
+    readable,
     scan_table,
     sync,
+    write_hashes,
     write_json,
     write_table,
 )
 from zip_pipeline.samples import Stage
 
-VERSION_FILES = ("subset.parquet", "ledger.parquet", "manifest.json")
+VERSION_FILES = ("subset.parquet", "ledger.parquet", "manifest.json", HASHES)
 SECONDS_PER_WEEK = 604_800.0
 GENERATED = (
     "pool", "quarantine", "duplicates", "state", "ngrams", "signals", "checkpoints", "versions",
@@ -72,6 +83,26 @@ class StageFolder:
         """The drop folder."""
         return self.root.path / "raw" / self.stage
 
+    def remedy(self, path: Path) -> str:
+        """Return what to do where a file of the stage is damaged."""
+        kind, _, *names = path.relative_to(self.root.path).parts
+        backup = "restore it from a backup"
+        if kind == "versions":
+            return self.versions.remedy(names[0])
+        batch = names[-1].removesuffix(".parquet").removesuffix(f".{HASHES}") if names else ""
+        if kind in ("ngrams", "signals"):
+            return "remove it, and it is made again"
+        if kind == "state":
+            return f"{backup}, or materialise {self.stage}/compression_state for {batch!r}"
+        if kind in ("pool", "quarantine", "duplicates"):
+            return f"{backup}, or ingest the batch {batch!r} of {self.stage} again"
+        if kind == "models":
+            if names[1] not in ("model", "training.json"):
+                return f"{backup}, or remove it to measure it again"
+            folder = self.models(int(names[0][1:])) / "model"
+            return f"{backup}, or remove {folder} to train it again"
+        return backup
+
     def samples(self, batch: str) -> Path:
         """Return the pool table of a batch."""
         return self._table("pool", batch)
@@ -95,6 +126,46 @@ class StageFolder:
     def signal(self, name: str, batch: str) -> Path:
         """Return the table of a signal of a batch."""
         return self.root.path / "signals" / self.stage / name / f"{batch}.parquet"
+
+    def write(self, path: Path, table: pl.DataFrame, metadata: Mapping[str, str]) -> None:
+        """Write a table with string metadata to ``path`` of the stage, and keep its hash."""
+        with hashing(path):
+            write_table(path, table, metadata)
+
+    def scan(self, path: Path) -> pl.LazyFrame:
+        """Return the rows of a table of the stage, yet to be read.
+
+        Raises:
+            UserError: the file is missing, or is no whole table.
+        """
+        return read_table(path, self.remedy(path))
+
+    def read_json(self, path: Path) -> dict[str, Any]:
+        """Return the JSON object that a file of the stage holds.
+
+        Raises:
+            UserError: the file is missing, damaged, or was changed since it was written.
+        """
+        content = read_json(path, self.remedy(path))
+        self.check(path)
+        return content
+
+    def metadata(self, path: Path) -> dict[str, str]:
+        """Return the metadata of a table of the stage.
+
+        Raises:
+            UserError: the file is missing, or is no whole table.
+        """
+        with readable(path, self.remedy(path)):
+            return read_metadata(path)
+
+    def check(self, path: Path) -> None:
+        """Raise UserError where a file of the stage has another hash than it was written with.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+        """
+        check_hash(path, self.remedy(path))
 
     def _table(self, kind: str, batch: str) -> Path:
         return self.root.path / kind / self.stage / f"{batch}.parquet"
@@ -231,6 +302,12 @@ def version_name(number: int) -> str:
     return f"v{number:06d}"
 
 
+def version_number(path: Path) -> int | None:
+    """Return the number of a version's folder by its name, None where it is no such name."""
+    number = int(path.name[1:]) if re.fullmatch(r"v[0-9]{6,}", path.name) else 0
+    return number if number and path.name == version_name(number) else None
+
+
 class VersionStore:
     """The immutable, numbered versions of one stage's subset."""
 
@@ -238,9 +315,11 @@ class VersionStore:
         self.folder = folder
 
     def numbers(self) -> list[int]:
-        """Return the numbers of all complete versions, ascending."""
-        names = (p.name for p in self.folder.glob("v[0-9]*")) if self.folder.exists() else ()
-        return sorted(int(name[1:]) for name in names if name[1:].isdigit())
+        """Return the numbers of all versions, ascending."""
+        if not self.folder.exists():
+            return []
+        numbers = (version_number(path) for path in self.folder.iterdir() if path.is_dir())
+        return sorted(number for number in numbers if number is not None)
 
     def path(self, number: int) -> Path:
         """Return the folder of version ``number``.
@@ -249,17 +328,56 @@ class VersionStore:
             UserError: there is no such version.
         """
         path = self.folder / version_name(number)
-        if not path.exists():
+        if not path.is_dir():
             known = ", ".join(str(n) for n in self.numbers()) or "none yet"
             raise UserError(f"{self.folder}: no version {number}; there are: {known}")
         return path
 
-    def manifest(self, number: int) -> dict[str, object]:
-        """Return the manifest of version ``number``."""
-        text = (self.path(number) / "manifest.json").read_text(encoding="utf-8")
-        manifest = json.loads(text)
-        assert isinstance(manifest, dict)
+    def remedy(self, name: str) -> str:
+        """Return what to do where a file of a version's folder is damaged."""
+        folder = self.folder / name
+        return f"restore {folder} from a backup, or move it away and select again"
+
+    def manifest(self, number: int) -> dict[str, Any]:
+        """Return the manifest of version ``number``.
+
+        Raises:
+            UserError: there is no such version; its manifest is missing, damaged or changed, or of
+                a later release.
+        """
+        path = self.path(number) / "manifest.json"
+        remedy = self.remedy(path.parent.name)
+        manifest = read_json(path, remedy)
+        check_layout(path, manifest)
+        check_hash(path, remedy, path.with_name(HASHES))
+        # What has its hash is as it was written.
+        for name, kind in () if path.with_name(HASHES).exists() else _MANIFEST.items():
+            if not isinstance(manifest.get(name), kind):
+                raise UserError(f"{path}: {name} is {manifest.get(name)!r}; {remedy}")
         return manifest
+
+    def subset(self, number: int) -> pl.LazyFrame:
+        """Return the subset of version ``number``: the picks in pick order, yet to be read.
+
+        Raises:
+            UserError: there is no such version; the file is missing, damaged or changed.
+        """
+        return self._table(number, "subset.parquet")
+
+    def ledger(self, number: int) -> pl.LazyFrame:
+        """Return the ledger of version ``number``: the fate of every sample, yet to be read.
+
+        Raises:
+            UserError: there is no such version; the file is missing, damaged or changed.
+        """
+        return self._table(number, "ledger.parquet")
+
+    def _table(self, number: int, name: str) -> pl.LazyFrame:
+        path = self.path(number) / name
+        remedy = self.remedy(path.parent.name)
+        table = read_table(path, remedy)
+        check_hash(path, remedy, path.with_name(HASHES))
+        return table
 
     def latest(self) -> int | None:
         """Return the highest version number, None where there is no version."""
@@ -271,8 +389,8 @@ class VersionStore:
     ) -> int:
         """Write one new version, whole or not at all, and return its number.
 
-        The three files are completed in a hidden folder that is renamed to the next free
-        number; two writers at once get two numbers.
+        The files are completed in a hidden folder that is renamed to the next free number; two
+        writers at once get two numbers.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=self.folder))
@@ -285,14 +403,26 @@ class VersionStore:
 
     def _publish(self, temporary: Path, manifest: Mapping[str, object]) -> int:
         temporary.chmod(0o755)
+        number = (self.latest() or 0) + 1
         while True:
-            number = (self.latest() or 0) + 1
-            write_json(temporary / "manifest.json", {"version": number, **manifest})
+            described = {"version": number, "layout": LAYOUT, **manifest}
+            write_json(temporary / "manifest.json", described)
+            write_hashes(temporary / HASHES, files_in(temporary))
             try:
                 temporary.rename(self.folder / version_name(number))
-            except OSError as error:
-                if (self.folder / version_name(number)).exists():
-                    continue
-                raise error
+            except OSError:
+                if not (self.folder / version_name(number)).exists():
+                    raise
+                number += 1
+                continue
             sync(self.folder)
             return number
+
+
+# What commands read of every manifest: those of releases that kept no hashes are looked at.
+_MANIFEST: Mapping[str, type] = {
+    **dict.fromkeys(("stage", "strategy", "config_fingerprint", "created_at"), str),
+    **dict.fromkeys(("config", "inputs", "budget"), dict),
+    **dict.fromkeys(("compression_ratio", "pool_compression_ratio"), dict),
+    **dict.fromkeys(("num_samples", "num_picked", "unused_budget"), int),
+}

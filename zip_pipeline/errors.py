@@ -1,6 +1,11 @@
 """What a person can mend."""
 
+import errno
 import importlib.util
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class UserError(ValueError):
@@ -8,6 +13,66 @@ class UserError(ValueError):
 
     The command line shows it as one line. Any other exception is a bug and shows its traceback.
     """
+
+
+_ELSEWHERE = "or name another place"
+_SPACE = f"free some space there, {_ELSEWHERE}"
+_RIGHTS = f"give this user the right to it, {_ELSEWHERE}"
+_REMEDIES = {
+    errno.ENOSPC: _SPACE,
+    errno.EDQUOT: _SPACE,
+    errno.EROFS: f"mount it for writing, {_ELSEWHERE}",
+    errno.EACCES: _RIGHTS,
+    errno.EPERM: _RIGHTS,
+    errno.ENOENT: "if it was removed while this ran, as by what empties temporary folders, name "
+    "another one in TMPDIR, and run it again",
+}
+# SQLITE_FULL, SQLITE_READONLY, SQLITE_CANTOPEN
+_OF_SQLITE = {13: errno.ENOSPC, 8: errno.EROFS, 14: errno.EACCES}
+# Polars tells the system's error in words alone.
+_IN_WORDS = re.compile(r"\(os error (\d+)\)")
+
+
+def storage_error(error: BaseException | None, database: object = "a database") -> UserError | None:
+    """Return what to tell of an error of the disk that a person can mend, None for another error.
+
+    These are a full disk or quota, a missing right or file, and a disk that is for reading alone.
+
+    Args:
+        error: with what it was raised from.
+        database: the place of a database of SQLite, which does not tell it.
+    """
+    while error is not None and not isinstance(error, UserError):
+        number, place = _number_and_place(error, database)
+        if number in _REMEDIES:
+            return UserError(f"{place}{os.strerror(number)}; {_REMEDIES[number]}")
+        error = error.__cause__
+    return None
+
+
+def _number_and_place(error: BaseException, database: object) -> tuple[int, str]:
+    if code := getattr(error, "sqlite_errorcode", 0):
+        # The lowest byte; the others tell details.
+        return _OF_SQLITE.get(code & 0xFF, 0), f"{database}: "
+    if isinstance(error, OSError) and error.errno:
+        return error.errno, f"{error.filename}: " if error.filename else ""
+    told = _IN_WORDS.search(str(error))
+    return (int(told[1]), f"{str(error)[: told.start()].strip()}: ") if told else (0, "")
+
+
+@contextmanager
+def on_disk() -> Iterator[None]:
+    """Let an error of the disk in the block be one that a person can mend; see storage_error.
+
+    Raises:
+        UserError: what the disk says, with the remedy.
+    """
+    try:
+        yield
+    except Exception as error:
+        if told := storage_error(error):
+            raise told from error
+        raise
 
 
 EXTRAS = {

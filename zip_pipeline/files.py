@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import os
@@ -44,13 +45,25 @@ def write_atomically(path: Path, write: Callable[[Path], object]) -> None:
     os.close(descriptor)
     temporary = Path(name)
     try:
-        write(temporary)
-        sync(temporary)
+        with named(path):
+            write(temporary)
+            sync(temporary)
         temporary.chmod(0o644)
         temporary.replace(path)
         sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Let an error of the system in the block name the file, as a write to a full disk does not."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno and error.filename is None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        raise
 
 
 def scan_table(path: Path) -> pl.LazyFrame:
@@ -138,6 +151,146 @@ def _nested_too_deep(path: Path) -> UserError:
     return UserError(
         f"{path}: tables and lists nest deeper than {_MAX_TOML_DEPTH} levels; correct the file"
     )
+def read_json(path: Path, remedy: str) -> dict[str, Any]:
+    """Return the JSON object that a file holds.
+
+    Raises:
+        UserError: the file is missing, cannot be read, or holds anything else.
+    """
+    with readable(path, remedy):
+        value = json.loads(path.read_text(encoding="utf-8"))
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: holds a JSON {type(value).__name__}, not an object; {remedy}")
+    return value
+
+
+def read_table(path: Path, remedy: str) -> pl.LazyFrame:
+    """Return :func:`scan_table` of a file whose end, where its columns are listed, is there.
+
+    Raises:
+        UserError: the file is missing, or is no whole table.
+    """
+    with readable(path, remedy):
+        read_metadata(path)
+    return scan_table(path)
+
+
+@contextmanager
+def readable(path: Path, remedy: str) -> Iterator[None]:
+    """Let what goes wrong where the block reads ``path`` be an error that names it.
+
+    Raises:
+        UserError: the block cannot read it.
+    """
+    try:
+        yield
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: the file is missing; {remedy}") from error
+    except (OSError, ValueError, RecursionError, pl.exceptions.PolarsError) as error:
+        if isinstance(error, UserError):
+            raise
+        reason = str(error).partition("\n")[0]
+        raise UserError(f"{path}: cannot be read ({reason}); {remedy}") from error
+
+
+LAYOUT = 1
+"""How versions and the records of hashes are laid out; a release reads its own and older ones."""
+HASHES = "hashes.json"
+"""The record of the hashes of all files in its folder; ``NAME.hashes.json`` is that of one file,
+or one folder, beside it."""
+
+
+def record_of(path: Path) -> Path:
+    """Return where the hash of a file, or those of the files in a folder, are kept beside it."""
+    return path.with_suffix(f".{HASHES}")
+
+
+def files_in(folder: Path) -> list[Path]:
+    """Return all files in a folder and below, sorted, without temporary ones."""
+    found = (path for path in folder.rglob("*") if not path.is_dir())
+    return sorted(path for path in found if not path.name.startswith(TEMPORARY))
+
+
+def write_hashes(record: Path, files: Iterable[Path]) -> None:
+    """Record the hashes of files that lie in the folder of ``record`` or below."""
+    hashes = {path.relative_to(record.parent).as_posix(): file_hash(path) for path in files}
+    write_json(record, {"layout": LAYOUT, "sha256": hashes})
+
+
+def file_hash(path: Path) -> str:
+    """Return the SHA-256 of a file's content, as ``sha256sum`` tells it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@contextmanager
+def hashing(path: Path) -> Iterator[None]:
+    """Let the block write a file, or a folder, and record its hashes beside it.
+
+    A writer that is killed leaves no record, so a whole file never has the hash of another.
+    """
+    record_of(path).unlink(missing_ok=True)
+    yield
+    write_hashes(record_of(path), files_in(path) if path.is_dir() else [path])
+
+
+def read_hashes(record: Path, remedy: str) -> dict[str, str] | None:
+    """Return the hash of each file by its name, seen from the folder of the record, if it is there.
+
+    Raises:
+        UserError: the record is damaged, or of a later release.
+    """
+    try:
+        content = read_json(record, remedy)
+    except UserError:
+        if record.exists():
+            raise
+        return None
+    check_layout(record, content)
+    hashes = content.get("sha256")
+    if not isinstance(hashes, dict) or not all(isinstance(h, str) for h in hashes.values()):
+        raise UserError(f"{record}: is no record of hashes; {remedy}")
+    return hashes
+
+
+def check_layout(path: Path, content: Mapping[str, object]) -> None:
+    """Raise UserError where the content of a JSON file is of a layout that is not known yet."""
+    layout = content.get("layout", 0)
+    if not isinstance(layout, int) or layout > LAYOUT:
+        raise UserError(
+            f"{path}: has the layout {layout!r}, this release reads up to {LAYOUT}; use the "
+            "release of zip-pipeline that wrote it, or a later one"
+        )
+
+
+def check_hash(path: Path, remedy: str, record: Path | None = None) -> None:
+    """Raise UserError where a file is not as it was written; one without a hash may be anything.
+
+    The content is read once per process, and again when the file changes.
+
+    Args:
+        path: the file.
+        remedy: what to do about it, for the message.
+        record: where its hash is, :func:`record_of` it if not given.
+
+    Raises:
+        UserError: the file was changed, or the record is damaged.
+        FileNotFoundError: there is no such file.
+    """
+    record = record or record_of(path)
+    while (hashes := read_hashes(record, remedy)) is not None:
+        status = path.stat()
+        found = _known_hash(path, status.st_ino, status.st_mtime_ns, status.st_size)
+        if hashes.get(path.relative_to(record.parent).as_posix()) == found:
+            return
+        # The file may have been replaced, and its record after it, meanwhile.
+        if read_hashes(record, remedy) == hashes:
+            raise UserError(f"{path}: was changed since it was written; {remedy}")
+
+
+@functools.lru_cache(maxsize=4096)
+def _known_hash(path: Path, _inode: int, _changed: int, _size: int) -> str:
+    return file_hash(path)
 
 
 def fingerprint(parts: Iterable[str]) -> str:

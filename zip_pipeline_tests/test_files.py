@@ -28,6 +28,21 @@ def test_write_leaves_the_old_file_when_the_writer_fails(tmp_path: Path) -> None
     assert list(path.parent.iterdir()) == [path]
 
 
+def test_a_full_disk_is_told_with_the_file_that_it_was_for(tmp_path: Path) -> None:
+    """The system does not say which one; an error that names another file keeps its name."""
+    for given, named in (
+        (OSError(28, "No space left on device"), f"{tmp_path}/f.txt"),
+        (OSError(30, "Read-only file system", "/x"), "/x"),
+    ):
+
+        def fail(part: Path, error: OSError = given) -> None:
+            raise error
+
+        with pytest.raises(OSError) as caught:
+            write_atomically(tmp_path / "f.txt", fail)
+        assert caught.value.filename == named
+
+
 def test_table_metadata_is_read_without_the_rows(tmp_path: Path) -> None:
     """Metadata and rows come back as written."""
     path = tmp_path / "t.parquet"
@@ -73,11 +88,12 @@ def test_versions_are_numbered_from_one_and_never_change(tmp_path: Path) -> None
     assert store.latest() is None
     assert store.write(TABLE, TABLE, {"name": "first"}) == 1
     before = {p.name: p.read_bytes() for p in store.path(1).iterdir()}
-    assert set(before) == {"subset.parquet", "ledger.parquet", "manifest.json"}
+    assert set(before) == {"subset.parquet", "ledger.parquet", "manifest.json", "hashes.json"}
     assert store.write(TABLE.head(1), TABLE, {"name": "second"}) == 2
     assert {p.name: p.read_bytes() for p in store.path(1).iterdir()} == before
     assert store.numbers() == [1, 2]
-    assert store.manifest(2) == {"version": 2, "name": "second"}
+    assert json.loads((store.path(2) / "hashes.json").read_text())["layout"] == 1
+    assert store.manifest(2) == {"version": 2, "layout": 1, "name": "second"}
     assert pl.read_parquet(store.path(2) / "subset.parquet")["a"].to_list() == [1]
 
 

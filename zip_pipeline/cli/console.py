@@ -28,7 +28,7 @@ from rich.text import Text
 from typer.core import TyperGroup
 
 from zip_pipeline.data_root import DataRoot
-from zip_pipeline.errors import EXTRAS, UserError, not_installed
+from zip_pipeline.errors import EXTRAS, UserError, not_installed, storage_error
 from zip_pipeline.selection.run import Progress as RoundReport
 from zip_pipeline.terminal_text import counted, show_control_characters, shown
 
@@ -80,14 +80,17 @@ class ReadableErrors(TyperGroup):
         except BrokenPipeError:
             # The reader of our output went away, as head does; click ends quietly.
             raise
-        except (UserError, OSError) as error:
-            print_error(describe_error(error))
-            raise typer.Exit(2) from error
         except ModuleNotFoundError as error:
             library = (error.name or "").partition(".")[0]
             if library not in EXTRAS:
                 raise
             print_error(str(not_installed(library, f"zip-pipeline {ctx.invoked_subcommand}")))
+            raise typer.Exit(2) from error
+        except Exception as error:
+            told = storage_error(error)
+            if told is None and not isinstance(error, UserError | OSError):
+                raise
+            print_error(describe_error(told or error))
             raise typer.Exit(2) from error
 
 

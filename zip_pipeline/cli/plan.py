@@ -117,7 +117,9 @@ def train_plan(
 
 def _subset_file(subset: str, stage: Stage, data_root: Path) -> Path:
     if subset.isdecimal() and not Path(subset).exists():
-        return existing_root(data_root)[stage].versions.path(int(subset)) / "subset.parquet"
+        store = existing_root(data_root)[stage].versions
+        store.subset(int(subset))
+        return store.path(int(subset)) / "subset.parquet"
     path = Path(subset)
     file = path / "subset.parquet" if path.is_dir() else path
     if not file.is_file():

@@ -1,7 +1,6 @@
 """``zip-pipeline run``: the whole graph without a user interface, and what came of it."""
 
 import codecs
-import json
 import os
 import selectors
 import subprocess
@@ -29,7 +28,7 @@ from zip_pipeline.cli.console import (
 from zip_pipeline.cli.summary import root_option, show_data_root
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.errors import UserError, require
-from zip_pipeline.files import write_json
+from zip_pipeline.files import read_json, write_json
 from zip_pipeline.ingest.drops import is_batch_name
 from zip_pipeline.process import BLOCKED, ERROR_FILE_VARIABLE, Step
 from zip_pipeline.sample_data import STATES, write_sample_data
@@ -148,6 +147,7 @@ def _fail(exit_code: int, reasons: Sequence[str], what: str = "the graph") -> No
 
 
 DIARY = "demo.json"
+_REMEDY = "restore it from a backup, or give another folder with --data-root"
 _SETTINGS = """\
 # The paper's strategy, and one budget for all states, about nine tenths of the first one.
 [sft]
@@ -185,7 +185,7 @@ def demo(
     root = DataRoot(data_root)
     diary = _diary(root, seed)
     versions_before = {stage: root[stage].versions.latest() for stage in STAGES}
-    if diary["is_finished"]:
+    if diary.get("is_finished"):
         output().print("The demonstration is finished: its drops go through the graph once more.")
     root.path.mkdir(parents=True, exist_ok=True)
     settings = root.path / SETTINGS_FILE
@@ -193,7 +193,7 @@ def demo(
         settings.write_text(_SETTINGS, encoding="utf-8")
     for state in STATES[STATES.index(diary["state"]) :]:
         write_json(root.path / DIARY, diary | {"state": state})
-        if not diary["is_finished"]:
+        if not diary.get("is_finished"):
             output().rule(styled((state, "bold"), f": {_NEWS[state]}"), align="left")
         write_sample_data(root.path, seed=seed, state=state)
         exit_code, reasons = run_graph(root.path, until)
@@ -211,7 +211,9 @@ def _diary(root: DataRoot, seed: int) -> dict[str, Any]:
     """
     path = root.path / DIARY
     if path.exists():
-        diary: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        diary = read_json(path, _REMEDY)
+        if not isinstance(diary.get("seed"), int) or diary.get("state") not in STATES:
+            raise UserError(f"{path}: does not tell seed and state; {_REMEDY}")
         if diary["seed"] != seed:
             raise UserError(
                 f"{path}: a demonstration with seed {diary['seed']} began here; got --seed "

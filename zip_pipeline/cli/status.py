@@ -1,4 +1,4 @@
-"""``zip-pipeline versions``, ``status`` and ``quarantine``: what a data root holds and awaits."""
+"""``zip-pipeline versions``, ``status``, ``verify`` and ``quarantine``: what a data root holds."""
 
 import itertools
 import os
@@ -19,6 +19,7 @@ from zip_pipeline.cli.console import (
     new_facts,
     new_table,
     output,
+    print_error,
     print_next,
     styled,
 )
@@ -28,6 +29,7 @@ from zip_pipeline.data_root import DataRoot
 from zip_pipeline.errors import UserError
 from zip_pipeline.samples import STAGES, Stage
 from zip_pipeline.terminal_text import counted
+from zip_pipeline.workflow import integrity
 from zip_pipeline.workflow.sources import words_of_quarantine
 from zip_pipeline.workflow.status import StageStatus, StoredRow, quarantined, stage_status, stored
 
@@ -145,7 +147,28 @@ def _failures(root: DataRoot) -> list[str]:
         )
     except subprocess.TimeoutExpired:
         return [f"unknown: the history did not answer within {_SECONDS_FOR_HISTORY} s"]
+    if done.returncode:
+        reason = done.stderr.decode("utf-8", "backslashreplace").strip().rpartition("\n")[2]
+        return [f"unknown: {reason}"]
     return done.stdout.decode("utf-8", "backslashreplace").splitlines()
+
+
+def verify(stage: AnyStage = None, data_root: DataRootOption = DEFAULT_DATA_ROOT) -> None:
+    """Check that versions, batches and models are as they were written, by their hashes.
+
+    What was changed, is missing or was added is named with the remedy; the exit code is then 2.
+    """
+    root = existing_root(data_root)
+    found = integrity.verify(root, *(() if stage is None else (stage,)))
+    for line in found.damages:
+        print_error(line)
+    console, names = output(), [path.relative_to(root.path).as_posix() for path in found.not_hashed]
+    if names:
+        words = f"not hashed, since an earlier release wrote it: {counted(len(names), 'file')}: "
+        console.print(f"{words}{_some(names)}", soft_wrap=True)
+    if found.damages:
+        raise typer.Exit(2)
+    console.print(f"{counted(found.num_files, 'file')} checked: all are as they were written.")
 
 
 Drop = Annotated[

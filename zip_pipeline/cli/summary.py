@@ -28,7 +28,6 @@ from zip_pipeline.entropy_law.table import (
     is_blocked,
     read_versions,
 )
-from zip_pipeline.files import scan_table
 from zip_pipeline.pool.batches import whole_batches
 from zip_pipeline.report.fates import num_by_fate, top_sources
 from zip_pipeline.samples import STAGES, Stage
@@ -346,7 +345,7 @@ def _show_batches(console: Console, root: DataRoot, stage: Stage) -> None:
     table.add_section()
     table.add_row(counted(len(counts), "batch"), *(f"{total:,}" for total in totals), style="bold")
     console.print(table)
-    tables = [scan_table(root[stage].quarantine(batch)) for batch in counts]
+    tables = [root[stage].scan(root[stage].quarantine(batch)) for batch in counts]
     columns = ("reason", "source_file", "source_row")
     rows = pl.concat([table.select(columns).collect() for table in tables])
     if rows.height:
@@ -363,8 +362,7 @@ def _show_version(console: Console, root: DataRoot, stage: Stage, before: int | 
         return
     news = "unchanged" if number == before else "new"
     console.print(styled((f"Version {number}", "bold"), f" ({news}), in {store.path(number)}"))
-    ledger = pl.read_parquet(store.path(number) / "ledger.parquet")
-    show_selection(console, store.manifest(number), ledger)
+    show_selection(console, store.manifest(number), store.ledger(number).collect())
 
 
 def root_option(root: DataRoot) -> str:
@@ -394,7 +392,7 @@ def _show_next_steps(console: Console, root: DataRoot) -> None:
         numbers = store.numbers()
         if not numbers:
             continue
-        ledger = scan_table(store.path(numbers[-1]) / "ledger.parquet")
+        ledger = store.ledger(numbers[-1])
         for sample_id in ledger.filter(pl.col("rank") == 1).head(1).collect()["sample_id"]:
             steps[f"zip-pipeline trace {sample_id}{option}"] = f"why this {stage} sample"
         if len(numbers) > 1:

@@ -9,6 +9,7 @@ import dagster as dg
 
 from zip_pipeline.data_root import StageFolder
 from zip_pipeline.defs.keys import (
+    AS_WRITTEN_CHECK,
     ENTROPY_LAW,
     EVALUATION,
     compression_state_key,
@@ -143,12 +144,21 @@ def step_jobs(stage: Stage) -> list[UnresolvedAssetJobDefinition]:
         (probe_job_name(stage), loss_probe_key(stage), "Ask the law about the latest {} version."),
         (train_job_name(stage), model_key(stage), "Train the latest version of {}."),
     )
+    # What reads all files is for the night.
+    nightly = dg.AssetSelection.checks(as_written_key(stage))
     return [
         dg.define_asset_job(
-            name=name, selection=dg.AssetSelection.assets(key), description=words.format(stage)
+            name=name,
+            selection=dg.AssetSelection.assets(key) - nightly,
+            description=words.format(stage),
         )
         for name, key, words in jobs
     ]
+
+
+def as_written_key(stage: Stage) -> dg.AssetCheckKey:
+    """Return the key of the check that reads all files of a stage."""
+    return dg.AssetCheckKey(zip_subset_key(stage), AS_WRITTEN_CHECK)
 
 
 def reselection_job() -> UnresolvedAssetJobDefinition:
@@ -195,20 +205,27 @@ def reselection_schedule() -> dg.ScheduleDefinition:
         execution_timezone=os.environ.get(TIMEZONE_VARIABLE) or "UTC",
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description="Selects and probes the stages whose pool or configuration changed since their "
-        "latest version; skips the others and says why.",
+        "latest version; the log says why it leaves out others. Checks the files of all.",
     )
     def schedule(
         context: dg.ScheduleEvaluationContext, data_root: DataRootResource
-    ) -> dg.RunRequest | dg.SkipReason:
+    ) -> list[dg.RunRequest] | dg.SkipReason:
         reasons = {stage: why_not(data_root.root[stage]) for stage in STAGES}
         changed = [stage for stage, reason in reasons.items() if reason is None]
         said = "; ".join(f"{stage}: {reason}" for stage, reason in reasons.items() if reason)
-        if not changed:
+        checks = [
+            as_written_key(stage)
+            for stage in STAGES
+            if stage not in changed and data_root.root[stage].batches()
+        ]
+        if not changed and not checks:
             return dg.SkipReason(said)
         if said:
             context.log.info(f"left out: {said}")
         keys = [key(stage) for stage in changed for key in (zip_subset_key, loss_probe_key)]
-        return dg.RunRequest(asset_selection=keys)
+        # What is selected brings its checks.
+        requests = [dg.RunRequest("selection", asset_selection=keys)] if keys else []
+        return requests + ([dg.RunRequest("check", asset_check_keys=checks)] if checks else [])
 
     return schedule
 

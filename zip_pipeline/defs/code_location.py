@@ -26,6 +26,7 @@ from zip_pipeline.defs.law import (
 )
 from zip_pipeline.defs.resources import DataRootResource, RayClusterResource
 from zip_pipeline.defs.stage import (
+    as_written_check,
     compression_state_asset,
     less_redundant_check,
     raw_pool_asset,
@@ -56,7 +57,11 @@ def code_location(data_root: Path) -> dg.Definitions:
     checks = [
         check
         for stage in STAGES
-        for check in (within_budget_check(stage), less_redundant_check(stage))
+        for check in (
+            within_budget_check(stage),
+            less_redundant_check(stage),
+            as_written_check(stage),
+        )
     ]
     return dg.Definitions(
         assets=assets,

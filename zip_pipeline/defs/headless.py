@@ -45,7 +45,7 @@ from zip_pipeline.defs.private import (
 )
 from zip_pipeline.defs.resources import default_data_root
 from zip_pipeline.defs.run_launcher import LOCK_TAG
-from zip_pipeline.errors import UserError
+from zip_pipeline.errors import UserError, storage_error
 from zip_pipeline.files import held_lock
 from zip_pipeline.ingest.drops import list_drops
 from zip_pipeline.process import BLOCKED, ERROR_FILE_VARIABLE, Step
@@ -309,6 +309,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         outcome = Outcome([str(error)], [])
     except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
         return INTERRUPTED
+    except Exception as error:
+        history = os.environ.get("DAGSTER_HOME") or Path.cwd() / HISTORY_NOTE.parent
+        if not (told := storage_error(error, history)):
+            raise
+        outcome = Outcome([str(told)], [])
     if path := os.environ.get(ERROR_FILE_VARIABLE):
         # Whoever started this tells them when it has ended.
         lines = (" ".join(failure.split()) for failure in outcome.failures)

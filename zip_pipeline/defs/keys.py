@@ -9,6 +9,7 @@ from zip_pipeline.samples import STAGES, Stage
 
 EVALUATION = dg.AssetKey(["evaluation"])
 ENTROPY_LAW = dg.AssetKey(["entropy_law"])
+AS_WRITTEN_CHECK = "as_written"
 RISK_CHECK = "entropy_law_risk"
 OWNERS_VARIABLE = "ZIP_PIPELINE_OWNERS"
 

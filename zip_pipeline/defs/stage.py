@@ -12,6 +12,7 @@ from zip_pipeline.compression.codecs import compression_ratio, pool_levels
 from zip_pipeline.compression.state import texts_of
 from zip_pipeline.data_root import StageFolder
 from zip_pipeline.defs.keys import (
+    AS_WRITTEN_CHECK,
     BATCHES,
     compression_state_key,
     owners,
@@ -56,6 +57,7 @@ from zip_pipeline.report.trace import readable
 from zip_pipeline.samples import TURN_COLUMNS, Stage, pool_schema, serialised_texts
 from zip_pipeline.selection.config import make_default, one_off, stage_selection
 from zip_pipeline.training.tokens import configured_tokens
+from zip_pipeline.workflow.integrity import verify
 from zip_pipeline.workflow.selections import words_of_tokens
 from zip_pipeline.workflow.signals import measure_batch
 from zip_pipeline.workflow.versions import (
@@ -517,6 +519,26 @@ def less_redundant_check(stage: Stage) -> dg.AssetChecksDefinition:
         return _told_in_check(check)
 
     return less_redundant_than_random
+
+
+def as_written_check(stage: Stage) -> dg.AssetChecksDefinition:
+    """Return the check that all files of a stage have the hashes that they were written with."""
+
+    @dg.asset_check(
+        asset=zip_subset_key(stage),
+        name=AS_WRITTEN_CHECK,
+        description="Versions, batches and models are as they were written: no file was changed, "
+        "is missing or was added. This reads them all, every night.",
+    )
+    def as_written(data_root: DataRootResource) -> dg.AssetCheckResult:
+        found = verify(data_root.root, stage)
+        return dg.AssetCheckResult(
+            passed=not found.damages,
+            description="\n".join(found.damages) or f"{found.num_files:,} files are",
+            metadata={"num_files": found.num_files, "num_not_hashed": len(found.not_hashed)},
+        )
+
+    return as_written
 
 
 def _told_in_check(check: Callable[[], dg.AssetCheckResult]) -> dg.AssetCheckResult:

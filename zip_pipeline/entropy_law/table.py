@@ -10,7 +10,7 @@ import polars as pl
 
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.errors import UserError
-from zip_pipeline.files import locked, write_table
+from zip_pipeline.files import check_hash, hashing, locked, readable, scan_table, write_table
 from zip_pipeline.samples import STAGES
 
 KEY = ("stage", "version")
@@ -47,6 +47,7 @@ why, and by whom, a blocked version was let through; null where nobody did.
 """
 BLOCKING_VERDICT = "risk"
 _MEASURES = ("R", "L", "Z", "Q")
+_REMEDY = "restore it from a backup, or move it away: the next version starts a new table"
 
 
 def versions_path(root: DataRoot) -> Path:
@@ -70,7 +71,9 @@ def read_versions(root: DataRoot) -> pl.DataFrame:
     path = versions_path(root)
     if not path.exists():
         return pl.DataFrame(schema=SCHEMA)
-    table = pl.read_parquet(path, glob=False, hive_partitioning=False)
+    with readable(path, _REMEDY):
+        check_hash(path, _REMEDY)
+        table = scan_table(path).collect()
     _check_schema(path, table.schema)
     return pl.concat([pl.DataFrame(schema=SCHEMA), table], how="diagonal").sort(KEY)
 
@@ -84,8 +87,7 @@ def _check_schema(path: Path, schema: pl.Schema) -> None:
             problems.append(f"column {name!r} is {dtype}, must be {SCHEMA[name]}")
     if problems:
         raise UserError(
-            f"{path}: not a table of versions of this release: {'; '.join(problems)}; move the "
-            "file away, the next version starts a new table"
+            f"{path}: not a table of versions of this release: {'; '.join(problems)}; {_REMEDY}"
         )
 
 
@@ -108,7 +110,8 @@ def upsert_version(root: DataRoot, row: Mapping[str, object]) -> pl.DataFrame:
         known = table.filter(is_same).to_dicts() or [{"created_at": datetime.now(UTC)}]
         merged = pl.DataFrame([known[0] | checked], schema=SCHEMA, orient="row")
         table = pl.concat([table.filter(~is_same), merged]).sort(KEY)
-        write_table(path, table, {})
+        with hashing(path):
+            write_table(path, table, {})
     return table
 
 

@@ -23,7 +23,7 @@ from zip_pipeline.chat_models import (
 from zip_pipeline.data_root import StageFolder
 from zip_pipeline.errors import UserError
 from zip_pipeline.evaluation.evaluators import Evaluator, TrainedVersion, main, read_job
-from zip_pipeline.files import fingerprint, write_json
+from zip_pipeline.files import fingerprint, hashing, write_json
 from zip_pipeline.process import Reporter
 from zip_pipeline.samples import STAGES, Stage, turns_of_column, with_all_columns
 
@@ -278,7 +278,8 @@ def evaluate(config: Path, report: Reporter) -> None:
     samples = _read_samples(Path(job["samples"]), stage)
     report.line(f"held-out loss of {job['model']} on {len(samples):,} samples")
     found = held_out_loss(Path(job["model"]), samples, stage, max_length)
-    write_json(Path(job["output"]), asdict(found))
+    with hashing(Path(job["output"])):
+        write_json(Path(job["output"]), asdict(found))
     pairs = "" if found.accuracy is None else f", {found.accuracy:.1%} of pairs told right"
     report.line(f"{found.loss:.4f} nats per token, {found.bits_per_byte:.4f} bits per byte{pairs}")
 
@@ -336,7 +337,7 @@ class HeldOut(Evaluator):
 def has_seen(folder: StageFolder, number: int) -> bool:
     """Return whether a version picked samples that are held out now, so that it has no Z."""
     held_out = _ids(folder.held_out)
-    subset = _ids(folder.versions.path(number) / "subset.parquet")
+    subset = folder.versions.subset(number).select("sample_id").collect()["sample_id"]
     return bool(subset.is_in(held_out.to_list()).any())
 
 

@@ -21,7 +21,7 @@ from zip_pipeline.chat_models import model_identity
 from zip_pipeline.errors import UserError
 from zip_pipeline.evaluation.evaluators import Evaluator, TrainedVersion, main, read_job
 from zip_pipeline.evaluation.local_model import LocalModel
-from zip_pipeline.files import fingerprint, write_json
+from zip_pipeline.files import fingerprint, hashing, write_json
 from zip_pipeline.judge.client import (
     ChatClient,
     Endpoint,
@@ -452,7 +452,8 @@ def evaluate(config: Path, report: Reporter) -> None:
             judge=counted(judge.complete, report, f"judgments of {num_judgments} or more"),
             store=store,
         )
-    write_json(output / RESULT_FILE, result)
+    with hashing(output / RESULT_FILE):
+        write_json(output / RESULT_FILE, result)
     report.line(f"MT-bench: {result['Z']:.3f} of 10, {output / RESULT_FILE}")
 
 

@@ -19,7 +19,7 @@ from zip_pipeline.compression.state import (
 )
 from zip_pipeline.data_root import StageFolder
 from zip_pipeline.errors import UserError
-from zip_pipeline.files import fingerprint, read_metadata, scan_table, write_table
+from zip_pipeline.files import fingerprint, read_metadata, readable, scan_table
 from zip_pipeline.samples import TURN_COLUMNS, pool_schema, with_all_columns
 
 Metadata = Mapping[str, str]
@@ -110,21 +110,13 @@ def write_batch(folder: StageFolder, batch: str, result: IngestResult) -> None:
     :func:`batch_metadata` refuses.
     """
     metadata = result.metadata()
-    write_table(folder.quarantine(batch), result.quarantine, metadata)
-    write_table(folder.duplicates(batch), result.duplicates, metadata)
-    write_table(folder.samples(batch), result.samples, metadata)
+    folder.write(folder.quarantine(batch), result.quarantine, metadata)
+    folder.write(folder.duplicates(batch), result.duplicates, metadata)
+    folder.write(folder.samples(batch), result.samples, metadata)
 
 
-_METADATA = (
-    "fingerprint",
-    "num_rows_read",
-    "num_samples",
-    "num_quarantined",
-    "num_duplicates",
-    "unread",
-    "left_out_files",
-    "origin",
-)
+_COUNTS = ("num_rows_read", "num_samples", "num_quarantined", "num_duplicates")
+_METADATA = ("fingerprint", *_COUNTS, "unread", "left_out_files", "origin")
 
 
 def batch_metadata(folder: StageFolder, batch: str) -> dict[str, str]:
@@ -135,18 +127,17 @@ def batch_metadata(folder: StageFolder, batch: str) -> dict[str, str]:
     """
     paths = (folder.samples(batch), folder.quarantine(batch), folder.duplicates(batch))
     remedy = f"ingest the batch {batch!r} of {folder.stage} again"
+    metadata = []
     for path in paths:
-        if not path.exists():
-            raise UserError(f"{path}: the file is missing; {remedy}")
-    try:
-        metadata = [read_metadata(path) for path in paths]
-    except (OSError, pl.exceptions.PolarsError) as error:
-        raise UserError(f"{paths[0]}: the batch cannot be read ({error}); {remedy}") from error
+        with readable(path, remedy):
+            metadata.append(read_metadata(path))
     if len({m.get("fingerprint") for m in metadata}) > 1 or "fingerprint" not in metadata[0]:
         raise UserError(
             f"{paths[0]}: the tables of the batch differ in fingerprint, as after a stopped "
             f"ingestion; {remedy}"
         )
+    if missing := [name for name in _COUNTS if not metadata[0].get(name, "").isdigit()]:
+        raise UserError(f"{paths[0]}: does not tell {missing[0]}, so it is no pool table; {remedy}")
     # Batches of older releases do not tell what was not read.
     found = {key: metadata[0][key] for key in _METADATA if key in metadata[0]}
     return {"unread": "{}", "left_out_files": "[]", **found}
@@ -169,7 +160,7 @@ def origin_of(folder: StageFolder, batch: str) -> dict[str, str] | None:
     """Return where a stored batch was fetched from, None where there is none or it lay here."""
     # Of the table that completes a batch: a writer that was killed has not forgotten it.
     path = folder.samples(batch)
-    stored = read_metadata(path) if path.exists() else {}
+    stored = folder.metadata(path) if path.exists() else {}
     found: dict[str, str] | None = json.loads(stored.get("origin", "null"))
     return found
 
@@ -199,7 +190,7 @@ def read_batch(
         UserError: as :func:`batch_metadata`, or the table has other columns.
     """
     batch_metadata(folder, batch)
-    check_columns(folder, batch)
+    check_table(folder, batch)
     rows = with_all_columns(scan_table(folder.samples(batch)), folder.stage)
     return (rows if columns is None else rows.select(columns)).collect()
 
@@ -230,9 +221,13 @@ def _said_in_parts(folder: StageFolder, batch: str) -> Iterator[pl.DataFrame]:
         start, num_rows = start + part.height, next_num_rows(num_rows, part)
 
 
-def check_columns(folder: StageFolder, batch: str) -> None:
-    """Raise UserError where the pool table of a batch has other columns than ``pool_schema``."""
+def check_table(folder: StageFolder, batch: str) -> None:
+    """Raise UserError where the pool table of a batch was changed, or is of another release.
+
+    This reads the whole table, once per process.
+    """
     path = folder.samples(batch)
+    folder.check(path)
     found = with_all_columns(scan_table(path), folder.stage).collect_schema()
     if found != pool_schema(folder.stage):
         raise UserError(f"{path}: the columns are of another release; ingest {batch!r} again")
@@ -247,7 +242,7 @@ def read_quarantine(
         UserError: as :func:`batch_metadata`.
     """
     batch_metadata(folder, batch)
-    rows = scan_table(folder.quarantine(batch))
+    rows = folder.scan(folder.quarantine(batch))
     return (rows if columns is None else rows.select(columns)).collect()
 
 
@@ -304,7 +299,7 @@ def write_state(
         UserError: the batch is not ingested, or only half of it is.
     """
     pool_fingerprint = batch_metadata(folder, batch)["fingerprint"]
-    check_columns(folder, batch)
+    check_table(folder, batch)
     tokens, stage = tokens or TextTokens(), folder.stage
     none = pool_schema(stage).to_frame()
     # Part by part: a tokenizer takes some fifty bytes for each of a text.
@@ -328,7 +323,7 @@ def _write_state(
         "pool_fingerprint": pool_fingerprint,
         "fingerprint": fingerprint([state.write_csv(), *settings.values()]),
     }
-    write_table(folder.state(batch), state, described)
+    folder.write(folder.state(batch), state, described)
 
 
 def counted_otherwise(folder: StageFolder, tokens: TokenCounter) -> dict[str, str]:
@@ -349,7 +344,7 @@ def recount_tokens(folder: StageFolder, batch: str, tokens: TokenCounter) -> Non
     """
     state, settings = read_state(folder, batch), state_metadata(folder, batch)
     assert settings is not None
-    check_columns(folder, batch)
+    check_table(folder, batch)
     counted = pl.concat(
         part.select("sample_id").hstack(tokens.count(part, folder.stage))
         for part in chain([pool_schema(folder.stage).to_frame()], _said_in_parts(folder, batch))
@@ -369,7 +364,7 @@ def recount_tokens(folder: StageFolder, batch: str, tokens: TokenCounter) -> Non
 def state_metadata(folder: StageFolder, batch: str) -> dict[str, str] | None:
     """Return the metadata of a batch's stored state, None where there is none."""
     path = folder.state(batch)
-    return read_metadata(path) if path.exists() else None
+    return folder.metadata(path) if path.exists() else None
 
 
 def measured_batches(folder: StageFolder) -> set[str]:
@@ -421,6 +416,7 @@ def read_sizes(folder: StageFolder, batch: str, sample_ids: pl.Series) -> pl.Dat
 def _scan_state(folder: StageFolder, batch: str) -> pl.LazyFrame:
     if not is_current(folder, batch):
         raise _no_state(folder, batch)
+    folder.check(folder.state(batch))
     return scan_table(folder.state(batch))
 
 

@@ -6,7 +6,7 @@ import polars as pl
 
 from zip_pipeline.compression.ngrams import NGRAMS_VERSION, ngram_counts
 from zip_pipeline.data_root import StageFolder
-from zip_pipeline.files import read_metadata, scan_table, write_table
+from zip_pipeline.files import scan_table
 
 _SCHEMA = pl.Schema({"counts": pl.Binary})
 
@@ -27,9 +27,10 @@ def batch_ngrams(
     """
     described = {"pool_fingerprint": pool_fingerprint, "ngrams_version": NGRAMS_VERSION}
     path = folder.ngrams(batch)
-    if path.exists() and described.items() <= read_metadata(path).items():
+    if path.exists() and described.items() <= folder.metadata(path).items():
+        folder.check(path)
         return scan_table(path).collect()["counts"]
     counted = [counts for part in texts() for counts in ngram_counts(part)]
     table = pl.DataFrame({"counts": counted}, schema=_SCHEMA)
-    write_table(path, table, described)
+    folder.write(path, table, described)
     return table["counts"]

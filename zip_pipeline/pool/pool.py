@@ -25,7 +25,7 @@ from zip_pipeline.pool.batches import (
     IngestResult,
     Metadata,
     all_batches,
-    check_columns,
+    check_table,
     gone_error,
     left_out_files,
     next_num_rows,
@@ -154,7 +154,7 @@ def assemble_pool(folder: StageFolder) -> AssembledPool:
 
 
 def _read(folder: StageFolder, batch: str) -> pl.DataFrame:
-    check_columns(folder, batch)
+    check_table(folder, batch)
     return with_all_columns(scan_table(folder.samples(batch)), folder.stage).collect()
 
 
@@ -221,7 +221,7 @@ class StoredTables:
         """Link the files of all batches."""
         for batch in self.metadata:
             try:
-                check_columns(self._folder, batch)
+                check_table(self._folder, batch)
                 _link(self._folder.samples(batch), self._table(batch))
             except FileNotFoundError as error:
                 raise gone_error(self._folder, [batch]) from error

@@ -202,7 +202,7 @@ def diff_versions(store: VersionStore, before: int, after: int) -> VersionDiff:
 
 
 def _ledger(store: VersionStore, number: int) -> pl.DataFrame:
-    ledger = pl.read_parquet(store.path(number) / "ledger.parquet")
+    ledger = store.ledger(number).collect()
     samples = ledger.filter(pl.col("fate") != "duplicate")
     picked_first = samples.sort(pl.col("fate") != "picked", maintain_order=True)
     # Only a pool that was taken as it comes can hold a sample twice.

@@ -1,6 +1,5 @@
 """Where a sample came from, and what became of it in every version."""
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
@@ -11,7 +10,7 @@ import polars as pl
 
 from zip_pipeline.data_root import DataRoot, StageFolder
 from zip_pipeline.errors import UserError
-from zip_pipeline.files import scan_table
+from zip_pipeline.files import read_json, scan_table
 from zip_pipeline.report.fates import NOT_IN_POOL, explain_fate
 from zip_pipeline.samples import (
     STAGES,
@@ -58,25 +57,25 @@ def only_one(names: set[str], asked: str, where: str) -> str:
 
 def pool_tables(folder: StageFolder) -> list[pl.LazyFrame]:
     """Return the stored samples of a stage."""
-    return [scan_table(folder.samples(batch)) for batch in folder.batches()]
+    return [folder.scan(folder.samples(batch)) for batch in folder.batches()]
 
 
 def held_out_tables(folder: StageFolder) -> list[pl.LazyFrame]:
     """Return the samples kept for evaluation, nothing where there are none."""
     path = folder.held_out
-    return [scan_table(path)] if path.exists() else []
+    return [folder.scan(path)] if path.exists() else []
 
 
 def ledgers(folder: StageFolder) -> list[pl.LazyFrame]:
     """Return the ledger of each version of a stage, ascending."""
     store = folder.versions
-    return [scan_table(store.path(number) / "ledger.parquet") for number in store.numbers()]
+    return [store.ledger(number) for number in store.numbers()]
 
 
 def ids_with(tables: Sequence[pl.LazyFrame], prefix: str) -> set[str]:
     """Return the sample ids in tables that start with ``prefix``."""
     starts = pl.col("sample_id").str.starts_with(prefix)
-    found = pl.collect_all([table.select("sample_id").filter(starts) for table in tables])
+    found = _collected([table.select("sample_id").filter(starts) for table in tables])
     return {id_ for rows in found for id_ in rows["sample_id"]}
 
 
@@ -84,7 +83,17 @@ def _rows(tables: Sequence[pl.LazyFrame], sample_id: str) -> list[pl.DataFrame]:
     """Return the rows of a sample in each table, without the record as it came."""
     is_it = pl.col("sample_id") == sample_id
     # All at once, so that every core has something to read.
-    return pl.collect_all([table.select(pl.exclude("raw")).filter(is_it) for table in tables])
+    return _collected([table.select(pl.exclude("raw")).filter(is_it) for table in tables])
+
+
+def _collected(tables: Sequence[pl.LazyFrame]) -> list[pl.DataFrame]:
+    try:
+        return pl.collect_all(tables)
+    except pl.exceptions.PolarsError as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"a table of the data root is damaged ({reason}); zip-pipeline verify tells which"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -242,7 +251,7 @@ def sample_texts(
     parts = [pl.DataFrame(schema={"sample_id": pl.String, "text": pl.String})]
     for table in _samples(folder):
         there = [name for name in columns if name in table.collect_schema()]
-        rows = table.select(there).filter(pl.col("sample_id").is_in(wanted)).collect()
+        (rows,) = _collected([table.select(there).filter(pl.col("sample_id").is_in(wanted))])
         parts.append(rows.select("sample_id", text_of(folder.stage, rows).alias("text")))
     return pl.concat(parts).unique("sample_id", keep="first", maintain_order=True)
 
@@ -266,7 +275,7 @@ def _origins(
         first_batch = first_batch or row["batch"]
         yield _origin(row, note)
         copies = folder.duplicates(row["batch"])
-        for table in _rows([scan_table(copies)] if copies.exists() else [], sample_id):
+        for table in _rows([folder.scan(copies)] if copies.exists() else [], sample_id):
             for copy in table.iter_rows(named=True):
                 first = f"exact copy of {copy['first_source_file']}, row {copy['first_source_row']}"
                 place = (copy["source_file"], copy["source_row"])
@@ -321,7 +330,5 @@ def _manifest_beside(ledger_file: Path) -> dict[str, object]:
     for name in names:
         path = ledger_file.with_name(name)
         if path.exists():
-            manifest = json.loads(path.read_text(encoding="utf-8"))
-            assert isinstance(manifest, dict)
-            return manifest
+            return read_json(path, "move it away, or restore it from a backup")
     return {}

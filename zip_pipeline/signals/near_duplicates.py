@@ -17,7 +17,7 @@ from pydantic import Field
 
 from zip_pipeline.compression.ngrams import UNSPACED
 from zip_pipeline.errors import UserError, require
-from zip_pipeline.files import read_metadata, scan_table, write_table
+from zip_pipeline.files import hashing, read_metadata, scan_table, write_table
 from zip_pipeline.samples import Stage
 from zip_pipeline.settings import Settings
 from zip_pipeline.signals import MARKS, MarkedPool, Measure, Signal, Tools
@@ -403,7 +403,8 @@ def _write_pairs(path: Path, ids: pl.Series, pairs: pl.DataFrame) -> None:
     lists = found.group_by("low").agg(pairs=pl.struct("high", "num", *_FOUND))
     every = ids.to_frame().with_row_index("low")
     table = every.join(lists, on="low", how="left", maintain_order="left").drop("low")
-    write_table(path, table, _made_by())
+    with hashing(path):
+        write_table(path, table, _made_by())
 
 
 def _judge(pool: MarkedPool, pairs: Pairs, kinds: Collection[str]) -> pl.DataFrame:

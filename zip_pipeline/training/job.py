@@ -87,8 +87,8 @@ def finished_training(output: Path, fingerprint: str | None = None) -> dict[str,
     """Return training.json where the model is complete (and of that fingerprint), else None."""
     try:
         record = json.loads((output / "training.json").read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+    except (FileNotFoundError, ValueError, RecursionError):
         return None
-    is_same = fingerprint is None or record.get("fingerprint") == fingerprint
-    is_there = (output / "model" / "config.json").is_file()
-    return record if is_same and is_there and isinstance(record, dict) else None
+    if not isinstance(record, dict) or not (output / "model" / "config.json").is_file():
+        return None
+    return record if fingerprint in (None, record.get("fingerprint")) else None

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from zip_pipeline.chat_models import model_identity, prepare_environment
 from zip_pipeline.errors import UserError
-from zip_pipeline.files import held_lock, write_atomically, write_json
+from zip_pipeline.files import hashing, held_lock, write_atomically, write_json
 from zip_pipeline.process import Reporter, StopRequest, reporter
 from zip_pipeline.training import trainers
 from zip_pipeline.training.backend import (
@@ -350,10 +350,13 @@ def _publish(trainer: "Trainer", output: Path, record: dict[str, Any]) -> None:
     if is_first:
         for pickled in temporary.glob("*.bin"):
             pickled.unlink()
-        (output / "training.json").unlink(missing_ok=True)
-        shutil.rmtree(model, ignore_errors=True)
-        temporary.rename(model)
-        write_json(output / "training.json", record)
+        training = output / "training.json"
+        with hashing(training):
+            training.unlink(missing_ok=True)
+            with hashing(model):
+                shutil.rmtree(model, ignore_errors=True)
+                temporary.rename(model)
+            write_json(training, record)
         shutil.rmtree(output / "checkpoints", ignore_errors=True)
     trainer.accelerator.wait_for_everyone()
 

@@ -1,6 +1,5 @@
 """A version to a trained model, and trained models to measures of them."""
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,12 +156,11 @@ class EvaluationJob:
         """Return whether this very job was done, with the model as it is now."""
         if not (self.job_file.exists() and self.result_file.exists()):
             return False
-        return bool(json.loads(self.job_file.read_text(encoding="utf-8")) == self.job)
+        return self.trained.folder.read_json(self.job_file) == self.job
 
     def found(self) -> dict[str, Any]:
         """Return what the process wrote."""
-        values: dict[str, Any] = json.loads(self.result_file.read_text(encoding="utf-8"))
-        return values
+        return self.trained.folder.read_json(self.result_file)
 
     def row(self) -> dict[str, Any]:
         """Return Z as the table of versions keeps it, higher = better."""

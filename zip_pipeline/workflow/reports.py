@@ -1,6 +1,5 @@
 """A version to its report: a page, a data card and its description for programs."""
 
-import json
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,14 +12,14 @@ import polars as pl
 from zip_pipeline.compression.codecs import compression_ratio, pool_levels
 from zip_pipeline.data_root import DataRoot, StageFolder
 from zip_pipeline.entropy_law.table import SCHEMA, read_versions
-from zip_pipeline.files import read_metadata, scan_table, write_atomically, write_json
+from zip_pipeline.files import scan_table, write_atomically, write_json
 from zip_pipeline.report.card import croissant, data_card
 from zip_pipeline.report.fates import diff_versions
 from zip_pipeline.report.page import PastVersion, Report, headline, random_pick, render_page
 from zip_pipeline.report.trace import readable_texts, sample_texts
 from zip_pipeline.samples import Stage, serialised_texts
 from zip_pipeline.workflow.models import training_record
-from zip_pipeline.workflow.verdicts import R_CODEC
+from zip_pipeline.workflow.verdicts import R_CODEC, measured_loss
 from zip_pipeline.workflow.versions import StoredVersion, latest_version, read_version
 
 
@@ -124,7 +123,7 @@ def _unprobed(number: int, manifest: dict[str, Any]) -> pl.DataFrame:
 
 
 def _past(store: StageFolder, number: int) -> PastVersion:
-    rows = scan_table(store.versions.path(number) / "ledger.parquet").select("sample_id", "fate")
+    rows = store.versions.ledger(number).select("sample_id", "fate")
     samples = rows.filter(pl.col("fate") != "duplicate").collect()
     created = str(store.versions.manifest(number).get("created_at", ""))
     return PastVersion(number, created, samples.unique("sample_id", keep="any"))
@@ -147,7 +146,7 @@ def _with_personal_data(store: StageFolder) -> pl.DataFrame:
     """Return ``sample_id`` of what the signal found any in: the picks alone are masked."""
     parts = [pl.DataFrame(schema={"sample_id": pl.String})]
     for batch, told in _told(store, "personal_data", "spans"):
-        ids = scan_table(store.samples(batch)).select("sample_id").collect()
+        ids = store.scan(store.samples(batch)).select("sample_id").collect()
         parts.append(ids.filter(told.list.len() > 0))
     return pl.concat(parts)
 
@@ -156,8 +155,8 @@ def _told(store: StageFolder, signal: str, column: str) -> Iterator[tuple[str, p
     """Yield what a signal tells of the samples of each batch as it is now, if it is measured."""
     for batch in store.batches():
         path = store.signal(signal, batch)
-        current = read_metadata(store.samples(batch))["fingerprint"]
-        if path.exists() and read_metadata(path)["pool_fingerprint"] == current:
+        current = store.metadata(store.samples(batch)).get("fingerprint")
+        if path.exists() and store.metadata(path).get("pool_fingerprint") == current:
             yield batch, scan_table(path).select(column).collect()[column]
 
 
@@ -180,7 +179,7 @@ def _languages(store: StageFolder) -> pl.DataFrame | None:
     """Return the language of each sample of the batches whose signal is measured, if any is."""
     parts = []
     for batch, told in _told(store, "language", "language"):
-        ids = scan_table(store.samples(batch)).select("sample_id").collect()
+        ids = store.scan(store.samples(batch)).select("sample_id").collect()
         parts.append(ids.with_columns(told))
     return pl.concat(parts).unique("sample_id", keep="first") if parts else None
 
@@ -188,11 +187,9 @@ def _languages(store: StageFolder) -> pl.DataFrame | None:
 def _costs(store: StageFolder, version: StoredVersion) -> Iterator[tuple[str, str]]:
     for name, seconds in version.manifest.get("seconds", {}).items():
         yield f"selection: {name}", f"{seconds:,.1f} s"
-    loss_file = store.models(version.number) / "probe" / "loss.json"
-    if loss_file.exists():
-        loss = json.loads(loss_file.read_text(encoding="utf-8"))
-        if "seconds" in loss:
-            yield "probe", f"{loss['seconds']:,.1f} s over {loss['num_tokens']:,} tokens"
+    loss = measured_loss(store, version.number)
+    if loss and "seconds" in loss:
+        yield "probe", f"{loss['seconds']:,.1f} s over {loss['num_tokens']:,} tokens"
     record = training_record(store, version.number)
     if record and "seconds" in record:
         yield "training", f"{record['seconds']:,.1f} s, {record['num_steps']:,} steps"

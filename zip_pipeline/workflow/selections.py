@@ -14,11 +14,12 @@ import polars as pl
 
 from zip_pipeline.compression.texts import TemporaryTexts
 from zip_pipeline.data_root import DataRoot
-from zip_pipeline.errors import UserError
+from zip_pipeline.errors import UserError, on_disk
 from zip_pipeline.files import (
     empty_own_folder,
     fingerprint,
     own_folder,
+    read_json,
     remove_own_folder,
     scan_table,
     sync,
@@ -396,7 +397,11 @@ def run_job(job: SelectJob, progress: Watcher | None = None) -> Selection:
         UserError: a source or options that cannot be used.
     """
     return_freed_memory()
-    watcher = progress or _Nobody()
+    with on_disk():
+        return _run_job(job, progress or _Nobody())
+
+
+def _run_job(job: SelectJob, watcher: Watcher) -> Selection:
     _check_counting(job)
     parts = parts_of(job.source, lambda address: watcher.stage(f"Fetching {address}"))
     if job.files is None:
@@ -656,7 +661,7 @@ class OutputFiles:
         # Releases before did not store them, and went on only where all was the same.
         if not self._options.exists():
             return
-        stored = json.loads(self._options.read_text(encoding="utf-8"))
+        stored = read_json(self._options, "leave --resume out to start anew")
         given = json.loads(json.dumps(options))
         differ = [name for name in {**stored, **given} if stored.get(name) != given.get(name)]
         if differ:

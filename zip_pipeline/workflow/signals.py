@@ -15,7 +15,7 @@ import polars as pl
 from zip_pipeline.chat_models import load_model, model_identity, prepare_environment
 from zip_pipeline.data_root import StageFolder
 from zip_pipeline.errors import UserError
-from zip_pipeline.files import fingerprint, read_metadata, scan_table, write_table
+from zip_pipeline.files import fingerprint, scan_table, write_table
 from zip_pipeline.pool.batches import batch_metadata
 from zip_pipeline.pool.pool import SelectionPool, StoredBatch
 from zip_pipeline.samples import with_all_columns
@@ -161,8 +161,9 @@ class Measuring:
 
         The log tells where another model, or another way, measured before.
         """
-        stored = (self._wanted.path(batch.name) for batch in batches)
-        before = {read_metadata(path)["identity"] for path in stored if path.exists()}
+        paths = (self._wanted.path(batch.name) for batch in batches)
+        stored = [self._wanted.folder.metadata(path) for path in paths if path.exists()]
+        before = {metadata.get("identity", "") for metadata in stored}
         for other in sorted(before - {self._identity}):
             self._log(
                 f"Signal {self._wanted.signal.name}: was measured by {other}, now by "
@@ -171,7 +172,7 @@ class Measuring:
         self._num_left = sum(
             batch.num_samples
             for batch in batches
-            if not _is_known(self._wanted.path(batch.name), self._described(batch))
+            if not self._is_known(batch, self._wanted.path(batch.name))
         )
         for batch in batches:
             yield self._table(batch)
@@ -184,22 +185,28 @@ class Measuring:
 
     def _table(self, batch: StoredBatch) -> pl.DataFrame:
         path, size = self._wanted.path(batch.name), self._wanted.signal.block
-        if not _is_known(path, self._described(batch)):
+        if not self._is_known(batch, path):
             blocks = path.with_suffix(".blocks")
             parts = [self._block(batch, blocks, n) for n in range(0, batch.num_samples, size)]
             table = pl.concat([self._wanted.signal.columns.to_frame(), *parts])
-            write_table(path, table, self._described(batch))
+            self._wanted.folder.write(path, table, self._described(batch))
             shutil.rmtree(blocks, ignore_errors=True)
+        self._wanted.folder.check(path)
         return scan_table(path).collect()
 
     def _described(self, batch: StoredBatch) -> dict[str, str]:
         return {"pool_fingerprint": batch.fingerprint, "identity": self._identity}
 
+    def _is_known(self, batch: StoredBatch, path: Path) -> bool:
+        if not path.exists():
+            return False
+        return self._described(batch).items() <= self._wanted.folder.metadata(path).items()
+
     def _block(self, batch: StoredBatch, blocks: Path, start: int) -> pl.DataFrame:
         """Return the signal of some samples, measured where no stopped run did."""
         path = blocks / f"{start:09d}.parquet"
         size = min(self._wanted.signal.block, batch.num_samples - start)
-        if _is_known(path, self._described(batch)):
+        if self._is_known(batch, path):
             self._num_left -= size
             return scan_table(path).collect()
         rows = with_all_columns(batch.rows.slice(start, size), self._wanted.folder.stage)
@@ -231,10 +238,6 @@ class Measuring:
             left = about((now - self._started) / self._num_done * self._num_left)
             of_all = f"{self._num_done:,} of {self._num_done + self._num_left:,} samples"
             self._log(f"Signal {self._wanted.signal.name}: {of_all}, {left} left")
-
-
-def _is_known(path: Path, described: Mapping[str, str]) -> bool:
-    return path.exists() and described.items() <= read_metadata(path).items()
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,5 @@
 """A version to its probe loss L and the entropy law's verdict on it."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from zip_pipeline.data_root import DataRoot, StageFolder
 from zip_pipeline.entropy_law.table import read_versions, upsert_version, version_row
 from zip_pipeline.entropy_law.verdict import Verdict, judge
 from zip_pipeline.evaluation.quality import Quality, quality_audit_settings_of, quality_of
-from zip_pipeline.files import fingerprint
+from zip_pipeline.files import fingerprint, record_of
 from zip_pipeline.pool.batches import batch_metadata
 from zip_pipeline.samples import serialised_texts
 from zip_pipeline.selection.config import TOKEN_UNITS
@@ -101,9 +100,11 @@ def _measured_loss(
     loss_file = _loss_file(root[version.stage], version.number)
     job_file = loss_file.with_name("job.json")
     job = training_job(root, version, training)
-    is_done = loss_file.exists() and job_file.exists() and json.loads(job_file.read_text()) == job
+    folder = root[version.stage]
+    is_done = loss_file.exists() and job_file.exists() and folder.read_json(job_file) == job
     if not is_done:
-        loss_file.unlink(missing_ok=True)
+        for path in (record_of(loss_file), loss_file):
+            path.unlink(missing_ok=True)
         run_jobs(_PROBE, {job_file: job})
     loss = measured_loss(root[version.stage], version.number)
     assert loss is not None
@@ -117,7 +118,7 @@ def _loss_file(folder: StageFolder, number: int) -> Path:
 def measured_loss(folder: StageFolder, number: int) -> dict[str, Any] | None:
     """Return what the probe of a version found, None where it was not probed."""
     path = _loss_file(folder, number)
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return folder.read_json(path) if path.exists() else None
 
 
 def _law_row(root: DataRoot, version: StoredVersion, loss: Mapping[str, Any]) -> dict[str, Any]:

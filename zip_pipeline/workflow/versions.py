@@ -51,17 +51,17 @@ def read_version(folder: StageFolder, number: int) -> StoredVersion:
     """Return version ``number`` of a stage's subset.
 
     Raises:
-        UserError: there is no such version.
+        UserError: there is no such version, or a file of it is missing, damaged or changed.
     """
     store = folder.versions
-    path = store.path(number)
+    manifest = store.manifest(number)
     return StoredVersion(
         stage=folder.stage,
         number=number,
-        path=path,
-        subset=pl.read_parquet(path / "subset.parquet", glob=False, hive_partitioning=False),
-        ledger=pl.read_parquet(path / "ledger.parquet", glob=False, hive_partitioning=False),
-        manifest=store.manifest(number),
+        path=store.path(number),
+        subset=store.subset(number).collect(),
+        ledger=store.ledger(number).collect(),
+        manifest=manifest,
     )
 
 

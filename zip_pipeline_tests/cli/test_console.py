@@ -2,7 +2,11 @@
 
 import io
 import json
+import os
+import sqlite3
+from pathlib import Path
 
+import polars as pl
 import pytest
 from rich.text import Text
 
@@ -15,6 +19,7 @@ from zip_pipeline.cli.console import (
     words_of_bytes,
     words_of_seconds,
 )
+from zip_pipeline.errors import UserError, storage_error
 
 
 @pytest.mark.parametrize(
@@ -49,6 +54,39 @@ def test_describe_error_is_one_line():
     assert describe_error(OSError(5, "Input/output error")) == "Input/output error"
     assert describe_error(OSError("odd")) == "odd"
     assert describe_error(ValueError("a\x1c\x85b")) == r"a\x1c\x85b"
+
+
+@pytest.mark.parametrize("number", [28, 122, 30, 13, 1, 2])
+def test_an_error_of_the_disk_is_told_with_place_and_remedy(number: int):
+    """A full disk or quota, no right, for reading alone, gone: also where it is only the cause."""
+    error = OSError(number, os.strerror(number), "/place")
+    wrapped = RuntimeError("of a library")
+    wrapped.__cause__ = error
+    in_words = pl.exceptions.ComputeError(f"/place: no (os error {number})")
+    for given in (error, wrapped, in_words):
+        told = str(storage_error(given))
+        assert told.startswith("/place")
+        assert os.strerror(number) in told
+        assert "another" in told.partition("; ")[2]
+
+
+def test_an_error_of_the_database_is_told_with_its_place(tmp_path: Path):
+    """SQLite does not say which file; what is no fault of the disk is told by nobody."""
+    path = tmp_path / "history.db"
+    sqlite3.connect(path).execute("CREATE TABLE t (a)").connection.close()
+    told = []
+    for uri, statement in (
+        (f"file:{path}?mode=ro", "INSERT INTO t VALUES (1)"),
+        (f"file:{tmp_path}/none/x.db", "SELECT 1"),
+        (f"file:{path}", "SELECT b FROM t"),
+    ):
+        with pytest.raises(sqlite3.OperationalError) as caught:
+            sqlite3.connect(uri, uri=True).execute(statement)
+        told.append(str(storage_error(caught.value, tmp_path)))
+    assert told[0].startswith(f"{tmp_path}: Read-only file system; mount it for writing")
+    assert told[1].startswith(f"{tmp_path}: Permission denied; give this user the right")
+    assert told[2] == "None"
+    assert storage_error(UserError("x: (os error 28)")) is None
 
 
 def test_console_takes_data_as_it_is_and_shows_what_would_control_it():

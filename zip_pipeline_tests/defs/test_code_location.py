@@ -102,7 +102,7 @@ def test_training_waits_to_be_switched_on(tmp_path: Path) -> None:
 
 
 def test_checks_and_jobs_are_all_there(tmp_path: Path) -> None:
-    """Six checks per stage, one of them blocking, a job for each step, one schedule."""
+    """Seven checks per stage, one of them blocking, a job for each step, one schedule."""
     definitions = code_location(tmp_path)
     repository = definitions.get_repository_def()
     checks = {key.to_user_string() for key in repository.asset_graph.asset_check_keys}
@@ -112,9 +112,10 @@ def test_checks_and_jobs_are_all_there(tmp_path: Path) -> None:
         "sft/compression_state:covers_every_sample",
         "sft/zip_subset:within_budget",
         "sft/zip_subset:less_redundant_than_random",
+        "sft/zip_subset:as_written",
         "sft/loss_probe:entropy_law_risk",
     }
-    assert len(checks) == 12
+    assert len(checks) == 14
     jobs = {name for name in repository.job_names if not name.startswith("__")}
     assert jobs == {
         "ingest_sft",

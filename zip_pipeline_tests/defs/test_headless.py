@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from typing import BinaryIO
 
 import dagster as dg
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from zip_pipeline.defs import headless
 from zip_pipeline.defs.headless import last_failures, main, open_instance, run_graph
@@ -241,6 +243,31 @@ def test_headless_names_links_that_cannot_be_followed_or_may_not(
         f"{raw}: 'hosts.jsonl' is not ingested: {raw}/hosts.jsonl: the link leads out of {raw}",
     ]
     assert project.root["sft"].batches() == ["0.jsonl", "1.jsonl", "2.jsonl", "fine.jsonl"]
+
+
+def test_headless_tells_a_history_that_cannot_be_written_in_one_line(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its database is full or for reading alone; any other error of it is a bug."""
+    database = sqlite3.connect(":memory:")
+    database.execute("PRAGMA max_page_count = 1")
+
+    def run(*_: object, **__: object) -> None:
+        try:
+            database.execute(statement)
+        except sqlite3.OperationalError as error:
+            raise OperationalError(statement, {}, error) from error
+
+    monkeypatch.setattr(headless, "run_graph", run)
+    statement = "CREATE TABLE t (a)"
+    assert main(["--data-root", str(folder / "data")]) == 1
+    history = os.environ.get("DAGSTER_HOME") or folder / ".dagster"
+    assert capsys.readouterr().err == (
+        f"{history}: No space left on device; free some space there, or name another place\n"
+    )
+    statement = "SELECT b"
+    with pytest.raises(OperationalError):
+        main(["--data-root", str(folder / "data")])
 
 
 def test_headless_fails_on_a_failed_error_check(

@@ -24,7 +24,12 @@ def probe(monkeypatch: pytest.MonkeyPatch) -> FakeProbe:
 
 
 def _tick(graph: Graph) -> dg.RunRequest | str:
-    """Evaluate the schedule once; return the request, or why there is none."""
+    """Evaluate the schedule once; return the request to select, or why nothing is done."""
+    requests = _requests(graph)
+    return requests if isinstance(requests, str) else requests[0]
+
+
+def _requests(graph: Graph) -> list[dg.RunRequest] | str:
     context = dg.build_schedule_context(
         instance=graph.instance,
         repository_def=graph.repository,
@@ -35,8 +40,13 @@ def _tick(graph: Graph) -> dg.RunRequest | str:
         data = graph.repository.get_schedule_def("nightly_reselection").evaluate_tick(context)
     if not data.run_requests:
         return data.skip_message or ""
-    (request,) = data.run_requests
-    return request
+    return list(data.run_requests)
+
+
+def _checked(request: dg.RunRequest | str) -> list[str]:
+    """Return the checks that a request runs by themselves."""
+    assert isinstance(request, dg.RunRequest), request
+    return [key.to_user_string() for key in request.asset_check_keys or []]
 
 
 def _selected(request: dg.RunRequest | str) -> list[str]:
@@ -69,8 +79,8 @@ def test_schedule_skips_an_empty_pool_and_says_so(graph: Graph) -> None:
     assert _tick(graph) == "sft: the pool is empty; preference: the pool is empty"
 
 
-def test_schedule_skips_when_nothing_changed_and_says_so(graph: Graph) -> None:
-    """After a night's versions the next night skips, naming them."""
+def test_schedule_selects_nothing_when_nothing_changed(graph: Graph) -> None:
+    """After a night's versions the next night looks at their files alone."""
     _fill(graph)
     request = _tick(graph)
     assert _selected(request) == [
@@ -82,11 +92,27 @@ def test_schedule_skips_when_nothing_changed_and_says_so(graph: Graph) -> None:
     result = _run(graph, request)
     assert metadata_of(result, "sft", "zip_subset")["num_picked"] == 5
     assert metadata_of(result, "preference", "zip_subset")["num_picked"] == 2
-    assert len(result.get_asset_check_evaluations()) == 6
-    assert _tick(graph) == (
-        "sft: neither pool nor configuration changed since version 1; "
-        "preference: neither pool nor configuration changed since version 1"
-    )
+    assert len(result.get_asset_check_evaluations()) == 8
+    (quiet,) = _requests(graph)
+    assert _selected(quiet) == []
+    assert _checked(quiet) == ["sft/zip_subset:as_written", "preference/zip_subset:as_written"]
+
+
+def test_quiet_night_checks_all_files(graph: Graph) -> None:
+    """The check names the file that was changed, and fails; nothing is selected."""
+    _fill(graph)
+    _run(graph, _tick(graph))
+    ledger = graph.root["sft"].versions.path(1) / "ledger.parquet"
+    ledger.write_bytes(ledger.read_bytes()[:-1])
+    request = _tick(graph)
+    assert isinstance(request, dg.RunRequest)
+    job = graph.repository.get_job("nightly_reselection")
+    only = job.get_subset(asset_check_selection=set(request.asset_check_keys or ()))
+    result = only.execute_in_process(instance=graph.instance, run_config=request.run_config)
+    found = {e.asset_key.path[0]: e for e in result.get_asset_check_evaluations()}
+    assert (found["sft"].passed, found["preference"].passed) == (False, True)
+    assert f"{ledger}: was changed since it was written; restore" in str(found["sft"].description)
+    assert graph.root["sft"].versions.numbers() == [1]
 
 
 def test_schedule_selects_only_the_stage_whose_pool_changed(graph: Graph) -> None:
@@ -94,10 +120,12 @@ def test_schedule_selects_only_the_stage_whose_pool_changed(graph: Graph) -> Non
     _fill(graph)
     _run(graph, _tick(graph))
     assert graph.ingest("sft", "a.jsonl").success
-    assert isinstance(_tick(graph), str)
+    assert _selected(_tick(graph)) == []
     graph.drop("preference", "c.jsonl", pair_rows(8))
     assert graph.ingest("preference", "c.jsonl").success
-    assert _selected(_tick(graph)) == ["preference/zip_subset", "preference/loss_probe"]
+    selection, check = _requests(graph)
+    assert _selected(selection) == ["preference/zip_subset", "preference/loss_probe"]
+    assert _checked(check) == ["sft/zip_subset:as_written"]
 
 
 def test_schedule_selects_a_stage_whose_configuration_changed(graph: Graph) -> None:
@@ -108,7 +136,7 @@ def test_schedule_selects_a_stage_whose_configuration_changed(graph: Graph) -> N
     request = _tick(graph)
     assert _selected(request) == ["sft/zip_subset", "sft/loss_probe"]
     assert metadata_of(_run(graph, request), "sft", "zip_subset")["num_picked"] == 7
-    assert isinstance(_tick(graph), str)
+    assert _selected(_tick(graph)) == []
 
 
 def test_schedule_probes_a_version_without_verdict(graph: Graph, probe: FakeProbe) -> None:
@@ -120,7 +148,7 @@ def test_schedule_probes_a_version_without_verdict(graph: Graph, probe: FakeProb
     request = _tick(graph)
     assert _selected(request) == ["sft/zip_subset", "sft/loss_probe"]
     assert metadata_of(_run(graph, request), "sft", "zip_subset")["reused"] is True
-    assert isinstance(_tick(graph), str)
+    assert _selected(_tick(graph)) == []
 
 
 def test_schedule_takes_the_training_file_as_it_is(graph: Graph, probe: FakeProbe) -> None:

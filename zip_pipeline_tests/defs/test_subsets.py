@@ -54,7 +54,7 @@ def test_changing_one_of_many_batches_recomputes_one_partition_of_two_assets(
         _ingest(graph, name, 3, first=10 * number)
     first = graph.select("sft")
     old_files = _files(graph.root["sft"].versions.path(1))
-    assert len(old_files) == 3
+    assert len(old_files) == 4
 
     graph.drop("sft", names[1], alpaca_rows(4, first=10))
     assert graph.ingest("sft", names[1]).success
@@ -128,7 +128,7 @@ def test_subset_of_an_empty_pool_fails_with_the_remedy(graph: Graph) -> None:
 
 MOMENTS = {
     "before the pool is opened": (versions, "remove_leftovers"),
-    "before a batch is linked": (pool, "check_columns"),
+    "before a batch is linked": (pool, "check_table"),
     "after a batch is linked": (pool, "_link"),
     "before the first round": (versions, "select_candidates"),
     "during the rounds": (_ProgressLog, "__call__"),

@@ -18,6 +18,7 @@ from zip_pipeline.entropy_law.table import (
     upsert_version,
     versions_path,
 )
+from zip_pipeline.files import hashing
 from zip_pipeline_tests.entropy_law.tables import version_row, versions
 
 
@@ -105,7 +106,8 @@ def test_versions_table_of_fewer_columns_is_read(tmp_path: Path):
     root = DataRoot(tmp_path)
     upsert_version(root, {"stage": "sft", "version": 1, "R": 2.0, "Z": 1.0})
     path = versions_path(root)
-    pl.read_parquet(path).drop("Z", "Z_name").write_parquet(path)
+    with hashing(path):
+        pl.read_parquet(path).drop("Z", "Z_name").write_parquet(path)
     table = read_versions(root)
     assert table.schema == SCHEMA
     assert table.select("R", "Z").rows() == [(2.0, None)]
@@ -128,6 +130,7 @@ def test_upserts_of_processes_at_once_lose_no_row(tmp_path: Path):
     assert read_versions(DataRoot(tmp_path))["version"].to_list() == list(range(40))
     assert sorted(p.name for p in (tmp_path / "entropy_law").iterdir()) == [
         ".versions.lock",
+        "versions.hashes.json",
         "versions.parquet",
     ]
 

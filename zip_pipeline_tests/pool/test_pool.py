@@ -11,7 +11,7 @@ import pytest
 
 from zip_pipeline.compression.state import texts_of
 from zip_pipeline.data_root import DataRoot, remove_leftovers
-from zip_pipeline.files import read_metadata, write_table
+from zip_pipeline.files import read_metadata
 from zip_pipeline.ingest.rows import QUARANTINE_SCHEMA
 from zip_pipeline.pool import pool as pool_module
 from zip_pipeline.pool.batches import (
@@ -134,13 +134,13 @@ def test_batch_replaced_while_the_pool_is_opened_is_read_whole(
     """Fingerprints, index and rows are of one form of the batch, the later one."""
     root = DataRoot(tmp_path)
     store_pool(root["sft"])
-    check = pool_module.check_columns
+    check = pool_module.check_table
 
     def replace_once(*arguments: object) -> None:
-        monkeypatch.setattr(pool_module, "check_columns", check)
+        monkeypatch.setattr(pool_module, "check_table", check)
         store(root["sft"], "c.jsonl", [70, 71])
 
-    monkeypatch.setattr(pool_module, "check_columns", replace_once)
+    monkeypatch.setattr(pool_module, "check_table", replace_once)
     with open_selection_pool(root["sft"]) as pool:
         slow = assemble_pool(root["sft"])
         assert pool.fingerprints == slow.fingerprints
@@ -165,7 +165,7 @@ def test_batch_that_is_gone_by_the_end_is_an_error(tmp_path: Path) -> None:
     assert list(root.cache.iterdir()) == []
 
 
-@pytest.mark.parametrize("moment", ["check_columns", "_link"])
+@pytest.mark.parametrize("moment", ["check_table", "_link"])
 def test_batch_that_goes_while_the_pool_is_opened_is_an_error(
     tmp_path: Path, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,7 +178,7 @@ def test_batch_that_goes_while_the_pool_is_opened_is_an_error(
     def do_and_remove(*arguments: object) -> None:
         do(*arguments)
         path = root["sft"].samples("d.jsonl")
-        if path.exists() and (moment == "check_columns" or arguments[0] == path):
+        if path.exists() and (moment == "check_table" or arguments[0] == path):
             removed.append(path)
             path.unlink()
 
@@ -211,7 +211,7 @@ def test_batch_that_is_just_being_replaced_is_there(tmp_path: Path) -> None:
     store_pool(root["sft"])
     with open_selection_pool(root["sft"]) as pool:
         path = root["sft"].quarantine("d.jsonl")
-        write_table(path, pl.read_parquet(path), {"fingerprint": "new"})
+        root["sft"].write(path, pl.read_parquet(path), {"fingerprint": "new"})
         assert pool.index.height == 20
     with pytest.raises(ValueError, match="differ in fingerprint"):
         assemble_pool(root["sft"])
@@ -265,7 +265,7 @@ def test_state_of_other_samples_is_refused(tmp_path: Path) -> None:
     message = r"no compression state for the samples that batch 'c\.jsonl' holds now; materialise"
     for rows, fingerprint in ((state.tail(3), None), (state.reverse(), None), (state, "other")):
         changed = {} if fingerprint is None else {"pool_fingerprint": fingerprint}
-        write_table(path, rows, metadata | changed)
+        root["sft"].write(path, rows, metadata | changed)
         with open_selection_pool(root["sft"]) as pool, pytest.raises(ValueError, match=message):
             _ = pool.state
     path.unlink()

@@ -7,7 +7,6 @@ import pytest
 
 from zip_pipeline.compression.state import TextTokens, compression_state
 from zip_pipeline.data_root import DataRoot, StageFolder
-from zip_pipeline.files import write_table
 from zip_pipeline.ingest.ingest import ingest_drop, read_batch
 from zip_pipeline.pool import batches
 from zip_pipeline.pool.batches import (
@@ -110,7 +109,7 @@ def _make_old(folder: StageFolder, batch: str) -> None:
     """Let a stored state be one of a release that knew no target tokens."""
     settings = state_metadata(folder, batch) or {}
     del settings["tokenizer_identity"]
-    write_table(folder.state(batch), read_state(folder, batch).drop("num_target_tokens"), settings)
+    folder.write(folder.state(batch), read_state(folder, batch).drop("num_target_tokens"), settings)
 
 
 def test_tokens_of_another_tokenizer_are_counted_anew(

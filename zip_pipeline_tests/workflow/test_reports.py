@@ -94,7 +94,7 @@ def test_random_stands_beside_the_subset_unless_there_was_no_choice(tmp_path: Pa
     assert min(found.values()) > 0.5
     for batch in root["sft"].batches():
         path = root["sft"].samples(batch)
-        write_table(path, read_batch(root["sft"], batch).clear(), read_metadata(path))
+        root["sft"].write(path, read_batch(root["sft"], batch).clear(), read_metadata(path))
     report = read_report(root, read_version(root["sft"], 2))
     assert report.random_ratios == {}
     assert report.texts.height == 5

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from zip_pipeline.errors import UserError
 from zip_pipeline.report.trace import trace_in_ledger
 from zip_pipeline.selection.config import BUDGETS, SelectionConfig
+from zip_pipeline.selection.run import Progress
 from zip_pipeline.training.base_model import tiny_tokenizer
 from zip_pipeline.training.rows import answer_rows, conversation_rows
 from zip_pipeline.workflow.selections import (
@@ -98,6 +101,30 @@ def test_publish_keeps_the_older_selection_when_writing_fails(tmp_path: Path):
         files.publish(lambda path: path.write_text("new"), {files.ledger: _LEDGER}, fail)
     assert files.out.read_text() == "old"
     assert json.loads(files.manifest.read_text()) == {"text": "old", "output": "x.json"}
+
+
+@pytest.mark.parametrize("strategy", ["zip", "long_range"])
+def test_temporary_files_that_are_removed_meanwhile_are_told_with_the_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, strategy: str
+):
+    """As a cleaner of temporary folders does; nothing is written, and nothing is a bug."""
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
+
+    class Cleaner:
+        def stage(self, words: str) -> None:
+            if words.startswith("Measuring"):
+                for folder in temporary.iterdir():
+                    shutil.rmtree(folder)
+
+        def show_round(self, progress: Progress) -> None:
+            pass
+
+    config = SelectionConfig(budget_samples=5, strategy=strategy)
+    job = SelectJob(source=pl.DataFrame(sft_records(40)), stage="sft", config=config)
+    with pytest.raises(UserError, match=r"temporary/.*No such file.*name another one in TMPDIR"):
+        run_job(job, Cleaner())
 
 
 def test_open_drops_a_stale_checkpoint_unless_resuming(tmp_path: Path):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from zip_pipeline.chat_models import load_model, prepare_environment
-from zip_pipeline.files import write_json
+from zip_pipeline.files import hashing, write_json
 from zip_pipeline.process import StopRequest, reporter
 from zip_pipeline.training.backend import (
     Backend,
@@ -116,7 +116,8 @@ def probe_loss(job: Job, stop: StopRequest | None = None) -> dict[str, Any]:
             "libraries": library_versions(),
         }
         if trainer.is_world_process_zero():
-            write_json(job.output / "probe" / "loss.json", result)
+            with hashing(path := job.output / "probe" / "loss.json"):
+                write_json(path, result)
         report.line(f"L = {result['L']:.4f} nats per token over {num_steps} steps")
         report.record({"kind": "probe", **result})
     return result
