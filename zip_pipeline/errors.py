@@ -43,21 +43,26 @@ def storage_error(error: BaseException | None, database: object = "a database") 
         database: the place of a database of SQLite, which does not tell it.
     """
     while error is not None and not isinstance(error, UserError):
-        number, place = _number_and_place(error, database)
+        number = error_number(error)
         if number in _REMEDIES:
-            return UserError(f"{place}{os.strerror(number)}; {_REMEDIES[number]}")
+            is_of_sqlite = hasattr(error, "sqlite_errorcode")
+            place = database if is_of_sqlite else getattr(error, "filename", None)
+            words = os.strerror(number) if place or isinstance(error, OSError) else str(error)
+            reason = f"{place}: {words}" if place else words.partition("\n")[0]
+            return UserError(f"{reason}; {_REMEDIES[number]}")
         error = error.__cause__
     return None
 
 
-def _number_and_place(error: BaseException, database: object) -> tuple[int, str]:
+def error_number(error: BaseException) -> int:
+    """Return the number that the system has for an error, 0 for one that is not the system's."""
     if code := getattr(error, "sqlite_errorcode", 0):
         # The lowest byte; the others tell details.
-        return _OF_SQLITE.get(code & 0xFF, 0), f"{database}: "
+        return _OF_SQLITE.get(code & 0xFF, 0)
     if isinstance(error, OSError) and error.errno:
-        return error.errno, f"{error.filename}: " if error.filename else ""
+        return error.errno
     told = _IN_WORDS.search(str(error))
-    return (int(told[1]), f"{str(error)[: told.start()].strip()}: ") if told else (0, "")
+    return int(told[1]) if told else 0
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 import polars as pl
 
-from zip_pipeline.errors import UserError
+from zip_pipeline.errors import UserError, error_number
 
 TEMPORARY = ".tmp-"
 # Who reads a few rows decodes little of a table in small groups; large pages compress better.
@@ -61,8 +61,8 @@ def named(path: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno and error.filename is None:
-            raise OSError(error.errno, error.strerror, str(path)) from error
+        if error.filename is None and (number := error_number(error)):
+            raise OSError(number, os.strerror(number), str(path)) from error
         raise
 
 
@@ -213,7 +213,8 @@ def files_in(folder: Path) -> list[Path]:
 
 def write_hashes(record: Path, files: Iterable[Path]) -> None:
     """Record the hashes of files that lie in the folder of ``record`` or below."""
-    hashes = {path.relative_to(record.parent).as_posix(): file_hash(path) for path in files}
+    names = {path.relative_to(record.parent).as_posix(): path for path in files if path != record}
+    hashes = {name: file_hash(path) for name, path in names.items()}
     write_json(record, {"layout": LAYOUT, "sha256": hashes})
 
 

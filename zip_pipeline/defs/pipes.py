@@ -11,7 +11,7 @@ from typing import Any
 import dagster as dg
 
 from zip_pipeline.defs.private import DagsterPipesExecutionError
-from zip_pipeline.errors import UserError
+from zip_pipeline.errors import UserError, on_disk
 from zip_pipeline.files import write_json
 from zip_pipeline.process import ERROR_FILE_VARIABLE
 
@@ -23,7 +23,8 @@ SECONDS_TO_STOP = 20.0
 def mendable() -> Iterator[None]:
     """Let an error that a person can mend fail the step with its message, without retries."""
     try:
-        yield
+        with on_disk():
+            yield
     except UserError as error:
         raise dg.Failure(str(error), allow_retries=False) from None
 

