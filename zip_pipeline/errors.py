@@ -47,7 +47,8 @@ def storage_error(error: BaseException | None, database: object = "a database") 
         if number in _REMEDIES:
             is_of_sqlite = hasattr(error, "sqlite_errorcode")
             place = database if is_of_sqlite else getattr(error, "filename", None)
-            words = os.strerror(number) if place or isinstance(error, OSError) else str(error)
+            is_numbered = place or getattr(error, "errno", None)
+            words = os.strerror(number) if is_numbered else str(error)
             reason = f"{place}: {words}" if place else words.partition("\n")[0]
             return UserError(f"{reason}; {_REMEDIES[number]}")
         error = error.__cause__

@@ -60,8 +60,9 @@ def named(path: Path) -> Iterator[None]:
     """Let an error of the system in the block name the file, as a write to a full disk does not."""
     try:
         yield
-    except OSError as error:
-        if error.filename is None and (number := error_number(error)):
+    except (OSError, pl.exceptions.PolarsError) as error:
+        number = error_number(error)
+        if number and getattr(error, "filename", None) is None:
             raise OSError(number, os.strerror(number), str(path)) from error
         raise
 

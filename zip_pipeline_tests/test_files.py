@@ -32,10 +32,11 @@ def test_a_full_disk_is_told_with_the_file_that_it_was_for(tmp_path: Path) -> No
     """The system does not say which one; an error that names another file keeps its name."""
     for given, named in (
         (OSError(28, "No space left on device"), f"{tmp_path}/f.txt"),
+        (pl.exceptions.ComputeError("No space (os error 28)"), f"{tmp_path}/f.txt"),
         (OSError(30, "Read-only file system", "/x"), "/x"),
     ):
 
-        def fail(part: Path, error: OSError = given) -> None:
+        def fail(part: Path, error: Exception = given) -> None:
             raise error
 
         with pytest.raises(OSError) as caught:
