@@ -272,7 +272,7 @@ def _unfold_members(
             if rows.height != num_rows:
                 raise OSError(f"{folder._table(kind, name)}: rows of {batch!r} are missing")
             metadata = states[batch] if kind == "state" else counts
-            write_table(folder._table(kind, batch), rows, metadata)
+            folder.write(folder._table(kind, batch), rows, metadata)
         for kind, counted in _COUNTS.items():
             first_rows[kind] += int(counts[counted])
 

@@ -57,6 +57,7 @@ def root(tmp_path: Path) -> DataRoot:
 def _contents(root: DataRoot) -> dict[str, tuple[list[object], dict[str, str]]]:
     """Return rows and metadata of every stored table, by its path."""
     paths = [path for kind in _KINDS for path in visible_files(root.path / kind)]
+    paths = [path for path in paths if path.suffix == ".parquet"]
     return {
         str(path.relative_to(root.path)): (
             pl.read_parquet(path, glob=False).to_dicts(),

@@ -11,6 +11,8 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from zip_pipeline.files import named
+
 _CHUNK_BYTES = 1 << 22
 _PART_BYTES = 1 << 23
 _PART_TEXTS = 1 << 14
@@ -114,7 +116,9 @@ class TemporaryTexts(TextFile):
             sizes = [np.zeros(1, dtype=np.int64)]
             with os.fdopen(descriptor, "wb") as file:
                 for part in parts:
-                    file.write(b"".join(part))
+                    with named(path):
+                        file.write(b"".join(part))
+                        file.flush()
                     sizes.append(np.fromiter(map(len, part), np.int64, len(part)))
             return cls(path, np.cumsum(np.concatenate(sizes)))
         except BaseException:
