@@ -77,6 +77,8 @@ def test_versions_from_before_anything_was_held_out_stay_current(graph: Graph) -
     path = graph.root["sft"].versions.path(1) / "manifest.json"
     old = {k: v for k, v in _manifest(graph, 1).items() if "held_out" not in k}
     path.write_text(json.dumps(old))
+    # Nor were there hashes.
+    path.with_name("hashes.json").unlink()
     metadata = metadata_of(graph.select("sft"), "sft", "zip_subset")
     assert (metadata["version"], metadata["reused"], metadata["num_held_out"]) == (1, True, 0)
 
