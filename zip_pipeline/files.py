@@ -152,6 +152,8 @@ def _nested_too_deep(path: Path) -> UserError:
     return UserError(
         f"{path}: tables and lists nest deeper than {_MAX_TOML_DEPTH} levels; correct the file"
     )
+
+
 def read_json(path: Path, remedy: str) -> dict[str, Any]:
     """Return the JSON object that a file holds.
 
