@@ -196,22 +196,33 @@ def normalise_text(text: str) -> str:
     """Return the form in which two contents count as equal: NFC, LF line ends, outer space cut."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if not text.isascii():
-        text = unicodedata.normalize("NFC", _runs_of_marks().sub(_in_order, text))
+        text = unicodedata.normalize("NFC", _runs_of_marks()[1].sub(_in_order, text))
     return text.strip()
 
 
 @functools.cache
-def _runs_of_marks() -> re.Pattern[str]:
-    """Return what finds many combining marks in a row, which no writing has."""
-    marks = (
+def _runs_of_marks() -> tuple[re.Pattern[str], re.Pattern[str]]:
+    """Return what finds many combining marks in a row, which no writing has, and what may be them.
+
+    The second is quick: of letters of more than 16 bits it takes any.
+    """
+    marks = "".join(
         chr(code)
         for code in range(0x300, 0x20000)
         if unicodedata.combining(unicodedata.normalize("NFD", chr(code))[0])
     )
-    return re.compile(f"[{''.join(marks)}]{{{_MANY_MARKS},}}")
+    short = re.sub("[^\0-\uffff]", "", marks)
+    exact, quick = f"[{marks}]", f"[{short}\U00010000-\U0001ffff]"
+    # A set that comes first is searched for without trying the rest.
+    exact, quick = (f"{some}{some}{{{_MANY_MARKS},}}" for some in (exact, quick))
+    return re.compile(exact), re.compile(quick)
 
 
 def _in_order(run: re.Match[str]) -> str:
+    return _runs_of_marks()[0].sub(_marks_in_order, run[0])
+
+
+def _marks_in_order(run: re.Match[str]) -> str:
     """Return marks in canonical order, in which normalisation puts them in quadratic time."""
     marks = "".join(unicodedata.normalize("NFD", mark) for mark in run[0])
     return "".join(sorted(marks, key=unicodedata.combining))

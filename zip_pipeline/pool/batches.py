@@ -212,13 +212,11 @@ def next_num_rows(num_rows: int, read: pl.DataFrame) -> int:
 
 
 def _said_in_parts(folder: StageFolder, batch: str) -> Iterator[pl.DataFrame]:
-    """Yield ids and what is said in the samples of a batch, some megabytes of them at a time."""
+    """Return ids and what is said in the samples of a batch, some megabytes of them at a time."""
     columns = ["sample_id", *TURN_COLUMNS[folder.stage], "tools"]
     rows = with_all_columns(scan_table(folder.samples(batch)), folder.stage).select(columns)
-    start, num_rows = 0, FIRST_NUM_ROWS
-    while (part := rows.slice(start, num_rows).collect()).height:
-        yield part
-        start, num_rows = start + part.height, next_num_rows(num_rows, part)
+    table = rows.collect()
+    return table.iter_slices(next_num_rows(table.height or 1, table))
 
 
 def check_table(folder: StageFolder, batch: str) -> None:

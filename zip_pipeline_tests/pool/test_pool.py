@@ -13,6 +13,7 @@ from zip_pipeline.compression.state import texts_of
 from zip_pipeline.data_root import DataRoot, remove_leftovers
 from zip_pipeline.files import read_metadata
 from zip_pipeline.ingest.rows import QUARANTINE_SCHEMA
+from zip_pipeline.pool import batches as batches_module
 from zip_pipeline.pool import pool as pool_module
 from zip_pipeline.pool.batches import (
     BATCH_DUPLICATES_SCHEMA,
@@ -67,7 +68,7 @@ def test_selection_pool_is_the_assembled_pool(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Order, duplicates, held-out samples, texts, states and rows are those of the slow way."""
-    monkeypatch.setattr(pool_module, "_MOST_ROWS", most_rows)
+    monkeypatch.setattr(batches_module, "_MOST_ROWS", most_rows)
     root = DataRoot(tmp_path)
     store_pool(root[stage])
     with open_selection_pool(root[stage], hold_out=hold_out) as pool:
