@@ -8,6 +8,7 @@ import dagster as dg
 import pytest
 from dagster._core.launcher.base import WorkerStatus
 
+from zip_pipeline.defs import run_launcher
 from zip_pipeline.defs.run_launcher import LOCK_TAG, LocalRunLauncher
 from zip_pipeline.files import held_lock, is_locked
 
@@ -53,13 +54,22 @@ def test_run_behind_a_lock_lives_as_long_as_its_process(
     assert _health(instance, tags) == WorkerStatus.FAILED
 
 
-def test_run_of_a_vanished_code_server_is_gone(instance: dg.DagsterInstance) -> None:
-    """Nobody listens where the run was started: its process is gone."""
+@pytest.mark.parametrize(
+    ("seconds", "wanted"), [(60.0, WorkerStatus.RUNNING), (0.0, WorkerStatus.FAILED)]
+)
+def test_run_of_a_vanished_code_server_is_gone_after_a_while(
+    instance: dg.DagsterInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    seconds: float,
+    wanted: WorkerStatus,
+) -> None:
+    """Nobody listens where the run was started: its server may come back, or its process is gone."""
+    monkeypatch.setattr(run_launcher, "SECONDS_UNTIL_GONE", seconds)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
     tags = {".dagster/grpc_info": json.dumps({"host": "127.0.0.1", "port": port})}
-    assert _health(instance, tags) == WorkerStatus.FAILED
+    assert _health(instance, tags) == wanted
 
 
 def test_run_of_unknown_origin_counts_as_alive(instance: dg.DagsterInstance) -> None:
