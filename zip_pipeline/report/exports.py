@@ -202,7 +202,11 @@ class Trl(Messages):
             f"    data_files: {table.name}.parquet",
         ]
         if method == "sft":
-            lines += ["# The loss falls on what the assistant says.", "assistant_only_loss: true"]
+            lines += [
+                "# The loss falls on what the assistant says. The model's chat template must mark it",
+                "# ({% generation %}); else name one that does as chat_template_path.",
+                "assistant_only_loss: true",
+            ]
         return "\n".join(lines) + "\n"
 
     @classmethod

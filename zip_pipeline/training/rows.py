@@ -103,8 +103,8 @@ def read_subset(path: Path, stage: Stage) -> pl.DataFrame:
     except (OSError, pl.exceptions.PolarsError, pl.exceptions.PanicException) as error:
         reason = str(error).strip().partition("\n")[0]
         raise UserError(
-            f"{path}: cannot be read as Parquet ({reason}). Give the subset.parquet of a version; "
-            "if it is one, it is damaged: select again"
+            f"{path}: cannot be read as Parquet ({reason}). Give the subset.parquet of a version, "
+            "or what select wrote with -o NAME.parquet; if it is one, it is damaged: select again"
         ) from error
     if subset.is_empty():
         raise UserError(f"{path}: the subset has no rows. Select a larger budget")

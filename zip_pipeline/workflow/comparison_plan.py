@@ -69,7 +69,10 @@ class ComparisonSettings(Settings):
         "random+natural is always compared.",
     )
     seeds: int = Field(
-        default=3, ge=1, le=MAX_SEEDS, description="How often everything is drawn anew."
+        default=3,
+        ge=1,
+        le=MAX_SEEDS,
+        description="How often everything is drawn anew; a verdict takes two.",
     )
     budget_tokens: int | str | None = Field(
         default=None,
@@ -85,8 +88,9 @@ class ComparisonSettings(Settings):
     )
     target: str = Field(
         default="",
-        description="File of samples like those that the model is for; strategies that select by "
-        "a target are told of one half, all are evaluated on the other.",
+        description="File of samples like those that the model is for (in the settings its "
+        "place is seen from the data root). Strategies that select by a target are told of one "
+        "half; a quarter chooses the best one, and a quarter reports.",
     )
     evaluation_samples: int | None = Field(
         default=None,

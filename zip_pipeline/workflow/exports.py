@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -45,7 +45,7 @@ class Export:
     folder: Path
     title: str
     files: tuple[str, ...]
-    tables: tuple[Table, ...]
+    tables: tuple[Table, ...] = field(repr=False)
     uses: dict[str, str]
 
     @property

@@ -243,7 +243,7 @@ def refuse_none(folder: StageFolder, batches: Collection[str]) -> None:
     """Raise UserError where there is no batch to select from."""
     if not batches:
         raise UserError(
-            f"{folder.raw}: no batch of stage {folder.stage} is ingested; drop a file there and "
-            f"materialise {folder.stage}/raw_pool and {folder.stage}/compression_state for its "
-            "partition"
+            f"{folder.raw}: no batch of stage {folder.stage} is ingested; drop a file there, then "
+            f"zip-pipeline run --until subset, or materialise {folder.stage}/raw_pool and "
+            f"{folder.stage}/compression_state for its partition"
         )

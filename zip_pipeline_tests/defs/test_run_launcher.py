@@ -63,7 +63,7 @@ def test_run_of_a_vanished_code_server_is_gone_after_a_while(
     seconds: float,
     wanted: WorkerStatus,
 ) -> None:
-    """Nobody listens where the run was started: its server may come back, or its process is gone."""
+    """Nobody listens where it was started: its server may come back, or its process is gone."""
     monkeypatch.setattr(run_launcher, "SECONDS_UNTIL_GONE", seconds)
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
