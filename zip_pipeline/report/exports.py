@@ -203,8 +203,8 @@ class Trl(Messages):
         ]
         if method == "sft":
             lines += [
-                "# The loss falls on what the assistant says. The model's chat template must mark it",
-                "# ({% generation %}); else name one that does as chat_template_path.",
+                "# The loss falls on what the assistant says. The model's chat template must mark",
+                "# that ({% generation %}); else name one that does as chat_template_path.",
                 "assistant_only_loss: true",
             ]
         return "\n".join(lines) + "\n"

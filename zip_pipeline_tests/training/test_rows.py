@@ -226,7 +226,7 @@ def test_an_unreadable_subset_is_refused(tmp_path: Path) -> None:
         with pytest.raises(ValueError) as caught:
             read_subset(path, "sft")
         assert str(caught.value).startswith(f"{path}: cannot be read as Parquet (")
-        assert "). Give the subset.parquet of a version; if it is one, it" in str(caught.value)
+        assert "). Give the subset.parquet of a version, or what select wrote" in str(caught.value)
 
 
 def test_a_folder_name_is_no_pattern(tmp_path: Path) -> None:
