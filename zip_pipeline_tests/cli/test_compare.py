@@ -1,6 +1,7 @@
 """``zip-pipeline compare``: what it prints, what options mean, and that it goes on."""
 
 import json
+import os
 from pathlib import Path
 from threading import Barrier
 from typing import Any
@@ -93,11 +94,23 @@ def test_runs_share_the_cores(data: Path, monkeypatch: pytest.MonkeyPatch) -> No
         processes(*what)
 
     monkeypatch.setattr(module, "run_modules", run_jobs)
-    monkeypatch.setattr(module, "worker_count", lambda _: 4)
+    monkeypatch.setattr(module, "worker_count", lambda workers, *_: workers or 4)
     result = call("compare", "--data-root", data, *_SMALL[:-1], "2")
     assert result.exit_code == 0
     assert threads == [2, 2, 2, 2]
     assert "4 of 4, " in result.stderr
+
+
+def test_no_more_runs_at_a_time_than_the_cores_can_use(
+    data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is a process of gigabytes; the rest is not started, and one line tells."""
+    _processes(monkeypatch)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0})
+    result = call("compare", "--data-root", data, *_SMALL[:-1], "100000")
+    assert result.exit_code == 0
+    told = "--workers: 100000 is more than this machine's 1 core can use; 4 are used"
+    assert told in " ".join(result.stderr.split())
 
 
 def test_a_run_that_fails_stops_no_other(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
