@@ -37,7 +37,7 @@ SampleId = Annotated[
     typer.Argument(
         metavar="SAMPLE_ID",
         help="32 hexadecimal digits, or at least the first 6; ledgers and subsets have them in "
-        "the column sample_id.",
+        "the column sample_id. Or FILE:ROW, where the sample stands.",
     ),
 ]
 AnyStage = Annotated[Stage | None, typer.Option(help="Where to look.", show_default="both")]

@@ -1,8 +1,10 @@
 """Where a sample came from, and what became of it in every version."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
@@ -152,14 +154,70 @@ def trace_sample(root: DataRoot, sample_id: str, stages: Sequence[Stage] = STAGE
 
     Args:
         root: the data root.
-        sample_id: 32 hexadecimal digits, or a prefix of at least 6 that names one sample.
+        sample_id: 32 hexadecimal digits, or a prefix of at least 6 that names one sample; or where
+            it stands, as ``FILE:ROW``.
         stages: where to look.
 
     Raises:
-        UserError: an id that is too short, unknown, or the prefix of several samples.
+        UserError: an id that is too short, unknown, or the prefix of several samples; or no sample
+            stands there.
     """
-    with _damage_named(*(root[stage] for stage in stages)):
+    folders = [root[stage] for stage in stages]
+    with _damage_named(*folders):
+        if place := _PLACE.fullmatch(sample_id):
+            placed = [_placed(folder, folder.samples, folder.duplicates) for folder in folders]
+            found = _ids_at([*chain.from_iterable(placed)], place)
+            if not found:
+                raise _no_sample_at(folders, place)
+            sample_id = only_one(found, sample_id, f"{root.path}: ")
         return _traced(root, checked_prefix(sample_id), sample_id, stages)
+
+
+# A file, or its path, and the number of a row or line.
+_PLACE = re.compile("(.+):([1-9][0-9]{0,17})")
+
+
+def _placed(folder: StageFolder, *tables: Callable[[str], Path]) -> list[pl.LazyFrame]:
+    """Return tables of all batches, with the batch beside file and row."""
+    return [
+        folder.scan(table(batch)).with_columns(batch=pl.lit(batch))
+        for table in tables
+        for batch in folder.batches()
+    ]
+
+
+def _ids_at(tables: Sequence[pl.LazyFrame], place: re.Match[str]) -> set[str]:
+    """Return the samples that stand at a place."""
+    return {id_ for rows in _rows_at(tables, place, "sample_id") for (id_,) in rows.iter_rows()}
+
+
+def _rows_at(
+    tables: Sequence[pl.LazyFrame], place: re.Match[str], *columns: str
+) -> list[pl.DataFrame]:
+    """Return some columns of the rows at a place, of a file or of a folder's file."""
+    file, row = place[1], int(place[2])
+    names = ("source_file", "batch")
+    found = pl.collect_all(
+        [t.filter(pl.col("source_row") == row).select(*names, *columns) for t in tables]
+    )
+    whole = pl.lit(f"/{file}")
+    is_it = pl.any_horizontal(whole.str.ends_with(pl.format("/{}", name)) for name in names)
+    return [rows.filter(is_it).select(columns) for rows in found]
+
+
+def _no_sample_at(folders: Sequence[StageFolder], place: re.Match[str]) -> UserError:
+    """Return what to say of a place where no sample stands: why it was rejected, if it was."""
+    for folder in folders:
+        for rows in _rows_at(_placed(folder, folder.quarantine), place, "reason", "detail"):
+            for reason, detail in rows.iter_rows():
+                return UserError(
+                    f"{place[0]}: is no sample; it was rejected, {reason} ({detail}). "
+                    f"zip-pipeline quarantine --stage {folder.stage} shows such rows"
+                )
+    where = folders[0].root.path
+    return UserError(
+        f"{where}: no row {place[0]}; give FILE:ROW as `zip-pipeline diff --list` does"
+    )
 
 
 def _traced(root: DataRoot, prefix: str, asked: str, stages: Sequence[Stage]) -> Trace:
@@ -199,11 +257,13 @@ def trace_in_ledger(ledger_file: Path, sample_id: str) -> Trace:
     Raises:
         UserError: no such file, not a ledger, or an id that does not name one sample.
     """
-    prefix = checked_prefix(sample_id)
+    place = _PLACE.fullmatch(sample_id)
+    prefix = "" if place else checked_prefix(sample_id)
     _check_ledger(ledger_file)
     manifest = _manifest_beside(ledger_file)
     ledger = scan_table(ledger_file)
-    full_id = only_one(ids_with([ledger], prefix), sample_id, f"{ledger_file}: ")
+    found = _ids_at([ledger], place) if place else ids_with([ledger], prefix)
+    full_id = only_one(found, sample_id, f"{ledger_file}: ")
     (rows,) = _rows([ledger], full_id)
     origins = tuple(_origin(row, _copy_note(row)) for row in rows.iter_rows(named=True))
     fate = fate_of(ledger_file.name, rows, manifest)

@@ -6,7 +6,9 @@ import polars as pl
 import pytest
 
 from zip_pipeline.data_root import DataRoot
+from zip_pipeline.errors import UserError
 from zip_pipeline.files import write_json, write_table
+from zip_pipeline.ingest.ingest import ingest_drop
 from zip_pipeline.report.trace import Fate, Origin, trace_in_ledger, trace_sample
 from zip_pipeline.samples import (
     PreferencePair,
@@ -41,6 +43,33 @@ def test_trace_tells_places_and_fates(tmp_path: Path):
         ("version 2", "shortlisted"),
     ]
     assert found.fates[1].why.startswith("left on the shortlist (the 20 least redundant")
+
+
+@pytest.mark.parametrize(
+    ("place", "wanted"),
+    [("a.jsonl:1", _ONE), ("a.jsonl:4", _ONE), ("data/raw/sft/b.jsonl:1", _TWO)],
+)
+def test_trace_takes_the_place_of_a_sample(tmp_path: Path, place: str, wanted: str):
+    """File and row, or the file's path, also of a copy; a ledger has places as well."""
+    root = small_root(tmp_path)
+    assert trace_sample(root, place).sample_id == wanted
+    if place == "a.jsonl:1":
+        ledger = root["sft"].versions.path(1) / "ledger.parquet"
+        assert trace_in_ledger(ledger, place).sample_id == wanted
+
+
+def test_trace_says_why_no_sample_stands_at_a_place(tmp_path: Path):
+    """A row that was rejected is told with its reason, one that is not there as such."""
+    root = DataRoot(tmp_path)
+    root["sft"].raw.mkdir(parents=True)
+    (root["sft"].raw / "a.jsonl").write_text('{"prompt": "q", "completion": "a"}\n{\n')
+    ingest_drop(root["sft"], "a.jsonl")
+    with pytest.raises(
+        UserError, match=r"^a\.jsonl:2: is no sample; it was rejected, invalid_json"
+    ):
+        trace_sample(root, "a.jsonl:2")
+    with pytest.raises(UserError, match=r"no row a\.jsonl:3; give FILE:ROW as"):
+        trace_sample(root, "a.jsonl:3")
 
 
 def test_trace_notes_copies_in_other_batches(tmp_path: Path):
