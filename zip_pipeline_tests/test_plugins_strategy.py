@@ -29,7 +29,7 @@ from zip_pipeline_tests.workflow.comparisons import pool
 
 
 class Longest(OrderStrategy):
-    """The longest samples first, ties in pool order."""
+    """The longest samples first, ties by id, in whose order a strategy gets the pool."""
 
     name = "longest"
     description = "the longest samples first"
@@ -60,13 +60,13 @@ def test_an_unregistered_strategy_is_refused_with_what_there_is() -> None:
 
 @pytest.mark.usefixtures("toy")
 def test_a_version_is_selected_and_explained(tmp_path: Path) -> None:
-    """Of rows 1 to 40 the longest are 36 and 40; the ledger says so in the strategy's words."""
+    """Of rows 1 to 40 the longest are 40 and 36; the ledger says so in the strategy's words."""
     root = DataRoot(tmp_path)
     ingested(root, "a.jsonl", 40)
     config = SelectionConfig(strategy="longest", budget_samples=2, num_shards=2)
     version = read_version(root["sft"], select_version(root["sft"], config, print))
     picked = version.ledger.filter(version.ledger["fate"] == "picked").sort("rank")
-    assert picked["source_row"].to_list() == [36, 40]
+    assert picked["source_row"].to_list() == [40, 36]
     # It has nothing to do with shards or codecs, so they change nothing.
     assert version.manifest["sharding"] is None
     assert version.manifest["config"]["codec"] == "deflate"
@@ -79,7 +79,7 @@ def test_a_version_is_selected_and_explained(tmp_path: Path) -> None:
 def test_the_interface_and_the_comparison_run_it(tmp_path: Path) -> None:
     """Both pick the longest samples, the comparison up to its budget."""
     chosen = zip_pipeline.select(alpaca_rows(40), strategy="longest", budget_samples=2)
-    assert chosen.subset["source_row"].to_list() == [36, 40]
+    assert chosen.subset["source_row"].to_list() == [40, 36]
     root = pool(tmp_path / "data")
     manifest = compare_subset(root, "longest", 0, {"budget_tokens": 1_000})
     assert manifest["config"]["strategy"] == "longest"
@@ -107,7 +107,7 @@ def test_the_command_line_runs_it_as_its_own(tmp_path: Path) -> None:
     (said,) = [line for line in done.stdout.splitlines() if "Strategy" in line]
     assert said.split() == ["Strategy", "longest"]
     picked = (tmp_path / "o.jsonl").read_text().splitlines()
-    assert [json.loads(line)["instruction"].split()[2] for line in picked] == ["35", "39"]
+    assert [json.loads(line)["instruction"].split()[2] for line in picked] == ["39", "35"]
 
 
 def with_this_package() -> dict[str, str]:
@@ -126,4 +126,4 @@ def test_the_graph_materialises_its_subset(tmp_path: Path) -> None:
         assert graph.ingest("sft", "a.jsonl").success
         result = graph.select("sft", {**SMALL, "strategy": "longest", "budget_samples": 2})
         assert metadata_of(result, "sft", "zip_subset")["strategy"] == "longest"
-    assert read_version(graph.root["sft"], 1).subset["source_row"].to_list() == [36, 40]
+    assert read_version(graph.root["sft"], 1).subset["source_row"].to_list() == [40, 36]

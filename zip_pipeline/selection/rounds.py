@@ -229,7 +229,10 @@ def _fill(run: Run, budget: Budget, order: Indices) -> None:
 
 
 class OrderStrategy(Strategy):
-    """Ranks the whole pool once and fills the budget in that order, in one round."""
+    """Ranks the whole pool once and fills the budget in that order, in one round.
+
+    The samples of the pool come by their ids, so that ties which stay in place hang on no order.
+    """
 
     picks_what_fits = False
 
