@@ -82,7 +82,9 @@ def on_disk() -> Iterator[None]:
 
 
 EXTRAS = {
-    **dict.fromkeys(("dagster", "httpx", "jinja2", "matplotlib", "scipy", "tomlkit"), "dagster"),
+    **dict.fromkeys(
+        ("dagster", "anyio", "httpx", "jinja2", "matplotlib", "scipy", "tomlkit"), "dagster"
+    ),
     **dict.fromkeys(("torch", "transformers", "trl", "accelerate", "peft", "datasets"), "train"),
     "ray": "ray",
     "dagster_openlineage": "openlineage",

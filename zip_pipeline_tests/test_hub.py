@@ -61,6 +61,8 @@ def test_a_hub_that_says_no_end_of_nonsense_does_not_answer(
 ) -> None:
     """Bytes that keep coming do not put off the end of the wait."""
     monkeypatch.setattr(hub, "_SECONDS", 0.5)
+    for name in hub._OFFLINE:
+        monkeypatch.delenv(name, raising=False)
     ended = threading.Event()
 
     def trickle() -> None:
