@@ -93,7 +93,7 @@ def _over_budget(row: Row, config: Row) -> str:
     size = row.get(f"num_{unit}") if unit else None
     words = str(unit).replace("_", " ")
     own = f"its {size:,} {words} did" if isinstance(size, int) else "it did"
-    return f"in reach, but {own} not fit what was left of the budget"
+    return f"others went before it, and {own} not fit what was left of the budget"
 
 
 def _quota(row: Row, config: Row) -> str:
@@ -105,10 +105,10 @@ def _quota(row: Row, config: Row) -> str:
     )
     shares = quotas.get(group or row["source"]) if isinstance(quotas, Mapping) else None
     if shares and shares[1] is not None:
-        return f"in reach, but its {whose} had its maximum of {shares[1]:.1%}"
+        return f"others went before it, and its {whose} had its maximum of {shares[1]:.1%}"
     if (mixture := config.get("mixture") or "none") != "none":
-        return f"in reach, but its {whose} had its share in the {mixture} mixture"
-    return "in reach, but what was left of the budget was reserved for other sources' minimum"
+        return f"others went before it, and its {whose} had its share in the {mixture} mixture"
+    return "others went before it, and what was left was reserved for other sources' minimum"
 
 
 def _duplicate(row: Row, _config: Row) -> str:

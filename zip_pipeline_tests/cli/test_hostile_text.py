@@ -152,6 +152,13 @@ def _status(root: DataRoot, folder: Path) -> Calls:
     return [["status", "--data-root", root.path], ["status", "--data-root", folder / FOLDER]]
 
 
+def _verify(root: DataRoot, folder: Path) -> Calls:
+    _quarantine(root, folder)
+    for batch in root["sft"].batches():
+        root["sft"].quarantine(batch).unlink()
+    return [["verify", "--data-root", root.path], ["verify", "--data-root", folder / FOLDER]]
+
+
 def _quarantine(root: DataRoot, folder: Path) -> Calls:
     drop = f"4{FILE}"
     write_jsonl(root["sft"].raw / drop, [*_records(2, 18), f"{{{HOSTILE}"])
@@ -212,6 +219,7 @@ CASES: dict[str, Callable[[DataRoot, Path], Calls]] = {
     "versions": _versions,
     "status": _status,
     "quarantine": _quarantine,
+    "verify": _verify,
 }
 
 

@@ -36,7 +36,7 @@ _ROW = {
         pytest.param(
             "quota",
             {"mixture": "natural"},
-            "in reach, but its source web had its share in the natural mixture",
+            "others went before it, and its source web had its share in the natural mixture",
             id="share of a mixture",
         ),
         pytest.param(
@@ -69,25 +69,25 @@ _ROW = {
         pytest.param(
             "over_budget",
             {},
-            "in reach, but its 1,234 tokens did not fit what was left of the budget",
+            "others went before it, and its 1,234 tokens did not fit what was left of the budget",
             id="over a budget of tokens",
         ),
         pytest.param(
             "over_budget",
             {"budget_tokens": None, "budget_samples": 5},
-            "in reach, but it did not fit what was left of the budget",
+            "others went before it, and it did not fit what was left of the budget",
             id="over a budget of samples",
         ),
         pytest.param(
             "quota",
             {"quotas": {"web": [None, 0.125]}},
-            "in reach, but its source web had its maximum of 12.5%",
+            "others went before it, and its source web had its maximum of 12.5%",
             id="maximum of its source",
         ),
         pytest.param(
             "quota",
             {"quotas": {"books": [0.5, None]}},
-            "in reach, but what was left of the budget was reserved for other sources' minimum",
+            "others went before it, and what was left was reserved for other sources' minimum",
             id="minimum of others",
         ),
         pytest.param(
@@ -110,7 +110,8 @@ def test_explain_fate_names_the_cluster_in_which_a_sample_competed():
     """Its share, not one of the source, was used up."""
     row = {**_ROW, "fate": "quota", "competed_in": "cluster 07"}
     assert explain_fate(row, _CONFIG | {"mixture": "equal"}) == (
-        "in reach, but its cluster had its share in the equal mixture; it competed in cluster 07"
+        "others went before it, and its cluster had its share in the equal mixture; it competed in "
+        "cluster 07"
     )
 
 

@@ -242,5 +242,7 @@ def test_trace_names_the_cluster() -> None:
         why, where = fate_of("this", row, selection.manifest).why, row["competed_in"].item()
         assert why.endswith(f"; it competed in {where}")
         if row["fate"].item() == "quota":
-            assert why.startswith("in reach, but its cluster had its share in the natural mixture;")
+            assert why.startswith(
+                "others went before it, and its cluster had its share in the natural mixture;"
+            )
     assert {"quota", "picked"} <= set(selection.ledger["fate"])

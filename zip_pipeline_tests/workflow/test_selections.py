@@ -417,7 +417,10 @@ def test_left_out_tells_for_whom_and_why():
     ]
     (essay,) = selection.left_out(source="essays").iter_rows(named=True)
     assert (essay["source_row"], essay["fate"]) == (6, "over_budget")
-    assert essay["why"] == "in reach, but its 1,023 bytes did not fit what was left of the budget"
+    assert (
+        essay["why"]
+        == "others went before it, and its 1,023 bytes did not fit what was left of the budget"
+    )
     assert selection.left_out("duplicate", "essays").is_empty()
     with pytest.raises(ValueError, match="fate: got 'picked'; allowed are never_reached, "):
         selection.left_out("picked")
