@@ -222,6 +222,7 @@ def test_the_example_of_the_guide_runs() -> None:
         strategies.unregister("many_questions")
 
 
+@pytest.mark.slow
 def test_the_command_line_takes_its_settings(tmp_path: Path) -> None:
     """--signal sets one; what is wrong is named as it was typed."""
     rows = "".join(json.dumps(row) + "\n" for row in alpaca_rows(40))

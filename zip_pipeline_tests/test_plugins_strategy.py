@@ -89,6 +89,7 @@ def test_the_interface_and_the_comparison_run_it(tmp_path: Path) -> None:
     assert sizes[0] > sizes[-1]
 
 
+@pytest.mark.slow
 def test_the_command_line_runs_it_as_its_own(tmp_path: Path) -> None:
     """--strategy takes the name, and the summary shows no rounds, which it does not have."""
     rows = "".join(json.dumps(row) + "\n" for row in alpaca_rows(40))

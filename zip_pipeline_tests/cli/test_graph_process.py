@@ -87,6 +87,7 @@ def test_the_graph_has_ended_even_if_a_process_of_it_has_not(
     assert seconds < 30
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_the_graph(
     graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -375,6 +375,7 @@ def test_select_in_shards_picks_the_same_wherever_they_are_done(tmp_path: Path):
     assert set(_ledger(whole)["shard"]) == {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_select_in_shards_goes_on_after_an_interruption(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

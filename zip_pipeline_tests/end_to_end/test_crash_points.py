@@ -99,6 +99,7 @@ def replaced_drop(tmp_path: Path) -> DataRoot:
     return root
 
 
+@pytest.mark.slow
 def test_crashed_ingestion_is_old_new_or_refused(tmp_path: Path, replaced_drop: DataRoot):
     """A batch is the old one, the new one or refused; its state never describes another one."""
     folders = _crash("batch", replaced_drop.path, tmp_path / "crashes")
@@ -121,6 +122,7 @@ def test_crashed_ingestion_is_old_new_or_refused(tmp_path: Path, replaced_drop: 
         assert contents(DataRoot(folder)) == wanted
 
 
+@pytest.mark.slow
 def test_crashed_first_ingestion_is_new_or_refused(tmp_path: Path, replaced_drop: DataRoot):
     """A batch that was never there is not there until all of it is."""
     for name in ("pool", "quarantine", "duplicates", "state"):

@@ -234,6 +234,7 @@ def test_key_is_in_no_file_and_no_line(tmp_path: Path, capsys: pytest.CaptureFix
     assert KEY not in printed.out + printed.err
 
 
+@pytest.mark.slow
 def test_killed_run_goes_on(tmp_path: Path):
     """After a kill -9 the process asks only what it had not stored, and ends with the result."""
 

@@ -2,6 +2,7 @@
 
 import json
 
+import pytest
 from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 
@@ -46,6 +47,7 @@ def sft_records(dialogues: list) -> list[list[dict]]:
     return records
 
 
+@pytest.mark.slow
 @FILES
 @given(
     name=NAMES,
@@ -62,6 +64,7 @@ def test_sft_samples_survive_every_format_and_file(tmp_path, name, dialogues):
         assert result.samples["sample_id"].to_list() == expected
 
 
+@pytest.mark.slow
 @FILES
 @given(name=NAMES, prompt=EXCHANGES, ask=TEXTS, sides=st.lists(ANSWERS, min_size=2, max_size=2))
 def test_pairs_survive_every_format_and_file(tmp_path, name, prompt, ask, sides):

@@ -16,6 +16,7 @@ from zip_pipeline.selection.strategies import strategies
 from zip_pipeline_tests.selection.pools import numbered_pool
 
 
+@pytest.mark.slow
 def test_the_estimate_of_zip_is_of_the_order_of_the_real_time(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

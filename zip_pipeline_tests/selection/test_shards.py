@@ -25,6 +25,7 @@ def select_sharded(pool: pl.DataFrame, config: SelectionConfig = CONFIG, **optio
         return select_candidates(Candidates(pool, texts), "sft", config, **options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["zip", "long_range"])
 @pytest.mark.parametrize("unit", ["samples", "bytes", "tokens"])
 def test_sharded_selection_is_greedy_in_shards_then_over_their_picks(

@@ -49,6 +49,7 @@ def test_identity_of_the_shipped_model_stays() -> None:
     assert model_identity(str(TINY_MODEL), None) == "6e5e5646339d5f576690b9f68864a00f"
 
 
+@pytest.mark.slow
 def test_base_model_is_reproducible(tmp_path: Path) -> None:
     """Made anew from the same settings, it has the same weights; another seed has others."""
     settings = replace(SMALLEST, num_tokens=2048)

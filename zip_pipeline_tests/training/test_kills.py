@@ -97,6 +97,7 @@ def test_a_run_killed_three_times_ends_in_the_same_weights(
         assert torch.allclose(weights, found[name], atol=1e-6), name
 
 
+@pytest.mark.slow
 def test_cancelling_ends_the_process_with_a_checkpoint(
     job: Callable[..., Job], tmp_path: Path
 ) -> None:

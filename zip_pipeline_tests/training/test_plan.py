@@ -42,6 +42,7 @@ def test_sizes_of_the_paper_models_are_right() -> None:
     assert architecture(load_preset("llama-3-8b")) == llama
 
 
+@pytest.mark.slow
 def test_the_plan_of_sft_agrees_with_the_run(job: Callable[..., Job]) -> None:
     """Steps, tokens and packs are those that training then has."""
     from zip_pipeline.training.trainers.sft import TRAINER as SFT

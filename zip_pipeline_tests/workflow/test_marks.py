@@ -57,6 +57,7 @@ _POLICIES = st.fixed_dictionaries(
 )
 
 
+@pytest.mark.slow
 @given(_records(), _POLICIES, st.integers(1, 20))
 @settings(max_examples=40, deadline=None)
 def test_every_row_has_a_fate(

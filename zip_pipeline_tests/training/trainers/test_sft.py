@@ -129,6 +129,7 @@ def test_training_leaves_a_complete_model(job: Callable[..., Job], tmp_path: Pat
     assert metrics["loss"][-1] < metrics["loss"][0]
 
 
+@pytest.mark.slow
 def test_a_finished_model_is_not_trained_again(job: Callable[..., Job], tmp_path: Path) -> None:
     """The same job finds its model; another subset or setting trains anew in its place."""
     first = SFT.train(job())
@@ -216,6 +217,7 @@ def test_a_stop_request_saves_and_ends(job: Callable[..., Job], tmp_path: Path) 
     )
 
 
+@pytest.mark.slow
 def test_a_model_is_trained_on_its_own_template(
     job: Callable[..., Job], small_base: Path, tmp_path: Path
 ) -> None:
