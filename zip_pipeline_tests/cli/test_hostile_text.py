@@ -153,9 +153,7 @@ def _status(root: DataRoot, folder: Path) -> Calls:
 
 
 def _verify(root: DataRoot, folder: Path) -> Calls:
-    _quarantine(root, folder)
-    for batch in root["sft"].batches():
-        root["sft"].quarantine(batch).unlink()
+    (root["sft"].versions.folder / FILE).mkdir(exist_ok=True)
     return [["verify", "--data-root", root.path], ["verify", "--data-root", folder / FOLDER]]
 
 
