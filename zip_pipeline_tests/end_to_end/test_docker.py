@@ -4,12 +4,9 @@ import json
 import os
 import re
 import secrets
-import socket
-import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,6 +22,7 @@ from zip_pipeline_tests.end_to_end.dev_server import DevServer
 from zip_pipeline_tests.end_to_end.kills import check_data_root
 from zip_pipeline_tests.end_to_end.services import (
     DOCKER,
+    Service,
     compose,
     free_port,
     postgres,
@@ -32,8 +30,6 @@ from zip_pipeline_tests.end_to_end.services import (
 )
 
 ROOT = DOCKER.parent
-GRPC_TIMEOUT_SECONDS = 60
-DAGSTER = Path(sys.executable).with_name("dagster")
 
 
 def test_compose_has_the_services_and_their_health_checks() -> None:
@@ -125,28 +121,6 @@ def test_instance_keeps_history_in_postgres(
             assert run.status == dg.DagsterRunStatus.SUCCESS
 
 
-@contextmanager
-def _code_server(command: list[str], environment: Mapping[str, str], port: int) -> Iterator[None]:
-    process = subprocess.Popen(command, env=dict(environment), cwd=environment["HOME"])
-    try:
-        deadline = time.monotonic() + GRPC_TIMEOUT_SECONDS
-        while True:
-            assert process.poll() is None, f"{command} ended with {process.returncode}"
-            assert time.monotonic() < deadline, f"no server on port {port}"
-            with socket.socket() as client:
-                if client.connect_ex(("127.0.0.1", port)) == 0:
-                    break
-            time.sleep(0.2)
-        yield
-    finally:
-        process.terminate()
-        try:
-            process.wait(timeout=20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-
-
 @pytest.mark.server
 def test_workspace_loads_the_code_location_over_grpc(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -154,15 +128,16 @@ def test_workspace_loads_the_code_location_over_grpc(
     """The containers' command serves the graph, their health check passes, and the workspace
     file of webserver and daemon finds it.
     """
-    services, port = compose()["services"], free_port()
-    places = {"dagster": str(DAGSTER), "0.0.0.0": "127.0.0.1", "4000": str(port)}
-    command = [places.get(word, word) for word in services["code_location"]["command"]]
-    check = services["code_location"]["healthcheck"]["test"]
-    assert check[0] == "CMD"
-    environment = os.environ | {"ZIP_PIPELINE_DATA": str(tmp_path), "HOME": str(tmp_path)}
-    with _code_server(command, environment, port):
-        health = [places.get(word, word) for word in check[1:]]
-        assert subprocess.run(health, timeout=60, check=False).returncode == 0
+    port = free_port()
+    environment = os.environ | {
+        "ZIP_PIPELINE_DATA": str(tmp_path),
+        "HOME": str(tmp_path),
+        "DAGSTER_HOME": str(tmp_path),
+    }
+    server = Service("code_location", environment, {"0.0.0.0": "127.0.0.1", "4000": str(port)})
+    with ExitStack() as stack:
+        stack.callback(server.stop)
+        server.wait()
         monkeypatch.setenv("DAGSTER_CODE_HOST", "127.0.0.1")
         monkeypatch.setenv("DAGSTER_CODE_PORT", str(port))
         workspace = str(DOCKER / "workspace.yaml")
