@@ -42,14 +42,18 @@ lint: setup ## linters, types and import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
+# Tests wait for the disk a fifth of their time: where memory holds files, they write there.
+# One thread each for PyTorch: two processes have the two cores already.
+TMP := $(shell test "$$(df --output=avail /dev/shm 2>/dev/null | tail -1)" -gt 8000000 2>/dev/null && echo /dev/shm || echo "$${TMPDIR:-/tmp}")
 # Neighbouring tests stay in one process, which makes what a file shares once.
-PYTEST := $(BIN)/python -m pytest -n 2 --dist worksteal
+PYTEST := TMPDIR=$(TMP) OMP_NUM_THREADS=1 $(BIN)/python -m pytest --dist worksteal
 
 test: lint ## linters, types and the quick tests, within five minutes: to run all day
-	$(PYTEST) -m "not slow and not browser and not server"
+	$(PYTEST) -n 2 -m "not slow and not browser and not server"
 
+# A third process, for one is busy with tests that wait for servers.
 test-all: system models lint ## linters, types and all tests, with coverage: what CI runs
-	$(PYTEST) --cov --cov-report=term:skip-covered --cov-fail-under=95 --durations=60
+	$(PYTEST) -n 3 --cov --cov-report=term:skip-covered --cov-fail-under=95 --durations=60
 
 bench: setup ## measure on the real pools, see zip_pipeline_tests/benchmarks
 	$(BIN)/python -m zip_pipeline_tests.benchmarks

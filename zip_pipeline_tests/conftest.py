@@ -47,24 +47,29 @@ def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Let each process begin with its share of the slow files and end with quick ones.
+    """Let one process begin with the files that wait for servers, the others with slow ones.
 
     Each gets an equal part of the list, then takes what others have left at the end of theirs:
-    of quick tests, so that none waits for the last of another, which may take a minute.
+    of quick tests, so that none waits for the last of another, which may take minutes.
     """
     num_processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     files = [list(tests) for _, tests in groupby(items, key=lambda item: item.path)]
-    slow = [tests for tests in files if any(map(_is_slow, tests))]
-    quick = [test for tests in files if tests not in slow for test in tests]
+    waiting = [tests for tests in files if _any(tests, "browser", "server")]
+    slow = [tests for tests in files if tests not in waiting and _any(tests, "slow")]
+    quick = [test for tests in files if tests not in waiting + slow for test in tests]
+    others = max(1, num_processes - 1)
+    beginnings = [waiting, *(slow[process::others] for process in range(others))]
+    if num_processes == 1:
+        beginnings = [waiting + slow]
     size = -(-len(items) // num_processes)
     ordered: list[pytest.Item] = []
-    for process in range(num_processes):
-        ordered += [test for tests in slow[process::num_processes] for test in tests]
-        num_more = max(0, size * (process + 1) - len(ordered))
+    for number, begun in enumerate(beginnings, start=1):
+        ordered += [test for tests in begun for test in tests]
+        num_more = max(0, size * number - len(ordered))
         ordered += quick[:num_more]
         del quick[:num_more]
     items[:] = ordered + quick
 
 
-def _is_slow(item: pytest.Item) -> bool:
-    return any(item.get_closest_marker(name) for name in ("slow", "browser", "server"))
+def _any(tests: list[pytest.Item], *names: str) -> bool:
+    return any(test.get_closest_marker(name) for test in tests for name in names)

@@ -60,7 +60,7 @@ def test_lines_arrive_while_the_graph_works(
     done.start()
     printed = ""
     deadline = time.monotonic() + 30
-    while "begun" not in printed and time.monotonic() < deadline:
+    while "begun\n" not in printed and time.monotonic() < deadline:
         time.sleep(0.01)
         printed += capsys.readouterr().out
     assert done.is_alive()

@@ -41,6 +41,7 @@ def _runs(server: DevServer) -> list[dict[str, Any]]:
     return list(server.query(RUNS)["runsOrError"]["results"])
 
 
+@pytest.mark.server
 @pytest.mark.slow
 def test_killed_selection_is_noticed_retried_and_finished(tmp_path: Path) -> None:
     """The run of a killed server is marked as failed, retried from its checkpoint, and ends in
