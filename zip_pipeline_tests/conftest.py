@@ -52,6 +52,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     Each gets an equal part of the list, then takes what others have left at the end of theirs:
     of quick tests, so that none waits for the last of another, which may take minutes.
     """
+    for item in items:
+        # What is traced takes an eighth longer, and quick tests run nearly every line.
+        if item.get_closest_marker("slow"):
+            item.add_marker("no_cover")
     num_processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
     files = [list(tests) for _, tests in groupby(items, key=lambda item: item.path)]
     waiting = [tests for tests in files if _any(tests, "browser", "server")]

@@ -174,14 +174,14 @@ def _bits_of(triples: Indices) -> tuple[NDArray[np.float32], int]:
     and how many pairs of characters are frequent.
     """
     counts = triples.reshape([_NUM_SYMBOLS] * 3)[:, :, 1:]
-    contexts = counts.sum(axis=2, keepdims=True)
+    contexts = counts.sum(axis=2)
+    is_frequent = contexts >= _MIN_CONTEXT
+    is_frequent[0] = is_frequent[:, 0] = False
     # One less: what is judged is among what was counted.
-    seen = np.maximum(counts - 1, 0) * (_NUM_SYMBOLS - 1) + _SYMBOL_PRIOR
-    ratios = np.log2(seen / (np.maximum(contexts - 1, 0) + _SYMBOL_PRIOR))
+    seen = np.maximum(counts[is_frequent] - 1, 0) * (_NUM_SYMBOLS - 1) + _SYMBOL_PRIOR
     bits = np.zeros([_NUM_SYMBOLS] * 3, np.float32)
-    bits[:, :, 1:] = np.where(contexts >= _MIN_CONTEXT, ratios, 0)
-    bits[0] = bits[:, 0] = 0
-    return bits.ravel(), int((contexts[1:, 1:] >= _MIN_CONTEXT).sum())
+    bits[is_frequent, 1:] = np.log2(seen / (contexts[is_frequent, None] - 1 + _SYMBOL_PRIOR))
+    return bits.ravel(), int(is_frequent.sum())
 
 
 class _Words:
@@ -196,7 +196,7 @@ class _Words:
         is_token = kinds[edges[:-1] + 1] > 0
         starts, ends = edges[:-1][is_token], edges[1:][is_token]
         # Sums of bytes times powers differ by the token's own, and the start is divided out.
-        powers, inverses = _powers(max(2 * _PART_BYTES, 1 << len(joined).bit_length()))
+        powers, inverses = _powers(1 << len(joined).bit_length())
         sums = np.zeros(len(joined) + 1, np.uint64)
         np.cumsum(_LOWER[joined] * powers[: len(joined)], out=sums[1:])
         kinds = KINDS[joined[starts]]

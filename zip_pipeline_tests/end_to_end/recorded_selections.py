@@ -42,7 +42,6 @@ SAMPLE_POOL = {
     "sharded_zip": [*_PAIRS, "--strategy", "zip", "--budget-samples", "90", "--shards", "2", *_K],
 }  # fmt: skip
 REAL_POOLS = {
-    "real_random": ["sft", "--budget-tokens", "500000", "--strategy", "random"],
     "real_pairs": [
         "preference", "--strategy", "zip", "--stage", "preference", "--budget-tokens", "50000",
     ],
@@ -51,8 +50,9 @@ REAL_POOLS = {
         "sft/gsm8k_train.jsonl.gz", "--budget-samples", "500", "--reference-compat",
     ],
 }  # fmt: skip
-# A minute and more each, so the script makes them alone.
+# More of what the others show, half a minute and more each, so the script makes them alone.
 LONG = {
+    "real_random": ["sft", "--budget-tokens", "500000", "--strategy", "random"],
     "real_zip": ["sft", "--strategy", "zip", "--budget-tokens", "100000"],
     "real_sharded": [
         "sft", "--budget-bytes", "2000000", "--strategy", "long_range", "--shards", "4",

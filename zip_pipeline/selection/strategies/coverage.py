@@ -94,9 +94,9 @@ class Coverage:
         self._counts = counts
         self._weights = weights
         self._covered = np.zeros(NUM_BUCKETS, dtype=np.int64)
-        # Row c - 1: what each bucket would add with the count c.
-        self._adds = np.empty((MAX_COUNT, NUM_BUCKETS), dtype=np.float32)
-        self._refresh(np.arange(NUM_BUCKETS))
+        # Row c - 1: what each bucket would add with the count c; those of no weight add nothing.
+        self._adds = np.zeros((MAX_COUNT, NUM_BUCKETS), dtype=np.float32)
+        self._refresh(np.flatnonzero(weights))
 
     def _refresh(self, buckets: Indices) -> None:
         covered = self._covered[buckets]
