@@ -29,6 +29,7 @@ from typer.core import TyperGroup
 
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.errors import EXTRAS, UserError, not_installed, storage_error
+from zip_pipeline.secret_files import read_secret_files
 from zip_pipeline.selection.run import Progress as RoundReport
 from zip_pipeline.terminal_text import counted, show_control_characters, shown
 
@@ -75,6 +76,7 @@ class ReadableErrors(TyperGroup):
     def invoke(self, ctx: Any) -> Any:  # noqa: ANN401
         """Run the command."""
         try:
+            read_secret_files()
             with _readable_usage_errors():
                 return super().invoke(ctx)
         except BrokenPipeError:

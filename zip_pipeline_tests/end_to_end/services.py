@@ -1,5 +1,6 @@
 """The services of docker/compose.yaml as plain processes of this machine, on loopback."""
 
+import json
 import os
 import shutil
 import signal
@@ -24,10 +25,22 @@ START_SECONDS = 120
 _STOP_SECONDS = 20
 
 
-def compose() -> dict[str, Any]:
-    """Return docker/compose.yaml."""
-    found: dict[str, Any] = yaml.safe_load((DOCKER / "compose.yaml").read_text())
+def compose(name: str = "compose.yaml") -> dict[str, Any]:
+    """Return docker/compose.yaml, or another file beside it."""
+    found: dict[str, Any] = yaml.safe_load((DOCKER / name).read_text())
     return found
+
+
+def instance_settings(runs: str = "runs_here.yaml") -> str:
+    """Return the dagster.yaml that the image makes of its parts."""
+    return (DOCKER / "dagster.yaml").read_text() + (DOCKER / runs).read_text()
+
+
+def dockerfile(instruction: str) -> list[str]:
+    """Return the arguments of every instruction of a kind in the Dockerfile, each on one line."""
+    text = (DOCKER / "Dockerfile").read_text().replace("\\\n", " ")
+    lines = [" ".join(line.split()) for line in text.splitlines()]
+    return [line.split(" ", 1)[1] for line in lines if line.startswith(f"{instruction} ")]
 
 
 def free_port() -> int:
@@ -146,12 +159,20 @@ class Service:
         return [str(folder / changed[0]), *changed[1:]]
 
     def start(self, *before: str) -> None:
-        """Start it, with ``before`` before its command, now and whenever it is started again."""
+        """Start it through the image's entry point, with ``before`` before its command.
+
+        So it is whenever it is started again.
+        """
         assert self._declared["restart"] == "unless-stopped"
         self._before = before or self._before
+        (entry_point,) = dockerfile("ENTRYPOINT")
         with self.log_file.open("ab") as output:
             self.process = subprocess.Popen(
-                [*self._before, *self._command(self._declared["command"])],
+                [
+                    *self._command(json.loads(entry_point)),
+                    *self._before,
+                    *self._command(self._declared["command"]),
+                ],
                 env=self._environment,
                 cwd=self._environment["DAGSTER_HOME"],
                 stdout=output,
@@ -239,21 +260,25 @@ def topology(folder: Path, password: str) -> Iterator[Topology]:
     Files and commands are those of docker/; ports are free ones, and the daemon looks for dead runs
     every two seconds.
     """
-    home = folder / "dagster"
-    (home / "shared").mkdir(parents=True)
-    for name in ("dagster.yaml", "workspace.yaml"):
-        text = (DOCKER / name).read_text()
-        old = "poll_interval_seconds: 30"
-        assert name != "dagster.yaml" or old in text
-        (home / name).write_text(text.replace(old, "poll_interval_seconds: 2"))
+    home, user, given = (folder / name for name in ("dagster", "user", "secrets"))
+    for place in (home / "shared", user / ".cache", given):
+        place.mkdir(parents=True)
+    for name in compose()["secrets"]:
+        (given / name).write_text(f"{password}\n" if name == "postgres_password" else "")
+    settings, old = instance_settings(), "poll_interval_seconds: 30"
+    assert old in settings
+    (home / "dagster.yaml").write_text(settings.replace(old, "poll_interval_seconds: 2"))
+    shutil.copy(DOCKER / "workspace.yaml", home)
     code, page = str(free_port()), str(free_port())
     words = {"0.0.0.0": "127.0.0.1", "4000": code, "3000": page, "127.0.0.1:3000": page}
     with ExitStack() as stack:
         database = stack.enter_context(postgres(password))
-        declared = compose()["services"]["webserver"]["environment"]
-        environment = {**os.environ, **{name: str(value) for name, value in declared.items()}}
-        environment |= database.variables
-        environment |= {
+        own = database.variables
+        # It has to come from its file.
+        del own["DAGSTER_POSTGRES_PASSWORD"]
+        own |= {
+            "HOME": str(user),
+            "MPLCONFIGDIR": str(user / ".cache" / "matplotlib"),
             "DAGSTER_HOME": str(home),
             "DAGSTER_CODE_HOST": "127.0.0.1",
             "DAGSTER_CODE_PORT": code,
@@ -263,7 +288,11 @@ def topology(folder: Path, password: str) -> Iterator[Topology]:
         }
         services = []
         for name in ("code_location", "webserver", "daemon"):
-            services.append(Service(name, environment, words))
+            declared = {
+                name: str(value).replace("/run/secrets", str(given))
+                for name, value in compose()["services"][name]["environment"].items()
+            }
+            services.append(Service(name, os.environ | declared | own, words))
             stack.callback(services[-1].stop)
             services[-1].wait()
         yield Topology(database, *services, f"http://127.0.0.1:{page}")

@@ -4,16 +4,27 @@ import json
 import os
 import re
 import secrets
+import shutil
+import subprocess
 import sys
 import time
-from contextlib import ExitStack
+import tomllib
+from contextlib import ExitStack, suppress
 from datetime import UTC, datetime
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from threading import Thread
+from typing import Any
 
 import dagster as dg
+import httpx
 import pytest
 import yaml
+from dagster._core.utils import parse_env_var
 from dagster._core.workspace.load import load_workspace_process_context_from_yaml_paths
+from dagster_docker import DockerRunLauncher
+from dagster_docker.container_context import DockerContainerContext
+from docker.models.containers import _create_container_args
 
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.defs.run_launcher import LocalRunLauncher
@@ -24,7 +35,9 @@ from zip_pipeline_tests.end_to_end.services import (
     DOCKER,
     Service,
     compose,
+    dockerfile,
     free_port,
+    instance_settings,
     postgres,
     topology,
 )
@@ -32,67 +45,264 @@ from zip_pipeline_tests.end_to_end.services import (
 ROOT = DOCKER.parent
 
 
+COMPOSE_FILES = ("compose.yaml", "compose.gpu.yaml", "compose.runs.yaml")
+VOLUMES = {"data": "/data", "shared": "/opt/dagster/shared"}
+OF_CODE = {"cache": "/home/dagster/.cache", "scratch": "/tmp"}
+
+
+def interpolated(text: str, **variables: str) -> str:
+    """Return a text of a compose file with its variables as given, or as their defaults."""
+    return re.sub(
+        r"\$\{(\w+)(?::-([^}]*)|:\?[^}]*)?\}", lambda m: variables.get(m[1], m[2] or ""), text
+    )
+
+
+@pytest.mark.parametrize("name", COMPOSE_FILES)
+def test_compose_files_are_valid(name: str) -> None:
+    """Each file is what the compose specification allows."""
+    program = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", "vendor.compose-spec"]
+    done = subprocess.run([*program, DOCKER / name], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
 def test_compose_has_the_services_and_their_health_checks() -> None:
-    """Database, code location, webserver and daemon, each with a health check."""
+    """Each service has a health check, and waits for those that it needs to be healthy."""
     services = compose()["services"]
-    assert sorted(services) == ["code_location", "daemon", "postgres", "webserver"]
-    assert all(service["healthcheck"]["test"] for service in services.values())
-    for name in ("webserver", "daemon"):
-        assert services[name]["depends_on"] == {"code_location": {"condition": "service_healthy"}}
-    assert services["code_location"]["depends_on"] == {"postgres": {"condition": "service_healthy"}}
+    before = {
+        "postgres": None,
+        "code_location": "postgres",
+        "webserver": "code_location",
+        "daemon": "code_location",
+        "proxy": "webserver",
+    }
+    assert list(services) == list(before)
+    for name, service in services.items():
+        assert service["healthcheck"]["test"]
+        if needed := before[name]:
+            assert service["depends_on"] == {needed: {"condition": "service_healthy"}}
+    assert [name for name, service in services.items() if "profiles" in service] == ["proxy"]
+
+
+def test_every_container_is_confined() -> None:
+    """It is not root, has no rights, writes to volumes and memory alone, and has its limits."""
+    for name, service in compose()["services"].items():
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert service["restart"] == "unless-stopped"
+        assert set(service["deploy"]["resources"]["limits"]) == {"cpus", "memory", "pids"}
+        assert set(service["logging"]["options"]) == {"max-size", "max-file"}
+        writable = {volume.rsplit(":", 1)[1] for volume in service.get("volumes", [])}
+        assert "/tmp" in {*writable, *service["tmpfs"]}
+        user = service.get("user") or dockerfile("USER")[0]
+        assert user == {"postgres": "postgres", "proxy": "101:101"}.get(name, "10001:10001")
 
 
 def test_compose_publishes_ports_on_loopback_only() -> None:
-    """No port is reachable from another machine."""
-    ports = [p for service in compose()["services"].values() for p in service.get("ports", [])]
-    assert ports == ["127.0.0.1:3000:3000"]
+    """No port is reachable from another machine, unless somebody says where the proxy listens."""
+    found = compose()
+    ports = [p for service in found["services"].values() for p in service.get("ports", [])]
+    assert [interpolated(port) for port in ports] == ["127.0.0.1:3000:3000", "127.0.0.1:8443:8443"]
+    assert found["networks"]["database"] == {"internal": True}
+    assert found["services"]["postgres"]["networks"] == ["database"]
 
 
 def test_compose_mounts_declared_volumes_and_the_data_volume() -> None:
     """Every named volume is declared; all Dagster services see data and compute logs."""
     found = compose()
     for name, service in found["services"].items():
-        sources = [volume.rsplit(":", 1)[0] for volume in service["volumes"]]
-        names = {re.sub(r"\$\{\w+:-(\w+)\}", r"\1", source) for source in sources}
-        assert names <= set(found["volumes"])
-        assert names == ({"postgres"} if name == "postgres" else {"data", "shared"})
+        volumes = dict(interpolated(v).split(":", 1) for v in service["volumes"])
+        if name == "proxy":
+            assert volumes == {"./nginx.conf": "/etc/nginx/nginx.conf:ro"}
+            continue
+        own = OF_CODE if name == "code_location" else {}
+        data = {"postgres": "/var/lib/postgresql/data"} if name == "postgres" else VOLUMES | own
+        assert volumes == data
+        assert set(volumes) <= set(found["volumes"])
 
 
-def test_no_secret_stands_in_plain_text() -> None:
-    """Every secret comes from the environment, and is demanded where it is missing."""
-    environments = [service["environment"] for service in compose()["services"].values()]
-    secret = re.compile("PASSWORD|SECRET|TOKEN|KEY")
-    values = [v for env in environments for name, v in env.items() if secret.search(name)]
-    assert len(values) == 4
-    assert all(value.startswith("${DAGSTER_POSTGRES_PASSWORD:?") for value in values)
-    storage = yaml.safe_load((DOCKER / "dagster.yaml").read_text())["storage"]
-    assert storage["postgres"]["postgres_db"]["password"] == {"env": "DAGSTER_POSTGRES_PASSWORD"}
+def test_secrets_are_files_that_only_those_see_who_need_them() -> None:
+    """No secret is in the environment or the files; each variable names one of the service's."""
+    found = compose()
+    secret = re.compile("PASSWORD|SECRET|TOKEN|KEY|WEBHOOK")
+    for name, service in found["services"].items():
+        named = {n: v for n, v in service.get("environment", {}).items() if secret.search(n)}
+        assert all(variable.endswith("_FILE") for variable in named)
+        if name != "proxy":
+            assert sorted(named.values()) == sorted(f"/run/secrets/{s}" for s in service["secrets"])
+    files = {name: interpolated(given["file"]) for name, given in found["secrets"].items()}
+    assert files == {name: f"./secrets/{name}" for name in files}
+    used = {name for service in found["services"].values() for name in service["secrets"]}
+    assert used == set(files)
+    assert "docker/secrets/" in (ROOT / ".gitignore").read_text().splitlines()
+    keys = {"hf_token", "judge_key", "alerts_webhook"}
+    for name in ("webserver", "daemon", "postgres", "proxy"):
+        assert not keys & set(found["services"][name]["secrets"])
 
 
-def test_image_is_built_from_files_that_exist_and_runs_as_no_root() -> None:
-    """Every file copied into the image exists, is let through, and the user is not root."""
+def test_dockerfile_passes_its_linter() -> None:
+    """Hadolint has no complaint."""
+    linter = Path(sys.executable).parent / "hadolint"
+    done = subprocess.run(
+        [linter, "--no-color", DOCKER / "Dockerfile"], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_images_are_built_from_files_that_exist_and_run_as_no_root() -> None:
+    """What is copied exists and is let through; final images have no tools and a fixed user."""
     build = compose()["services"]["webserver"]["build"]
-    context = (DOCKER / build["context"]).resolve()
-    assert context == ROOT
-    lines = (context / build["dockerfile"]).read_text().splitlines()
-    copies = [line.split()[1:-1] for line in lines if line.startswith("COPY ")]
-    copied = [name for names in copies for name in names]
-    assert copied == [
-        "pyproject.toml",
-        "constraints.txt",
-        "README.md",
-        "LICENSE",
-        "zip_pipeline",
-        "docker/dagster.yaml",
-        "docker/workspace.yaml",
-    ]
-    assert [name for name in copied if not (context / name).exists()] == []
-    allowed = {
-        line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if "!" in line
+    assert (DOCKER / build["context"]).resolve() == ROOT
+    copies = [copy.split()[:-1] for copy in dockerfile("COPY")]
+    copied = {name for names in copies if not names[0].startswith("--") for name in names}
+    assert [name for name in copied if not (ROOT / name).exists()] == []
+    ignored = (ROOT / ".dockerignore").read_text().splitlines()
+    assert copied == {line[1:] for line in ignored if line.startswith("!")}
+    assert "*" in ignored
+    stages = [stage.split() for stage in dockerfile("FROM")]
+    bases = {name: base for base, _, name in stages}
+    assert (bases["code"], bases["trainer"]) == ("runtime", "runtime")
+    assert bases["runtime"] == bases["build"]
+    text = (DOCKER / "Dockerfile").read_text()
+    runtime = text[text.index("AS runtime") :]
+    assert not re.search("pip install|apt-get", runtime)
+    assert dockerfile("USER") == ["10001:10001"]
+    targets = [build["target"], compose("compose.gpu.yaml")["services"]["code_location"]["build"]]
+    assert targets == ["code", {"target": "trainer"}]
+
+
+def test_images_say_what_they_are() -> None:
+    """The labels are what the package says of itself, and the default command is compose's."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (labels,) = dockerfile("LABEL")
+    found = dict(re.findall(r'org\.opencontainers\.image\.(\w+)="([^"]*)"', labels))
+    own = {name: project[name] for name in ("description", "license")}
+    assert found.pop("revision") == "$REVISION"
+    assert found == {
+        "title": project["name"],
+        "description": own["description"],
+        "licenses": own["license"],
     }
-    assert set(copied) == allowed
-    assert [line for line in lines if line.startswith("USER ")] == ["USER dagster"]
-    assert sum("--constraint constraints.txt" in line for line in lines) == 2
+    service = compose()["services"]["code_location"]
+    commands = [json.loads(command) for command in dockerfile("CMD")]
+    assert commands == [service["command"]]
+    (check,) = dockerfile("HEALTHCHECK")
+    assert json.loads(check[check.index("[") :]) == service["healthcheck"]["test"][1:]
+
+
+def test_the_torch_of_the_code_image_is_named_by_whoever_builds() -> None:
+    """No index stands in the files; the image of the trainer has the default one's."""
+    arguments = compose()["services"]["code_location"]["build"]["args"]
+    assert interpolated(arguments["TORCH_INDEX"]) == ""
+    installs = [run for run in dockerfile("RUN") if "pip install" in run]
+    assert [("TORCH_INDEX" in run) for run in installs] == [True, False, False, False]
+
+
+def test_runs_may_have_containers_of_their_own() -> None:
+    """The launcher reads its settings; Docker's library takes them; they confine and mount."""
+    service = compose("compose.runs.yaml")["services"]
+    code = service["code_location"]["environment"]
+    context = interpolated(
+        code["DAGSTER_CONTAINER_CONTEXT"],
+        ZIP_PIPELINE_DATA_VOLUME="/srv/data",
+        ZIP_PIPELINE_SECRETS="/srv/secrets",
+    )
+    settings = yaml.safe_load(instance_settings("runs_in_containers.yaml"))["run_launcher"]
+    assert (settings["module"], settings["class"]) == ("dagster_docker", "DockerRunLauncher")
+    launcher = DockerRunLauncher(**settings["config"])
+    found = DockerContainerContext.create_for_run(_Run(json.loads(context)), launcher)
+    declared = compose()
+    names = [f"zip_pipeline_{n}" for n in declared["services"]["code_location"]["networks"]]
+    assert list(found.networks) == names
+    options = dict(found.container_kwargs)
+    assert options.pop("stop_timeout") == 30
+    made = _create_container_args({"image": "any", "command": "any", "version": "1.50", **options})
+    host = made["host_config"]
+    assert (host["ReadonlyRootfs"], host["CapDrop"], host["Memory"]) == (True, ["ALL"], 8 << 30)
+    assert host["SecurityOpt"] == ["no-new-privileges:true"]
+    volumes = [f"zip_pipeline_{n}:{at}" for n, at in (VOLUMES | OF_CODE).items() if n != "data"]
+    assert host["Binds"] == ["/srv/data:/data", *volumes, "/srv/secrets:/run/secrets:ro"]
+    own = {*declared["volumes"]} - {"postgres"}
+    assert own == {*VOLUMES, *OF_CODE}
+    variables = dict(parse_env_var(v) for v in found.env_vars if "=" in v)
+    of_code = declared["services"]["code_location"]["environment"]
+    assert variables == {n: v for n, v in of_code.items() if n.endswith("_FILE")}
+    of_daemon = set(declared["services"]["daemon"]["environment"]) | {"DAGSTER_HOME"}
+    assert {v for v in found.env_vars if "=" not in v} <= of_daemon
+    for name in ("webserver", "daemon", "code_location"):
+        assert service[name]["environment"]["DAGSTER_HOME"] == "/opt/dagster/in_containers"
+    assert "runs_in_containers.yaml > in_containers/dagster.yaml" in dockerfile("RUN")[-1]
+    assert code["DAGSTER_CURRENT_IMAGE"] == declared["services"]["code_location"]["image"]
+
+
+class _Run:
+    """As much of a run as the launcher asks."""
+
+    def __init__(self, container_context: dict[str, Any]) -> None:
+        self.job_code_origin = self.repository_origin = self
+        self.container_context = container_context
+
+
+@pytest.mark.server
+def test_proxy_asks_for_a_login(tmp_path: Path) -> None:
+    """Without a password nothing is answered, with it all is, and the password stays there."""
+    nginx = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
+    if nginx is None:
+        pytest.skip("no nginx on this machine")
+    headers: list[dict[str, str]] = []
+
+    class Page(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            headers.append({name.lower(): value for name, value in self.headers.items()})
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"page")
+
+    make = ("-x509", "-newkey", "rsa:2048", "-nodes", "-subj", "/CN=localhost", "-days", "2")
+    key, certificate = tmp_path / "tls_key", tmp_path / "tls_certificate"
+    openssl = ["openssl", "req", *make, "-keyout", key, "-out", certificate]
+    subprocess.run(openssl, check=True, capture_output=True)
+    hashing = subprocess.run(
+        ["openssl", "passwd", "-6", "s3cret"], check=True, capture_output=True, text=True
+    )
+    (tmp_path / "logins").write_text(f"ada:{hashing.stdout}")
+    port, page = free_port(), ThreadingHTTPServer(("127.0.0.1", 0), Page)
+    text = (DOCKER / "nginx.conf").read_text()
+    for old, new in {
+        "/tmp/": f"{tmp_path}/",
+        "/run/secrets": str(tmp_path),
+        "listen 8443": f"listen 127.0.0.1:{port}",
+        "http://webserver:3000": f"http://127.0.0.1:{page.server_port}",
+    }.items():
+        assert old in text
+        text = text.replace(old, new)
+    # As root it would give its workers to another user, who cannot enter this folder.
+    text = f"user root;\n{text}" if os.geteuid() == 0 else text
+    (tmp_path / "nginx.conf").write_text(text)
+    with ExitStack() as stack:
+        stack.callback(page.server_close)
+        Thread(target=page.serve_forever, daemon=True).start()
+        stack.callback(page.shutdown)
+        command = [nginx, "-p", tmp_path, "-c", tmp_path / "nginx.conf", "-g", "daemon off;"]
+        server = stack.enter_context(subprocess.Popen(command))
+        stack.callback(server.terminate)
+        client = stack.enter_context(
+            httpx.Client(verify=False, base_url=f"https://127.0.0.1:{port}")
+        )
+        for _ in range(100):
+            with suppress(httpx.TransportError):
+                if client.get("/healthz").status_code == 204:
+                    break
+            assert server.poll() is None
+            time.sleep(0.1)
+        assert client.get("/").status_code == 401
+        assert client.get("/graphql", auth=("ada", "wrong")).status_code == 401
+        assert headers == []
+        answer = client.get("/", auth=("ada", "s3cret"), headers={"Upgrade": "websocket"})
+    assert (answer.status_code, answer.text) == (200, "page")
+    (seen,) = headers
+    assert "authorization" not in seen
+    assert (seen["upgrade"], seen["connection"]) == ("websocket", "upgrade")
 
 
 @pytest.mark.server
@@ -108,13 +318,14 @@ def test_instance_keeps_history_in_postgres(
     with postgres(password) as server:
         for name, value in (server.variables | {"DAGSTER_SHARED_FOLDER": str(tmp_path)}).items():
             monkeypatch.setenv(name, value)
-        with dg.DagsterInstance.from_config(str(DOCKER)) as instance:
+        (tmp_path / "dagster.yaml").write_text(instance_settings())
+        with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
             assert type(instance.run_storage).__module__.startswith("dagster_postgres")
             assert isinstance(instance.run_launcher, LocalRunLauncher)
             assert instance.get_concurrency_config().run_queue_config.max_concurrent_runs == 2
             instance.add_dynamic_partitions("sft_batches", ["a.jsonl"])
             run_id = dg.materialize([thing], instance=instance).run_id
-        with dg.DagsterInstance.from_config(str(DOCKER)) as instance:
+        with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
             assert instance.get_dynamic_partitions("sft_batches") == ["a.jsonl"]
             run = instance.get_run_by_id(run_id)
             assert run is not None
@@ -239,6 +450,11 @@ def test_services_lose_nothing_when_each_dies_and_the_database_is_away(tmp_path:
         services.code_location.kill()
         services.wait("the second version", lambda page: ends(page, 2), 300)
         batches = [m["partition"] for m in services.page().materializations("sft", "raw_pool")]
+    # The rest of the containers is mounted for reading only.
+    logs = {f"{name}.log" for name in ("code_location", "webserver", "daemon")}
+    written = {path.name for path in (tmp_path / "dagster").iterdir()}
+    assert written == {"dagster.yaml", "workspace.yaml", "shared"} | logs
+    assert [path.name for path in (tmp_path / "user").iterdir()] == [".cache"]
     assert sorted(batches) == ["a.jsonl", "b.jsonl"]
     assert root["sft"].versions.numbers() == [1, 2]
     assert not list(checkpoints.glob("[!.]*"))
