@@ -26,6 +26,7 @@ import zip_pipeline
 from zip_pipeline.cli import app
 from zip_pipeline.compression.tokens import TINY_MODEL
 from zip_pipeline.data_root import DataRoot
+from zip_pipeline.defs.alerts import AlertSettings
 from zip_pipeline.evaluation.mt_bench import mt_bench_settings_of
 from zip_pipeline.evaluation.quality import quality_audit_settings_of
 from zip_pipeline.ingest.drops import read_drop_file, read_sidecar
@@ -164,6 +165,7 @@ _OF_SIGNALS = [signals[name].settings for name in signals.names()]
     "kind",
     [
         *(SelectionConfig, TrainingSettings, HeldOutSettings, ReadOptions, ComparisonSettings),
+        AlertSettings,
         *dict.fromkeys(_OF_SIGNALS),
     ],
 )
@@ -236,6 +238,7 @@ def test_settings_of_the_docs_are_right(tmp_path: Path, block: Block) -> None:
         held_out_settings(DataRoot(tmp_path))
         mt_bench_settings_of(tmp_path)
         quality_audit_settings_of(tmp_path)
+        read_settings(tmp_path, "alerts", AlertSettings)
 
 
 # What keeps the work of a page small: the commands stay as they are.

@@ -29,6 +29,7 @@ from zip_pipeline_tests.defs.graph import (
     error_of,
     metadata_of,
 )
+from zip_pipeline_tests.defs.test_alerts import told
 from zip_pipeline_tests.defs.trained_roots import FakeProbe
 
 SERIES = law_series({"series": "series of tiny"}, {"budget": {"unit": "samples", "value": 30}})
@@ -159,6 +160,16 @@ def test_blocked_version_is_not_trained_in_the_same_run(fifth: Graph, fake: Fake
     started = [event.step_key for event in result.all_node_events if event.is_step_start]
     assert started == ["sft__loss_probe"]
     assert skipped in ([], ["sft__model"])
+
+
+def test_blocked_version_is_told_to_the_webhook(fifth: Graph, fake: FakeProbe) -> None:
+    """The law's words and numbers alone: the run did not fail by anything else."""
+    fake.L = 1.5
+    result = probe(fifth)
+    (check,) = result.get_asset_check_evaluations()
+    assert told(fifth, result) == [
+        f"zip_pipeline: The entropy law blocks sft version 5: {check.description}"
+    ]
 
 
 def test_blocked_version_is_refused_in_a_later_run(fifth: Graph, fake: FakeProbe) -> None:

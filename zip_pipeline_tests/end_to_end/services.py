@@ -22,6 +22,8 @@ from zip_pipeline_tests.end_to_end.dev_server import DevServer
 
 DOCKER = Path(__file__).parents[2] / "docker"
 START_SECONDS = 120
+EMPTY_FOLDERS = ("logs", ".logs_queue")
+"""What Dagster makes in its home, and the image does before it."""
 _STOP_SECONDS = 20
 
 
@@ -261,7 +263,8 @@ def topology(folder: Path, password: str) -> Iterator[Topology]:
     every two seconds.
     """
     home, user, given = (folder / name for name in ("dagster", "user", "secrets"))
-    for place in (home / "shared", user / ".cache", given):
+    of_image = (home / name for name in ("shared", *EMPTY_FOLDERS))
+    for place in (*of_image, user / ".cache", given):
         place.mkdir(parents=True)
     for name in compose()["secrets"]:
         (given / name).write_text(f"{password}\n" if name == "postgres_password" else "")

@@ -33,6 +33,7 @@ from zip_pipeline_tests.end_to_end.dev_server import DevServer
 from zip_pipeline_tests.end_to_end.kills import check_data_root
 from zip_pipeline_tests.end_to_end.services import (
     DOCKER,
+    EMPTY_FOLDERS,
     Service,
     compose,
     dockerfile,
@@ -167,6 +168,8 @@ def test_images_are_built_from_files_that_exist_and_run_as_no_root() -> None:
     runtime = text[text.index("AS runtime") :]
     assert not re.search("pip install|apt-get", runtime)
     assert dockerfile("USER") == ["10001:10001"]
+    made = next(run for run in dockerfile("RUN") if "useradd" in run)
+    assert [f for f in EMPTY_FOLDERS if f" /opt/dagster/{f} " not in made] == []
     targets = [build["target"], compose("compose.gpu.yaml")["services"]["code_location"]["build"]]
     assert targets == ["code", {"target": "trainer"}]
 
@@ -451,9 +454,12 @@ def test_services_lose_nothing_when_each_dies_and_the_database_is_away(tmp_path:
         services.wait("the second version", lambda page: ends(page, 2), 300)
         batches = [m["partition"] for m in services.page().materializations("sft", "raw_pool")]
     # The rest of the containers is mounted for reading only.
+    home = tmp_path / "dagster"
     logs = {f"{name}.log" for name in ("code_location", "webserver", "daemon")}
-    written = {path.name for path in (tmp_path / "dagster").iterdir()}
-    assert written == {"dagster.yaml", "workspace.yaml", "shared"} | logs
+    folders = {"shared", *EMPTY_FOLDERS}
+    written = {path.name for path in home.iterdir()}
+    assert written == {"dagster.yaml", "workspace.yaml"} | folders | logs
+    assert [path for name in EMPTY_FOLDERS for path in (home / name).iterdir()] == []
     assert [path.name for path in (tmp_path / "user").iterdir()] == [".cache"]
     assert sorted(batches) == ["a.jsonl", "b.jsonl"]
     assert root["sft"].versions.numbers() == [1, 2]

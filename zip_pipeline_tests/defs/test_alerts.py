@@ -1,0 +1,140 @@
+"""What the webhook is told, and what becomes of an address that fails."""
+
+import logging
+import time
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from zip_pipeline.defs import alerts
+from zip_pipeline.defs.alerts import WEBHOOK_VARIABLE, alert_sensor, tell, webhook_of
+from zip_pipeline.errors import UserError
+from zip_pipeline.settings import SETTINGS_FILE
+from zip_pipeline_tests.defs.graph import Graph, alpaca_rows
+from zip_pipeline_tests.judge.judge_server import (
+    Behaviour,
+    JudgeServer,
+    drops,
+    fails,
+    garbles,
+    in_turn,
+    trickles,
+)
+
+
+def told(graph: Graph, result: dg.ExecuteInProcessResult) -> list[str]:
+    """Return what a webhook is told of a failed run."""
+    context = dg.build_run_status_sensor_context(
+        sensor_name="alerts",
+        dagster_event=result.get_run_failure_event(),
+        dagster_instance=graph.instance,
+        dagster_run=result.dagster_run,
+        resources=graph.resources,
+    )
+    with JudgeServer(in_turn([], garbles(b"ok"))) as server:
+        (graph.path / SETTINGS_FILE).write_text(f'[alerts]\nwebhook = "{server.url}/hook?a=b"\n')
+        alert_sensor()(context.for_run_failure())
+    assert [request.path for request in server.requests] == ["/v1/hook?a=b"]
+    assert [list(request.body) for request in server.requests] == [["text"]]
+    return [request.body["text"] for request in server.requests]
+
+
+def test_failed_run_is_told_without_words_of_the_data(graph: Graph) -> None:
+    """Job, drop and step are named, a name calls nobody, and the error's own words stay here."""
+    name = "<!channel>.jsonl"
+    graph.drop("sft", name, alpaca_rows(1))
+    (graph.root["sft"].raw / f"{name}.batch.toml").write_text("secret = 1\n")
+    result = graph.ingest("sft", name)
+    assert not result.success
+    (text,) = told(graph, result)
+    run_id = result.run_id[:8]
+    batch = "`&lt;!channel&gt;.jsonl`"
+    assert text == f"zip_pipeline: Run {run_id} (ingest_sft of {batch}) failed at sft/raw_pool."
+
+
+def test_run_that_is_started_again_is_told_so(graph: Graph) -> None:
+    """A run whose process died has no step that failed."""
+
+    @dg.op
+    def work() -> None:
+        raise dg.Failure("quoted words of a sample")
+
+    @dg.job(tags={"dagster/will_retry": "true"})
+    def job() -> None:
+        work()
+
+    result = job.execute_in_process(instance=graph.instance, raise_on_error=False)
+    (text,) = told(graph, result)
+    assert text.endswith("(job) failed at work; it is started again.")
+
+
+def test_nobody_is_told_where_no_webhook_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The variable goes before the table; without both there is none."""
+    assert webhook_of(tmp_path) == ""
+    (tmp_path / SETTINGS_FILE).write_text('[alerts]\nwebhook = "https://host/a"\n')
+    assert webhook_of(tmp_path) == "https://host/a"
+    monkeypatch.setenv(WEBHOOK_VARIABLE, "https://host/b")
+    assert webhook_of(tmp_path) == "https://host/b"
+
+
+def test_wrong_address_is_refused_and_not_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever knows the address can write there."""
+    (tmp_path / SETTINGS_FILE).write_text('[alerts]\nwebhook = "hooks.example/s3cret"\n')
+    with pytest.raises(UserError) as of_table:
+        webhook_of(tmp_path)
+    monkeypatch.setenv(WEBHOOK_VARIABLE, "ftp://host/s3cret")
+    with pytest.raises(UserError) as of_variable:
+        webhook_of(tmp_path)
+    remedy = "webhook: not an address; it must be like https://host/path"
+    assert str(of_table.value) == f"{tmp_path / SETTINGS_FILE}: [alerts] {remedy}"
+    assert str(of_variable.value) == f"{WEBHOOK_VARIABLE}: {remedy}"
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "problem"),
+    [
+        (fails(500), "answered HTTP 500"),
+        (fails(302, Location="/v1/other"), "answered HTTP 302"),
+        (drops(), None),
+        (trickles(b"HTTP/1.1 200 OK\r\nA: "), "no answer within 2 s"),
+        (trickles(b"HTTP/1.1 200 OK\r\nContent-Length: 99999\r\n\r\n"), None),
+        (garbles(b"x" * 5_000_000), None),
+        (trickles(b"no HTTP\r\n\r\n"), "not reached (RemoteProtocolError)"),
+    ],
+)
+def test_address_that_fails_raises_nothing_and_leads_nowhere(
+    behaviour: Behaviour,
+    problem: str | None,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """It has some seconds for its status; what else it answers is left alone."""
+    monkeypatch.setattr(alerts, "SECONDS_TO_ANSWER", 2.0)
+    begin = time.monotonic()
+    with JudgeServer(in_turn([], behaviour)) as server, caplog.at_level(logging.WARNING):
+        tell(f"{server.url}/s3cret", "Run 1 failed.")
+        assert time.monotonic() - begin < 9
+    assert len(server.requests) == 1
+    if problem is None:
+        assert not caplog.records
+    else:
+        (record,) = caplog.records
+        assert record.getMessage().startswith(f"[alerts] webhook: {problem}, so nobody was told")
+        assert "s3cret" not in record.getMessage()
+
+
+def test_failing_address_is_told_of_once(caplog: pytest.LogCaptureFixture) -> None:
+    """Again only after it has worked meanwhile."""
+    with JudgeServer(in_turn([fails(500), fails(500), garbles(b"")], fails(500))) as server:
+        seen = []
+        for _ in range(4):
+            tell(server.url, "Run 1 failed.")
+            seen.append(len(caplog.records))
+    assert seen == [1, 1, 1, 2]
+    tell(f"{server.url}/gone", "Run 1 failed.")
+    assert "not reached (ConnectError)" in caplog.records[-1].getMessage()
