@@ -72,17 +72,29 @@ class Postgres:
     port: int
     password: str
 
-    def run(self, program: str, *arguments: str) -> None:
-        """Run one of its programs, as its user."""
-        command = [str(self.binaries / program), *arguments]
-        subprocess.run(
-            command,
-            user=self.user,
-            cwd=self.folder,
-            check=True,
-            timeout=60,
-            stdout=subprocess.DEVNULL,
-        )
+    def run(self, program: str, *arguments: str, text: bytes = b"") -> bytes:
+        """Run one of its programs, as its user; return what it printed.
+
+        Args:
+            program: its name.
+            arguments: of the command line.
+            text: what it reads.
+        """
+        # A service that it starts must not keep a pipe of ours open.
+        with tempfile.TemporaryFile() as output:
+            subprocess.run(
+                [str(self.binaries / program), *arguments],
+                user=self.user,
+                cwd=self.folder,
+                check=True,
+                timeout=60,
+                input=text,
+                stdout=output,
+                env=os.environ
+                | {"PGHOST": "127.0.0.1", "PGPORT": str(self.port), "PGPASSWORD": self.password},
+            )
+            output.seek(0)
+            return output.read()
 
     def start(self) -> None:
         """Start it and wait until it answers."""
@@ -105,7 +117,7 @@ class Postgres:
             "DAGSTER_POSTGRES_HOST": "127.0.0.1",
             "DAGSTER_POSTGRES_PORT": str(self.port),
             "DAGSTER_POSTGRES_USER": "dagster",
-            "DAGSTER_POSTGRES_DB": "postgres",
+            "DAGSTER_POSTGRES_DB": "dagster",
             "DAGSTER_POSTGRES_PASSWORD": self.password,
         }
 
@@ -128,6 +140,7 @@ def postgres(password: str) -> Iterator[Postgres]:
         server.run("initdb", "-D", str(folder / "cluster"), "--no-sync", *login)
         server.start()
         try:
+            server.run("createdb", "--username=dagster", "dagster")
             yield server
         finally:
             server.stop()

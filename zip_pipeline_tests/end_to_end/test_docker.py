@@ -20,6 +20,8 @@ import dagster as dg
 import httpx
 import pytest
 import yaml
+from dagster._core.definitions.run_request import InstigatorType
+from dagster._core.scheduler.instigation import TickStatus
 from dagster._core.utils import parse_env_var
 from dagster._core.workspace.load import load_workspace_process_context_from_yaml_paths
 from dagster_docker import DockerRunLauncher
@@ -28,12 +30,14 @@ from docker.models.containers import _create_container_args
 
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.defs.run_launcher import LocalRunLauncher
-from zip_pipeline_tests.defs.graph import alpaca_rows
+from zip_pipeline.workflow.integrity import verify
+from zip_pipeline_tests.defs.graph import Graph, alpaca_rows
 from zip_pipeline_tests.end_to_end.dev_server import DevServer
 from zip_pipeline_tests.end_to_end.kills import check_data_root
 from zip_pipeline_tests.end_to_end.services import (
     DOCKER,
     EMPTY_FOLDERS,
+    Postgres,
     Service,
     compose,
     dockerfile,
@@ -139,6 +143,15 @@ def test_secrets_are_files_that_only_those_see_who_need_them() -> None:
     keys = {"hf_token", "judge_key", "alerts_webhook"}
     for name in ("webserver", "daemon", "postgres", "proxy"):
         assert not keys & set(found["services"][name]["secrets"])
+
+
+def test_containers_queue_watch_and_forget_as_a_machine_of_its_own_does() -> None:
+    """Both instances differ in where things lie alone."""
+    own = yaml.safe_load((ROOT / "dagster.yaml").read_text())
+    of_containers = yaml.safe_load(instance_settings())
+    assert set(own) == set(of_containers)
+    places = ("storage", "local_artifact_storage", "compute_logs")
+    assert {name for name in own if own[name] != of_containers[name]} == set(places)
 
 
 def test_dockerfile_passes_its_linter() -> None:
@@ -326,6 +339,10 @@ def test_instance_keeps_history_in_postgres(
             assert type(instance.run_storage).__module__.startswith("dagster_postgres")
             assert isinstance(instance.run_launcher, LocalRunLauncher)
             assert instance.get_concurrency_config().run_queue_config.max_concurrent_runs == 2
+            kept = instance.get_tick_retention_settings(InstigatorType.SENSOR)
+            assert (kept[TickStatus.SKIPPED], kept[TickStatus.SUCCESS]) == (1, 30)
+            kept = instance.get_tick_retention_settings(InstigatorType.SCHEDULE)
+            assert kept[TickStatus.SUCCESS] == 365
             instance.add_dynamic_partitions("sft_batches", ["a.jsonl"])
             run_id = dg.materialize([thing], instance=instance).run_id
         with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
@@ -333,6 +350,62 @@ def test_instance_keeps_history_in_postgres(
             run = instance.get_run_by_id(run_id)
             assert run is not None
             assert run.status == dg.DagsterRunStatus.SUCCESS
+
+
+def _documented(program: str) -> list[str]:
+    """Return the arguments with which the docs call a program of PostgreSQL."""
+    text = (ROOT / "docs" / "operators.md").read_text()
+    (line,) = re.findall(rf"^c exec -T postgres {program} (.+) [<>] history.dump$", text, re.M)
+    return str(line).split()
+
+
+@pytest.mark.server
+def test_history_and_data_are_restored_from_a_backup(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By the documented commands: over what is there, and again; the next night finds no change."""
+    home, data, restored = (tmp_path / name for name in ("home", "data", "restored"))
+    home.mkdir()
+    (home / "dagster.yaml").write_text(instance_settings())
+    monkeypatch.setenv("DAGSTER_SHARED_FOLDER", str(home))
+
+    def use(server: Postgres) -> None:
+        for name, value in server.variables.items():
+            monkeypatch.setenv(name, value)
+
+    def history() -> dg.DagsterInstance:
+        return dg.DagsterInstance.from_config(str(home))
+
+    with postgres(secrets.token_hex(8)) as server:
+        use(server)
+        with history() as instance:
+            graph = Graph(instance, data)
+            graph.drop("sft", "a.jsonl", alpaca_rows(30))
+            assert graph.ingest("sft", "a.jsonl").success
+            (data / "zip_pipeline.toml").write_text("[sft]\nbudget_samples = 5\n")
+            assert graph.select("sft", {}).success
+            runs = {run.run_id: run.status for run in instance.get_runs()}
+        dump = server.run("pg_dump", *_documented("pg_dump"))
+    archive = subprocess.run(
+        ["tar", "-C", data, "--exclude", "./cache", "--exclude", "./checkpoints", "-cf", "-", "."],
+        check=True,
+        capture_output=True,
+    ).stdout
+    restored.mkdir()
+    subprocess.run(["tar", "-C", restored, "-xf", "-"], check=True, input=archive)
+    with postgres(secrets.token_hex(8)) as server:
+        use(server)
+        for _ in range(2):
+            server.run("pg_restore", *_documented("pg_restore"), text=dump)
+        with history() as instance:
+            graph = Graph(instance, restored)
+            assert len(runs) == 2
+            assert {run.run_id: run.status for run in instance.get_runs()} == runs
+            assert instance.get_dynamic_partitions("sft_batches") == ["a.jsonl"]
+            assert graph.num_materializations("sft", "zip_subset") == 1
+            assert graph.select("sft", {}).success
+    found = verify(DataRoot(restored))
+    assert (found.damages, DataRoot(restored)["sft"].versions.numbers()) == ([], [1])
 
 
 @pytest.mark.server
