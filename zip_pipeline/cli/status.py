@@ -31,7 +31,14 @@ from zip_pipeline.samples import STAGES, Stage
 from zip_pipeline.terminal_text import counted
 from zip_pipeline.workflow import integrity
 from zip_pipeline.workflow.sources import words_of_quarantine
-from zip_pipeline.workflow.status import StageStatus, StoredRow, quarantined, stage_status, stored
+from zip_pipeline.workflow.status import (
+    StageStatus,
+    StoredRow,
+    prometheus_text,
+    quarantined,
+    stage_status,
+    stored,
+)
 
 _GRAPH = "zip_pipeline.defs.headless"
 _SECONDS_FOR_HISTORY = 30
@@ -78,9 +85,21 @@ def _version(row: StoredRow) -> tuple[str | Text, ...]:
     )
 
 
-def status(stage: AnyStage = None, data_root: DataRootOption = DEFAULT_DATA_ROOT) -> None:
+Prometheus = Annotated[
+    bool, typer.Option("--prometheus", help="Print figures as Prometheus reads them instead.")
+]
+
+
+def status(
+    stage: AnyStage = None,
+    data_root: DataRootOption = DEFAULT_DATA_ROOT,
+    prometheus: Prometheus = False,
+) -> None:
     """Say what is pending: drops, a new version, probe and training; and what failed last."""
     root, console = existing_root(data_root), output()
+    if prometheus:
+        typer.echo(prometheus_text(root, STAGES if stage is None else (stage,)), nl=False)
+        return
     due = False
     for one in STAGES if stage is None else (stage,):
         found = stage_status(root, one)

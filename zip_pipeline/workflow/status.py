@@ -1,19 +1,22 @@
 """What a data root holds and what is pending: versions, drops, quarantined rows."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import polars as pl
 
 from zip_pipeline.data_root import DataRoot, StageFolder
-from zip_pipeline.entropy_law.table import read_versions, version_row
+from zip_pipeline.entropy_law.table import is_blocked, read_versions, version_row
 from zip_pipeline.errors import UserError
 from zip_pipeline.ingest.drops import SIDECAR_SUFFIX, list_drops, snapshot
 from zip_pipeline.pool.batches import is_current, read_quarantine, whole_batches
 from zip_pipeline.samples import Stage
 from zip_pipeline.selection.config import stage_selection
+from zip_pipeline.terminal_text import shown_in_cell
 from zip_pipeline.workflow.sources import quarantine_of
 from zip_pipeline.workflow.verdicts import R_CODEC
 from zip_pipeline.workflow.versions import current_version
@@ -130,3 +133,89 @@ def quarantined(folder: StageFolder, batch: str | None = None) -> pl.DataFrame:
     """
     batches = whole_batches(folder) if batch is None else [batch]
     return quarantine_of({name: read_quarantine(folder, name) for name in batches})
+
+
+_Measured = Iterator[tuple[str, str, Mapping[str, str], float]]
+
+
+def prometheus_text(root: DataRoot, stages: Sequence[Stage]) -> str:
+    """Return figures of a data root as Prometheus reads them; what was not measured is left out.
+
+    Source: the text-based exposition format, https://prometheus.io/docs/instrumenting/exposition_formats
+
+    Raises:
+        UserError: a drop folder or the table of versions cannot be read.
+    """
+    samples: dict[tuple[str, str], list[str]] = {}
+    measured = (*(_figures(root, stage) for stage in stages), _sizes(root.path))
+    for name, words, labels, value in (one for part in measured for one in part):
+        listed = ",".join(f'{label}="{_escaped(text)}"' for label, text in labels.items())
+        line = f"zip_pipeline_{name}{{{listed}}} {float(value)!r}"
+        samples.setdefault((name, words), []).append(line)
+    lines: list[str] = []
+    for (name, words), found in samples.items():
+        head = f"zip_pipeline_{name}"
+        lines += [f"# HELP {head} {words}", f"# TYPE {head} gauge", *found]
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _escaped(text: str) -> str:
+    return shown_in_cell(text).replace("\\", r"\\").replace('"', r"\"")
+
+
+def _figures(root: DataRoot, stage: Stage) -> _Measured:
+    found, of = stage_status(root, stage), {"stage": stage}
+    yield "pool_samples", "Samples that may be selected.", of, found.num_samples
+    yield "pool_batches", "Batches of the pool.", of, found.num_batches
+    yield "quarantined_rows", "Rows that are no samples.", of, found.num_quarantined
+    words = "Drops that are not in the pool as they are."
+    for state, names in (
+        ("new", found.new_drops),
+        ("changed", found.changed_drops),
+        ("unusable", found.unusable),
+    ):
+        yield "pending_drops", words, {**of, "state": state}, len(names)
+    newest = found.newest
+    if newest is None:
+        return
+    yield "version", "Number of the newest version.", of, newest.number
+    created = datetime.fromisoformat(newest.created_at).timestamp()
+    yield "version_timestamp_seconds", "When the newest version was selected.", of, created
+    words = "Whether the newest version is that of pool and settings."
+    yield "version_is_current", words, of, found.is_current
+    law = newest.law or {}
+    for name, words, value in (
+        ("redundancy", "R of the newest version: raw / compressed bytes.", newest.redundancy),
+        ("probe_loss", "L of the newest version: nats per token.", law.get("L")),
+        ("quality", "Z of the newest version, higher is better.", law.get("Z")),
+    ):
+        if value is not None:
+            yield name, words, of, value
+    if verdict := law.get("verdict"):
+        words = "1 for the verdict of the entropy law on the newest version."
+        yield "verdict", words, {**of, "verdict": verdict}, 1
+    blocked = read_versions(root).filter(is_blocked(), stage=stage, version=newest.number)
+    words = "Whether the entropy law keeps the newest version from being trained."
+    yield "version_is_blocked", words, of, blocked.height
+
+
+def _sizes(root: Path) -> _Measured:
+    seen: set[tuple[int, int]] = set()
+    with os.scandir(root) as entries:
+        folders = sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+    for name in folders:
+        size = sum(_disk_bytes(root / name, seen))
+        yield "disk_bytes", "What a folder of the data root takes.", {"folder": name}, size
+
+
+def _disk_bytes(folder: Path, seen: set[tuple[int, int]]) -> Iterator[int]:
+    """Yield the bytes of each file once, though it has several names."""
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            try:
+                found = Path(parent, name).lstat()
+            except FileNotFoundError:  # removed meanwhile
+                continue
+            if (place := (found.st_dev, found.st_ino)) not in seen:
+                seen.add(place)
+                yield found.st_blocks * 512

@@ -1,6 +1,7 @@
 """``zip-pipeline versions``, ``status`` and ``quarantine``."""
 
 import os
+import re
 import shlex
 import time
 from pathlib import Path
@@ -90,6 +91,63 @@ def test_status_tells_what_is_pending(root: DataRoot):
     said = " ".join(call_well("status").split())
     assert "unknown whether current: data/zip_pipeline.toml: [sft] budget_samples: got 0" in said
     assert "none yet" in said
+
+
+_LABEL = r'[a-z]+="(?:[^"\\\n]|\\[\\"n])*"'
+_SAMPLE = re.compile(rf"(zip_pipeline_[a-z_]+)\{{({_LABEL}(?:,{_LABEL})*)\}} (-?[0-9.e+]+)")
+
+
+def _scraped(text: str) -> dict[str, float]:
+    """Return the samples of a text in Prometheus's format, of which each line must be right."""
+    found: dict[str, float] = {}
+    announced: list[str] = []
+    assert text.endswith("\n")
+    for line in text.splitlines():
+        if about := re.fullmatch(r"# (HELP|TYPE) (\S+) (.+)", line):
+            if about[1] == "TYPE":
+                assert about[3] == "gauge"
+                assert about[2] not in announced
+                announced.append(about[2])
+            continue
+        sample = _SAMPLE.fullmatch(line)
+        assert sample, line
+        assert sample[1] == announced[-1]
+        assert f"{sample[1]}{{{sample[2]}}}" not in found
+        found[f"{sample[1].removeprefix('zip_pipeline_')}{{{sample[2]}}}"] = float(sample[3])
+    return found
+
+
+def test_status_is_told_to_prometheus(root: DataRoot):
+    """What each stage holds and what the law says of it; hostile names of folders are one label."""
+    (root.path / 'a"\\\n\x1b').mkdir()
+    (root.path / 'a"\\\n\x1b' / "file").write_bytes(b"x" * 10_000)
+    (root.path / "again").mkdir()
+    os.link(root.path / 'a"\\\n\x1b' / "file", root.path / "again" / "file")
+    write_jsonl(root["sft"].raw / "b.jsonl", sft_records(5, first=50))
+    before = _scraped(call_well("status", "--prometheus"))
+    assert before['pool_samples{stage="sft"}'] == 20
+    assert before['pool_batches{stage="sft"}'] == 1
+    assert before['quarantined_rows{stage="sft"}'] == 2
+    assert before['pending_drops{stage="sft",state="new"}'] == 1
+    assert before['version{stage="sft"}'] == 1
+    assert abs(before['version_timestamp_seconds{stage="sft"}'] - time.time()) < 600
+    assert before['version_is_current{stage="sft"}'] == 1
+    assert before['version_is_blocked{stage="sft"}'] == 0
+    assert 'probe_loss{stage="sft"}' not in before
+    assert before['redundancy{stage="sft"}'] > 1
+    assert before['pool_samples{stage="preference"}'] == 0
+    assert 'version{stage="preference"}' not in before
+    assert before[r'disk_bytes{folder="a\"\\\\n\\x1b"}'] >= 10_000
+    assert before['disk_bytes{folder="again"}'] == 0
+    measures = {"strategy": "random", "R": 2.345, "L": 1.234, "Z": -1.5}
+    law = {**measures, "verdict": "risk", "reason": "Both rise.", "series": "s", "num_tokens": 9}
+    upsert_version(root, {"stage": "sft", "version": 1, **law})
+    after = _scraped(call_well("status", "--prometheus", "--stage", "sft"))
+    assert after['probe_loss{stage="sft"}'] == 1.234
+    assert after['quality{stage="sft"}'] == -1.5
+    assert after['verdict{stage="sft",verdict="risk"}'] == 1
+    assert after['version_is_blocked{stage="sft"}'] == 1
+    assert 'pool_samples{stage="preference"}' not in after
 
 
 def test_status_tells_what_the_history_says_has_failed(
