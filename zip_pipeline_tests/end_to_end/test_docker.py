@@ -26,7 +26,10 @@ from dagster._core.utils import parse_env_var
 from dagster._core.workspace.load import load_workspace_process_context_from_yaml_paths
 from dagster_docker import DockerRunLauncher
 from dagster_docker.container_context import DockerContainerContext
+from dagster_k8s.job import UserDefinedDagsterK8sConfig
+from dagster_k8s.models import k8s_model_from_dict, k8s_snake_case_dict
 from docker.models.containers import _create_container_args
+from kubernetes import client
 
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.defs.run_launcher import LocalRunLauncher
@@ -257,6 +260,74 @@ class _Run:
     def __init__(self, container_context: dict[str, Any]) -> None:
         self.job_code_origin = self.repository_origin = self
         self.container_context = container_context
+
+
+def test_helm_values_deploy_the_same() -> None:
+    """Image, user, code, folders, instance and secrets are those of the containers."""
+    values, declared = compose("helm-values.yaml"), compose()
+    (deployment,) = values["dagster-user-deployments"]["deployments"]
+    service = declared["services"]["code_location"]
+    pods = {"code": deployment} | {k: values[f"dagster{k}"] for k in ("Webserver", "Daemon")}
+    for pod in pods.values():
+        assert "{repository}:{tag}".format(**pod["image"]) == service["image"]
+        user, group = map(int, dockerfile("USER")[0].split(":"))
+        context = pod["podSecurityContext"]
+        assert (context["runAsUser"], context["runAsGroup"], context["fsGroup"]) == (
+            *(user, group, group),
+        )
+        assert pod["securityContext"]["readOnlyRootFilesystem"] is True
+        assert pod["securityContext"]["capabilities"] == {"drop": ["ALL"]}
+        assert "memory" in pod["resources"]["limits"]
+        mounted = {mount["mountPath"] for mount in pod["volumeMounts"]}
+        places = {*VOLUMES.values(), *OF_CODE.values(), "/run/secrets"}
+        assert mounted == places if pod is deployment else mounted < places
+        assert {m["name"] for m in pod["volumeMounts"]} == {v["name"] for v in pod["volumes"]}
+    assert deployment["port"] == int(service["environment"]["DAGSTER_CODE_PORT"])
+    assert deployment["dagsterApiGrpcArgs"] == service["command"][-2:]
+    named = {n: v for n, v in service["environment"].items() if n.endswith("_FILE")}
+    assert named.pop("DAGSTER_POSTGRES_PASSWORD_FILE")  # it comes from the chart
+    assert named.items() <= deployment["env"].items()
+    instance = yaml.safe_load(instance_settings())
+    own = values["additionalInstanceConfig"]
+    assert own == {name: instance[name] for name in own}
+    logs = values["computeLogManager"]["config"]["customComputeLogManager"]
+    assert logs == instance["compute_logs"]
+    of_chart = {"storage", "telemetry", "compute_logs", "run_launcher", "run_coordinator"}
+    assert set(instance) == set(own) | of_chart
+    assert (
+        values["postgresql"]["postgresqlScheme"]
+        == (instance["storage"]["postgres"]["postgres_db"]["scheme"])
+    )
+    assert values["telemetry"] == instance["telemetry"]
+    version = re.search("--version (\\S+)", (DOCKER / "helm-values.yaml").read_text())
+    assert version is not None
+    assert f"\ndagster=={version[1]}\n" in (ROOT / "constraints.txt").read_text()
+
+
+def test_helm_values_are_what_kubernetes_takes() -> None:
+    """Each part that the chart hands on has names and kinds of values that Kubernetes knows."""
+    values = compose("helm-values.yaml")
+    (deployment,) = values["dagster-user-deployments"]["deployments"]
+    for pod in (deployment, values["dagsterWebserver"], values["dagsterDaemon"]):
+        container = {
+            "name": "any",
+            **{name: pod[name] for name in ("securityContext", "resources", "volumeMounts")},
+            **({"readinessProbe": pod["readinessProbe"]} if "readinessProbe" in pod else {}),
+        }
+        spec = {
+            "containers": [container],
+            "volumes": pod["volumes"],
+            "securityContext": pod["podSecurityContext"],
+        }
+        k8s_model_from_dict(client.V1PodSpec, k8s_snake_case_dict(client.V1PodSpec, spec))
+    runs = values["runLauncher"]["config"]["k8sRunLauncher"]["runK8sConfig"]
+    made = UserDefinedDagsterK8sConfig(
+        container_config=runs["containerConfig"],
+        pod_spec_config=runs["podSpecConfig"],
+        job_spec_config=runs["jobSpecConfig"],
+    )
+    assert made.container_config["security_context"]["read_only_root_filesystem"] is True
+    assert made.pod_spec_config["security_context"]["run_as_user"] == 10001
 
 
 @pytest.mark.server
