@@ -7,7 +7,7 @@ export PIP_CONSTRAINT := $(CURDIR)/constraints.txt
 DATA ?= data
 PORT ?= 3000
 
-.PHONY: help setup system models run ui lint test test-all bench clean
+.PHONY: help setup system models run ui lint test test-all bench audit clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
@@ -57,6 +57,12 @@ test-all: system models lint ## linters, types and all tests, with coverage: wha
 
 bench: setup ## measure on the real pools, see zip_pipeline_tests/benchmarks
 	$(BIN)/python -m zip_pipeline_tests.benchmarks
+
+# In an environment of its own: what it needs is no part of the project. CI has no such service.
+audit: ## look up known vulnerabilities of the pinned versions (network)
+	$(PYTHON) -m venv build/audit
+	PIP_CONSTRAINT= build/audit/bin/python -m pip install --quiet pip-audit
+	build/audit/bin/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 clean: ## remove the environment and all caches, not the data
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* build *.egg-info

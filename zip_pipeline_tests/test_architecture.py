@@ -25,3 +25,12 @@ def test_what_dagster_does_not_promise_is_in_one_module() -> None:
     assert found == {"private.py"}
     assert metadata.version("dagster") == "1.13.27"
     assert all(hasattr(private, name) for name in private.__all__)
+
+
+def test_every_version_is_pinned_exactly() -> None:
+    """What is tested is what is installed, and ``make audit`` can look each of them up."""
+    lines = (PACKAGE.parent / "constraints.txt").read_text().splitlines()[1:]
+    pins = [re.fullmatch(r"([A-Za-z0-9._-]+)==[0-9][A-Za-z0-9.]*", line) for line in lines]
+    assert [line for line, pin in zip(lines, pins, strict=True) if not pin] == []
+    names = [re.sub(r"[-_.]+", "-", pin[1].lower()) for pin in pins if pin]
+    assert len(set(names)) == len(names) > 200
