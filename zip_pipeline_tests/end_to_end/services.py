@@ -268,20 +268,58 @@ class Topology:
             time.sleep(0.5)
 
 
+def as_process(
+    command: list[str], variables: Mapping[str, str], folder: Path
+) -> tuple[list[str], dict[str, str]]:
+    """Return command and environment of a container of the image, as those of a process.
+
+    What it has of this machine's variables is what a process cannot do without.
+
+    Args:
+        command: of the container, without the image's entry point.
+        variables: of the container.
+        folder: of the topology.
+    """
+    (entry_point,) = dockerfile("ENTRYPOINT")
+    python = str(Path(sys.executable).parent / json.loads(entry_point)[0])
+    user = folder / "user"
+    of_image = {
+        "HOME": str(user),
+        "MPLCONFIGDIR": str(user / ".cache" / "matplotlib"),
+        "ZIP_PIPELINE_DATA": str(folder / "data"),
+        "PATH": os.environ["PATH"],
+        "PYTHONPATH": os.environ.get("PYTHONPATH", ""),
+    }
+    mounted = {
+        name: value.replace("/run/secrets", str(folder / "secrets"))
+        for name, value in variables.items()
+    }
+    return [python, *json.loads(entry_point)[1:], *command], of_image | mounted
+
+
 @contextmanager
-def topology(folder: Path, password: str) -> Iterator[Topology]:
+def topology(
+    folder: Path, password: str, runs: str = "runs_here.yaml", **variables: str
+) -> Iterator[Topology]:
     """Run the services over ``folder/data`` until the block ends.
 
     Files and commands are those of docker/; ports are free ones, and the daemon looks for dead runs
     every two seconds.
+
+    Args:
+        folder: where all of it lies; secrets that are there already stay.
+        password: of the database.
+        runs: which file says how runs are launched.
+        variables: further ones of all services.
     """
     home, user, given = (folder / name for name in ("dagster", "user", "secrets"))
     of_image = (home / name for name in ("shared", *EMPTY_FOLDERS))
     for place in (*of_image, user / ".cache", given):
-        place.mkdir(parents=True)
+        place.mkdir(parents=True, exist_ok=True)
     for name in compose()["secrets"]:
-        (given / name).write_text(f"{password}\n" if name == "postgres_password" else "")
-    settings, old = instance_settings(), "poll_interval_seconds: 30"
+        (given / name).touch()
+    (given / "postgres_password").write_text(f"{password}\n")
+    settings, old = instance_settings(runs), "poll_interval_seconds: 30"
     assert old in settings
     (home / "dagster.yaml").write_text(settings.replace(old, "poll_interval_seconds: 2"))
     shutil.copy(DOCKER / "workspace.yaml", home)
@@ -308,7 +346,7 @@ def topology(folder: Path, password: str) -> Iterator[Topology]:
                 name: str(value).replace("/run/secrets", str(given))
                 for name, value in compose()["services"][name]["environment"].items()
             }
-            services.append(Service(name, os.environ | declared | own, words))
+            services.append(Service(name, os.environ | declared | own | variables, words))
             stack.callback(services[-1].stop)
             services[-1].wait()
         yield Topology(database, *services, f"http://127.0.0.1:{page}")

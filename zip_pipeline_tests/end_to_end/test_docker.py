@@ -5,6 +5,7 @@ import os
 import re
 import secrets
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -36,12 +37,14 @@ from zip_pipeline.defs.run_launcher import LocalRunLauncher
 from zip_pipeline.workflow.integrity import verify
 from zip_pipeline_tests.defs.graph import Graph, alpaca_rows
 from zip_pipeline_tests.end_to_end.dev_server import DevServer
+from zip_pipeline_tests.end_to_end.docker_engine import DockerEngine
 from zip_pipeline_tests.end_to_end.kills import check_data_root
 from zip_pipeline_tests.end_to_end.services import (
     DOCKER,
     EMPTY_FOLDERS,
     Postgres,
     Service,
+    as_process,
     compose,
     dockerfile,
     free_port,
@@ -49,6 +52,7 @@ from zip_pipeline_tests.end_to_end.services import (
     postgres,
     topology,
 )
+from zip_pipeline_tests.judge.judge_server import JudgeServer, garbles, in_turn
 
 ROOT = DOCKER.parent
 
@@ -608,4 +612,74 @@ def test_services_lose_nothing_when_each_dies_and_the_database_is_away(tmp_path:
     assert sorted(batches) == ["a.jsonl", "b.jsonl"]
     assert root["sft"].versions.numbers() == [1, 2]
     assert not list(checkpoints.glob("[!.]*"))
+    check_data_root(root)
+
+
+@pytest.mark.slow
+@pytest.mark.server
+def test_runs_in_containers_outlive_the_code_location(tmp_path: Path) -> None:
+    """A run goes on without it; one whose container is killed is told of, and made again."""
+    data, given = tmp_path / "data", tmp_path / "secrets"
+    (data / "raw" / "sft").mkdir(parents=True)
+    given.mkdir()
+    (data / "zip_pipeline.toml").write_text(SELECTION)
+    _drop(data, "a.jsonl", 1_500)
+    root = DataRoot(data)
+    checkpoints = data / "checkpoints" / "sft"
+    of_runs = compose("compose.runs.yaml")["services"]["code_location"]["environment"]
+    context = interpolated(
+        of_runs["DAGSTER_CONTAINER_CONTEXT"],
+        ZIP_PIPELINE_DATA_VOLUME=str(data),
+        ZIP_PIPELINE_SECRETS=str(given),
+    )
+
+    def is_measured(page: DevServer, num: int) -> bool:
+        return len(page.materializations("sft", "compression_state")) == num
+
+    def begins(_: DevServer) -> bool:
+        return bool(list(checkpoints.glob("[!.]*.npz")))
+
+    def ends(page: DevServer, number: int) -> bool:
+        return root["sft"].versions.numbers() == [*range(1, number + 1)] and not _unfinished(page)
+
+    with ExitStack() as stack:
+        webhook = stack.enter_context(JudgeServer(in_turn([], garbles(b"ok"))))
+        (given / "alerts_webhook").write_text(f"{webhook.url}\n")
+        engine = stack.enter_context(
+            DockerEngine(lambda command, variables: as_process(command, variables, tmp_path))
+        )
+        services = stack.enter_context(
+            topology(
+                tmp_path,
+                secrets.token_hex(8),
+                "runs_in_containers.yaml",
+                DOCKER_HOST=engine.address,
+                DAGSTER_CURRENT_IMAGE=of_runs["DAGSTER_CURRENT_IMAGE"],
+                DAGSTER_CONTAINER_CONTEXT=context,
+            )
+        )
+        services.wait("the first drop", lambda page: is_measured(page, 1), 180)
+        services.page().launch("nightly_reselection", "sft/zip_subset")
+        services.wait("the first run", begins, 120)
+        made = len(engine.containers)
+        services.code_location.kill()
+        services.wait("the first version", lambda page: ends(page, 1), 300)
+        assert len(engine.containers) == made
+        _drop(data, "b.jsonl", 200, first=5_000)
+        services.wait("the second drop", lambda page: is_measured(page, 2), 180)
+        killed = services.page().launch("nightly_reselection", "sft/zip_subset")
+        services.wait("the second run", begins, 120)
+        made = len(engine.containers)
+        engine.containers[-1].send(signal.SIGKILL)
+        services.wait("the second version", lambda page: ends(page, 2), 300)
+        assert len(engine.containers) == made + 1
+        services.wait("the alert", lambda _: bool(webhook.requests), 90)
+    (text,) = [request.body["text"] for request in webhook.requests]
+    assert text.startswith(f"zip_pipeline: Run {killed[:8]} (nightly_reselection) failed")
+    assert text.endswith("; it is started again.")
+    for container in engine.containers:
+        assert container.made_of["Image"] == "zip_pipeline:code"
+        assert container.made_of["HostConfig"]["ReadonlyRootfs"] is True
+        assert container.networks == ["zip_pipeline_default", "zip_pipeline_database"]
+        assert not any("PASSWORD=" in variable for variable in container.made_of["Env"])
     check_data_root(root)
