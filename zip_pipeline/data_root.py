@@ -7,7 +7,7 @@ import re
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -401,13 +401,43 @@ class VersionStore:
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
 
+    @contextlib.contextmanager
+    def placing(self, number: int) -> Iterator[Path]:
+        """Let the block write the files of version ``number`` into a folder that becomes its own.
+
+        Raises:
+            OSError: there is such a version.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=self.folder))
+        try:
+            yield temporary
+            temporary.chmod(0o755)
+            temporary.rename(self.folder / version_name(number))
+            sync(self.folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+    def copy(self, number: int, to: int) -> None:
+        """Write a version once more, under a number that is free."""
+        manifest = self.manifest(number)
+        with self.placing(to) as place:
+            for name in ("subset.parquet", "ledger.parquet"):
+                shutil.copyfile(self.path(number) / name, place / name)
+                sync(place / name)
+            _describe(place, to, manifest)
+
+    def remove(self, number: int) -> None:
+        """Remove a version, whole or not at all."""
+        with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=self.folder) as temporary:
+            self.path(number).rename(Path(temporary) / version_name(number))
+            sync(self.folder)
+
     def _publish(self, temporary: Path, manifest: Mapping[str, object]) -> int:
         temporary.chmod(0o755)
         number = (self.latest() or 0) + 1
         while True:
-            described = {"version": number, "layout": LAYOUT, **manifest}
-            write_json(temporary / "manifest.json", described)
-            write_hashes(temporary / HASHES, files_in(temporary))
+            _describe(temporary, number, manifest)
             try:
                 temporary.rename(self.folder / version_name(number))
             except OSError:
@@ -417,6 +447,13 @@ class VersionStore:
                 continue
             sync(self.folder)
             return number
+
+
+def _describe(folder: Path, number: int, manifest: Mapping[str, object]) -> None:
+    """Write what says which version the files of a folder are, and their hashes."""
+    described = {"version": number, "layout": LAYOUT, **manifest} | {"version": number}
+    write_json(folder / "manifest.json", described)
+    write_hashes(folder / HASHES, files_in(folder))
 
 
 # What commands read of every manifest: those of releases that kept no hashes are looked at.

@@ -87,6 +87,7 @@ EXTRAS = {
     ),
     **dict.fromkeys(("torch", "transformers", "trl", "accelerate", "peft", "datasets"), "train"),
     "ray": "ray",
+    "obstore": "store",
     "dagster_openlineage": "openlineage",
     **dict.fromkeys(("fsspec", "huggingface_hub", "s3fs", "gcsfs", "aiohttp"), "remote"),
     **dict.fromkeys(

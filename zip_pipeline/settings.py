@@ -21,7 +21,7 @@ from zip_pipeline.files import read_toml, write_bytes
 SETTINGS_FILE = "zip_pipeline.toml"
 TABLES = (
     "sft", "preference", "mixture", "signals", "training", "held_out", "quality_audit", "mt_bench",
-    "comparison", "preference_comparison", "alerts",
+    "comparison", "preference_comparison", "alerts", "store",
 )  # fmt: skip
 # What older versions of this package read; the new file comes first.
 _TABLES_BY_FILE = {

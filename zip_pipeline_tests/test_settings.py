@@ -19,7 +19,7 @@ from zip_pipeline.settings import (
 
 ALLOWED = (
     "allowed are the tables [sft], [preference], [mixture], [signals], [training], [held_out], "
-    "[quality_audit], [mt_bench], [comparison], [preference_comparison], [alerts]"
+    "[quality_audit], [mt_bench], [comparison], [preference_comparison], [alerts], [store]"
 )
 
 

@@ -22,6 +22,7 @@ from zip_pipeline.cli.console import (
     output,
     print_error,
     print_next,
+    print_note,
     styled,
     words_of_bytes,
 )
@@ -34,6 +35,7 @@ from zip_pipeline.process import BLOCKED, ERROR_FILE_VARIABLE, Step
 from zip_pipeline.sample_data import STATES, write_sample_data
 from zip_pipeline.samples import STAGES
 from zip_pipeline.settings import SETTINGS_FILE
+from zip_pipeline.workflow.sharing import share, store_settings
 
 _GRAPH = "zip_pipeline.defs.headless"
 _SECONDS_TO_END = 0.25
@@ -123,9 +125,11 @@ def run(data_root: DataRootOption = DEFAULT_DATA_ROOT, until: Until = "law") -> 
     Only what changed is computed again. Exit code 3: the law keeps a version from being trained.
     """
     root = existing_root(data_root)
+    share(root, print_note)
+    is_fed = store_settings(root).url and any(root[stage].batches() for stage in STAGES)
     folders = [root[stage].raw for stage in STAGES]
     entries = [entry for folder in folders if folder.is_dir() for entry in folder.iterdir()]
-    if not any(is_batch_name(entry.name) for entry in entries):
+    if not is_fed and not any(is_batch_name(entry.name) for entry in entries):
         raise UserError(
             f"nothing to do: no drop in {' and '.join(map(str, folders))}; put files there, or "
             f"make some with: zip-pipeline sample-data {root.path}"

@@ -1,9 +1,10 @@
-"""``zip-pipeline versions``, ``status``, ``verify`` and ``quarantine``: what a data root holds."""
+"""``versions``, ``status``, ``sync``, ``verify`` and ``quarantine``: what a data root holds."""
 
 import itertools
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +22,7 @@ from zip_pipeline.cli.console import (
     output,
     print_error,
     print_next,
+    print_note,
     styled,
 )
 from zip_pipeline.cli.history import AnyStage
@@ -30,6 +32,13 @@ from zip_pipeline.errors import UserError
 from zip_pipeline.samples import STAGES, Stage
 from zip_pipeline.terminal_text import counted
 from zip_pipeline.workflow import integrity
+from zip_pipeline.workflow.sharing import (
+    clean_store,
+    no_store,
+    remove_batch,
+    share,
+    store_status,
+)
 from zip_pipeline.workflow.sources import words_of_quarantine
 from zip_pipeline.workflow.status import (
     StageStatus,
@@ -109,6 +118,8 @@ def status(
             facts.add_row(name, words)
         console.print(facts)
         due |= found.is_due
+    for line in _store(root):
+        console.print(styled(("Store", "bold"), f" {line}"), soft_wrap=True)
     for line in _failures(root):
         console.print(styled(("Failed", "bold red"), f" {line}"), soft_wrap=True)
     if due:
@@ -154,6 +165,19 @@ def _newest(found: StageStatus) -> list[tuple[str, str | Text]]:
     return [("Version", styled(f"{what}, ", state)), ("Law", verdict), ("Model", quality)]
 
 
+def _store(root: DataRoot) -> Iterator[str]:
+    """Yield how the data root stands to its store, nothing where it has none."""
+    try:
+        found = store_status(root)
+    except UserError as error:
+        yield f"unknown: {error}"
+        return
+    if found is not None:
+        behind = f"{found.num_behind:,} entries behind" if found.num_behind else "up to date"
+        waiting = f"; not published yet: {_some([*found.waiting])}" if found.waiting else ""
+        yield f"{found.url}: {behind}{waiting}"
+
+
 def _failures(root: DataRoot) -> list[str]:
     """Return what failed last by Dagster's history, nothing where there is none at hand."""
     has_history = "DAGSTER_HOME" in os.environ or Path(".dagster").is_dir()
@@ -170,6 +194,53 @@ def _failures(root: DataRoot) -> list[str]:
         reason = done.stderr.decode("utf-8", "backslashreplace").strip().rpartition("\n")[2]
         return [f"unknown: {reason}"]
     return done.stdout.decode("utf-8", "backslashreplace").splitlines()
+
+
+Remove = Annotated[
+    str | None,
+    typer.Option(
+        metavar="DROP",
+        help="Take the batch of a drop out of the pool, here and for all who share the store.",
+        show_default=False,
+    ),
+]
+Clean = Annotated[
+    bool,
+    typer.Option(
+        "--clean", help="Remove files of the store that nothing names, when they are a day old."
+    ),
+]
+
+
+def sync(
+    data_root: DataRootOption = DEFAULT_DATA_ROOT,
+    remove: Remove = None,
+    stage: AnyStage = None,
+    clean: Clean = False,
+) -> None:
+    """Take in what the store of the table [store] has, and publish what it lacks.
+
+    `zip-pipeline run` and the graph do so by themselves, before and after each step.
+    """
+    root, console = existing_root(data_root), output()
+    if remove is not None:
+        known = [one for one in STAGES if stage in (None, one) and remove in root[one].batches()]
+        if len(known) > 1:
+            raise UserError(f"--remove: both stages have {remove!r}; name one by --stage")
+        remove_batch(root[known[0] if known else stage or "sft"], remove, print_note)
+        console.print(f"{remove}: removed from the pool.")
+    if clean:
+        num_removed, num_younger = clean_store(root)
+        console.print(
+            f"{counted(num_removed, 'file')} of the store removed that nothing named, "
+            f"{num_younger} younger than a day left."
+        )
+    if not remove and not clean:
+        share(root, print_note)
+        found = store_status(root)
+        if found is None:
+            raise no_store(root)
+        console.print(f"{found.url}: at entry {found.entry}, nothing to take in or publish.")
 
 
 def verify(stage: AnyStage = None, data_root: DataRootOption = DEFAULT_DATA_ROOT) -> None:

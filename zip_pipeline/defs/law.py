@@ -59,6 +59,7 @@ from zip_pipeline.workflow.models import (
     training_losses,
 )
 from zip_pipeline.workflow.reports import WrittenReport, write_report
+from zip_pipeline.workflow.sharing import shared
 from zip_pipeline.workflow.verdicts import ProbedVersion, measured_loss, probe_version
 from zip_pipeline.workflow.versions import (
     StoredVersion,
@@ -241,7 +242,7 @@ def evaluation_asset() -> dg.AssetsDefinition:
     def evaluation(
         context: dg.AssetExecutionContext, data_root: DataRootResource
     ) -> dg.MaterializeResult[None]:
-        with mendable():
+        with mendable(), shared(data_root.root, context.log.info):
             jobs = evaluate_versions(data_root.root, partial(run_modules, context))
         return _evaluation_result(jobs)
 
@@ -329,7 +330,7 @@ def loss_probe_asset(stage: Stage) -> dg.AssetsDefinition:
         data_root: DataRootResource,
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]  # Dagster wants it bare beside checks
         root = data_root.root
-        with mendable():
+        with mendable(), shared(root, context.log.info):
             training = training_settings(root.path, config.given())
             probed = probe_version(
                 root,
@@ -469,7 +470,7 @@ def model_asset(stage: Stage) -> dg.AssetsDefinition:
         data_root: DataRootResource,
     ) -> dg.MaterializeResult[None]:
         root = data_root.root
-        with mendable():
+        with mendable(), shared(root, context.log.info):
             training = training_settings(root.path, config.given())
             version = latest_version(root[stage])
             record = train_version(

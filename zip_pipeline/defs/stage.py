@@ -59,6 +59,7 @@ from zip_pipeline.selection.config import make_default, one_off, stage_selection
 from zip_pipeline.training.tokens import configured_tokens
 from zip_pipeline.workflow.integrity import verify
 from zip_pipeline.workflow.selections import words_of_tokens
+from zip_pipeline.workflow.sharing import shared
 from zip_pipeline.workflow.signals import measure_batch
 from zip_pipeline.workflow.versions import (
     StoredVersion,
@@ -156,7 +157,8 @@ def compression_state_asset(stage: Stage) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, data_root: DataRootResource
     ) -> Results:
         root, batch = data_root.root, context.partition_key
-        write_state(root[stage], batch, tokens=configured_tokens(root.path))
+        with mendable(), shared(root, context.log.info):
+            write_state(root[stage], batch, tokens=configured_tokens(root.path))
         state = read_state(root[stage], batch)
         stored = state_metadata(root[stage], batch)
         assert stored is not None
@@ -361,7 +363,7 @@ def zip_subset_asset(stage: Stage) -> dg.AssetsDefinition:
         ray_cluster: RayClusterResource,
     ) -> dg.MaterializeResult[None]:
         root, given = data_root.root, config.given()
-        with mendable():
+        with mendable(), shared(root, context.log.info):
             wanted = stage_selection(root.path, stage, given)
             if config.make_default:
                 make_default(root.path, stage, given)

@@ -101,7 +101,9 @@ def _measured_loss(
     job_file = loss_file.with_name("job.json")
     job = training_job(root, version, training)
     folder = root[version.stage]
-    is_done = loss_file.exists() and job_file.exists() and folder.read_json(job_file) == job
+    is_done = (
+        loss_file.exists() and job_file.exists() and _what(folder.read_json(job_file)) == _what(job)
+    )
     if not is_done:
         for path in (record_of(loss_file), loss_file):
             path.unlink(missing_ok=True)
@@ -109,6 +111,11 @@ def _measured_loss(
     loss = measured_loss(root[version.stage], version.number)
     assert loss is not None
     return loss
+
+
+def _what(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a job does, which does not depend on where the data root lies."""
+    return {name: value for name, value in job.items() if name not in ("subset", "output")}
 
 
 def _loss_file(folder: StageFolder, number: int) -> Path:

@@ -23,6 +23,7 @@ from zip_pipeline.selection.run import Progress
 from zip_pipeline.selection.select import HERE, Cluster, select_candidates
 from zip_pipeline.training.tokens import PresetTokens, configured_tokens
 from zip_pipeline.workflow.qualities import qualities, score_fingerprint
+from zip_pipeline.workflow.sharing import publish_version
 from zip_pipeline.workflow.signals import (
     mark_identities,
     marked_held_out,
@@ -135,7 +136,7 @@ def select_version(
     Raises:
         UserError: no batch is ingested, one lacks its compression state, or one is gone
             (:func:`.open_selection_pool`); the settings or the file of held-out samples are
-            wrong.
+            wrong; or the store fails (:func:`.publish_version`).
     """
     refuse_none(folder, folder.batches())
     return_freed_memory()
@@ -189,7 +190,10 @@ def select_version(
     if folder.stage == "sft" and isinstance(tokens, PresetTokens):
         facts["cut"] = tokens_cut(ledger, tokens.preset.max_length)
     manifest = selection.manifest | facts | pool.origins
-    return folder.versions.write(subset, ledger, manifest)
+    number = publish_version(folder, subset, ledger, manifest, log)
+    if number is None:
+        return select_version(folder, config, log, cluster=cluster)
+    return number
 
 
 def tokens_cut(ledger: pl.DataFrame, max_length: int) -> dict[str, int]:

@@ -1,0 +1,294 @@
+"""A store that data roots share: entries that are numbered and claimed once, files by hash."""
+
+import hashlib
+import json
+import re
+import uuid
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, ClassVar
+from urllib.parse import unquote, urlsplit
+
+from pydantic import Field, field_validator
+
+from zip_pipeline.errors import UserError, require
+from zip_pipeline.files import LAYOUT, check_layout
+from zip_pipeline.settings import SETTINGS_FILE, Settings
+
+TABLE = "store"
+_FORMS = "s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or file:///FOLDER"
+_CREDENTIALS = {
+    "s3": "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and AWS_ENDPOINT_URL for a server of yours",
+    "gs": "GOOGLE_APPLICATION_CREDENTIALS",
+    "file": "the rights to the folder",
+}
+# Of an object that nothing names: from here on it is written anew, and from there on removed.
+_FRESH, _OLD = timedelta(hours=1), timedelta(days=1)
+
+
+class StoreSettings(Settings):
+    """The store that the data root is shared by: the table ``[store]``."""
+
+    shows_texts: ClassVar[bool] = False
+
+    url: str = Field(
+        default="",
+        description=f"Where it lies: {_FORMS}; if not given, the data root is shared with nobody.",
+    )
+    models: bool = Field(
+        default=False, description="Whether trained models and their evaluations go there as well."
+    )
+
+    @field_validator("url")
+    @classmethod
+    def _is_address(cls, url: str) -> str:
+        parts = urlsplit(url)
+        is_plain = "@" not in parts.netloc and not parts.query and not parts.fragment
+        has_place = parts.path.strip("/") if parts.scheme == "file" else parts.netloc
+        if url and not (parts.scheme in _CREDENTIALS and is_plain and has_place):
+            raise UserError(
+                f"is no address of a store; allowed are {_FORMS}, without user, password and "
+                "query: credentials come from the environment"
+            )
+        return url
+
+
+class Store:
+    """Entries from 0 up, each of which one writer alone can claim, and files named by their hash.
+
+    Args:
+        url: where it lies.
+
+    Raises:
+        UserError: of every method too: what the store refuses, or that it does not answer.
+    """
+
+    def __init__(self, url: str) -> None:
+        require("obstore", f"[{TABLE}] of {SETTINGS_FILE}")
+        from obstore.store import LocalStore, from_url
+
+        self.url = url
+        self._scheme = urlsplit(url).scheme
+        with self._telling():
+            if self._scheme == "file":
+                self._files: Any = LocalStore(Path(unquote(urlsplit(url).path)))
+                return
+            self._files = from_url(
+                url,
+                # Of a server of one's own the address may begin with http.
+                client_options={
+                    "allow_http": True,
+                    "connect_timeout": "5s",
+                    "read_timeout": "20s",
+                    "timeout": "1h",
+                },
+                retry_config={"max_retries": 2, "retry_timeout": timedelta(seconds=10)},
+            )
+
+    def identity(self) -> str | None:
+        """Return what tells the store from any other, None where there is none yet."""
+        first = self._entry(0)
+        return None if first is None else str(first["store"])
+
+    def begin(self) -> str:
+        """Return :meth:`identity` of the store, which is begun where there is none yet.
+
+        Raises:
+            UserError: the store lets two writers have the same name.
+        """
+        self._check_claims()
+        self.claim(0, {"store": uuid.uuid4().hex})
+        identity = self.identity()
+        assert identity is not None
+        return identity
+
+    def _check_claims(self) -> None:
+        name = f"claims/{uuid.uuid4().hex}"
+        is_first, is_second = (self._put_new(name, content) for content in (b"1", b"2"))
+        self._delete([name])
+        if not is_first or is_second:
+            raise UserError(
+                f"{self.url}: the store writes over what is there though it is asked not to "
+                "(If-None-Match: *), so two writers would lose what one of them wrote; use a store "
+                "or a release of it that heeds this"
+            )
+
+    def entries(self, after: int) -> Iterator[dict[str, Any]]:
+        """Yield the entries that follow one, in their order."""
+        while (entry := self._entry(after := after + 1)) is not None:
+            yield entry
+
+    def claim(self, number: int, entry: Mapping[str, object]) -> bool:
+        """Write an entry under its number; return whether no other writer was first."""
+        mine = {"layout": LAYOUT, "id": uuid.uuid4().hex, **entry}
+        content = json.dumps(mine, ensure_ascii=False, sort_keys=True).encode()
+        # An answer that got lost is asked for again, and then our own entry is there.
+        return self._put_new(_log(number), content) or self._entry(number) == mine
+
+    def add(self, path: Path, sha256: str, remedy: str) -> None:
+        """Write a file under its hash.
+
+        Raises:
+            UserError: the file is another one by now.
+        """
+        name = f"objects/{sha256}"
+        # What is written is what was hashed, though another file may be put in its place.
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                raise UserError(f"{path}: was changed since it was written; {remedy}")
+            if self._is_fresh(name):
+                return
+            file.seek(0)
+            self._put(name, file)
+
+    def fetch(self, sha256: str, path: Path) -> None:
+        """Write the file of a hash to ``path``.
+
+        Raises:
+            UserError: it is not there, or has another hash.
+        """
+        digest = hashlib.sha256()
+        with path.open("wb") as file:
+            for chunk in self._chunks(f"objects/{sha256}"):
+                digest.update(chunk)
+                file.write(chunk)
+        if digest.hexdigest() != sha256:
+            raise self._damaged(f"objects/{sha256}", "does not have its hash")
+
+    def clean(self, named: Collection[str]) -> tuple[int, int]:
+        """Remove files that are not named and a day old, as killed writers leave them.
+
+        Args:
+            named: the hashes of all that are needed.
+
+        Returns:
+            How many were removed, and how many are younger and stay.
+
+        Raises:
+            UserError: one that is named is missing.
+        """
+        latest = datetime.now(UTC) - _OLD
+        with self._telling():
+            import obstore
+
+            found = {
+                about["path"].rpartition("/")[2]: about["last_modified"]
+                for page in obstore.list(self._files, prefix="objects")
+                for about in page
+            }
+        if missing := sorted(set(named) - found.keys()):
+            raise self._damaged(f"objects/{missing[0]}", "is missing")
+        unnamed = found.keys() - set(named)
+        old = sorted(name for name in unnamed if found[name] < latest)
+        self._delete([f"objects/{name}" for name in old])
+        return len(old), len(unnamed) - len(old)
+
+    def _damaged(self, name: str, what: str) -> UserError:
+        return UserError(f"{self.url}: {name} {what}; restore it from a backup of the store")
+
+    def _entry(self, number: int) -> dict[str, Any] | None:
+        name = _log(number)
+        if (content := self._get(name)) is None:
+            return None
+        try:
+            entry = json.loads(content)
+        except (ValueError, RecursionError):
+            entry = None
+        if not isinstance(entry, dict):
+            raise self._damaged(name, "is no entry")
+        check_layout(Path(name), entry)
+        return entry
+
+    def _is_fresh(self, name: str) -> bool:
+        with self._telling():
+            import obstore
+
+            try:
+                about = obstore.head(self._files, name)
+            except FileNotFoundError:
+                return False
+        return about["last_modified"] > datetime.now(UTC) - _FRESH
+
+    def _get(self, name: str) -> bytes | None:
+        with self._telling():
+            import obstore
+
+            try:
+                return bytes(obstore.get(self._files, name).bytes())
+            except FileNotFoundError as error:
+                if "NoSuchBucket" in str(error):
+                    raise
+                return None
+
+    def _chunks(self, name: str) -> Iterator[bytes]:
+        with self._telling():
+            import obstore
+
+            for chunk in obstore.get(self._files, name):
+                yield bytes(chunk)
+
+    def _put(self, name: str, file: Any) -> None:  # noqa: ANN401
+        with self._telling():
+            import obstore
+
+            obstore.put(self._files, name, file)
+
+    def _put_new(self, name: str, content: bytes) -> bool:
+        with self._telling():
+            import obstore
+
+            try:
+                obstore.put(self._files, name, content, mode="create")
+            except obstore.exceptions.AlreadyExistsError:
+                return False
+        return True
+
+    def _delete(self, names: list[str]) -> None:
+        with self._telling():
+            import obstore
+
+            obstore.delete(self._files, names)
+
+    @contextmanager
+    def _telling(self) -> Iterator[None]:
+        from obstore.exceptions import BaseError
+
+        try:
+            yield
+        except (BaseError, OSError, NotImplementedError) as error:
+            # Not chained: the library's words may hold more than is to be shown.
+            raise UserError(f"{self.url}: {_why(error, self._scheme)}") from None
+
+
+def _log(number: int) -> str:
+    return f"log/{number:010}.json"
+
+
+_STATUS = re.compile(r"status code: (\d{3})")
+_ACCESS = re.compile(r"169\.254\.|metadata|credential|token", re.IGNORECASE)
+
+
+def _why(error: Exception, scheme: str) -> str:
+    """Return what went wrong and the remedy, without the library's own words."""
+    words = str(error)
+    told = _STATUS.search(words)
+    status = told[1] if told else ""
+    if "NoSuchBucket" in words:
+        return "there is no such bucket; make it, or correct the address"
+    if scheme == "file" and "canonicalize" in words:
+        return "there is no such folder; make it, or correct the address"
+    if isinstance(error, NotImplementedError) or status == "501":
+        return "the store cannot write a name only where it is free; use one that can"
+    is_denied = isinstance(error, PermissionError) or status in ("401", "403")
+    if is_denied or "Unauthenticated" in type(error).__name__ or _ACCESS.search(words):
+        reason = f" ({status})" if status else ""
+        return (
+            f"no access{reason}; set {_CREDENTIALS[scheme]}, of one who may read, list, write and "
+            "delete there"
+        )
+    if isinstance(error, FileNotFoundError):
+        return "a file that the store names is not there; restore it from a backup of the store"
+    reason = f"status {status}" if status else "no answer"
+    return f"the store fails ({reason}); check the address and the network, or try again later"

@@ -1,0 +1,163 @@
+"""A store: each number is claimed once, files have their hash, and what is wrong is told."""
+
+import hashlib
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from zip_pipeline.errors import UserError
+from zip_pipeline.store import Store, StoreSettings
+
+obstore = pytest.importorskip("obstore")
+
+_REMEDY = "restore it"
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """Return an empty store on disk."""
+    (tmp_path / "store").mkdir()
+    return Store(f"file://{tmp_path}/store")
+
+
+def _file(folder: Path, content: bytes) -> tuple[Path, str]:
+    path = folder / "file"
+    path.write_bytes(content)
+    return path, hashlib.sha256(content).hexdigest()
+
+
+def test_a_number_is_claimed_once(store: Store) -> None:
+    """The first one has it, and entries come in their order."""
+    assert store.claim(1, {"units": {"a": {}}})
+    assert not store.claim(1, {"units": {"b": {}}})
+    assert store.claim(2, {"units": {"c": {}}})
+    assert [entry["units"] for entry in store.entries(0)] == [{"a": {}}, {"c": {}}]
+    assert [entry["units"] for entry in store.entries(1)] == [{"c": {}}]
+
+
+def test_a_claim_whose_answer_was_lost_is_ours(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library asks again then, and is told that the name is taken: by ourselves."""
+    put = obstore.put
+
+    def put_twice(*arguments: object, **options: object) -> object:
+        put(*arguments, **options)
+        return put(*arguments, **options)
+
+    monkeypatch.setattr(obstore, "put", put_twice)
+    assert store.claim(1, {"units": {}})
+
+
+def test_a_store_is_begun_once(store: Store) -> None:
+    """Its identity stays, and nothing is left of the look at whether it keeps claims."""
+    assert store.identity() is None
+    identity = store.begin()
+    assert (store.begin(), store.identity()) == (identity, identity)
+    assert [about["path"] for page in obstore.list(store._files) for about in page] == [
+        "log/0000000000.json"
+    ]
+
+
+def test_a_store_that_heeds_no_condition_is_refused(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that writes over what is there would lose versions without a word."""
+    put = obstore.put
+    monkeypatch.setattr(obstore, "put", lambda store, name, file, **_: put(store, name, file))
+    with pytest.raises(UserError, match=r"If-None-Match.* use a store or a release of it that"):
+        store.begin()
+    assert store.identity() is None
+
+
+def test_files_come_back_as_they_were(store: Store, tmp_path: Path) -> None:
+    """A file has the hash that it is asked for by, when it goes and when it comes."""
+    path, sha256 = _file(tmp_path, b"abc" * 1_000)
+    store.add(path, sha256, _REMEDY)
+    store.fetch(sha256, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == path.read_bytes()
+    with pytest.raises(UserError, match=rf"{path}: was changed since .*; {_REMEDY}"):
+        store.add(path, "0" * 64, _REMEDY)
+    (tmp_path / "store" / "objects" / sha256).write_bytes(b"other")
+    with pytest.raises(UserError, match=rf"objects/{sha256} does not have its hash; restore"):
+        store.fetch(sha256, tmp_path / "copy")
+    with pytest.raises(UserError, match="a file that the store names is not there; restore"):
+        store.fetch("0" * 64, tmp_path / "copy")
+
+
+def test_what_nothing_names_goes_when_it_is_a_day_old(store: Store, tmp_path: Path) -> None:
+    """A writer at work may name it still; before it does, it writes what is old anew."""
+    folder, hashes = tmp_path / "store" / "objects", []
+    for content in (b"named", b"old", b"young"):
+        path, sha256 = _file(tmp_path, content)
+        store.add(path, sha256, _REMEDY)
+        hashes.append(sha256)
+    a_day_ago = time.time() - 90_000
+    for sha256 in hashes[:2]:
+        os.utime(folder / sha256, (a_day_ago, a_day_ago))
+    assert store.clean(hashes[:1]) == (1, 1)
+    assert sorted(path.name for path in folder.iterdir()) == sorted([hashes[0], hashes[2]])
+    path, sha256 = _file(tmp_path, b"named")
+    store.add(path, sha256, _REMEDY)
+    assert (folder / sha256).stat().st_mtime > a_day_ago + 80_000
+    with pytest.raises(UserError, match=f"objects/{'0' * 64} is missing; restore it"):
+        store.clean(["0" * 64])
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", b'{"layout": 99}'])
+def test_a_damaged_entry_is_named(store: Store, tmp_path: Path, content: bytes) -> None:
+    """As is one of a later release."""
+    (tmp_path / "store" / "log").mkdir()
+    (tmp_path / "store" / "log" / "0000000001.json").write_bytes(content)
+    with pytest.raises(UserError, match=r"log/0000000001.json.*(is no entry|has the layout 99)"):
+        list(store.entries(0))
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("store", "/srv/store", "http://example.org/x", "file://", "s3://", "s3:bucket"),
+        *("s3://me:secret@bucket/x", "s3://bucket/x?key=secret", "s3://bucket/x#secret"),
+    ],
+)
+def test_other_addresses_are_refused_and_not_shown(url: str) -> None:
+    """They may hold a password."""
+    with pytest.raises(UserError, match=r"^url: is no address of a store; allowed are s3://") as e:
+        StoreSettings(url=url)
+    assert "secret" not in str(e.value)
+
+
+def test_what_keeps_one_from_the_store_is_told_within_seconds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Folder, server and credentials, each with its remedy, and no key in any message."""
+    for name in [name for name in os.environ if name.startswith(("AWS_", "GOOGLE_"))]:
+        monkeypatch.delenv(name)
+    started = time.monotonic()
+    with pytest.raises(UserError, match=r"none: there is no such folder; make it"):
+        Store(f"file://{tmp_path}/none")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    # Credentials come from a place where nobody is, then from the environment.
+    monkeypatch.setenv("AWS_METADATA_ENDPOINT", "http://127.0.0.1:9")
+    with pytest.raises(UserError, match=r"^s3://pool/x: the store fails \(no answer\)|no access"):
+        Store("s3://pool/x").identity()
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "secret-id")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret-key")
+    with pytest.raises(
+        UserError, match=r"^s3://pool/x: the store fails \(no answer\); check the address"
+    ) as failure:
+        Store("s3://pool/x").identity()
+    assert "secret" not in str(failure.value)
+    assert failure.value.__cause__ is None
+    assert time.monotonic() - started < 30
+
+
+def test_nothing_of_it_is_loaded_where_no_store_is_named() -> None:
+    """The settings are read without the library."""
+    program = "import sys, zip_pipeline.workflow.versions; print('obstore' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True)
+    assert done.stdout == b"False\n"
