@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import uuid
 from collections.abc import Collection, Iterator, Mapping
@@ -73,7 +74,8 @@ class Store:
         self._scheme = urlsplit(url).scheme
         with self._telling():
             if self._scheme == "file":
-                self._files: Any = LocalStore(Path(unquote(urlsplit(url).path)))
+                self._folder = Path(unquote(urlsplit(url).path))
+                self._files: Any = LocalStore(self._folder)
                 return
             self._files = from_url(
                 url,
@@ -131,11 +133,15 @@ class Store:
         """Write a file under its hash.
 
         Raises:
-            UserError: the file is another one by now.
+            UserError: the file is gone, or another one by now.
         """
         name = f"objects/{sha256}"
         # What is written is what was hashed, though another file may be put in its place.
-        with path.open("rb") as file:
+        try:
+            opened = path.open("rb")
+        except FileNotFoundError:
+            raise UserError(f"{path}: is missing; {remedy}") from None
+        with opened as file:
             if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
                 raise UserError(f"{path}: was changed since it was written; {remedy}")
             if self._is_fresh(name):
@@ -151,39 +157,59 @@ class Store:
         """
         digest = hashlib.sha256()
         with path.open("wb") as file:
-            for chunk in self._chunks(f"objects/{sha256}"):
+            for chunk in self._chunks(sha256):
                 digest.update(chunk)
                 file.write(chunk)
         if digest.hexdigest() != sha256:
             raise self._damaged(f"objects/{sha256}", "does not have its hash")
 
     def clean(self, named: Collection[str]) -> tuple[int, int]:
-        """Remove files that are not named and a day old, as killed writers leave them.
+        """Remove files that have not been named for some time, as killed writers leave them.
+
+        A writer may name again what it finds there. So a file that nothing names is put aside
+        when it is a day old, where it is found still, and removed another day later.
 
         Args:
             named: the hashes of all that are needed.
 
         Returns:
-            How many were removed, and how many are younger and stay.
+            How many were removed, and how many wait for it.
 
         Raises:
             UserError: one that is named is missing.
         """
-        latest = datetime.now(UTC) - _OLD
+        there, aside = self._ages("objects"), self._ages("aside")
+        if missing := sorted(set(named) - there.keys() - aside.keys()):
+            raise self._damaged(f"objects/{missing[0]}", "is missing")
+        for sha256 in there.keys() - set(named):
+            if there[sha256] > _OLD:
+                self._rename(f"objects/{sha256}", f"aside/{sha256}")
+        for sha256 in (set(named) & aside.keys()) - there.keys():
+            self._rename(f"aside/{sha256}", f"objects/{sha256}")
+        old = [sha256 for sha256 in aside.keys() - set(named) if aside[sha256] > _OLD]
+        self._delete([f"aside/{sha256}" for sha256 in old])
+        return len(old), len((there.keys() | aside.keys()) - set(named) - set(old))
+
+    def _ages(self, folder: str) -> dict[str, timedelta]:
+        """Return since when each file of a folder lies there."""
+        now = datetime.now(UTC)
         with self._telling():
             import obstore
 
-            found = {
-                about["path"].rpartition("/")[2]: about["last_modified"]
-                for page in obstore.list(self._files, prefix="objects")
+            return {
+                about["path"].rpartition("/")[2]: now - about["last_modified"]
+                for page in obstore.list(self._files, prefix=folder)
                 for about in page
             }
-        if missing := sorted(set(named) - found.keys()):
-            raise self._damaged(f"objects/{missing[0]}", "is missing")
-        unnamed = found.keys() - set(named)
-        old = sorted(name for name in unnamed if found[name] < latest)
-        self._delete([f"objects/{name}" for name in old])
-        return len(old), len(unnamed) - len(old)
+
+    def _rename(self, name: str, to: str) -> None:
+        with self._telling():
+            import obstore
+
+            obstore.rename(self._files, name, to)
+            if self._scheme == "file":
+                # Buckets copy, and so tell since when it lies there.
+                os.utime(self._folder / to)
 
     def _damaged(self, name: str, what: str) -> UserError:
         return UserError(f"{self.url}: {name} {what}; restore it from a backup of the store")
@@ -222,11 +248,15 @@ class Store:
                     raise
                 return None
 
-    def _chunks(self, name: str) -> Iterator[bytes]:
+    def _chunks(self, sha256: str) -> Iterator[bytes]:
         with self._telling():
             import obstore
 
-            for chunk in obstore.get(self._files, name):
+            try:
+                found = obstore.get(self._files, f"objects/{sha256}")
+            except FileNotFoundError:
+                found = obstore.get(self._files, f"aside/{sha256}")
+            for chunk in found:
                 yield bytes(chunk)
 
     def _put(self, name: str, file: Any) -> None:  # noqa: ANN401

@@ -47,8 +47,10 @@ from zip_pipeline.settings import (
     training_settings,
 )
 from zip_pipeline.signals import signals
+from zip_pipeline.store import StoreSettings
 from zip_pipeline.training.presets import TEMPLATES, load_preset
 from zip_pipeline.workflow.comparison_plan import ComparisonSettings
+from zip_pipeline.workflow.sharing import store_settings
 from zip_pipeline_tests.cli.pools import write_jsonl
 
 ROOT = Path(zip_pipeline.__file__).parents[1]
@@ -166,6 +168,7 @@ _OF_SIGNALS = [signals[name].settings for name in signals.names()]
     [
         *(SelectionConfig, TrainingSettings, HeldOutSettings, ReadOptions, ComparisonSettings),
         AlertSettings,
+        StoreSettings,
         *dict.fromkeys(_OF_SIGNALS),
     ],
 )
@@ -239,6 +242,7 @@ def test_settings_of_the_docs_are_right(tmp_path: Path, block: Block) -> None:
         mt_bench_settings_of(tmp_path)
         quality_audit_settings_of(tmp_path)
         read_settings(tmp_path, "alerts", AlertSettings)
+        store_settings(DataRoot(tmp_path))
 
 
 # What keeps the work of a page small: the commands stay as they are.

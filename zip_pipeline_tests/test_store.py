@@ -89,23 +89,49 @@ def test_files_come_back_as_they_were(store: Store, tmp_path: Path) -> None:
         store.fetch("0" * 64, tmp_path / "copy")
 
 
-def test_what_nothing_names_goes_when_it_is_a_day_old(store: Store, tmp_path: Path) -> None:
-    """A writer at work may name it still; before it does, it writes what is old anew."""
-    folder, hashes = tmp_path / "store" / "objects", []
-    for content in (b"named", b"old", b"young"):
+def _age(folder: Path) -> None:
+    """Let a day and some hours go by."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            then = path.stat().st_mtime - 90_000
+            os.utime(path, (then, then))
+
+
+def test_what_nothing_names_goes_in_two_days(store: Store, tmp_path: Path) -> None:
+    """Meanwhile it is found still, and stays where somebody names it again."""
+    folder, hashes = tmp_path / "store", []
+    for content in (b"named", b"named again", b"old"):
         path, sha256 = _file(tmp_path, content)
         store.add(path, sha256, _REMEDY)
         hashes.append(sha256)
-    a_day_ago = time.time() - 90_000
-    for sha256 in hashes[:2]:
-        os.utime(folder / sha256, (a_day_ago, a_day_ago))
-    assert store.clean(hashes[:1]) == (1, 1)
-    assert sorted(path.name for path in folder.iterdir()) == sorted([hashes[0], hashes[2]])
-    path, sha256 = _file(tmp_path, b"named")
-    store.add(path, sha256, _REMEDY)
-    assert (folder / sha256).stat().st_mtime > a_day_ago + 80_000
+    assert store.clean(hashes[:1]) == (0, 2)
+    _age(folder)
+    assert store.clean(hashes[:1]) == (0, 2)
+    assert store.clean(hashes[:1]) == (0, 2)
+    store.fetch(hashes[1], tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == b"named again"
+    _age(folder)
+    assert store.clean(hashes[:2]) == (1, 0)
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    assert sorted(names) == sorted(f"objects/{sha256}" for sha256 in hashes[:2])
     with pytest.raises(UserError, match=f"objects/{'0' * 64} is missing; restore it"):
         store.clean(["0" * 64])
+
+
+def test_a_file_that_may_be_put_aside_is_written_anew(store: Store, tmp_path: Path) -> None:
+    """It is as young as the entry that is about to name it; a young one is not sent again."""
+    path, sha256 = _file(tmp_path, b"content")
+    store.add(path, sha256, _REMEDY)
+    place = tmp_path / "store" / "objects" / sha256
+    _age(place.parent)
+    store.add(path, sha256, _REMEDY)
+    written = place.stat()
+    assert written.st_mtime > time.time() - 60
+    store.add(path, sha256, _REMEDY)
+    assert place.stat().st_ino == written.st_ino
+    path.unlink()
+    with pytest.raises(UserError, match=rf"{path}: is missing; {_REMEDY}"):
+        store.add(path, sha256, _REMEDY)
 
 
 @pytest.mark.parametrize("content", [b"{", b"[]", b"\xff", b'{"layout": 99}'])

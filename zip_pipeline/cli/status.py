@@ -206,9 +206,7 @@ Remove = Annotated[
 ]
 Clean = Annotated[
     bool,
-    typer.Option(
-        "--clean", help="Remove files of the store that nothing names, when they are a day old."
-    ),
+    typer.Option("--clean", help="Remove files of the store that nothing has named for two days."),
 ]
 
 
@@ -230,10 +228,10 @@ def sync(
         remove_batch(root[known[0] if known else stage or "sft"], remove, print_note)
         console.print(f"{remove}: removed from the pool.")
     if clean:
-        num_removed, num_younger = clean_store(root)
+        num_removed, num_waiting = clean_store(root)
         console.print(
-            f"{counted(num_removed, 'file')} of the store removed that nothing named, "
-            f"{num_younger} younger than a day left."
+            f"{counted(num_removed, 'file')} that nothing names removed from the store; "
+            f"{num_waiting} wait for a day or two."
         )
     if not remove and not clean:
         share(root, print_note)

@@ -152,10 +152,10 @@ def remove_batch(folder: StageFolder, batch: str, log: Log = lambda _: None) -> 
 
 
 def clean_store(root: DataRoot) -> tuple[int, int]:
-    """Remove what killed writers left in the store, when it is a day old.
+    """Remove what killed writers left in the store; see :meth:`.Store.clean`.
 
     Returns:
-        How many files were removed, and how many are younger and stay.
+        How many files were removed, and how many wait for it.
 
     Raises:
         UserError: there is no store, as :func:`share`, or a file that an entry names is missing.
@@ -228,7 +228,7 @@ class _Exchange:
 
     def _run(self, without: str) -> None:
         state = self._state()
-        self._is_first = not state.store
+        self._is_first, self._refused = not state.store, list[str]()
         identity = self._identity(state)
         self._base, self._head, number = state.units, dict(state.units), state.entry
         while True:
@@ -240,8 +240,8 @@ class _Exchange:
                 self._new[without] = {"before": _before({}, self._head[without])}
             if not self._new:
                 break
-            for sha256, path in self._named(self._new).items():
-                self._store.add(path, sha256, "publish it again as it is, or restore it")
+            for sha256, (path, remedy) in self._files(self._new).items():
+                self._store.add(path, sha256, remedy)
             at = datetime.now().astimezone().isoformat(timespec="seconds")
             if self._store.claim(number + 1, {"at": at, "units": self._new}):
                 self._log(f"{self._settings.url}: published {_some(self._new)}")
@@ -294,8 +294,13 @@ class _Exchange:
             self._identity(state)
         self._base, self._head = state.units, dict(state.units)
         num_behind = sum(1 for _ in self._store.entries(state.entry))
-        here = dict(self._all_here())
-        waiting = [unit for unit, content in here.items() if content != self._base.get(unit)]
+        here = {**dict(self._units_here()), **self._rows_here()}
+        waiting = [
+            unit
+            for unit, content in here.items()
+            # What was measured of a version goes with it.
+            if content != self._base.get(unit) and unit.replace("law/", "version/", 1) in here
+        ]
         return StoreStatus(self._settings.url, state.entry, num_behind, waiting)
 
     def clean(self) -> tuple[int, int]:
@@ -304,7 +309,7 @@ class _Exchange:
         named = (content.get("files", {}).values() for content in self._head.values())
         return self._store.clean({*chain.from_iterable(named)})
 
-    def _all_here(self) -> Iterator[tuple[str, Content]]:
+    def _units_here(self) -> Iterator[tuple[str, Content]]:
         for stage in STAGES:
             folder = self._root[stage]
             for batch in folder.batches():
@@ -318,7 +323,6 @@ class _Exchange:
                 for number in folder.versions.numbers():
                     if measured := _measured_here(folder, kind, number):
                         yield f"{kind}/{stage}/{number}", measured
-        yield from self._rows_here().items()
 
     @property
     def _kinds(self) -> tuple[str, ...]:
@@ -327,7 +331,7 @@ class _Exchange:
     def _merge(self) -> None:
         """Take in what is new in the head; gather what is new here, and what is refused."""
         self._new: dict[str, Content] = {}
-        self._is_settled, self._refused = True, list[str]()
+        self._is_settled = True
         problems: list[str] = []
         for stage in STAGES:
             folder = self._root[stage]
@@ -374,15 +378,17 @@ class _Exchange:
         beside.replace(path)
         sync(path.parent)
 
-    def _named(self, units: Mapping[str, Content]) -> dict[str, Path]:
-        """Return the files of units that the head does not have, by hash, and where they lie."""
+    def _files(self, units: Mapping[str, Content]) -> dict[str, tuple[Path, str]]:
+        """Return files of units that the head lacks by hash: where they lie, and a remedy."""
         known = {s for content in self._head.values() for s in content.get("files", {}).values()}
-        return {
+        paths = {
             sha256: self._path(unit, name)
             for unit, content in units.items()
             for name, sha256 in content.get("files", {}).items()
             if sha256 not in known
         }
+        folder = self._root[STAGES[0]]
+        return {sha256: (path, folder.remedy(path)) for sha256, path in paths.items()}
 
     def _path(self, unit: str, name: str) -> Path:
         kind, stage, *rest = unit.split("/", 2)

@@ -5,14 +5,17 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from zip_pipeline.cli import run
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.ingest.ingest import ingest_drop
+from zip_pipeline.workflow.integrity import verify
 from zip_pipeline_tests.cli.commands import call, call_badly, call_well
 from zip_pipeline_tests.cli.pools import sft_records, write_jsonl
+from zip_pipeline_tests.workflow.writers import differing, new_root
 
 _PROJECT = Path(__file__).parents[2]
 
@@ -60,6 +63,33 @@ def test_run_takes_the_whole_graph_and_tells_what_came_of_it(tmp_path: Path):
     assert "picked as number 1" in call_well("trace", sample_id, "--data-root", root.path)
     again = _run(tmp_path)
     assert "Version 1 (unchanged)" in again
+
+
+@pytest.mark.slow
+@pytest.mark.server
+def test_two_data_roots_share_a_bucket(tmp_path: Path, s3: Any):
+    """What one run publishes, the other takes in, and selects nothing anew where all is done."""
+    roots = []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        shutil.copy(_PROJECT / "dagster.yaml", tmp_path / name)
+        root = new_root(tmp_path / name / "data", "s3://pool/team", "[sft]\nbudget_samples = 5\n")
+        roots.append(root)
+    a, b = roots
+    write_jsonl(a["sft"].raw / "a.jsonl", sft_records(30))
+    assert "Version 1 (new), in data/versions/sft/v000001" in _run(tmp_path / "a")
+    assert "Version 1 (unchanged)" in _run(tmp_path / "b")
+    assert differing(a, b) == []
+    write_jsonl(b["sft"].raw / "b.jsonl", sft_records(30, first=30))
+    assert "Version 2 (new), in data/versions/sft/v000002" in _run(tmp_path / "b")
+    assert "1 entries behind" not in call_well("status", "--data-root", b.path)
+    assert "Version 2 (unchanged)" in _run(tmp_path / "a")
+    assert differing(a, b) == []
+    assert a["sft"].batches() == ["a.jsonl", "b.jsonl"]
+    assert verify(a).damages == verify(b).damages == []
+    assert "secret" not in "".join(
+        path.read_text(errors="replace") for path in a.path.glob(".store*")
+    )
 
 
 def test_run_passes_the_exit_code_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

@@ -150,6 +150,41 @@ def test_status_is_told_to_prometheus(root: DataRoot):
     assert 'pool_samples{stage="preference"}' not in after
 
 
+def test_sync_and_status_tell_how_the_root_stands_to_its_store(root: DataRoot, tmp_path: Path):
+    """What was published or taken in goes to standard error; a store that fails is told of."""
+    assert "Store" not in call_well("status")
+    line = "data: is shared by no store; name one as url in the table [store] of its settings"
+    assert call_badly("sync") == call_badly("sync", "--clean") == line
+    settings = root.path / "zip_pipeline.toml"
+    url = f"file://{tmp_path}/store"
+    settings.write_text(f'{_SETTINGS}[store]\nurl = "{url}"\n')
+    gone = f"{url}: there is no such folder; make it, or correct the address"
+    assert call_badly("sync") == gone
+    assert f"Store unknown: {gone}\n" in call_well("status")
+    (tmp_path / "store").mkdir()
+    waiting = "not published yet: batch/sft/a.jsonl, version/sft/1"
+    assert f"Store {url}: up to date; {waiting}\n" in call_well("status")
+    done = call("sync")
+    assert done.exit_code == 0
+    assert done.stderr == f"{url}: published batch/sft/a.jsonl and 1 more\n"
+    assert done.stdout == f"{url}: at entry 1, nothing to take in or publish.\n"
+    assert f"Store {url}: up to date\n" in call_well("status")
+    other = DataRoot(Path("other"))
+    other.path.mkdir()
+    (other.path / "zip_pipeline.toml").write_text(settings.read_text())
+    call_well("sync")
+    assert f"Store {url}: 1 entries behind\n" in call_well("status", "--data-root", "other")
+    assert "took in batch/sft/a.jsonl" in call("sync", "--data-root", "other").stderr
+    assert other["sft"].versions.numbers() == [1]
+    assert "raw/sft/a.jsonl: would be ingested again" in call_badly("sync", "--remove", "a.jsonl")
+    call_well("sync", "--remove", "a.jsonl", "--data-root", "other")
+    call_well("sync")
+    assert root["sft"].batches() == []
+    assert "0 files that nothing names removed from the store; 4 wait" in call_well(
+        "sync", "--clean"
+    )
+
+
 def test_status_tells_what_the_history_says_has_failed(
     root: DataRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

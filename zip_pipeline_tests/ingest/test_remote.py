@@ -4,10 +4,9 @@ import gzip
 import hashlib
 import importlib.util
 import json
-import logging
 import shutil
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -316,32 +315,6 @@ def test_what_changes_while_it_is_fetched_is_refused(tmp_path: Path) -> None:
         assert refusal_of(f"{web.url}/a.jsonl", tmp_path).endswith(
             "a.jsonl: changed while it was fetched; try again"
         )
-
-
-@pytest.fixture(scope="module")
-def s3_url() -> Iterator[str]:
-    """Return the address of an S3-compatible server on loopback."""
-    server = pytest.importorskip("moto.server").ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    logging.getLogger("werkzeug").setLevel(logging.ERROR)
-    server.start()
-    yield "http://{}:{}".format(*server.get_host_and_port())
-    server.stop()
-
-
-@pytest.fixture
-def s3(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Return a client of the server with an empty bucket ``pool``."""
-    monkeypatch.setenv("AWS_ENDPOINT_URL", s3_url)
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "secret")
-    client = pytest.importorskip("boto3").client("s3")
-    client.create_bucket(Bucket="pool")
-    yield client
-    for found in client.list_objects_v2(Bucket="pool").get("Contents", []):
-        client.delete_object(Bucket="pool", Key=found["Key"])
-    client.delete_bucket(Bucket="pool")
 
 
 @pytest.mark.server

@@ -47,6 +47,39 @@ pytest.importorskip("obstore")
 
 
 _CONFIGS = [SelectionConfig(strategy="random", budget_samples=3, seed=seed) for seed in (1, 2)]
+
+
+@pytest.mark.server
+def test_a_bucket_is_a_store(tmp_path: Path, s3: Any) -> None:
+    """Over the wire: what is there already, who was first, what is missing, and who may not."""
+    a, b = (new_root(tmp_path / name, "s3://pool/team/data") for name in ("a", "b"))
+    drop(a, "x.jsonl", rows(9))
+    share(b)
+    write = VersionStore.write
+
+    def write_after_the_other(store: VersionStore, *arguments: Any) -> int:
+        number = write(store, *arguments)
+        if store.folder.is_relative_to(a.path):
+            assert night(b, _CONFIGS[1]) == 1
+        return number
+
+    with patch.object(VersionStore, "write", write_after_the_other):
+        assert night(a, _CONFIGS[0]) == 2
+    share(b)
+    assert differing(a, b) == []
+    names = [found["Key"] for found in s3.list_objects_v2(Bucket="pool")["Contents"]]
+    logged = [name for name in names if "/log/" in name]
+    assert logged == [f"team/data/log/000000000{n}.json" for n in range(4)]
+    assert all(name.startswith(("team/data/log/", "team/data/objects/")) for name in names)
+    assert clean_store(a) == (0, 0)
+    none = new_root(tmp_path / "none", "s3://none/team")
+    with pytest.raises(UserError, match=r"^s3://none/team: there is no such bucket; make it"):
+        share(none)
+    s3.delete_object(Bucket="pool", Key=next(name for name in names if "/objects/" in name))
+    with pytest.raises(UserError, match=r"^s3://pool/team/data: .*(is not there|is missing); rest"):
+        clean_store(a)
+
+
 _HELD_OUT = "[held_out]\nshare = 0.3\nmin_source_samples = 2\n"
 
 
@@ -408,14 +441,14 @@ def test_the_state_of_a_root_and_its_store_is_told(roots: list[DataRoot]) -> Non
 def test_files_of_replaced_batches_can_be_removed_from_the_store(
     tmp_path: Path, roots: list[DataRoot]
 ) -> None:
-    """A day later; what the newest contents name stays, and a new root can take it in."""
+    """Days later; what the newest contents name stays, and a new root can take it in."""
     a, b = roots
     drop(a, "x.jsonl", rows(9))
     drop(a, "x.jsonl", rows(7))
-    assert clean_store(a) == (0, 4)
-    for path in (tmp_path / "store" / "objects").iterdir():
-        os.utime(path, (0, 0))
-    assert clean_store(a) == (4, 0)
+    for found in ((0, 4), (0, 4), (4, 0)):
+        assert clean_store(a) == found
+        for path in (tmp_path / "store").rglob("?" * 64):
+            os.utime(path, (0, 0))
     share(b)
     assert differing(a, b) == []
 

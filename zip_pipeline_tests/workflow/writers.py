@@ -182,7 +182,7 @@ def disturbed(turns: Turns | None = None) -> Iterator[None]:
 
         return wrapped
 
-    names = ("get", "put", "head", "list", "delete")
+    names = ("get", "put", "head", "list", "delete", "rename")
     with patch.multiple(obstore, **{name: at_each(getattr(obstore, name)) for name in names}):
         yield
 
