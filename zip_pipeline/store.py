@@ -129,25 +129,20 @@ class Store:
         # An answer that got lost is asked for again, and then our own entry is there.
         return self._put_new(_log(number), content) or self._entry(number) == mine
 
-    def add(self, path: Path, sha256: str, remedy: str) -> None:
-        """Write a file under its hash.
-
-        Raises:
-            UserError: the file is gone, or another one by now.
-        """
+    def add(self, path: Path, sha256: str) -> bool:
+        """Write a file under its hash; return whether it was there, and as it should be."""
         name = f"objects/{sha256}"
-        # What is written is what was hashed, though another file may be put in its place.
         try:
-            opened = path.open("rb")
+            # What is written is what was hashed, though another file may be put in its place.
+            with path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
+                    return False
+                if not self._is_fresh(name):
+                    file.seek(0)
+                    self._put(name, file)
         except FileNotFoundError:
-            raise UserError(f"{path}: is missing; {remedy}") from None
-        with opened as file:
-            if hashlib.file_digest(file, "sha256").hexdigest() != sha256:
-                raise UserError(f"{path}: was changed since it was written; {remedy}")
-            if self._is_fresh(name):
-                return
-            file.seek(0)
-            self._put(name, file)
+            return False
+        return True
 
     def fetch(self, sha256: str, path: Path) -> None:
         """Write the file of a hash to ``path``.

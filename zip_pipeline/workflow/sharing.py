@@ -231,6 +231,7 @@ class _Exchange:
         self._is_first, self._refused = not state.store, list[str]()
         identity = self._identity(state)
         self._base, self._head, number = state.units, dict(state.units), state.entry
+        stale_before: list[str] = []
         while True:
             for entry in self._store.entries(number):
                 self._head |= self._checked(entry)
@@ -240,8 +241,17 @@ class _Exchange:
                 self._new[without] = {"before": _before({}, self._head[without])}
             if not self._new:
                 break
-            for sha256, (path, remedy) in self._files(self._new).items():
-                self._store.add(path, sha256, remedy)
+            stale = [
+                f"{path}: is not as it was written; {self._root[STAGES[0]].remedy(path)}"
+                for sha256, path in self._files(self._new).items()
+                if not self._store.add(path, sha256)
+            ]
+            if stale:
+                # It may have been written anew meanwhile.
+                if stale == stale_before:
+                    raise UserError(stale[0])
+                stale_before = stale
+                continue
             at = datetime.now().astimezone().isoformat(timespec="seconds")
             if self._store.claim(number + 1, {"at": at, "units": self._new}):
                 self._log(f"{self._settings.url}: published {_some(self._new)}")
@@ -378,17 +388,15 @@ class _Exchange:
         beside.replace(path)
         sync(path.parent)
 
-    def _files(self, units: Mapping[str, Content]) -> dict[str, tuple[Path, str]]:
-        """Return files of units that the head lacks by hash: where they lie, and a remedy."""
+    def _files(self, units: Mapping[str, Content]) -> dict[str, Path]:
+        """Return where the files of units lie, by their hashes, but those that the head has."""
         known = {s for content in self._head.values() for s in content.get("files", {}).values()}
-        paths = {
+        return {
             sha256: self._path(unit, name)
             for unit, content in units.items()
             for name, sha256 in content.get("files", {}).items()
             if sha256 not in known
         }
-        folder = self._root[STAGES[0]]
-        return {sha256: (path, folder.remedy(path)) for sha256, path in paths.items()}
 
     def _path(self, unit: str, name: str) -> Path:
         kind, stage, *rest = unit.split("/", 2)
@@ -587,24 +595,24 @@ class _Exchange:
         """Merge the held-out set, so that no version that is published picks any of it."""
         unit = f"held_out/{folder.stage}"
         here, was, there = _held_out_here(folder), self._base.get(unit), self._head.get(unit)
+        own = self._numbered("version", folder.stage, self._new)
         is_mine = here is not None and here not in (was, there)
         mine = read_held_out(folder) if is_mine else None
         is_given = mine is not None and mine.is_given
-        if is_mine and there == was and (is_given or not self._is_picked(folder, mine)):
-            self._new[unit] = here or {}
-            return
-        if is_given:
+        is_kept = is_mine and there == was and (is_given or not self._is_picked(folder, mine))
+        if is_given and not is_kept:
             raise UserError(
                 f"{folder.held_out}: {self._settings.url} has another set; move this one away to "
                 "take that"
             )
-        if here == there == was:
+        if here == there and not own:
             return
-        self._fetch([there] if there else [])
-        held = self._fetched / there["files"]["held_out"] if there else None
-        ids = set(pl.read_parquet(held)["sample_id"]) if held else set[str]()
-        own = self._numbered("version", folder.stage, self._new)
-        if is_mine or any(ids & _picks(folder, number) for number in own):
+        place = folder.held_out
+        if there and not is_kept:
+            self._fetch([there])
+            place = self._fetched / there["files"]["held_out"]
+        ids = set(pl.read_parquet(place)["sample_id"]) if is_kept or there else set[str]()
+        if (is_mine and not is_kept) or any(ids & _picks(folder, number) for number in own):
             for number in own:
                 self._move(folder, number, None)
                 del self._new[f"version/{folder.stage}/{number}"]
@@ -612,7 +620,9 @@ class _Exchange:
                     f"{folder.stage}: what was selected is not kept, since others held samples "
                     "out meanwhile"
                 )
-        if there and here != there:
+        if is_kept:
+            self._new[unit] = here or {}
+        elif there and here != there:
             self._place(there["files"]["held_out"], folder.held_out)
         elif not there:
             folder.held_out.unlink(missing_ok=True)
@@ -640,7 +650,11 @@ class _Exchange:
                 taken[number] = there
         self._fetch(taken.values())
         for number, content in taken.items():
-            self._take_measured(_measured_folder(folder, kind, number), content["files"])
+            place = _measured_folder(folder, kind, number)
+            here = _measured_here(folder, kind, number) or {"files": {}}
+            for name in here["files"].keys() - content["files"].keys():
+                (place / name).unlink(missing_ok=True)
+            self._take_measured(place, content["files"])
         self._tell(kind, folder.stage, taken)
 
     def _take_measured(self, place: Path, files: Mapping[str, str]) -> None:
@@ -706,7 +720,7 @@ def _settled(
         return "keep"
     if there is None:
         return "publish"
-    if not here or here["fingerprint"] in there["before"]:
+    if not here or here["fingerprint"] in there.get("before", ()):
         return "take"
     if was == there:
         return "publish"
@@ -774,12 +788,12 @@ def _measured_here(folder: StageFolder, kind: str, number: int) -> Content | Non
     if not is_whole:
         return None
     names = {path.relative_to(place).as_posix(): path for path in files_in(place)}
-    wanted = {name: path for name, path in names.items() if _is_exchange(kind, name)}
+    wanted = {name: path for name, path in names.items() if _is_of(kind, name)}
     kept = read_hashes(record_of(place / "model"), "remove it") or {}
     return {"files": {name: kept.get(name) or file_hash(path) for name, path in wanted.items()}}
 
 
-def _is_exchange(kind: str, name: str) -> bool:
+def _is_of(kind: str, name: str) -> bool:
     first = PurePosixPath(name).parts[0]
     of_root = first in ("probe", "checkpoints", "job.json") or f"/{name}".find("/.") >= 0
     return kind == "probe" or not of_root

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import polars as pl
 import pytest
 
 from zip_pipeline.data_root import DataRoot, VersionStore
@@ -21,8 +22,14 @@ from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.store import Store
 from zip_pipeline.training.tokens import configured_tokens
 from zip_pipeline.workflow.integrity import verify
-from zip_pipeline.workflow.sharing import clean_store, remove_batch, share, store_status
-from zip_pipeline.workflow.versions import select_version
+from zip_pipeline.workflow.sharing import (
+    clean_store,
+    publish_version,
+    remove_batch,
+    share,
+    store_status,
+)
+from zip_pipeline.workflow.versions import read_version, select_version
 from zip_pipeline_tests.workflow.writers import (
     CONFIG,
     KilledError,
@@ -179,6 +186,23 @@ def test_what_others_hold_out_is_picked_by_no_version(tmp_path: Path, url: str) 
     assert len(a["sft"].versions.manifest(2)["inputs"]) == 2
 
 
+def test_a_version_that_picks_what_is_held_out_is_not_kept(tmp_path: Path, url: str) -> None:
+    """As one may that was selected for an hour, while the set came in beside it."""
+    a, b = (new_root(tmp_path / name, url, _HELD_OUT) for name in ("a", "b"))
+    drop(a, "x.jsonl", rows(9))
+    night(a)
+    share(b)
+    held = read_held_out(b["sft"])
+    assert held is not None
+    version = read_version(b["sft"], 1)
+    wrong = pl.concat([version.subset, held.samples[:1]], how="diagonal")
+    manifest = {**version.manifest, "created_at": "later"}
+    assert publish_version(b["sft"], wrong, version.ledger, manifest) is None
+    assert publish_version(b["sft"], version.subset[:1], version.ledger, manifest) == 2
+    share(a)
+    assert differing(a, b) == []
+
+
 def test_a_drop_of_another_content_is_refused_and_the_remedy_helps(roots: list[DataRoot]) -> None:
     """Neither is lost: the first one stays in the store, the other one with whoever has it."""
     a, b = roots
@@ -282,6 +306,27 @@ def test_a_version_that_was_changed_here_is_not_published(roots: list[DataRoot])
     assert tree(a) == before
 
 
+def test_a_table_that_is_written_anew_meanwhile_is_no_damaged_one(roots: list[DataRoot]) -> None:
+    """What is published is what lies here then."""
+    a, b = roots
+    measure(a, "x.jsonl", rows(9))
+    add = Store.add
+
+    def add_after_another_ingestion(store: Store, path: Path, sha256: str) -> bool:
+        if len(rows_of(a)) == 9:
+            measure(a, "x.jsonl", rows(7))
+        return add(store, path, sha256)
+
+    def rows_of(root: DataRoot) -> list[object]:
+        return pl.read_parquet(root["sft"].samples("x.jsonl"))["sample_id"].to_list()
+
+    with patch.object(Store, "add", add_after_another_ingestion):
+        share(a)
+    share(b)
+    assert differing(a, b) == []
+    assert len(rows_of(b)) == 7
+
+
 def test_a_damaged_table_is_not_published(roots: list[DataRoot]) -> None:
     """What lies here has to be what was written."""
     a, _ = roots
@@ -289,7 +334,7 @@ def test_a_damaged_table_is_not_published(roots: list[DataRoot]) -> None:
     path = a["sft"].duplicates("x.jsonl")
     record = path.with_suffix(".hashes.json")
     record.write_text(re.sub("[0-9a-f]{64}", "0" * 64, record.read_text()))
-    with pytest.raises(UserError, match=rf"{path}: was changed since it was written"):
+    with pytest.raises(UserError, match=rf"{path}: is not as it was written; restore"):
         share(a)
 
 
@@ -410,7 +455,7 @@ def test_no_name_in_a_store_leads_out_of_its_folder(
     store = Store(url)
     sha256 = hashlib.sha256(b"x").hexdigest()
     (a.path / "x").write_bytes(b"x")
-    store.add(a.path / "x", sha256, "")
+    store.add(a.path / "x", sha256)
     if content:
         files = content["files"].items()
         content["files"] = {n: sha256 if h == "0" * 64 else h for n, h in files}
