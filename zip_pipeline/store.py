@@ -15,7 +15,7 @@ from urllib.parse import unquote, urlsplit
 from pydantic import Field, field_validator
 
 from zip_pipeline.errors import UserError, require
-from zip_pipeline.files import LAYOUT, check_layout
+from zip_pipeline.files import LAYOUT, check_layout, fingerprint, user_cache, write_bytes
 from zip_pipeline.settings import SETTINGS_FILE, Settings
 
 TABLE = "store"
@@ -54,6 +54,29 @@ class StoreSettings(Settings):
                 "query: credentials come from the environment"
             )
         return url
+
+
+def local_folder(path: Path) -> Path:
+    """Return a data root's folder: of the address of a store a copy for this user, made if need be.
+
+    An address that was read as a path has lost a stroke: ``s3:/BUCKET``.
+
+    Raises:
+        UserError: the address is wrong.
+    """
+    scheme, _, place = str(path).partition(":/")
+    if scheme not in _CREDENTIALS or not place:
+        return path
+    url = f"{scheme}://{'/' * (scheme == 'file')}{place.lstrip('/')}"
+    try:
+        settings = StoreSettings(url=url)
+    except UserError as error:
+        # It may hold a password.
+        raise UserError(f"data root: {str(error).partition(': ')[2]}") from None
+    folder = user_cache() / "roots" / fingerprint([settings.url])
+    if not (folder / SETTINGS_FILE).exists():
+        write_bytes(folder / SETTINGS_FILE, f"[{TABLE}]\nurl = {json.dumps(url)}\n".encode())
+    return folder
 
 
 class Store:

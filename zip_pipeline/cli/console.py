@@ -31,6 +31,7 @@ from zip_pipeline.data_root import DataRoot
 from zip_pipeline.errors import EXTRAS, UserError, not_installed, storage_error
 from zip_pipeline.secret_files import read_secret_files
 from zip_pipeline.selection.run import Progress as RoundReport
+from zip_pipeline.store import local_folder
 from zip_pipeline.terminal_text import counted, show_control_characters, shown
 
 
@@ -234,18 +235,24 @@ DataRootOption = Annotated[
         "--data-root",
         metavar="DIR",
         envvar=DATA_ROOT_VARIABLE,
-        help="Folder of drops, pool and versions.",
+        help="Folder of drops, pool and versions, or the address of a store of them.",
     ),
 ]
 DEFAULT_DATA_ROOT = Path("data")
 
 
 def existing_root(folder: Path) -> DataRoot:
-    """Return the data root at ``folder``.
+    """Return the data root at ``folder``; of the address of a store a copy, as new as it is.
 
     Raises:
-        UserError: there is no such folder.
+        UserError: there is no such folder, or the store fails.
     """
+    if (copy := local_folder(folder)) != folder:
+        # Most commands have no need of it.
+        from zip_pipeline.workflow.sharing import share
+
+        share(DataRoot(copy), print_note)
+        return DataRoot(copy)
     if not folder.is_dir():
         raise UserError(
             f"{folder}: no such data root; name one with --data-root or {DATA_ROOT_VARIABLE}, "

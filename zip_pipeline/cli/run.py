@@ -35,6 +35,7 @@ from zip_pipeline.process import BLOCKED, ERROR_FILE_VARIABLE, Step
 from zip_pipeline.sample_data import STATES, write_sample_data
 from zip_pipeline.samples import STAGES
 from zip_pipeline.settings import SETTINGS_FILE
+from zip_pipeline.store import local_folder
 from zip_pipeline.workflow.sharing import share, store_settings
 
 _GRAPH = "zip_pipeline.defs.headless"
@@ -135,7 +136,7 @@ def run(data_root: DataRootOption = DEFAULT_DATA_ROOT, until: Until = "law") -> 
             f"make some with: zip-pipeline sample-data {root.path}"
         )
     versions_before = {stage: root[stage].versions.latest() for stage in STAGES}
-    exit_code, reasons = run_graph(data_root, until)
+    exit_code, reasons = run_graph(root.path, until)
     if exit_code not in (0, BLOCKED):
         _fail(exit_code, reasons)
     show_data_root(output(), root, versions_before)
@@ -186,7 +187,7 @@ def demo(
     x1 to x4 add a drop each; x5 replaces two of them by a broken export. Each state goes through
     the whole graph. A demonstration that was stopped goes on where it stopped.
     """
-    root = DataRoot(data_root)
+    root = DataRoot(local_folder(data_root))
     diary = _diary(root, seed)
     versions_before = {stage: root[stage].versions.latest() for stage in STAGES}
     if diary.get("is_finished"):

@@ -173,7 +173,7 @@ def _store(root: DataRoot) -> Iterator[str]:
         yield f"unknown: {error}"
         return
     if found is not None:
-        behind = f"{found.num_behind:,} entries behind" if found.num_behind else "up to date"
+        behind = counted(found.num_behind, "step") + " behind" if found.num_behind else "up to date"
         waiting = f"; not published yet: {_some([*found.waiting])}" if found.waiting else ""
         yield f"{found.url}: {behind}{waiting}"
 

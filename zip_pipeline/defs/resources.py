@@ -12,6 +12,7 @@ from zip_pipeline.data_root import DataRoot
 from zip_pipeline.selection.config import BUDGETS, SelectionConfig
 from zip_pipeline.selection.select import Cluster
 from zip_pipeline.settings import SETTINGS_FILE, Settings, TrainingSettings
+from zip_pipeline.store import local_folder
 
 DATA_ROOT_VARIABLE = "ZIP_PIPELINE_DATA"
 RAY_VARIABLE = "ZIP_PIPELINE_RAY"
@@ -20,7 +21,7 @@ SHARDS_VARIABLE = "ZIP_PIPELINE_SHARDS"
 
 def default_data_root() -> Path:
     """Return the folder that ``ZIP_PIPELINE_DATA`` names, else ``data`` in the working folder."""
-    return Path(os.environ.get(DATA_ROOT_VARIABLE) or "data")
+    return local_folder(Path(os.environ.get(DATA_ROOT_VARIABLE) or "data"))
 
 
 class DataRootResource(dg.ConfigurableResource):  # type: ignore[type-arg]

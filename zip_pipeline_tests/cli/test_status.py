@@ -151,6 +151,9 @@ def test_status_is_told_to_prometheus(root: DataRoot):
 
 
 def test_sync_and_status_tell_how_the_root_stands_to_its_store(root: DataRoot, tmp_path: Path):
+def test_sync_and_status_tell_how_the_root_stands_to_its_store(
+    root: DataRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     """What was published or taken in goes to standard error; a store that fails is told of."""
     assert "Store" not in call_well("status")
     line = "data: is shared by no store; name one as url in the table [store] of its settings"
@@ -173,9 +176,14 @@ def test_sync_and_status_tell_how_the_root_stands_to_its_store(root: DataRoot, t
     other.path.mkdir()
     (other.path / "zip_pipeline.toml").write_text(settings.read_text())
     call_well("sync")
-    assert f"Store {url}: 1 entries behind\n" in call_well("status", "--data-root", "other")
+    assert f"Store {url}: 1 step behind\n" in call_well("status", "--data-root", "other")
     assert "took in batch/sft/a.jsonl" in call("sync", "--data-root", "other").stderr
     assert other["sft"].versions.numbers() == [1]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+    assert call_well("versions", "--data-root", url) == call_well("versions")
+    assert call_badly("versions", "--data-root", "s3://me:secret@pool/x").startswith(
+        "data root: is no address of a store; allowed are s3://BUCKET/PREFIX"
+    )
     assert "raw/sft/a.jsonl: would be ingested again" in call_badly("sync", "--remove", "a.jsonl")
     call_well("sync", "--remove", "a.jsonl", "--data-root", "other")
     call_well("sync")
