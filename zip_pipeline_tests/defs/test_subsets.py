@@ -18,6 +18,7 @@ from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.run import Progress
 from zip_pipeline.selection.select import Cluster
 from zip_pipeline.workflow import versions
+from zip_pipeline.workflow.sharing import share
 from zip_pipeline.workflow.versions import _ProgressLog, read_version, select_version
 from zip_pipeline_tests.defs.graph import (
     SMALL,
@@ -29,6 +30,7 @@ from zip_pipeline_tests.defs.graph import (
     metadata_of,
 )
 from zip_pipeline_tests.pool.pools import store, store_pool
+from zip_pipeline_tests.workflow.writers import differing, drop, new_root, night, rows
 
 NUM_BATCHES = 4
 
@@ -308,3 +310,30 @@ def test_the_ray_cluster_comes_from_the_environment(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("ZIP_PIPELINE_SHARDS", "/shared/shards")
     cluster = RayClusterResource.from_environment().cluster
     assert cluster == Cluster("10.0.0.1:6379", Path("/shared/shards"))
+
+
+def test_the_graph_publishes_what_it_makes_and_takes_in_what_others_did(
+    graph: Graph, tmp_path: Path
+) -> None:
+    """A batch once it is measured, a version once it is selected; the same is not selected anew."""
+    (tmp_path / "store").mkdir()
+    url = f"file://{tmp_path}/store"
+    other = new_root(tmp_path / "other", url)
+    settings = (other.path / "zip_pipeline.toml").read_text()
+    (graph.path / "zip_pipeline.toml").write_text(settings)
+    _ingest(graph, "a.jsonl", 12)
+    share(other)
+    assert other["sft"].batches() == ["a.jsonl"]
+    assert graph.select("sft").success
+    share(other)
+    assert differing(other, graph.root) == []
+    drop(other, "b.jsonl", rows(9))
+    config = SelectionConfig(**{name: value for name, value in SMALL.items() if value is not None})
+    assert night(other, config) == 2
+    found = metadata_of(graph.select("sft"), "sft", "zip_subset")
+    assert (found["version"], found["reused"]) == (2, True)
+    assert differing(other, graph.root) == []
+    (tmp_path / "store").rename(tmp_path / "elsewhere")
+    failed = graph.select("sft")
+    assert not failed.success
+    assert f"{url}: there is no such folder; make it, or correct the address" in error_of(failed)

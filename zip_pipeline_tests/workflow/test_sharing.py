@@ -5,6 +5,7 @@ import os
 import random
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -19,6 +20,7 @@ from zip_pipeline.files import files_in, hashing, write_json
 from zip_pipeline.pool.batches import is_current, whole_batches, write_state
 from zip_pipeline.pool.held_out import read_held_out
 from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.settings import training_settings
 from zip_pipeline.store import Store
 from zip_pipeline.training.tokens import configured_tokens
 from zip_pipeline.workflow.integrity import verify
@@ -29,6 +31,7 @@ from zip_pipeline.workflow.sharing import (
     share,
     store_status,
 )
+from zip_pipeline.workflow.verdicts import probe_version
 from zip_pipeline.workflow.versions import read_version, select_version
 from zip_pipeline_tests.workflow.writers import (
     CONFIG,
@@ -390,6 +393,33 @@ def test_probes_are_shared_and_models_where_they_are_asked_for(
     share(a)
     share(b)
     assert (entry_of(a), entry_of(b)) == (entry, entry)
+
+
+def test_what_another_root_has_probed_is_not_probed_again(roots: list[DataRoot]) -> None:
+    """Wherever the roots lie; the verdict is the same one."""
+    a, b = roots
+    drop(a, "x.jsonl", rows(9))
+    night(a)
+    training = training_settings(a.path).job()
+    loss = {"L": 1.5, "L_spread": 0.1, "series": "s", "num_steps": 3, "num_steps_wanted": 3}
+
+    def run(_: str, jobs: Mapping[Path, Mapping[str, Any]]) -> None:
+        for path, job in jobs.items():
+            write_json(path, job)
+            with hashing(path.with_name("loss.json")):
+                write_json(path.with_name("loss.json"), loss)
+
+    def refuse(*_: object) -> None:
+        raise AssertionError("probed again")
+
+    found = probe_version(a, read_version(a["sft"], 1), training, run)
+    share(a)
+    share(b)
+    again = probe_version(b, read_version(b["sft"], 1), training, refuse)
+    assert (again.loss, again.row) == (loss, found.row)
+    entry = entry_of(b)
+    share(b)
+    assert entry_of(b) == entry
 
 
 def test_a_root_with_versions_of_its_own_begins_a_store_and_joins_none(
