@@ -569,18 +569,20 @@ class _Exchange:
             self._move(folder, number, twin)
         for number, free in reversed(numbers.items()):
             if number != free:
-                self._move(folder, number, free)
+                self._move(folder, number, free, is_free=True)
         return list(numbers.values())
 
-    def _move(self, folder: StageFolder, number: int, to: int | None) -> None:
-        """Let a version of ours be known by a number: copied to it where that is free, or none."""
+    def _move(
+        self, folder: StageFolder, number: int, to: int | None, *, is_free: bool = False
+    ) -> None:
+        """Give a version of ours a free number, or remove it, where there is its like or none."""
         if folder.models(number).exists() or (folder.stage, number) in self._measured():
             raise UserError(
                 f"{folder.versions.path(number)}: was probed or trained before it was published, "
                 f"and {self._settings.url} has another version {number}; move both it and "
                 f"{folder.models(number)} away"
             )
-        if to is not None and to not in folder.versions.numbers():
+        if is_free and to is not None:
             folder.versions.copy(number, to)
         folder.versions.remove(number)
         key = (folder.stage, number)
@@ -760,8 +762,9 @@ def _remove_tables(folder: StageFolder, batch: str) -> None:
         folder.quarantine(batch),
         folder.duplicates(batch),
     ):
-        path.unlink(missing_ok=True)
+        # In this order nothing is left that claims to be of a table.
         record_of(path).unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
 
 def _held_out_here(folder: StageFolder) -> Content | None:
