@@ -150,7 +150,6 @@ def test_status_is_told_to_prometheus(root: DataRoot):
     assert 'pool_samples{stage="preference"}' not in after
 
 
-def test_sync_and_status_tell_how_the_root_stands_to_its_store(root: DataRoot, tmp_path: Path):
 def test_sync_and_status_tell_how_the_root_stands_to_its_store(
     root: DataRoot, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
