@@ -71,7 +71,7 @@ def test_a_version_is_selected_and_explained(tmp_path: Path) -> None:
     assert version.manifest["sharding"] is None
     assert version.manifest["config"]["codec"] == "deflate"
     rows = picked.to_dicts()
-    words = [explain_fate(row, version.manifest["config"]) for row in rows]
+    words = [explain_fate(row, version.manifest) for row in rows]
     assert words == ["place 1 among the longest", "place 2 among the longest"]
 
 

@@ -31,6 +31,7 @@ from zip_pipeline.entropy_law.table import (
 from zip_pipeline.pool.batches import whole_batches
 from zip_pipeline.report.fates import num_by_fate, top_sources
 from zip_pipeline.samples import STAGES, Stage
+from zip_pipeline.selection.ledger import fate_label
 from zip_pipeline.selection.strategies import strategies
 from zip_pipeline.terminal_text import counted
 from zip_pipeline.workflow.selections import words_of_tokens
@@ -129,7 +130,7 @@ def words_of_rows(counts: Mapping[str, Any]) -> str:
 
 def words_of_counts(counts: Mapping[str, int]) -> str:
     """Return counted names, as in ``3 empty_answer, 1 bad_json``."""
-    return ", ".join(f"{num:,} {name.replace('_', ' ')}" for name, num in counts.items())
+    return ", ".join(f"{num:,} {fate_label(name)}" for name, num in counts.items())
 
 
 def words_of_noise(noise: Mapping[str, Any]) -> str:

@@ -56,6 +56,7 @@ from zip_pipeline.report.markdown import inert
 from zip_pipeline.report.trace import readable
 from zip_pipeline.samples import TURN_COLUMNS, Stage, pool_schema, serialised_texts
 from zip_pipeline.selection.config import make_default, one_off, stage_selection
+from zip_pipeline.selection.ledger import fate_label
 from zip_pipeline.training.tokens import configured_tokens
 from zip_pipeline.workflow.integrity import verify
 from zip_pipeline.workflow.selections import words_of_tokens
@@ -395,7 +396,7 @@ def _version_metadata(version: StoredVersion, *, reused: bool) -> dict[str, Any]
     budget = manifest["budget"]
     counts = ("num_rows_read", "num_samples", "num_quarantined", "num_duplicates", "num_picked")
     title = f"{stage} version {version.number}: {manifest['strategy']}"
-    fates = list(num_by_fate(version.ledger).items())
+    fates = [(fate_label(fate), num) for fate, num in num_by_fate(version.ledger).items()]
     return {
         "summary": _words_of_version(version, reused=reused),
         "version": version.number,

@@ -12,6 +12,7 @@ from zip_pipeline.report.fates import num_by_fate, top_sources
 from zip_pipeline.report.markdown import Shown, inert, markdown
 from zip_pipeline.report.page import Report, headline
 from zip_pipeline.samples import Stage
+from zip_pipeline.selection.ledger import fate_label
 
 _PURPOSE: Mapping[Stage, str] = {
     "sft": "conversations for supervised fine-tuning",
@@ -81,7 +82,7 @@ def _paragraphs(report: Report) -> Iterator[str]:
     yield "R is raw / compressed bytes of all texts together; lower is less redundant.\n"
     yield f"## Sources\n\n{markdown([_sources(report.ledger)])}"
     fates = [
-        [fate.replace("_", " "), f"{num:,}"] for fate, num in num_by_fate(report.ledger).items()
+        [fate_label(fate), f"{num:,}"] for fate, num in num_by_fate(report.ledger).items()
     ]
     yield f"## What became of the pool\n\n{markdown([(['fate', 'samples'], fates)])}"
     yield (

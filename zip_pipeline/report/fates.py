@@ -3,25 +3,26 @@
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 import polars as pl
 
 from zip_pipeline.data_root import VersionStore
 from zip_pipeline.errors import UserError
-from zip_pipeline.selection.strategies import strategies
+from zip_pipeline.selection.strategies import Strategy, strategies
 
 Row = Mapping[str, Any]
 # In place of a fate where a selection's pool does not hold the sample.
 NOT_IN_POOL = "not_in_pool"
 
 
-def explain_fate(row: Row, config: Mapping[str, object]) -> str:
+def explain_fate(row: Row, manifest: Mapping[str, Any]) -> str:
     """Return one sentence: what became of a sample in a selection, and why.
 
     Args:
-        row: one row of a ledger.
-        config: the selection's configuration, as its manifest holds it.
+        row: one row of a ledger, or a fate alone where the pool does not hold the sample.
+        manifest: of the selection: its configuration, and where the budget ended.
 
     Returns:
         A sentence without a full stop at its end. Ratios are raw / compressed bytes, higher =
@@ -30,12 +31,20 @@ def explain_fate(row: Row, config: Mapping[str, object]) -> str:
     Raises:
         UserError: a fate that this version does not know.
     """
-    words, cluster = _explained(row, config), row.get("competed_in")
+    if row["fate"] == NOT_IN_POOL:
+        return "no batch of that version's pool held it"
+    if row["fate"] == "picked" and manifest.get("covers_pool"):
+        return "picked, as the budget covers all that could be picked"
+    # A version may have been selected by a plug-in that is not installed any more.
+    name = (manifest.get("config") or {}).get("strategy")
+    strategy = strategies[str(name)] if name in strategies else None
+    words = _explained(row, manifest, strategy) + _beside_last_picks(row, manifest, strategy)
+    cluster = row.get("competed_in")
     return f"{words}; it competed in {cluster}" if cluster is not None else words
 
 
-def _explained(row: Row, config: Mapping[str, object]) -> str:
-    fate = str(row["fate"])
+def _explained(row: Row, manifest: Row, strategy: Strategy | None) -> str:
+    fate, config = str(row["fate"]), manifest.get("config") or {}
     if row.get("evidence") is not None and fate not in _SENTENCES:
         return f"marked as {fate.replace('_', ' ')}: {row['evidence']}"
     if fate not in _SENTENCES and fate not in _TOLD_BY:
@@ -44,22 +53,61 @@ def _explained(row: Row, config: Mapping[str, object]) -> str:
             f"ledger of sample {row['sample_id']}: got fate {fate!r}; known are {known}; "
             "read it with the version of zip_pipeline that its manifest names"
         )
-    # A version may have been selected by a plug-in that is not installed any more.
-    name = config.get("strategy")
-    words = strategies[str(name)].words if name in strategies else {}
-    if fate in words:
-        return words[fate].format(**{**config, **row})
+    if strategy is not None and fate in strategy.words:
+        return strategy.words[fate].format(**{**config, **row})
     if fate in _TOLD_BY:
-        return _TOLD_BY[fate](row, config)
-    pi = row.get("pi")
-    ratio = f"{pi:.3f}" if isinstance(pi, int | float) else "unknown"
-    if row.get("quality") is not None:
-        ratio += f" at quality {row['quality']:g}"
-    facts: Row = defaultdict(lambda: None, {**config, **row, "ratio": ratio})
+        return _TOLD_BY[fate](row, manifest)
+    facts: Row = defaultdict(lambda: None, {**config, **row, "ratio": _figure(row, "pi")})
     # Of what no shard picked the rounds are those of its shard.
     is_of_shard = row.get("shard") is not None and fate in ("candidate", "never_reached")
     shard = "in shard {shard} (from 0) of {num_shards}: " if is_of_shard else ""
     return (shard + _SENTENCES[fate]).format_map(facts)
+
+
+def _figure(figures: Row, column: str) -> str:
+    """Return a ratio with the quality that it is weighed by, or a score, in words."""
+    value = figures.get(column)
+    if not isinstance(value, int | float) or not isfinite(value):
+        return "unknown"
+    if column != "pi":
+        return f"{value:.4g}"
+    quality = figures.get("quality")
+    return f"{value:.3f}" if quality is None else f"{value:.3f} at quality {quality:g}"
+
+
+_NO_ROOM = ("over_budget", "quota")
+_LEFT = (*_NO_ROOM, "never_reached", "candidate", "shortlisted")
+
+
+def _beside_last_picks(row: Row, manifest: Row, strategy: Strategy | None) -> str:
+    """Return how near a sample that was left out came to the last picks, where that is known."""
+    last, measure = manifest.get("last_picks") or {}, strategy.measure if strategy else ""
+    column = "pi" if measure == "ratio" else "score"
+    # What a shard measured does not compare with what the merge did.
+    is_comparable = measure and row["fate"] in _LEFT and row.get("shard") is None
+    if not is_comparable or column not in last.get("of_all", {}):
+        return ""
+    words = f"; the last pick, number {last['of_all']['rank']:,}, had {_figure(last['of_all'], column)}"
+    if row["fate"] in _NO_ROOM:
+        has_rounds = manifest.get("num_rounds", 0) > 1 and row.get("round") is not None
+        when = f"it was passed over in round {row['round']:,}, " if has_rounds else ""
+        words = f"; {when}its last known {measure} was {_figure(row, column)}{words}"
+    group = row.get("competed_in") or row["source"]
+    of_group, whose = last["by_group"].get(str(group)), _whose(row, manifest.get("config") or {})
+    if of_group is None:
+        words += f", and none of its {whose} was picked"
+    elif of_group["rank"] != last["of_all"]["rank"]:
+        words += f", and the last of its {whose}, number {of_group['rank']:,}, "
+        words += _figure(of_group, column)
+    return f"{words} ({'lowest' if column == 'pi' else 'highest'} first)"
+
+
+def _whose(row: Row, config: Row) -> str:
+    """Return in words what a sample shared the budget with."""
+    group = row.get("competed_in")
+    if group is None:
+        return f"source {row['source']}"
+    return f"group {group}" if config.get("shares_by") is not None else "cluster"
 
 
 _SENTENCES = {
@@ -79,13 +127,14 @@ _SENTENCES = {
 }
 
 
-def _held_out(row: Row, _config: Row) -> str:
+def _held_out(row: Row, _manifest: Row) -> str:
     evidence = row.get("evidence")
     words = "kept for evaluation, so no version may pick it"
     return words if evidence is None else f"{words}; it is {evidence}"
 
 
-def _over_budget(row: Row, config: Row) -> str:
+def _over_budget(row: Row, manifest: Row) -> str:
+    config = manifest.get("config") or {}
     unit = next(
         (u for u in ("tokens", "target_tokens", "bytes") if config.get(f"budget_{u}") is not None),
         None,
@@ -93,16 +142,15 @@ def _over_budget(row: Row, config: Row) -> str:
     size = row.get(f"num_{unit}") if unit else None
     words = str(unit).replace("_", " ")
     own = f"its {size:,} {words} did" if isinstance(size, int) else "it did"
-    return f"others went before it, and {own} not fit what was left of the budget"
+    unused = manifest.get("unused_budget")
+    end = "" if unused is None else f" ({unused:,} in the end)"
+    return f"others went before it, and {own} not fit what was left of the budget{end}"
 
 
-def _quota(row: Row, config: Row) -> str:
+def _quota(row: Row, manifest: Row) -> str:
+    config = manifest.get("config") or {}
     quotas = config.get("quotas")
-    group = row.get("competed_in")
-    is_told = config.get("shares_by") is not None
-    whose = (
-        f"source {row['source']}" if group is None else f"group {group}" if is_told else "cluster"
-    )
+    group, whose = row.get("competed_in"), _whose(row, config)
     shares = quotas.get(group or row["source"]) if isinstance(quotas, Mapping) else None
     if shares and shares[1] is not None:
         return f"others went before it, and its {whose} had its maximum of {shares[1]:.1%}"
@@ -111,7 +159,7 @@ def _quota(row: Row, config: Row) -> str:
     return "others went before it, and what was left was reserved for other sources' minimum"
 
 
-def _duplicate(row: Row, _config: Row) -> str:
+def _duplicate(row: Row, _manifest: Row) -> str:
     place = f"{row['duplicate_of_file']}, row {row['duplicate_of_row']}"
     batch = row["duplicate_of_batch"]
     inside = f" in batch {batch}" if batch is not None and batch != row["batch"] else ""

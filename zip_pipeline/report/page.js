@@ -10,7 +10,7 @@ const make = (tag, words = "", kind = "") => {
 const num = (value, digits = 0) =>
   value === null || value === undefined
     ? "–" : value.toLocaleString("en", {maximumFractionDigits: digits});
-const plain = (name) => name.replaceAll("_", " ");
+const plain = (name) => state.ledger.labels[name] ?? name.replaceAll("_", " ");
 
 async function unpack(id) {
   const letters = $(id).textContent.trim();

@@ -16,7 +16,7 @@ from zip_pipeline.entropy_law.verdict import Change, baseline, change, is_named
 from zip_pipeline.report.fates import NOT_IN_POOL, VersionDiff, explain_fate, pool_rows
 from zip_pipeline.report.figures import before_after_figure, inline_svg, standing_figure
 from zip_pipeline.samples import Stage
-from zip_pipeline.selection.ledger import FATES
+from zip_pipeline.selection.ledger import FATE_LABELS, FATES
 from zip_pipeline.selection.run import Fate
 from zip_pipeline.selection.strategies.random import random_order
 
@@ -229,7 +229,7 @@ def sources_table(ledger: pl.DataFrame) -> Table:
     names = pl.col("source").fill_null("(no source)")
     of_fate = ledger.select(names, "fate").group_by("source", "fate").len()
     lost = of_fate.filter(pl.col("fate") != "picked").sort("fate")
-    lost = lost.with_columns(pl.col("fate").str.replace_all("_", " "))
+    lost = lost.with_columns(_labels("fate"))
     wide = lost.pivot(on="fate", index="source", values="len", sort_columns=True)
     pool = (
         pool_rows(ledger)
@@ -280,17 +280,21 @@ def cut_table(report: Report) -> Table:
     return _limited(rows, "sources", note=note)
 
 
+def _labels(column: str) -> pl.Expr:
+    """Return the expression of what the fates of a column are called."""
+    return pl.col(column).replace(FATE_LABELS).str.replace_all("_", " ")
+
+
 def change_tables(change: VersionDiff) -> dict[str, Table]:
     """Return what came in, what went out, and how the sources moved, by title."""
     words = {"in": "came in", "out": "went out", "stayed": "stayed"}
     samples = change.samples.with_columns(
         pl.col("change").replace(words),
         pl.when(pl.col("change") == "in")
-        .then(pl.lit("before: ") + pl.col("fate_before"))
+        .then(pl.lit("before: ") + _labels("fate_before"))
         .when(pl.col("change") == "out")
-        .then(pl.lit("now: ") + pl.col("fate_after"))
+        .then(pl.lit("now: ") + _labels("fate_after"))
         .otherwise(pl.lit("picked in both"))
-        .str.replace_all("_", " ")
         .alias("fate"),
     )
     counted = samples.group_by("change", "fate").agg(
@@ -422,13 +426,7 @@ def _examples(report: Report, rows: pl.DataFrame) -> tuple[list[dict[str, Any]],
         for title, ids in found.items()
         if ids
     ]
-    config = report.manifest["config"]
-    gone = "no batch of this version's pool holds it"
-    words = [
-        gone if row["fate"] == NOT_IN_POOL else explain_fate(row, config)
-        for row in rows.iter_rows(named=True)
-    ]
-    return examples, words
+    return examples, [explain_fate(row, report.manifest) for row in rows.iter_rows(named=True)]
 
 
 _CODED = ("fate", "source", "batch", "source_file", "change")
@@ -443,6 +441,7 @@ def _ledger_columns(report: Report, rows: pl.DataFrame) -> dict[str, Any]:
         "version": report.number,
         "ids": rows["sample_id"].to_list(),
         "coded": {name: _coded(rows[name]) for name in _CODED},
+        "labels": FATE_LABELS,
         "numbers": {name: _numbers(rows[name]) for name in known},
     }
 

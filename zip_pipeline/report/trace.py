@@ -385,20 +385,14 @@ def _recorded_origins(ledger_rows: Mapping[int, pl.DataFrame]) -> list[Origin]:
     return [_origin(row, note) for row in kept.iter_rows(named=True)]
 
 
-_COVERED = "picked, as the budget covers all that could be picked"
-
-
-def fate_of(selection: str, rows: pl.DataFrame, manifest: Mapping[str, object]) -> Fate:
+def fate_of(selection: str, rows: pl.DataFrame, manifest: Mapping[str, Any]) -> Fate:
     """Return what became of a sample in a selection, given what its ledger says of it."""
     created_at = str(manifest.get("created_at", ""))
-    if rows.is_empty():
-        return Fate(selection, created_at, NOT_IN_POOL, "no batch of that version's pool held it")
-    config = manifest.get("config", {})
-    assert isinstance(config, dict), config
-    # A copy's row only points to the sample that took part in its place.
-    row = rows.sort(pl.col("fate") == "duplicate", maintain_order=True).row(0, named=True)
-    is_covered = manifest.get("covers_pool") and row["fate"] == "picked"
-    why = _COVERED if is_covered else explain_fate(row, config)
+    row: dict[str, Any] = {"fate": NOT_IN_POOL}
+    if rows.height:
+        # A copy's row only points to the sample that took part in its place.
+        row = rows.sort(pl.col("fate") == "duplicate", maintain_order=True).row(0, named=True)
+    why = explain_fate(row, manifest)
     return Fate(selection, created_at, str(row["fate"]), why, row.get("other"))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib.metadata import version
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,8 @@ FATES = {
     "shape": "it has more turns, characters, refusals or stock phrases than are wanted",
     "held_out": "it is kept for evaluation, so no version may pick it",
 }
+# Where a fate's name alone would be misread: nothing is wrong with the sample's size or source.
+FATE_LABELS = {"over_budget": "no budget left", "quota": "no share left"}
 _PROVENANCE = ("sample_id", "batch", "source", "source_file", "source_row")
 _SCHEMA = {
     **dict.fromkeys(("sample_id", "batch", "source", "competed_in", "source_file"), pl.String),
@@ -58,6 +61,11 @@ _SCHEMA = {
 _OPTIONAL = (
     "competed_in", "num_target_tokens", "score", "quality", "noise", "evidence", "other"
 )  # fmt: skip
+
+
+def fate_label(fate: str) -> str:
+    """Return what a fate, or another name such as a reason, is called in tables for people."""
+    return FATE_LABELS.get(fate, fate.replace("_", " "))
 
 
 def build_ledger(
@@ -295,6 +303,7 @@ def build_manifest(
         "sharding": _sharding(settled),
         "fates": dict(ledger["fate"].value_counts().sort("fate").iter_rows()),
         "top_sources": _top_sources(picked),
+        "last_picks": _last_picks(picked),
         "inputs": dict(sorted(inputs.items())),
         "pool_fingerprint": fingerprint_of_inputs(inputs),
         "subset_fingerprint": fingerprint(picked.sort("rank")["sample_id"].to_list()),
@@ -330,6 +339,18 @@ def _quota_report(config: SelectionConfig, picked: pl.DataFrame) -> dict[str, di
         }
         for source, (least, largest) in sorted(config.quotas.items())
     }
+
+
+def _last_picks(picked: pl.DataFrame) -> dict[str, object]:
+    """Return what was known of the last pick of all and of each group: where the budget ended."""
+    group = "competed_in" if "competed_in" in picked.columns else "source"
+    names = [n for n in ("rank", "round", "pi", "score", "quality") if n in picked.columns]
+    last = picked.sort("rank").unique(group, keep="last").sort("rank")
+    told = {
+        str(row[group]): {n: row[n] for n in names if row[n] is not None and isfinite(row[n])}
+        for row in last.iter_rows(named=True)
+    }
+    return {"of_all": next(reversed(told.values()), {}), "by_group": dict(sorted(told.items()))}
 
 
 def _top_sources(picked: pl.DataFrame, limit: int = 10) -> list[dict[str, object]]:

@@ -175,6 +175,8 @@ def offer_to(run: Run, budget: Budget) -> Offer:
 class RoundStrategy(Strategy):
     """Picks in the rounds of :func:`run_rounds`; an engine measures redundancy."""
 
+    measure = "ratio"
+
     @abstractmethod
     def engine(self, pool: Measured, new_set: NewSet, config: SelectionConfig) -> Engine:
         """Return what measures redundancy.
@@ -252,6 +254,7 @@ class ScoreStrategy(Strategy):
     """Scores each sample of the pool by itself, and fills the budget, highest score first."""
 
     picks_what_fits = False
+    measure = "score"
 
     @abstractmethod
     def scores(self, pool: Measured, config: SelectionConfig, workers: int) -> NDArray[np.float64]:

@@ -36,7 +36,7 @@ from zip_pipeline.report.trace import checked_prefix, fate_of, ids_with, only_on
 from zip_pipeline.samples import Stage
 from zip_pipeline.selection.candidates import Candidates
 from zip_pipeline.selection.config import SelectionConfig
-from zip_pipeline.selection.ledger import FATES
+from zip_pipeline.selection.ledger import FATES, fate_label
 from zip_pipeline.selection.reference import select_reference
 from zip_pipeline.selection.run import Progress
 from zip_pipeline.selection.select import HERE, Cluster, select_candidates
@@ -167,8 +167,7 @@ class Selection:
             rows = rows.filter(fate=fate)
         if source is not None:
             rows = rows.filter(source=source)
-        config = self.manifest["config"]
-        words = [explain_fate(row, config) for row in rows.iter_rows(named=True)]
+        words = [explain_fate(row, self.manifest) for row in rows.iter_rows(named=True)]
         return rows.select(_LEFT_OUT).with_columns(why=pl.Series(words, dtype=pl.String))
 
     def __len__(self) -> int:
@@ -199,7 +198,7 @@ class Selection:
             yield f"R by {codec}", f"{ratios[1][codec]:.3f} (pool {of_pool:.3f})"
         for fate, num in num_by_fate(self.ledger).items():
             if fate != "picked":
-                yield fate.replace("_", " "), f"{num:,}"
+                yield fate_label(fate), f"{num:,}"
 
 
 def words_of_tokens(manifest: Mapping[str, Any]) -> str:

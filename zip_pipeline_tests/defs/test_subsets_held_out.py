@@ -46,7 +46,7 @@ def test_no_version_ever_has_a_held_out_sample(graph: Graph) -> None:
         counts = ("num_rows_read", "num_picked", "num_samples", "num_quarantined", "num_held_out")
         assert [metadata[name] for name in counts] == [num_rows, num_picked, num_picked, 0, 6]
         assert metadata["num_duplicates"] == num_rows - num_picked - 6
-        assert "| held_out | 6 |" in metadata["fates"]
+        assert "| held out | 6 |" in metadata["fates"]
         manifest = _manifest(graph, number)
         assert manifest["held_out"]["hash"] == read_held_out(graph.root["sft"]).hash
         assert (manifest["held_out"]["num_samples"], manifest["num_held_out"]) == (6, 6)

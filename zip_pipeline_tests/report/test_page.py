@@ -235,7 +235,7 @@ def test_what_left_the_pool_is_listed_where_it_was_picked_before(report: Report)
     html = render_page(told)
     found, texts = _data(html, "ledger"), _data(html, "texts")
     assert found["ids"][-1] == gone["sample_id"].item()
-    assert texts["why"][-1] == "no batch of this version's pool holds it"
+    assert texts["why"][-1] == "no batch of that version's pool held it"
     change = found["coded"]["change"]
     assert change["names"][change["codes"][-1]] == "out"
 

@@ -426,7 +426,7 @@ def test_trace_tells_why(strategy: str) -> None:
     selection = select_by(config_of(strategy))
     for fate in ("picked", "never_reached"):
         row = selection.ledger.filter(fate=fate).row(0, named=True)
-        words = explain_fate(row, selection.manifest["config"])
+        words = explain_fate(row, selection.manifest)
         assert "{" not in words
         facts = {**selection.manifest["config"], **row}
         assert words == strategies[strategy].words[fate].format(**facts)

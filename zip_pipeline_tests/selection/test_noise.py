@@ -281,7 +281,7 @@ def test_noise_takes_no_part_and_the_ledger_says_why(num_shards: int) -> None:
     assert set(marked["noise"]) == {"its answer is base64"}
     assert marked["rank"].null_count() == 6
     row = marked.row(0, named=True)
-    assert explain_fate(row, selection.manifest["config"]) == (
+    assert explain_fate(row, selection.manifest) == (
         "marked as noise: its answer is base64"
     )
     assert selection.manifest["noise"] == {

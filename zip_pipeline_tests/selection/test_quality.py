@@ -84,7 +84,7 @@ def test_the_ledger_tells_quality_and_the_ratio_without_it() -> None:
     alone = select(TABLE, None, "sft", selection_config("long_range")).ledger["initial_pi"]
     assert ledger["initial_pi"].to_list() == pytest.approx(alone.to_list())
     row = ledger.row(selection.picks[0], named=True)
-    words = explain_fate(row, selection.manifest["config"])
+    words = explain_fate(row, selection.manifest)
     assert f"(last known ratio {row['pi']:.3f} at quality {row['quality']:g})" in words
     assert "quality" not in select(TABLE, None, "sft", selection_config("zip")).ledger.columns
 

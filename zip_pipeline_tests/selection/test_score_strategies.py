@@ -41,7 +41,7 @@ def select_by(
 
 def words_of(selection: Selection, index: int) -> str:
     """Return what trace says of a sample."""
-    return explain_fate(selection.ledger.row(index, named=True), selection.manifest["config"])
+    return explain_fate(selection.ledger.row(index, named=True), selection.manifest)
 
 
 def within(budget: int, sizes: Sequence[int], order: Sequence[int]) -> list[int]:

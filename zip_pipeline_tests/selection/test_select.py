@@ -13,6 +13,7 @@ from zip_pipeline.compression.codecs import compression_ratio
 from zip_pipeline.compression.state import compression_state, texts_of
 from zip_pipeline.compression.texts import TemporaryTexts
 from zip_pipeline.errors import UserError
+from zip_pipeline.report.fates import explain_fate
 from zip_pipeline.samples import Sample, Turn
 from zip_pipeline.selection.candidates import Candidates
 from zip_pipeline.selection.config import SelectionConfig
@@ -214,6 +215,30 @@ def test_ledger_says_who_did_not_fit() -> None:
     )
     fates = _fates(select(table, None, "sft", config).ledger.filter(pl.col("source") == "b"))
     assert fates == {"picked": 4, "quota": 9}
+
+
+@pytest.mark.parametrize("strategy", ["zip", "coverage"])
+def test_manifest_says_where_the_budget_ended_for_all_and_for_each_source(strategy: str) -> None:
+    """The last picks are those of the ledger; what was left out is told beside them."""
+    options: dict[str, Any] = SMALL if strategy == "zip" else {}
+    config = SelectionConfig(
+        strategy=strategy, budget_samples=9, quotas={"b": (None, 0.2)}, **options
+    )
+    selection = select(numbered_pool(40), None, "sft", config)
+    last: Any = selection.manifest["last_picks"]
+    picked = selection.ledger.filter(fate="picked").sort("rank")
+    column = "pi" if strategy == "zip" else "score"
+    for figures, rows in (
+        (last["of_all"], picked),
+        *((last["by_group"][name], picked.filter(source=name)) for name in ("a", "b", "c")),
+    ):
+        assert figures.keys() >= {"rank", "round", column}
+        assert figures.items() <= rows.row(-1, named=True).items()
+    left = selection.ledger.filter(pl.col("fate") != "picked", source="b")
+    assert last["of_all"]["rank"] == 9
+    for row in left.iter_rows(named=True):
+        words = explain_fate(row, selection.manifest)
+        assert f"number {last['by_group']['b']['rank']}" in words
 
 
 def test_ledger_records_duplicates_with_what_they_repeat() -> None:

@@ -39,6 +39,10 @@ class Strategy(ABC):
     """sentences of ``trace`` by fate, where they differ from those of rounds; fields of the ledger
     row and of the configuration in braces"""
 
+    measure: ClassVar[str] = ""
+    """what decides between two samples: ``ratio``, lowest first, or what its scores are called,
+    highest first; empty where no number does"""
+
     def uses(self, parameter: str) -> bool:
         """Return whether a field of the configuration makes a difference."""
         return parameter in self.parameters

@@ -237,6 +237,7 @@ class CoverageStrategy(Strategy):
 
     name = "coverage"
     description = "what adds most to the word n-grams that the subset covers, per token"
+    measure = "gain"
     parameters: ClassVar[tuple[str, ...]] = ("beta", "quality", "quality_power")
     words: ClassVar[Mapping[str, str]] = {
         "picked": "picked as number {rank}: it added most, for its size, to the word n-grams that "

@@ -46,6 +46,7 @@ class Deita(Score):
         "never_reached": "its quality times complexity, {score:g}, was too low before the budget "
         "was used",
     }
+    measure = ScoreStrategy.measure
     ranked = ScoreStrategy.ranked
 
     def rounds(

@@ -91,6 +91,7 @@ class FacilityLocation(Strategy):
 
     name = "facility_location"
     description = "a subset in which each sample of the pool has its like (QDIT), per token"
+    measure = "gain"
     parameters = ("quality", "quality_power", "seed", "signals")
     mixture = "none"
     signals = (SIGNAL,)

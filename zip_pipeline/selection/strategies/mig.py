@@ -122,6 +122,7 @@ class Mig(Strategy):
 
     name = "mig"
     description = "what tells most, by quality, about tags of which the subset has told little"
+    measure = "gain"
     parameters = ("quality", "quality_power", "tag_cosine", "signals")
     mixture = "none"
     signals = ("tags",)

@@ -122,6 +122,7 @@ class NovelSelect(Strategy):
 
     name = "novel_select"
     description = "what is farthest from what is picked, most of all where samples are dense"
+    measure = "novelty"
     parameters = ("seed", "signals")
     mixture = "none"
     signals = (SIGNAL,)
