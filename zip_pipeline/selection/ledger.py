@@ -202,8 +202,11 @@ def fingerprint_of_inputs(inputs: Mapping[str, str]) -> str:
 
 
 def noise_report(noise: pl.Series) -> dict[str, object]:
-    """Return how many samples are marked as noise, their share, and how many for each reason."""
-    marked = noise.drop_nulls().rename("noise")
+    """Return how many samples are marked as noise, their share, and how many for each reason.
+
+    A reason is counted without what was measured, which stands in parentheses at its end.
+    """
+    marked = noise.drop_nulls().rename("noise").str.replace(r" \([^()]*\)$", "")
     reasons = marked.value_counts().sort("count", "noise", descending=[True, False])
     return {
         "num_marked": len(marked),

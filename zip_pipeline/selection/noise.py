@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from zip_pipeline.compression.codecs import codecs
 from zip_pipeline.errors import UserError
@@ -147,12 +148,19 @@ def _outside(answers: pl.DataFrame, trusted: pl.DataFrame) -> Iterator[tuple[int
         .join(of_all, on="length", how="left", suffix="_of_all")
         .with_columns(pl.coalesce(name, f"{name}_of_all").alias(name) for name in ("low", "high"))
     )
-    for side, words in (
-        (ratio < pl.col("low"), _INCOMPRESSIBLE),
-        (ratio > pl.min_horizontal("high", 2 * pl.col("high_of_all")), _REPETITIVE),
+    least, most = pl.col("low"), pl.min_horizontal("high", 2 * pl.col("high_of_all"))
+    for side, sign, limit, words in (
+        (ratio < least, _INCOMPRESSIBLE, least, "at least"),
+        (ratio > most, _REPETITIVE, most, "at most"),
     ):
-        for sample, whose in bounds.filter(side).select("sample", "whose").iter_rows():
-            yield sample, f"{whose} {words}"
+        found = bounds.filter(side).select("sample", "whose", "ratio", limit.alias("limit"))
+        for sample, whose, value, bound in found.iter_rows():
+            yield sample, f"{whose} {_told(sign, f'ratio {value:.2f}', f'{words} {bound:.2f}')}"
+
+
+def _told(sign: str, measured: str, allowed: str) -> str:
+    """Return a sign with what was measured and what is allowed; a report counts it without."""
+    return f"{sign} ({measured}, allowed is {allowed})"
 
 
 _INCOMPRESSIBLE = "is less compressible than others of its source and length"
@@ -177,8 +185,10 @@ def _signs(turns: Sequence[Turn], language: Language) -> list[str | None]:
     if not language.knows_words:
         return signs
     answers = [n for n, t in enumerate(turns) if t.whose != _QUESTION and signs[n] is None]
-    for n in np.array(answers, np.int64)[_are_salad([turns[n] for n in answers], language)]:
-        signs[n] = _SALAD
+    for n, gain in zip(answers, _salad_gains([turns[n] for n in answers], language), strict=True):
+        if not np.isnan(gain):
+            words = f"what their order tells {gain:.2f} bits a pair"
+            signs[n] = _told(_SALAD, words, f"at least {_MIN_GAIN}")
     return signs
 
 
@@ -208,8 +218,10 @@ _MIN_PAIRS, _MIN_GAIN = 8, 2.2
 _VERY_FAMILIAR = 2.7
 
 
-def _are_salad(turns: Sequence[Turn], language: Language) -> Mask:
-    """Return which answers are words in no order, of the words that the pool knows.
+def _salad_gains(turns: Sequence[Turn], language: Language) -> NDArray[np.float64]:
+    """Return what the order of the words tells, in answers that are words in no order; else NaN.
+
+    They are of the words that the pool knows.
 
     What has lines, indents or many commas is a list, a table or code, and what has more unknown
     words than known ones is another language.
@@ -228,8 +240,8 @@ def _are_salad(turns: Sequence[Turn], language: Language) -> Mask:
     familiarity, _ = language.familiarity(texts)
     least_known = np.where(familiarity > _VERY_FAMILIAR, 0.4, 0.75) * order.num_pairs
     is_known = order.num_known >= np.maximum(_MIN_PAIRS, least_known)
-    is_salad: Mask = is_prose & is_known & (order.gain < _MIN_GAIN)
-    return is_salad
+    is_salad = is_prose & is_known & (order.gain < _MIN_GAIN)
+    return np.where(is_salad, order.gain, np.nan)
 
 
 _MAX_ASKED_BYTES = 2000
@@ -250,11 +262,12 @@ def _sign_of(turn: Turn, familiarity: float, num_judged: int) -> str | None:
     if len(_URL.sub("", text)) < 0.5 * len(text):
         return None
     sign = _encoded(text) or _broken(text) or _random(text, familiarity, num_judged)
-    if sign is None and turn.whose != _QUESTION and _is_minified(text):
-        sign = _MINIFIED
-    if sign in _ASKED and len(text) <= _MAX_ASKED_BYTES:
+    if sign is None and turn.whose != _QUESTION:
+        sign = _minified(text)
+    wanted = _ASKED.get((sign or "").partition(" (")[0])
+    if wanted is not None and len(text) <= _MAX_ASKED_BYTES:
         asked = turn.asked.decode("utf-8", "replace")
-        return None if re.search(_ASKED[sign], asked, re.IGNORECASE) else sign
+        return None if re.search(wanted, asked, re.IGNORECASE) else sign
     return sign
 
 
@@ -271,14 +284,16 @@ def _encoded(text: str) -> str | None:
     size = _num_visible(text)
     runs = "".join(run for run in _RUN.findall(text) if _is_mixed(run))
     if len(runs) > 0.5 * size:
-        return _BASE64 if re.search("[^0-9A-Fa-f-]", runs) else _HEX
+        sign = _BASE64 if re.search("[^0-9A-Fa-f-]", runs) else _HEX
+        return _told(sign, f"{len(runs) / size:.0%} of it", "at most 50%")
     if sum(map(text.count, "0123456789")) < 0.2 * size:
         return None
     tokens = [token for token in _BETWEEN.split(text) if token]
     digits = [token for token in tokens if _HEX_TOKEN.fullmatch(token)]
     num_mixed = sum(_MIXED_TOKEN.fullmatch(token) is not None for token in digits)
     is_hex = len(digits) >= max(8, 0.6 * len(tokens)) and num_mixed > 0.25 * len(digits)
-    return _HEX if is_hex else None
+    share = len(digits) / max(len(tokens), 1)
+    return _told(_HEX, f"{share:.0%} of its words", "below 60%") if is_hex else None
 
 
 def _is_mixed(run: str) -> bool:
@@ -310,36 +325,43 @@ def _broken(text: str) -> str | None:
     foreign = " ".join(_FOREIGN_RUN.findall(text))
     if len(foreign) < max(3, 0.01 * len(text)):
         return None
-    if _is_misread(foreign):
-        return _MOJIBAKE
+    if share := _share_misread(foreign):
+        return _told(_MOJIBAKE, f"{share:.0%} of what is not ASCII", "at most 50%")
     unreadable = sum(c == "\ufffd" or unicodedata.category(c) in _NO_CHARACTER for c in foreign)
-    is_broken = unreadable + len(_CONTROL.findall(text)) > 0.02 * len(text)
-    is_jumble = len(foreign) > max(16, 0.3 * len(text)) and _is_jumble(foreign)
-    return _CHARACTERS if is_broken or is_jumble else None
+    share = (unreadable + len(_CONTROL.findall(text))) / len(text)
+    if share > 0.02:
+        return _told(_CHARACTERS, f"{share:.0%} of it unreadable", "at most 2%")
+    return _jumble(foreign) if len(foreign) > max(16, 0.3 * len(text)) else None
 
 
-def _is_misread(foreign: str) -> bool:
+def _share_misread(foreign: str) -> float:
+    """Return how much of a text was read wrongly where that is most of it, else 0."""
     for encoding in _MISREAD_AS:
         read = foreign.encode(encoding, "ignore")
         if len(read) > 0.5 * len(foreign) and _num_utf8(read) > 0.5 * len(read):
-            return True
+            return _num_utf8(read) / len(read)
     chinese = "".join(_IDEOGRAPHS.findall(foreign)).encode("gbk", "ignore")
     if _num_utf8(chinese) > max(24, 0.8 * len(chinese)):
-        return True
-    return sum(map(len, _LATIN_RUN.findall(foreign))) > max(15, 0.5 * len(foreign))
+        return _num_utf8(chinese) / len(chinese)
+    num_latin = sum(map(len, _LATIN_RUN.findall(foreign)))
+    return num_latin / len(foreign) if num_latin > max(15, 0.5 * len(foreign)) else 0.0
 
 
 def _num_utf8(read: bytes) -> int:
     return sum(map(len, _UTF8.findall(read)))
 
 
-def _is_jumble(foreign: str) -> bool:
+def _jumble(foreign: str) -> str | None:
     """Return whether characters are of many scripts, or ideographs that nobody uses together."""
     scripts = {_script(character) for character in foreign if character.isalpha()}
     ideographs = "".join(_IDEOGRAPHS.findall(foreign))
     in_use = (ideographs.encode(name, "ignore").decode(name) for name in _COMMON_IDEOGRAPHS)
-    is_rare = len(ideographs) >= 16 and max(map(len, in_use)) < 0.9 * len(ideographs)
-    return len(scripts) >= 8 or is_rare
+    if len(scripts) >= 8:
+        return _told(_CHARACTERS, f"{len(scripts)} scripts", "at most 7")
+    share = max(map(len, in_use)) / max(len(ideographs), 1)
+    if len(ideographs) < 16 or share >= 0.9:
+        return None
+    return _told(_CHARACTERS, f"{share:.0%} of its ideographs in use together", "at least 90%")
 
 
 _COMMON_IDEOGRAPHS = ("gb2312", "big5", "euc_jp")
@@ -362,14 +384,17 @@ def _random(text: str, familiarity: float, num_judged: int) -> str | None:
     letters = "".join(_LETTERS.findall(text))
     is_latin = len(letters) > max(40, 0.6 * _num_visible(text))
     is_latin &= sum(map(str.isascii, text)) > 0.95 * len(text)
-    if is_latin and len(_VOWEL.findall(letters)) < 0.19 * len(letters):
-        return _MASH
+    num_vowels = len(_VOWEL.findall(letters))
+    if is_latin and num_vowels < 0.19 * len(letters):
+        return _told(_MASH, f"{num_vowels / len(letters):.0%} vowels", "at least 19%")
     limit = _UNFAMILIAR if num_judged >= 64 else -_UNFAMILIAR
     is_random = familiarity < limit and num_judged >= max(16, 0.2 * len(text))
     is_random |= familiarity < -0.5 and num_judged >= 8
     if not is_random or sum(map(str.isascii, text)) < 0.5 * len(text):
         return None
-    return _MASH if len(letters) > 0.85 * _num_visible(text) else _CHARACTERS
+    sign = _MASH if len(letters) > 0.85 * _num_visible(text) else _CHARACTERS
+    least = limit if familiarity < limit else -0.5
+    return _told(sign, f"familiarity {familiarity:.2f}", f"at least {least}")
 
 
 _LONG_WORD = re.compile("[A-Za-z]{3,}")
@@ -378,17 +403,19 @@ _OF_CODE = re.compile("[{}();=]")
 _TOOL_CALL = re.compile('"(arguments|parameters)"')
 
 
-def _is_minified(text: str) -> bool:
+def _minified(text: str) -> str | None:
     """Return whether a text is code, or data that is not words, in long lines without spaces."""
     share_of_space = 1 - _num_visible(text) / len(text)
     if share_of_space > 0.07 or len(text) < 100 * text.count("\n") + 100:
-        return False
+        return None
+    told = _told(_MINIFIED, f"{share_of_space:.0%} of it spaces", "above 7%")
     if text[0] in "[{" and _is_json(text):
         is_words = len("".join(_LONG_WORD.findall(text))) >= 0.45 * len(text)
-        return not is_words and not _TOOL_CALL.search(text)
+        return None if is_words or _TOOL_CALL.search(text) else told
     num_punctuation, num_of_code = (len(p.findall(text)) for p in (_PUNCTUATION, _OF_CODE))
     least = 0.13 if share_of_space < 0.05 else 0.2
-    return num_punctuation > least * len(text) and num_of_code > 0.04 * len(text)
+    is_code = num_punctuation > least * len(text) and num_of_code > 0.04 * len(text)
+    return told if is_code else None
 
 
 def _is_json(text: str) -> bool:

@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import random
+import re
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -110,12 +111,19 @@ def test_reasons_say_who_is_what() -> None:
     """The answer and a long question are told apart, and a text without roles is a text."""
     noise = _NOISE["base64"]
     texts = [_text("Why?", noise), _text(noise, "No."), noise.encode()]
+    measured = "(100% of it, allowed is at most 50%)"
     assert _reasons(texts) == [
-        "its answer is base64",
-        "its question is base64",
-        "its text is base64",
+        f"its answer is base64 {measured}",
+        f"its question is base64 {measured}",
+        f"its text is base64 {measured}",
     ]
-    assert _reasons([_text("Why?", _NOISE["hex"])]) == ["its answer is hexadecimal digits"]
+    told = {name: _reasons([_text("Why?", _NOISE[name])])[0] for name in _NOISE}
+    assert told["hex"] == f"its answer is hexadecimal digits {measured}"
+    assert told["all scripts"] == (
+        "its answer is random characters (13% of it unreadable, allowed is at most 2%)"
+    )
+    shape = re.compile(r"its answer is .+ \(.*\d.*, allowed is .*\d.*\)")
+    assert all(shape.fullmatch(words or "") for words in told.values())
 
 
 def test_every_answer_of_a_dialogue_is_judged() -> None:
@@ -123,7 +131,10 @@ def test_every_answer_of_a_dialogue_is_judged() -> None:
     good, noise = _prose(1), _NOISE["base64"]
     dialogue = f"user: Go on.\nassistant: {good}\nuser: And?\nassistant: {noise}\n"
     tool = f"tools: {noise}\nsystem: {noise}\nuser: Look.\ntool: {noise}\nassistant: {good}\n"
-    assert _reasons([dialogue.encode(), tool.encode()]) == ["its answer is base64", None]
+    assert _reasons([dialogue.encode(), tool.encode()]) == [
+        "its answer is base64 (100% of it, allowed is at most 50%)",
+        None,
+    ]
 
 
 _TABLE = "| name | age | city |\n|---|---|---|\n" + "\n".join(
@@ -206,7 +217,11 @@ def test_words_in_no_order_are_marked_and_the_same_words_in_order_are_not() -> N
     drawn = [" ".join(rng.choices(_NOUNS + _VERBS, k=60)) for _ in range(5)]
     few = [" ".join(rng.choices(_NOUNS[:3], k=60)) for _ in range(5)]
     texts = [_text("Why?", answer) for answer in [*real, *shuffled, *drawn, *few]]
-    assert _reasons(texts, _pool()) == [None] * 20 + [_SALAD] * 30
+    found = _reasons(texts, _pool())
+    assert found[:20] == [None] * 20
+    assert [(words or "").partition(" (")[0] for words in found[20:]] == [_SALAD] * 30
+    (gain,) = re.findall(r"tells (\S+) bits a pair, allowed is at least 2.2\)", found[20] or "")
+    assert float(gain) < 2.2
 
 
 def test_an_order_is_not_judged_where_the_pool_knows_too_little() -> None:
@@ -226,20 +241,24 @@ def test_random_letters_are_marked_where_the_pool_knows_texts_of_many_kinds() ->
     pages = [path.read_text(encoding="utf-8") for path in sorted(_CODE.glob("zip_*/**/*.py"))]
     pool = [_text("Go on.", page[n : n + 900]) for page in pages for n in range(0, len(page), 900)]
     found = _reasons([_text("Why?", letters)], pool)
-    assert found == ["its answer is random letters or keyboard mash"]
+    assert (found[0] or "").startswith("its answer is random letters or keyboard mash (familiarity")
 
 
 def test_an_answer_far_outside_the_ratios_of_its_length_is_marked() -> None:
     """The same words over and over; a trusted file sets the band in place of the pool."""
     repeated = _text("Why?", "The river finds a stone. " * 30)
-    assert _reasons([repeated], _pool()) == [
-        "its answer is far more repetitive than others of its source and length"
-    ]
+    (found,) = _reasons([repeated], _pool())
+    words = "its answer is far more repetitive than others of its source and length"
+    numbers = re.fullmatch(
+        rf"{words} \(ratio (\d+\.\d\d), allowed is at most (\d+\.\d\d)\)", found or ""
+    )
+    assert numbers and float(numbers[1]) > float(numbers[2])
     texts = [repeated, _text("Why?", _prose(1, 11))]
-    assert _reasons(texts, trusted=[repeated] * 100) == [
-        None,
-        "its answer is less compressible than others of its source and length",
-    ]
+    good, poor = _reasons(texts, trusted=[repeated] * 100)
+    assert good is None
+    assert (poor or "").startswith(
+        "its answer is less compressible than others of its source and length (ratio 3."
+    )
 
 
 def _samples(num_noisy: int = 6) -> pl.DataFrame:
@@ -278,12 +297,11 @@ def test_noise_takes_no_part_and_the_ledger_says_why(num_shards: int) -> None:
     assert rest.drop("source_row", "noise").equals(clean.ledger.drop("source_row", "noise"))
     marked = selection.ledger.filter(fate="noise")
     assert marked["sample_id"].to_list() == table["sample_id"][20:26].to_list()
-    assert set(marked["noise"]) == {"its answer is base64"}
+    words = "its answer is base64 (100% of it, allowed is at most 50%)"
+    assert set(marked["noise"]) == {words}
     assert marked["rank"].null_count() == 6
     row = marked.row(0, named=True)
-    assert explain_fate(row, selection.manifest) == (
-        "marked as noise: its answer is base64"
-    )
+    assert explain_fate(row, selection.manifest) == f"marked as noise: {words}"
     assert selection.manifest["noise"] == {
         "num_marked": 6,
         "share": 6 / 46,
