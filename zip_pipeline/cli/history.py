@@ -20,10 +20,10 @@ from zip_pipeline.cli.console import (
     styled,
     words_of_bytes,
 )
-from zip_pipeline.cli.summary import words_of_counts
 from zip_pipeline.report.fates import VersionDiff, diff_versions
 from zip_pipeline.report.trace import Trace, trace_in_ledger, trace_sample
 from zip_pipeline.samples import STAGES, Stage
+from zip_pipeline.selection.ledger import fate_label
 from zip_pipeline.terminal_text import counted, shown_in_cell
 from zip_pipeline.workflow.reports import write_report
 
@@ -56,7 +56,8 @@ Listed = Annotated[
     Literal["in", "out", "stayed"] | None,
     typer.Option(
         "--list",
-        help="Print only these samples, one per line: id, source, place, fate before, fate after.",
+        help="Print only these samples, one per line: id, source, place, fate before, fate after, "
+        "and why it was not picked.",
         show_default=False,
     ),
 ]
@@ -135,7 +136,8 @@ def diff(
     if listed is not None:
         for row in difference.samples.filter(change=listed).iter_rows(named=True):
             place = f"{row['source_file']}:{row['source_row']}"
-            fields = (row["sample_id"], row["source"], place, row["fate_before"], row["fate_after"])
+            fates = (row["fate_before"], row["fate_after"], row["why"] or "")
+            fields = (row["sample_id"], row["source"], place, *fates)
             print("\t".join(shown_in_cell(field) for field in fields))
         return
     console = output()
@@ -143,28 +145,37 @@ def diff(
     facts = new_facts()
     for change in ("in", "out", "stayed"):
         samples = difference.samples.filter(change=change)
-        size = f", {words_of_bytes(int(samples['num_bytes'].sum()))}{_reasons(samples, change)}"
+        size = f", {words_of_bytes(int(samples['num_bytes'].sum()))}"
         facts.add_row(change, styled((counted(samples.height, "sample"), _colour(change)), size))
     console.print(facts)
+    _show_reasons(console, difference)
     _show_settings(console, difference)
     _show_sources(console, difference)
 
 
-def _reasons(samples: pl.DataFrame, change: str) -> str:
-    """Return what the samples in or out were in the other version."""
-    if change == "stayed" or samples.is_empty():
-        return ""
-    when, other = ("before", "fate_before") if change == "in" else ("now", "fate_after")
-    fates = dict(samples[other].value_counts(sort=True).iter_rows())
-    return f" ({when}: {words_of_counts(fates)})"
+def _show_reasons(console: Console, difference: VersionDiff) -> None:
+    """Show what became of the samples that moved in the version that did not pick them."""
+    reasons = difference.reasons()
+    if reasons.is_empty():
+        return
+    table = new_table("", "samples", "in the other version", "for example", left=4)
+    for row in reasons.iter_rows(named=True):
+        change = row["change"]
+        example = f"{row['sample_id'][:12]}: {row['why']}"
+        name = (change, _colour(change))
+        table.add_row(styled(name), f"{row['num_samples']:,}", fate_label(row["fate"]), example)
+    console.print(table)
 
 
 def _show_settings(console: Console, difference: VersionDiff) -> None:
-    settings = [_settings(manifest) for manifest in (difference.before, difference.after)]
+    measured = [_measured(manifest) for manifest in (difference.before, difference.after)]
     rows: list[tuple[str, str, str | Text]] = [
-        (name, old, settings[1].get(name, ""))
-        for name, old in settings[0].items()
-        if old != settings[1].get(name)
+        *difference.settings,
+        *(
+            (name, old, measured[1].get(name, ""))
+            for name, old in measured[0].items()
+            if old != measured[1].get(name)
+        ),
     ]
     rows += [
         (f"batch {name}", "", styled((change, _COLOURS.get(change, "yellow"))))
@@ -179,11 +190,10 @@ def _show_settings(console: Console, difference: VersionDiff) -> None:
     console.print(table)
 
 
-def _settings(manifest: Mapping[str, Any]) -> dict[str, str]:
-    """Return what can differ between two versions, flat and in words."""
+def _measured(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Return what was measured of a version in words."""
     ratios = manifest["compression_ratio"].items()
     return {
-        **{name: str(value) for name, value in manifest["config"].items()},
         **{f"R of subset, {codec}": f"{ratio:.3f}" for codec, ratio in ratios},
         "samples in the pool": f"{manifest['num_samples']:,}",
     }

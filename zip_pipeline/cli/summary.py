@@ -29,7 +29,7 @@ from zip_pipeline.entropy_law.table import (
     read_versions,
 )
 from zip_pipeline.pool.batches import whole_batches
-from zip_pipeline.report.fates import num_by_fate, top_sources
+from zip_pipeline.report.fates import num_by_fate, top_sources, words_of_rows
 from zip_pipeline.samples import STAGES, Stage
 from zip_pipeline.selection.ledger import fate_label
 from zip_pipeline.selection.strategies import strategies
@@ -114,18 +114,6 @@ def words_of_budget(budget: Mapping[str, Any]) -> str:
     """Return a budget as in ``25% of the pool = 20 samples``."""
     share = f"{budget['share']} of the pool = " if "share" in budget else ""
     return share + counted(budget["value"], budget["unit"].replace("_", " ").removesuffix("s"))
-
-
-def words_of_rows(counts: Mapping[str, Any]) -> str:
-    """Return the sum that must always hold."""
-    num_held_out = counts.get("num_held_out", 0)
-    held_out = f" + {num_held_out:,} held out" if num_held_out else ""
-    samples = counted(counts["num_samples"], "sample")
-    duplicates = counted(counts["num_duplicates"], "duplicate")
-    return (
-        f"{counts['num_rows_read']:,} = {samples} + {counts['num_quarantined']:,} quarantined + "
-        f"{duplicates}{held_out}"
-    )
 
 
 def words_of_counts(counts: Mapping[str, int]) -> str:

@@ -11,6 +11,7 @@ import polars as pl
 from zip_pipeline.data_root import VersionStore
 from zip_pipeline.errors import UserError
 from zip_pipeline.selection.strategies import Strategy, strategies
+from zip_pipeline.terminal_text import counted
 
 Row = Mapping[str, Any]
 # In place of a fate where a selection's pool does not hold the sample.
@@ -174,6 +175,18 @@ _TOLD_BY = {
 }
 
 
+def words_of_rows(counts: Mapping[str, Any]) -> str:
+    """Return the sum that must always hold."""
+    num_held_out = counts.get("num_held_out", 0)
+    held_out = f" + {num_held_out:,} held out" if num_held_out else ""
+    samples = counted(counts["num_samples"], "sample")
+    duplicates = counted(counts["num_duplicates"], "duplicate")
+    return (
+        f"{counts['num_rows_read']:,} = {samples} + {counts['num_quarantined']:,} quarantined + "
+        f"{duplicates}{held_out}"
+    )
+
+
 def pool_rows(ledger: pl.DataFrame) -> pl.DataFrame:
     """Return the ledger's rows that took part: neither exact duplicates nor held out."""
     return ledger.filter(~pl.col("fate").is_in(["duplicate", "held_out"]))
@@ -221,9 +234,10 @@ class VersionDiff:
     """Samples and sources in, out and stayed between two versions.
 
     ``samples``: one row per sample picked in either version (sample_id, source, batch,
-    source_file, source_row, num_bytes, change, source_before, fate_before, fate_after);
+    source_file, source_row, num_bytes, change, source_before, fate_before, fate_after, why);
     ``change`` is ``in``, ``out`` or ``stayed``, a fate ``not_in_pool`` where that version's
-    pool lacks the sample.
+    pool lacks the sample; ``why`` says why it was not picked before, or is not now, null of what
+    stayed.
     ``sources``: one row per source (source, change, num_before, num_after, num_in, num_out,
     num_stayed), most moved first. ``batches``: one row per input batch that was added,
     removed or changed (batch, change).
@@ -235,6 +249,38 @@ class VersionDiff:
     sources: pl.DataFrame
     batches: pl.DataFrame
 
+    @property
+    def settings(self) -> list[tuple[str, str, str]]:
+        """The settings that are not the same: name, before and after."""
+        before, after = (
+            {**found["config"], "tokenizer": found.get("tokenizer")}
+            for found in (self.before, self.after)
+        )
+        return [
+            (name, *("not set" if value is None else str(value) for value in values))
+            for name in dict.fromkeys([*before, *after])
+            if (values := (before.get(name), after.get(name)))[0] != values[1]
+        ]
+
+    def reasons(self) -> pl.DataFrame:
+        """Return what moved by its fate in the version that did not pick it, most first.
+
+        Returns:
+            change, fate, num_samples, num_bytes, and of the first of them sample_id and why.
+        """
+        moved = self.samples.filter(pl.col("change") != "stayed").with_columns(
+            fate=pl.when(change="in").then("fate_before").otherwise("fate_after")
+        )
+        return (
+            moved.group_by("change", "fate", maintain_order=True)
+            .agg(
+                pl.len().alias("num_samples"),
+                pl.col("num_bytes").sum(),
+                pl.col("sample_id", "why").first(),
+            )
+            .sort("change", "num_samples", "fate", descending=[False, True, False])
+        )
+
 
 def diff_versions(store: VersionStore, before: int, after: int) -> VersionDiff:
     """Compare two versions of one stage, given by their numbers.
@@ -245,8 +291,30 @@ def diff_versions(store: VersionStore, before: int, after: int) -> VersionDiff:
         UserError: there is no such version.
     """
     manifests = store.manifest(before), store.manifest(after)
-    samples = _samples(_ledger(store, before), _ledger(store, after))
+    ledgers = _ledger(store, before), _ledger(store, after)
+    samples = _samples(*ledgers)
+    whys = pl.concat(
+        _whys(samples.filter(change=change), ledger, manifest)
+        for change, ledger, manifest in zip(("in", "out"), ledgers, manifests, strict=True)
+    )
+    samples = samples.join(whys, on="sample_id", how="left", maintain_order="left")
     return VersionDiff(*manifests, samples, _sources(samples), _batches(*manifests))
+
+
+def _whys(moved: pl.DataFrame, ledger: pl.DataFrame, manifest: Mapping[str, Any]) -> pl.DataFrame:
+    """Return ``sample_id`` and ``why`` of what moved, as the ledger that did not pick it says."""
+    known = moved.select("sample_id", "change", came_in="batch").join(
+        ledger, on="sample_id", how="left", maintain_order="left"
+    )
+    words = [
+        explain_fate({**row, "fate": row["fate"] or NOT_IN_POOL}, manifest)
+        + (f"; it {_BATCH_WORDS[row['change']]} {row['came_in']}" if row["fate"] is None else "")
+        for row in known.iter_rows(named=True)
+    ]
+    return moved.select("sample_id", why=pl.Series(words, dtype=pl.String))
+
+
+_BATCH_WORDS = {"in": "came with", "out": "stood in"}
 
 
 def _ledger(store: VersionStore, number: int) -> pl.DataFrame:

@@ -103,8 +103,10 @@ def test_diff_tells_what_moved(tmp_path: Path):
     text = _words(call_well("diff", "1", "2", "--data-root", tmp_path))
     for words in (
         "sft: version 1 → version 2",
-        "in 1 sample, 100 bytes (before: 1 not in pool)",
-        "out 1 sample, 100 bytes (now: 1 shortlisted)",
+        "in 1 sample, 100 bytes",
+        "out 1 sample, 100 bytes",
+        f"in 1 not in pool {_FOUR[:12]}: no batch of that version's pool held it; it came with",
+        f"out 1 shortlisted {_ONE[:12]}: left on the shortlist (the 20 least redundant",
         "stayed 1 sample, 100 bytes",
         "R of subset, deflate 2.500 2.250",
         "samples in the pool 3 4",
@@ -126,7 +128,10 @@ def test_diff_lists_samples_for_other_tools(tmp_path: Path):
     """--list prints one sample per line, tab-separated."""
     small_root(tmp_path)
     text = call_well("diff", "1", "2", "--list", "in", "--data-root", tmp_path)
-    assert text == f"{_FOUR}\tb\tb.jsonl:2\tnot_in_pool\tpicked\n"
+    why = "no batch of that version's pool held it; it came with b.jsonl"
+    assert text == f"{_FOUR}\tb\tb.jsonl:2\tnot_in_pool\tpicked\t{why}\n"
+    text = call_well("diff", "1", "2", "--list", "out", "--data-root", tmp_path)
+    assert text.split("\t")[5].startswith("left on the shortlist (the 20 least redundant")
 
 
 def test_diff_shows_the_sources_that_moved_most(tmp_path: Path):

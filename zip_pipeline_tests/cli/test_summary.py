@@ -1,6 +1,6 @@
 """A finished selection in words."""
 
-from zip_pipeline.cli.summary import words_of_rows
+from zip_pipeline.report.fates import words_of_rows
 
 
 def test_rows_read_are_told_as_a_sum_of_all_that_became_of_them():

@@ -78,3 +78,35 @@ def test_diff_counts_each_version_by_the_sources_that_it_had(tmp_path: Path):
         ("new", "in", 0, 1, 1, 0, 0),
         ("old", "out", 1, 0, 0, 1, 0),
     ]
+
+
+def test_diff_says_with_evidence_why_a_sample_went(tmp_path: Path) -> None:
+    """What moved is told by the ledger of the version that did not pick it; settings differ."""
+    root = DataRoot(tmp_path)
+    ledgers = [
+        ledger_of([{"sample_id": name, "fate": fate, "rank": 1} for name, fate in fates.items()])
+        for fates in (
+            {"aa": "picked", "bb": "picked", "cc": "candidate"},
+            {"aa": "near_duplicate", "cc": "picked"},
+        )
+    ]
+    evidence = pl.when(fate="near_duplicate").then(pl.lit("the same but for a word"))
+    write_version(root, ledgers[0])
+    config = {"strategy": "long_range", "budget_samples": 2, "k1": 50, "k2": 20, "k3": 10}
+    write_version(root, ledgers[1].with_columns(evidence=evidence), config=config)
+    difference = diff_versions(root["sft"].versions, 1, 2)
+    assert dict(difference.samples.select("sample_id", "why").iter_rows()) == {
+        "aa": "marked as a near-duplicate: the same but for a word",
+        "bb": "no batch of that version's pool held it; it stood in a.jsonl",
+        "cc": "left among the candidates (the 50 lowest known ratios), last in round 1: its ratio "
+        "1.500, measured with what was selected, was too high for the shortlist of 20",
+    }
+    assert difference.reasons().select("change", "fate", "num_samples").rows() == [
+        ("in", "candidate", 1),
+        ("out", "near_duplicate", 1),
+        ("out", "not_in_pool", 1),
+    ]
+    assert difference.settings == [
+        ("strategy", "zip", "long_range"),
+        ("seed", "7", "not set"),
+    ]
