@@ -55,16 +55,23 @@ function words_to_search() {
   return state.lowered;
 }
 
+function stands_at(row, [, file, number]) {
+  // As zip-pipeline trace reads FILE:ROW: the name of the drop, or of a file in it, with any path.
+  return number_of("source_row", row) === Number(number) &&
+    ["batch", "source_file"].some((id) => name_of(id, row) && `/${file}`.endsWith(`/${name_of(id, row)}`));
+}
+
 function filter() {
   const query = $("query").value.trim().toLowerCase();
   const lowered = query && state.texts ? words_to_search() : null;
+  const place = /^(.+):([1-9][0-9]*)$/.exec($("query").value.trim());
   const wanted = ["fate", "source", "change"]
     .filter((id) => $(id).value !== "")
     .map((id) => [state.ledger.coded[id].codes, Number($(id).value)]);
   const rows = [];
   for (let row = 0; row < state.ledger.ids.length; row++) {
     if (wanted.every(([codes, code]) => codes[row] === code) &&
-        (!lowered || lowered[row].includes(query))) rows.push(row);
+        (!lowered || lowered[row].includes(query) || (place && stands_at(row, place)))) rows.push(row);
   }
   const order = $("order").value;
   if (order) {
@@ -75,7 +82,8 @@ function filter() {
       ? sign * (values[a] - values[b]) : Number(known(b)) - Number(known(a)));
   }
   state.shown = rows;
-  $("count").textContent = `${num(rows.length)} of ${num(state.ledger.ids.length)} rows`;
+  $("count").textContent = `${num(rows.length)} of ${num(state.ledger.ids.length)} rows`
+    + (place && !rows.length ? "; the row may be among the rejected, zip-pipeline trace tells" : "");
   $("list").scrollTop = 0;
   draw();
 }
@@ -224,12 +232,14 @@ function place_of(row) {
 }
 
 function fates_of(row) {
-  const {versions, names, codes} = state.history, table = make("table"), body = make("tbody");
+  const {versions, names, codes, whys} = state.history, table = make("table"), body = make("tbody");
   versions.forEach(([version, created], n) => {
     const fate = names[codes[n].charCodeAt(row) - 97] ?? "unknown", line = make("tr");
-    const is_this = version === state.ledger.version;
+    const is_this = version === state.ledger.version, told = whys[n];
+    const why = is_this ? state.texts.why[row] : told ? told.names[told.codes[row]] : "";
     line.append(make("td", `${version}${is_this ? " (this)" : ""}`, "date"),
-      make("td", created.slice(0, 16).replace("T", " "), "date"), make("td", plain(fate)));
+      make("td", created.slice(0, 16).replace("T", " "), "date"), make("td", plain(fate), "date"),
+      make("td", why));
     body.prepend(line);
   });
   table.append(body);

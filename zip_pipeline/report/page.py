@@ -4,6 +4,7 @@ import base64
 import gzip
 import hashlib
 import json
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,13 @@ import polars as pl
 
 from zip_pipeline.entropy_law.table import is_blocked, version_row
 from zip_pipeline.entropy_law.verdict import Change, baseline, change, is_named
-from zip_pipeline.report.fates import NOT_IN_POOL, VersionDiff, explain_fate, pool_rows
+from zip_pipeline.report.fates import (
+    NOT_IN_POOL,
+    VersionDiff,
+    explain_fate,
+    pool_rows,
+    words_of_rows,
+)
 from zip_pipeline.report.figures import before_after_figure, inline_svg, standing_figure
 from zip_pipeline.samples import Stage
 from zip_pipeline.selection.ledger import FATE_LABELS, FATES
@@ -27,7 +34,10 @@ Tone: TypeAlias = Literal["good", "plain", "warn", "bad"]
 
 @dataclass(frozen=True)
 class PastVersion:
-    """A version, and the fates of its samples: ``sample_id`` and ``fate``, each sample once."""
+    """A version, and the fates of its samples, each sample once.
+
+    ``fates`` are ``sample_id``, ``fate`` and ``why``, which is null where a page has no room for it.
+    """
 
     number: int
     created_at: str
@@ -50,6 +60,8 @@ class Report:
         random_ratios: R by codec of a random pick of the same budget, empty where its samples have
             left the pool or there was nothing to choose.
         languages: ``sample_id`` and ``language``, None where the signal was not measured.
+        rejected: rows of the version's batches that are no samples: ``batch``, ``reason``, ``rows``,
+            and the place and detail of the first of them as ``example``.
         costs: what took how long, in words.
     """
 
@@ -63,6 +75,7 @@ class Report:
     texts: pl.DataFrame
     random_ratios: Mapping[str, float]
     languages: pl.DataFrame | None
+    rejected: pl.DataFrame
     costs: Mapping[str, str]
 
     @property
@@ -245,6 +258,25 @@ def sources_table(ledger: pl.DataFrame) -> Table:
     return _limited(rows, "sources", ("share of pool", "share of subset"))
 
 
+def rejected_table(report: Report) -> Table:
+    """Return what was read and is no sample, by drop and reason, with the command that shows it."""
+    commands = [
+        shlex.join(
+            ["zip-pipeline", "quarantine", batch, "--stage", report.stage, "--reason", reason]
+        )
+        for batch, reason in report.rejected.select("batch", "reason").iter_rows()
+    ]
+    shown = report.rejected.select(
+        "batch", pl.col("reason").str.replace_all("_", " "), "rows", "example"
+    )
+    command = pl.Series("shown by", commands, dtype=pl.String)
+    return _limited(
+        shown.rename({"batch": "drop", "example": "for example"}).with_columns(command),
+        "reasons",
+        note="" if shown.height else "Every row is a sample.",
+    )
+
+
 def languages_table(report: Report) -> Table:
     """Return the share of each language in pool and subset."""
     if report.languages is None:
@@ -298,7 +330,9 @@ def change_tables(change: VersionDiff) -> dict[str, Table]:
         .alias("fate"),
     )
     counted = samples.group_by("change", "fate").agg(
-        samples=pl.len(), bytes=pl.col("num_bytes").sum()
+        pl.len().alias("samples"),
+        pl.col("num_bytes").sum().alias("bytes"),
+        pl.format("{}: {}", "sample_id", "why").first().alias("for example"),
     )
     sources = change.sources.select(
         "source", **{n: f"num_{n}" for n in ("before", "after", "in", "out", "stayed")}
@@ -490,15 +524,16 @@ def _history(report: Report, rows: pl.DataFrame) -> dict[str, Any]:
     names = [*FATES, NOT_IN_POOL]
     kind = pl.Enum(names)
     ids = rows.select("sample_id")
-    codes = []
+    codes, whys = [], []
     for past in report.past:
-        told = ids.join(past.fates, on="sample_id", how="left", maintain_order="left")["fate"]
-        known = told.fill_null(NOT_IN_POOL).cast(kind, strict=False).to_physical()
+        told = ids.join(past.fates, on="sample_id", how="left", maintain_order="left")
+        whys.append(_coded(told["why"]) if past.fates["why"].count() else None)
+        known = told["fate"].fill_null(NOT_IN_POOL).cast(kind, strict=False).to_physical()
         # A fate of a later release has the letter after those that are known.
         letters = known.cast(pl.UInt8).fill_null(len(names)) + ord("a")
         codes.append(letters.to_numpy().tobytes().decode("ascii"))
     versions = [[past.number, past.created_at] for past in report.past]
-    return {"versions": versions, "names": names, "codes": codes}
+    return {"versions": versions, "names": names, "codes": codes, "whys": whys}
 
 
 def _packed(value: object) -> str:
@@ -544,6 +579,7 @@ def render_page(report: Report) -> str:
         before_after=inline_svg(before_after_figure(report.ledger), "before_after"),
         languages=languages_table(report),
         cut=cut_table(report),
+        rejected=rejected_table(report),
         settings=_settings(report.manifest),
     )
 
@@ -553,6 +589,7 @@ def _facts(report: Report) -> dict[str, str]:
     budget = manifest["budget"]
     unit = budget["unit"].replace("_", " ")
     return {
+        "rows read": words_of_rows(manifest),
         "picked": f"{manifest['num_picked']:,} of {manifest['num_samples']:,} samples",
         "tokens": f"{manifest['picked_tokens']:,} ({manifest['tokenizer']})",
         "budget": f"{budget['value']:,} {unit}, {manifest['unused_budget']:,} unused",

@@ -14,13 +14,18 @@ from zip_pipeline.data_root import DataRoot, StageFolder
 from zip_pipeline.entropy_law.table import SCHEMA, read_versions
 from zip_pipeline.files import scan_table, write_atomically, write_json
 from zip_pipeline.report.card import croissant, data_card
-from zip_pipeline.report.fates import diff_versions
+from zip_pipeline.report.fates import diff_versions, explain_fate
 from zip_pipeline.report.page import PastVersion, Report, headline, random_pick, render_page
 from zip_pipeline.report.trace import readable_texts, sample_texts
 from zip_pipeline.samples import Stage, serialised_texts
 from zip_pipeline.workflow.models import training_record
 from zip_pipeline.workflow.verdicts import R_CODEC, measured_loss
 from zip_pipeline.workflow.versions import StoredVersion, latest_version, read_version
+
+
+# So many reasons of samples in versions are in a page, those of the latest versions; each is about
+# thirty bytes.
+_MOST_TOLD = 100_000
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,8 @@ def read_report(
     store, number = root[version.stage], version.number
     numbers = store.versions.numbers()
     before = [n for n in numbers if n < number]
+    others = [n for n in numbers if n != number]
+    told = others[max(0, len(others) - _MOST_TOLD // max(1, version.ledger.height)) :]
     log(f"reading the texts of {version.ledger.height:,} samples, and {len(numbers)} ledgers")
     return Report(
         stage=version.stage,
@@ -90,11 +97,12 @@ def read_report(
         manifest=version.manifest,
         ledger=version.ledger,
         law=_measures(root, store, [*before, number]),
-        past=[_past(store, n) for n in numbers],
+        past=[_past(store, n, is_told=n in told) for n in numbers],
         change=diff_versions(store.versions, before[-1], number) if before else None,
         texts=_texts(store, version),
         random_ratios=_random_ratios(store, version),
         languages=_languages(store),
+        rejected=_rejected(store, version.manifest),
         costs=dict(_costs(store, version)),
     )
 
@@ -122,11 +130,34 @@ def _unprobed(number: int, manifest: dict[str, Any]) -> pl.DataFrame:
     return pl.DataFrame([row], schema=SCHEMA)
 
 
-def _past(store: StageFolder, number: int) -> PastVersion:
-    rows = store.versions.ledger(number).select("sample_id", "fate")
-    samples = rows.filter(pl.col("fate") != "duplicate").collect()
-    created = str(store.versions.manifest(number).get("created_at", ""))
-    return PastVersion(number, created, samples.unique("sample_id", keep="any"))
+def _past(store: StageFolder, number: int, *, is_told: bool) -> PastVersion:
+    manifest = store.versions.manifest(number)
+    rows = store.versions.ledger(number).filter(pl.col("fate") != "duplicate")
+    if is_told:
+        samples = rows.collect().unique("sample_id", keep="any")
+        words = [explain_fate(row, manifest) for row in samples.iter_rows(named=True)]
+    else:
+        samples = rows.select("sample_id", "fate").collect().unique("sample_id", keep="any")
+        words = [None] * samples.height
+    fates = samples.select("sample_id", "fate", why=pl.Series(words, dtype=pl.String))
+    return PastVersion(number, str(manifest.get("created_at", "")), fates)
+
+
+def _rejected(store: StageFolder, manifest: dict[str, Any]) -> pl.DataFrame:
+    """Return the rejected rows of a version's batches as they are now, by batch and reason."""
+    tables = [
+        store.scan(store.quarantine(batch)).select(
+            "reason",
+            batch=pl.lit(batch),
+            example=pl.format("{}:{} {}", "source_file", "source_row", "detail"),
+        )
+        for batch in store.batches()
+        if batch in manifest["inputs"]
+    ]
+    empty = pl.LazyFrame(schema=dict.fromkeys(("reason", "batch", "example"), pl.String))
+    rows = pl.concat([empty, *tables]).group_by("batch", "reason", maintain_order=True)
+    found = rows.agg(pl.len().alias("rows"), pl.col("example").first())
+    return found.sort("rows", "batch", "reason", descending=[True, False, False]).collect()
 
 
 def _texts(store: StageFolder, version: StoredVersion) -> pl.DataFrame:

@@ -7,6 +7,7 @@ import polars as pl
 
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.files import write_table
+from zip_pipeline.ingest.rows import QUARANTINE_SCHEMA
 from zip_pipeline.samples import Sample, Turn, frame_of, sample_columns, sample_id
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.ledger import build_manifest
@@ -47,6 +48,7 @@ def reported_root(folder: Path, num: int, num_versions: int = 2, num_words: int 
     rows[0]["source"] = HOSTILE
     table = frame_of("sft", rows)
     write_table(root["sft"].samples(BATCH), table, {"fingerprint": "f", "num_samples": str(num)})
+    write_table(root["sft"].quarantine(BATCH), QUARANTINE_SCHEMA.to_frame(), {"fingerprint": "f"})
     for version in range(num_versions):
         _write_version(root, table, version)
     return root

@@ -25,17 +25,20 @@ from zip_pipeline.report.page import (
     languages_table,
     random_pick,
     ratios_table,
+    rejected_table,
     render_page,
     repeated,
     sources_table,
     standing,
 )
+from zip_pipeline.files import write_table
+from zip_pipeline.workflow import reports
 from zip_pipeline.workflow.reports import read_report, write_report
 from zip_pipeline.workflow.versions import latest_version
 from zip_pipeline_tests.entropy_law.tables import version_row, versions
 from zip_pipeline_tests.report.data_roots import ledger_of
 from zip_pipeline_tests.report.rendered import loads_of
-from zip_pipeline_tests.report.reported_roots import HOSTILE, reported_root
+from zip_pipeline_tests.report.reported_roots import BATCH, HOSTILE, reported_root
 
 
 @pytest.fixture(scope="module")
@@ -199,6 +202,10 @@ def test_the_page_holds_the_whole_ledger_and_all_fates(report: Report, html: str
     assert [version for version, _ in history["versions"]] == [1, 2]
     assert fates[1] == report.ledger["fate"].to_list()
     assert [of_version[0] for of_version in fates] == ["picked", "candidate"]
+    assert history["whys"][1] is None
+    told = history["whys"][0]
+    assert told["names"][told["codes"][1]] == texts["why"][1]
+    assert told["names"][told["codes"][0]].startswith("picked as number 1, in round 1: the least")
     (left,) = [e["items"] for e in ledger["examples"] if "left out" in e["title"]]
     assert left[0] == [ledger["ids"][-1], ledger["ids"][2]]
 
@@ -265,3 +272,46 @@ def test_a_report_of_80_000_samples_is_quick_and_small(tmp_path: Path) -> None:
     written = write_report(root, "sft")
     assert time.process_time() - before < 20
     assert 1_000_000 < written.page.stat().st_size < 25_000_000
+
+
+def test_the_page_says_what_was_rejected_and_how_to_see_it(tmp_path: Path) -> None:
+    """By drop and reason, most rows first; the sum of rows at the top points there."""
+    root = reported_root(tmp_path, 40)
+    rows = [
+        {"source_file": BATCH, "source_row": row, "reason": reason, "detail": f"<b>{row}</b>"}
+        for row, reason in ((41, "empty_answer"), (42, "invalid_json"), (43, "invalid_json"))
+    ]
+    write_table(root["sft"].quarantine(BATCH), pl.DataFrame(rows), {"fingerprint": "f"})
+    told = read_report(root, latest_version(root["sft"]))
+    assert rejected_table(told).rows.to_dicts() == [
+        {"drop": BATCH, "reason": "invalid json", "rows": 2}
+        | {"for example": f"{BATCH}:42 <b>42</b>"}
+        | {"shown by": f"zip-pipeline quarantine {BATCH} --stage sft --reason invalid_json"},
+        {"drop": BATCH, "reason": "empty answer", "rows": 1}
+        | {"for example": f"{BATCH}:41 <b>41</b>"}
+        | {"shown by": f"zip-pipeline quarantine {BATCH} --stage sft --reason empty_answer"},
+    ]
+    html = render_page(told)
+    assert '0 duplicates · <a href="#rejected">what was rejected</a>' in html
+    assert "&lt;b&gt;42&lt;/b&gt;" in html
+
+
+def test_the_page_says_before_all_figures_that_settings_changed(report: Report, html: str) -> None:
+    """A budget or a strategy of another kind is named, as it was and as it is."""
+    assert report.change is not None
+    assert 'id="changed"' not in html
+    before = {**report.change.before, "config": report.manifest["config"] | {"budget_samples": 9}}
+    told = render_page(replace(report, change=replace(report.change, before=before)))
+    words = "<dt>budget_samples</dt><dd><code>9</code> before, <code>12</code> now</dd>"
+    assert told.index(words) < told.index('id="standing"')
+
+
+def test_reasons_of_other_versions_stop_where_a_page_has_no_room(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those of the latest versions are kept; of the others the fates alone."""
+    root = reported_root(tmp_path, 40, num_versions=4)
+    for most, told in ((79, [3]), (39, []), (100_000, [1, 2, 3])):
+        monkeypatch.setattr(reports, "_MOST_TOLD", most)
+        past = read_report(root, latest_version(root["sft"])).past
+        assert [one.number for one in past if one.fates["why"].count()] == told

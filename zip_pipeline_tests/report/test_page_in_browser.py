@@ -64,6 +64,11 @@ def test_search_and_filters_narrow_the_list(root: DataRoot, page: Page) -> None:
     _count(page, f"1 of {NUM} rows")
     page.fill("#query", "tell me 77.")
     _count(page, f"1 of {NUM} rows")
+    page.fill("#query", "raw/sft/drop.jsonl:6")
+    _count(page, f"1 of {NUM} rows")
+    assert page.locator("#list a").first.inner_text().split()[0] == ledger_id[:10]
+    page.fill("#query", "op.jsonl:6")
+    _count(page, f"0 of {NUM} rows; the row may be among the rejected, zip-pipeline trace tells")
     page.fill("#query", "")
     page.select_option("#fate", label="near duplicate (1)")
     _count(page, f"1 of {NUM} rows")
@@ -93,11 +98,12 @@ def test_a_sample_has_a_page_of_its_own(page: Page) -> None:
     page.locator("#list a").first.click()
     sample = page.locator("#sample")
     expect(sample).to_contain_text("marked as a near-duplicate: the same but for a few words.")
+    why = "marked as a near-duplicate: the same but for a few words"
     expect(sample.locator("tr")).to_have_text(
         [
-            "3 (this)2026-01-03 03:04near duplicate",
-            "22026-01-02 03:04near duplicate",
-            "12026-01-01 03:04near duplicate",
+            f"3 (this)2026-01-03 03:04near duplicate{why}",
+            f"22026-01-02 03:04near duplicate{why}",
+            f"12026-01-01 03:04near duplicate{why}",
         ]
     )
     first = sample_id(conversations(NUM)[0])
