@@ -22,15 +22,19 @@ from zip_pipeline.cli.console import (
     new_table,
     options_as_typed,
     output,
+    print_next,
     print_note,
     words_of_seconds,
 )
+from zip_pipeline.cli.summary import root_option
 from zip_pipeline.compression.sets import worker_count
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import write_json
 from zip_pipeline.process import ERROR_FILE_VARIABLE, FAULT
+from zip_pipeline.report.comparison import words_of_skips
 from zip_pipeline.samples import Stage
 from zip_pipeline.selection.config import as_typed_budget
+from zip_pipeline.settings import SETTINGS_FILE
 from zip_pipeline.workflow.comparison import (
     FIGURES,
     compare_model,
@@ -118,11 +122,19 @@ def compare(
         for row in rows:
             table.add_row(*row)
         output().print(table)
-    lines = [f"{name}: {reason}" for name, reason in result.skipped.items()]
-    for line in (*lines, *result.notes):
+    for line in (*words_of_skips(result.skipped), *result.notes):
         output().print(line, soft_wrap=True)
-    output().print(f"\n{result.conclusion}\n", style="bold", soft_wrap=True)
+    output().print(f"\n{result.conclusion}", style="bold", soft_wrap=True)
+    for line in result.certainty:
+        output().print(line, soft_wrap=True)
+    output().print()
     output().print(f"Tables and figures: {result.folder}", soft_wrap=True)
+    if result.settings:
+        file = root.path / SETTINGS_FILE
+        words = f"To use it, let these lines stand in {file}, for any of their names there:"
+        output().print(f"\n{words}\n\n{result.settings}", soft_wrap=True)
+        command = f"zip-pipeline run --until subset{root_option(root)}"
+        print_next(output(), {command: "select with them"})
 
 
 def _run_all(
@@ -136,6 +148,7 @@ def _run_all(
     """
     started = time.monotonic()
     failed: list[Exception] = []
+    skips: set[tuple[str, str]] = set()
     with ThreadPoolExecutor(num_workers) as executor:
         whats = {executor.submit(run, what): what for what in todo}
         try:
@@ -143,7 +156,11 @@ def _run_all(
                 name, seed = whats[future]
                 try:
                     found = future.result()
-                    words = f"skipped, {found['skipped']}" if "skipped" in found else "done"
+                    words = "done"
+                    if (reason := found.get("skipped")) is not None:
+                        is_told = (name, reason) in skips
+                        words = "skipped as before" if is_told else f"skipped, {reason}"
+                        skips.add((name, reason))
                 except (UserError, RuntimeError) as error:
                     failed.append(error)
                     words = f"failed, {error}"

@@ -5,7 +5,6 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import polars as pl
 import typer
 from rich.console import Console
 from rich.text import Text

@@ -11,7 +11,7 @@ from zip_pipeline.defs.metadata import listed, picture, rounded, shown, shown_ta
 from zip_pipeline.defs.pipes import mendable, run_modules
 from zip_pipeline.defs.resources import DataRootResource
 from zip_pipeline.files import fingerprint
-from zip_pipeline.report.comparison import YARDSTICK
+from zip_pipeline.report.comparison import YARDSTICK, words_of_skips
 from zip_pipeline.samples import Stage
 from zip_pipeline.selection.strategies import strategies
 from zip_pipeline.workflow.comparison import (
@@ -158,10 +158,11 @@ _TABLES = ("losses", "figures", "redundancy_and_diversity", "picks_in_common", "
 def _result(found: ComparisonResult) -> dg.MaterializeResult[None]:
     return dg.MaterializeResult(
         metadata={
-            "conclusion": found.conclusion,
+            "conclusion": " ".join([found.conclusion, *found.certainty]),
             **{name: shown(table) for name, table in zip(_TABLES, found.shown, strict=False)},
+            "settings": found.settings or "none yet",
             "notes": listed(found.notes),
-            "skipped": listed([f"{name}: {reason}" for name, reason in found.skipped.items()]),
+            "skipped": listed(words_of_skips(found.skipped)),
             **{f"plot_{name}": picture(png, name) for name, png in found.figures.items()},
             "runs": shown_table(found.runs),
             "picked_alone": shown_table(found.alone),

@@ -81,9 +81,7 @@ def _paragraphs(report: Report) -> Iterator[str]:
     yield f"## Redundancy\n\n{markdown([_ratios(report)])}"
     yield "R is raw / compressed bytes of all texts together; lower is less redundant.\n"
     yield f"## Sources\n\n{markdown([_sources(report.ledger)])}"
-    fates = [
-        [fate_label(fate), f"{num:,}"] for fate, num in num_by_fate(report.ledger).items()
-    ]
+    fates = [[fate_label(fate), f"{num:,}"] for fate, num in num_by_fate(report.ledger).items()]
     yield f"## What became of the pool\n\n{markdown([(['fate', 'samples'], fates)])}"
     yield (
         "## Limits\n\nThe licence of each source is not recorded here: look it up before you share "

@@ -116,11 +116,8 @@ def conclusion(runs: pl.DataFrame, measure: Measure) -> str:
     The strategy is chosen by ``<measure>_choice_loss`` and judged by ``<measure>_loss``, which
     is of other samples.
     """
-    chosen, judged = f"{measure}_choice_loss", f"{measure}_loss"
-    others = [name for name in strategies_of(runs) if name != YARDSTICK]
-    each = {name: difference(runs, name, YARDSTICK, chosen) for name in others}
-    means = {name: one.mean for name, one in each.items() if one is not None}
-    best = min(means, key=means.__getitem__, default="")
+    judged = f"{measure}_loss"
+    best = next(iter(_ranked(runs, measure)), "")
     found = difference(runs, best, YARDSTICK, judged)
     if found is None:
         return (
@@ -141,6 +138,63 @@ def conclusion(runs: pl.DataFrame, measure: Measure) -> str:
         f"Nothing beats source-balanced random here: {best}, which did best on the samples to "
         f"choose by, {words} {WHERE[measure]}."
     )
+
+
+def _ranked(runs: pl.DataFrame, measure: Measure) -> list[str]:
+    """Return the strategies beside the yardstick, best on the samples to choose by first."""
+    others = [name for name in strategies_of(runs) if name != YARDSTICK]
+    each = {name: difference(runs, name, YARDSTICK, f"{measure}_choice_loss") for name in others}
+    means = {name: one.mean for name, one in each.items() if one is not None}
+    return sorted(means, key=lambda name: (means[name], name))
+
+
+def winner(runs: pl.DataFrame, measure: Measure) -> str | None:
+    """Return the strategy to use: the best one where it beats the yardstick, else the yardstick.
+
+    None where nothing can be said yet.
+    """
+    best = next(iter(_ranked(runs, measure)), "")
+    found = difference(runs, best, YARDSTICK, f"{measure}_loss")
+    if found is None:
+        return None
+    return best if found.high < 0 else YARDSTICK
+
+
+def beside_second(runs: pl.DataFrame, measure: Measure) -> str | None:
+    """Return by how much the winner is better than the second best, and whether noise may be why.
+
+    None where no other strategy than the yardstick was compared with it, or the yardstick wins.
+    """
+    ranked = _ranked(runs, measure)
+    if winner(runs, measure) == YARDSTICK or len(ranked) < 2:
+        return None
+    best, second = ranked[:2]
+    found = difference(runs, best, second, f"{measure}_loss")
+    if found is None:
+        return f"{second} came second to {best}; they have no two seeds in common to compare."
+    difference_words = f"{found.mean:+.3f} nats (95% {found.low:+.3f} to {found.high:+.3f})"
+    if found.high < 0:
+        return f"{second} came second: {best} differs from it by {difference_words}, beyond noise."
+    return (
+        f"{second} came second: {best} differs from it by {difference_words}, as noise may; more "
+        "seeds or evaluation samples would tell."
+    )
+
+
+def words_of_skips(skipped: Mapping[str, str]) -> list[str]:
+    """Return why there are no runs, once for each strategy and reason.
+
+    Args:
+        skipped: the reason by STRATEGY-SEED.
+    """
+    seeds: dict[tuple[str, str], list[str]] = {}
+    for run, reason in skipped.items():
+        name, _, seed = run.rpartition("-")
+        seeds.setdefault((name, reason), []).append(seed)
+    return [
+        f"{name}, {'seed' if len(of_name) == 1 else 'seeds'} {', '.join(of_name)}: {reason}"
+        for (name, reason), of_name in seeds.items()
+    ]
 
 
 def _cheaper(runs: pl.DataFrame, best: str, loss: str) -> str:

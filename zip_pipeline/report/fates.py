@@ -88,7 +88,9 @@ def _beside_last_picks(row: Row, manifest: Row, strategy: Strategy | None) -> st
     is_comparable = measure and row["fate"] in _LEFT and row.get("shard") is None
     if not is_comparable or column not in last.get("of_all", {}):
         return ""
-    words = f"; the last pick, number {last['of_all']['rank']:,}, had {_figure(last['of_all'], column)}"
+    words = (
+        f"; the last pick, number {last['of_all']['rank']:,}, had {_figure(last['of_all'], column)}"
+    )
     if row["fate"] in _NO_ROOM:
         has_rounds = manifest.get("num_rounds", 0) > 1 and row.get("round") is not None
         when = f"it was passed over in round {row['round']:,}, " if has_rounds else ""

@@ -23,7 +23,9 @@ from zip_pipeline.files import write_bytes, write_json, write_table
 from zip_pipeline.pool.held_out import HeldOutSettings, is_held_out
 from zip_pipeline.pool.pool import SelectionPool, open_selection_pool
 from zip_pipeline.report.comparison import (
+    WHERE,
     Measure,
+    beside_second,
     comparison_figure,
     conclusion,
     law_figure,
@@ -34,6 +36,8 @@ from zip_pipeline.report.comparison import (
     picked_alone,
     shown_tables,
     summary,
+    winner,
+    words_of_skips,
 )
 from zip_pipeline.report.markdown import Shown, bullets, inert, markdown
 from zip_pipeline.samples import Stage, contents_text
@@ -42,6 +46,7 @@ from zip_pipeline.selection.config import TOKEN_UNITS, SelectionConfig
 from zip_pipeline.selection.select import select_candidates
 from zip_pipeline.selection.strategies import strategies
 from zip_pipeline.settings import MAX_NUMBER
+from zip_pipeline.terminal_text import counted
 from zip_pipeline.training import in_turn
 from zip_pipeline.training.job import finished_training
 from zip_pipeline.training.tokens import configured_tokens
@@ -300,7 +305,9 @@ class ComparisonResult:
         table: one row per strategy, see :func:`.summary`.
         conclusion: the sentence to act on.
         skipped: by strategy and seed, why there is no run.
+        certainty: how the winner stands to the second best, and how many samples say so.
         notes: what else to know.
+        settings: the lines of zip_pipeline.toml that use the winner; empty where there is none yet.
         overlap: by how much each two strategies agree, see :func:`.overlap`.
         alone: samples that one strategy alone picked, ten of each: ``strategy``, ``sample_id``,
             ``source`` and the begin of the ``text``.
@@ -315,7 +322,9 @@ class ComparisonResult:
     table: pl.DataFrame
     conclusion: str
     skipped: dict[str, str]
+    certainty: list[str]
     notes: list[str]
+    settings: str
     overlap: pl.DataFrame
     alone: pl.DataFrame
     relations: Sequence[Relation]
@@ -370,7 +379,9 @@ def compare_result(
         summary(runs),
         conclusion(runs, measure),
         skipped,
+        [*_certainty(comparison, runs)],
         [*_notes(comparison, runs), words],
+        _settings_of(comparison, winner(runs, measure)),
         overlap(picks),
         picked_alone(picks),
         # A library of the same extra as that of the figures.
@@ -460,6 +471,32 @@ def _notes(comparison: Comparison, runs: pl.DataFrame) -> list[str]:
     return notes
 
 
+def _certainty(comparison: Comparison, runs: pl.DataFrame) -> Iterator[str]:
+    """Yield how the winner stands to the second, and how many samples say so."""
+    measure: Measure = comparison.plan["measure"]
+    second, num = beside_second(runs, measure), comparison.plan["num_held"]
+    if second is not None:
+        yield second
+    yield (
+        f"The loss {WHERE[measure]} is of {counted(num[measure], 'sample')}; the best was chosen "
+        f"by {counted(num[f'{measure}_choice'], 'other')}."
+    )
+
+
+def _settings_of(comparison: Comparison, name: str | None) -> str:
+    """Return the lines of zip_pipeline.toml by which the nightly run selects as a strategy does."""
+    if name is None:
+        return ""
+    strategy, _, mixture = name.partition("+")
+    values: dict[str, Any] = {"strategy": strategy, "mixture": mixture or None}
+    values[f"budget_{comparison.settings.unit}"] = comparison.plan["budget"]
+    if comparison.settings.target and strategies[strategy].uses("target"):
+        values["target"] = comparison.settings.target
+    # Strings and whole numbers of JSON are those of TOML.
+    lines = (f"{key} = {json.dumps(value)}" for key, value in values.items() if value is not None)
+    return "\n".join([f"[{comparison.stage}]", *lines])
+
+
 def _write_figures(result: ComparisonResult) -> dict[str, bytes]:
     title = f"Comparison of strategies, {result.stage}"
     drawn = {"comparison": comparison_figure(result.runs, result.table, title)}
@@ -483,8 +520,10 @@ def _write(result: ComparisonResult) -> ComparisonResult:
     folder = result.folder
     if find_spec("matplotlib") is not None:
         result = replace(result, figures=_write_figures(result))
-    lines = [*(f"{name}: {reason}" for name, reason in result.skipped.items()), *result.notes]
+    lines = [*result.certainty, *words_of_skips(result.skipped), *result.notes]
     text = f"{inert(result.conclusion)}\n\n{markdown(result.shown)}\n{bullets(lines)}"
+    if result.settings:
+        text += f"\nIn zip_pipeline.toml:\n\n```toml\n{result.settings}\n```\n"
     write_bytes(folder / "comparison.md", text.encode())
     tables = {"table": result.table, "overlap": result.overlap, "alone": result.alone}
     if result.relations:
@@ -492,6 +531,7 @@ def _write(result: ComparisonResult) -> ComparisonResult:
     for name, table in tables.items():
         write_bytes(folder / f"{name}.csv", _csv(table))
     write_table(folder / "runs.parquet", result.runs, {})
-    told = {name: getattr(result, name) for name in ("conclusion", "measure", "skipped", "notes")}
+    names = ("conclusion", "certainty", "measure", "skipped", "notes", "settings")
+    told = {name: getattr(result, name) for name in names}
     write_json(folder / "result.json", {**told, "table": result.table.to_dicts()})
     return result

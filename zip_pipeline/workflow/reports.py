@@ -22,7 +22,6 @@ from zip_pipeline.workflow.models import training_record
 from zip_pipeline.workflow.verdicts import R_CODEC, measured_loss
 from zip_pipeline.workflow.versions import StoredVersion, latest_version, read_version
 
-
 # So many reasons of samples in versions are in a page, those of the latest versions; each is about
 # thirty bytes.
 _MOST_TOLD = 100_000

@@ -43,17 +43,38 @@ def _processes(monkeypatch: pytest.MonkeyPatch, stop_before: int = 0) -> Process
 
 
 def test_tables_sentence_and_files_are_told(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last words are what to do and where the files are; each run is told of on stderr."""
+    """The last words are what to do, where the files are, and the settings that use the winner."""
     _processes(monkeypatch)
     result = call("compare", "--data-root", data, *_SMALL)
     assert result.exit_code == 0
     lines = [line for line in result.stdout.splitlines() if line.strip()]
     assert any(line.split()[:4] == ["random", "2", "2.000", "-0.500"] for line in lines)
     (folder,) = (data / "comparison").iterdir()
-    assert lines[-1] == f"Tables and figures: {folder}"
-    assert lines[-2].startswith("On your pool, random beats source-balanced random by 0.500 nats")
+    at = lines.index(f"Tables and figures: {folder}")
+    assert lines[at - 2].startswith("On your pool, random beats source-balanced random by 0.500")
+    assert lines[at - 1].startswith("The loss on unseen sources is of ")
+    file = data / "zip_pipeline.toml"
+    assert lines[at + 1 : at + 5] == [
+        f"To use it, let these lines stand in {file}, for any of their names there:",
+        "[sft]",
+        'strategy = "random"',
+        "budget_tokens = 1000",
+    ]
+    command = f"zip-pipeline run --until subset --data-root {data}"
+    assert lines[-1].strip() == f"{command}  # select with them"
     assert result.stderr.splitlines()[0].startswith("1 of 4, random+natural, seed 0: done; about ")
     assert result.stderr.splitlines()[3] == "4 of 4, random, seed 1: done"
+
+
+def test_a_skip_is_said_in_full_once(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its other seeds are skipped as before, and one line tells at the end."""
+    _processes(monkeypatch)
+    result = call("compare", "--data-root", data, *_SMALL[:-3], "dsir", *_SMALL[-2:])
+    reason = "target: dsir selects by the samples of a file"
+    assert result.stderr.count(reason) == 1
+    assert result.stderr.count("skipped as before") == 1
+    assert result.stdout.count(reason) == 1
+    assert f"dsir, seeds 0, 1: {reason}" in result.stdout
 
 
 @pytest.mark.parametrize(

@@ -82,6 +82,7 @@ def test_result_shows_sentence_table_and_figure(
     shown = metadata_of(_run(graph_with_pool, RESULT), "comparison", "result")
     assert shown["conclusion"].startswith("On your pool, random beats source-balanced random by")
     assert list(shown)[:3] == ["conclusion", "losses", "figures"]
+    assert shown["settings"].startswith('[sft]\nstrategy = "random"\nbudget_tokens = ')
     assert "| random | 2 |" in shown["losses"]
     assert all("data:image/png;base64," in shown[f"plot_{n}"] for n in ("comparison", "law"))
     assert "| strategy | tokens | targets | samples | mean tokens | Q |" in shown["figures"]

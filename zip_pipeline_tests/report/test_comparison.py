@@ -8,6 +8,7 @@ import pytest
 from zip_pipeline.report.comparison import (
     YARDSTICK,
     Measure,
+    beside_second,
     comparison_figure,
     conclusion,
     difference,
@@ -19,6 +20,8 @@ from zip_pipeline.report.comparison import (
     picked_alone,
     shown_tables,
     summary,
+    winner,
+    words_of_skips,
 )
 from zip_pipeline.report.markdown import markdown
 
@@ -148,6 +151,36 @@ def test_too_little_says_nothing(losses: dict[str, list[float]]):
         "Nothing can be said yet: that takes two seeds each of random+natural and of another "
         "strategy."
     )
+
+
+def test_the_winner_stands_beside_the_second() -> None:
+    """Beyond its interval or within it; the yardstick wins where nothing beats it."""
+    losses = {YARDSTICK: [1.0, 2.0, 3.0], "zip": [0.80, 1.81, 2.79], "random": [0.83, 1.8, 2.8]}
+    runs = _runs(losses)
+    assert winner(runs, "unseen") == "zip"
+    assert beside_second(runs, "unseen") == (
+        "random came second: zip differs from it by -0.010 nats (95% -0.060 to +0.040), as noise "
+        "may; more seeds or evaluation samples would tell."
+    )
+    far = _runs(losses | {"random": [0.90, 1.91, 2.89]})
+    assert beside_second(far, "unseen") == (
+        "random came second: zip differs from it by -0.100 nats (95% -0.100 to -0.100), beyond "
+        "noise."
+    )
+    nothing = _runs(losses | {"zip": [1.1, 2.1, 3.2], "random": [1.2, 2.2, 3.4]})
+    assert winner(nothing, "unseen") == YARDSTICK
+    assert beside_second(nothing, "unseen") is None
+    assert winner(_runs({YARDSTICK: [1.0], "zip": [0.5]}), "unseen") is None
+    assert beside_second(_runs({n: losses[n] for n in (YARDSTICK, "zip")}), "unseen") is None
+
+
+def test_a_skip_is_said_once_for_all_seeds() -> None:
+    """Seeds of the same strategy and reason share a line."""
+    skipped = {"dsir-0": "no target", "dsir-1": "no target", "zip+equal-1": "not run yet"}
+    assert words_of_skips(skipped) == [
+        "dsir, seeds 0, 1: no target",
+        "zip+equal, seed 1: not run yet",
+    ]
 
 
 def test_tables_for_people_show_what_decides_first():

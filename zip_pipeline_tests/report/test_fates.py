@@ -118,7 +118,9 @@ def test_explain_fate_names_the_cluster_in_which_a_sample_competed():
 def test_explain_fate_of_a_copy_inside_its_batch_leaves_the_batch_out():
     """A copy in the same batch needs no batch name."""
     row = {**_ROW, "fate": "duplicate", "batch": "a.jsonl"}
-    assert explain_fate(row, {"config": _CONFIG}).startswith("an exact copy of part.jsonl, row 17, which")
+    assert explain_fate(row, {"config": _CONFIG}).startswith(
+        "an exact copy of part.jsonl, row 17, which"
+    )
 
 
 def test_explain_fate_without_a_ratio_says_unknown():

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from zip_pipeline.entropy_law.verdict import judge
+from zip_pipeline.files import write_table
 from zip_pipeline.report import page as page_module
 from zip_pipeline.report.card import data_card
 from zip_pipeline.report.page import (
@@ -31,7 +32,6 @@ from zip_pipeline.report.page import (
     sources_table,
     standing,
 )
-from zip_pipeline.files import write_table
 from zip_pipeline.workflow import reports
 from zip_pipeline.workflow.reports import read_report, write_report
 from zip_pipeline.workflow.versions import latest_version

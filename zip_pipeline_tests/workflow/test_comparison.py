@@ -13,6 +13,7 @@ from zip_pipeline.compression.state import texts_of
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.errors import UserError
 from zip_pipeline.pool.pool import assemble_pool
+from zip_pipeline.selection.config import stage_selection
 from zip_pipeline.selection.ledger import target_facts
 from zip_pipeline.training.trainers import trainers
 from zip_pipeline.training.trainers.sft import Sft
@@ -163,6 +164,13 @@ def test_figures_and_files_of_a_result(root: DataRoot) -> None:
     assert result.conclusion.startswith(
         "On your pool, random beats source-balanced random by 0.500 nats (95% 0.500 to 0.500) on"
     )
+    num = open_comparison(root, SMALL).plan["num_held"]
+    assert result.certainty == [
+        f"The loss on unseen sources is of {num['unseen']} samples; the best was chosen by "
+        f"{num['unseen_choice']} others."
+    ]
+    assert result.settings == '[sft]\nstrategy = "random"\nbudget_tokens = 1000'
+    assert result.settings in (result.folder / "comparison.md").read_text()
     assert result.skipped == {f"long_range-{seed}": "not run yet" for seed in range(3)} | {
         f"{name}-2": "not run yet" for name in NAMES
     }
@@ -322,6 +330,27 @@ def test_a_target_decides_by_the_half_that_nobody_was_told_of(root: DataRoot) ->
     assert compare_result(root, changes).conclusion.startswith(
         "On your pool and target, random beats"
     )
+
+
+def test_settings_of_the_winner_select_as_it_did(root: DataRoot) -> None:
+    """They are lines of zip_pipeline.toml, with mixture and target where it has them."""
+    rows = [*records(4), *records(16, first=5000)]
+    (root.path / "target.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for name, losses, told in (
+        ("dsir+equal", {"dsir+equal": 1.5}, {"mixture": "equal", "target": "target.jsonl"}),
+        ("random+natural", {"dsir+equal": 2.5}, {"mixture": "natural"}),
+    ):
+        changes = SMALL | {"target": "target.jsonl", "strategies": ("dsir+equal",)}
+        changes |= {"budget_tokens": 1000 + len(name)}
+        processes = Processes(losses)
+        for strategy, seed in open_comparison(root, changes).wanted().values():
+            compare_model(root, strategy, seed, processes, changes)
+        (root.path / "zip_pipeline.toml").write_text(compare_result(root, changes).settings)
+        config = stage_selection(root.path, "sft")
+        found = config.as_dict()
+        assert found["strategy"] == name.partition("+")[0]
+        assert found["budget_tokens"] == 1000 + len(name)
+        assert told.items() <= found.items()
 
 
 def test_quality_and_signals_are_those_of_the_nightly_run(root: DataRoot) -> None:

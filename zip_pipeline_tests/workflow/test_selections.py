@@ -484,10 +484,14 @@ def test_a_trusted_file_says_how_compressible_answers_may_be(tmp_path: Path) -> 
     assert len(select(pool, **options)) == 3
     selection = select(pool, **options, trusted=str(trusted))
     assert len(selection) == 0
-    words = "marked as noise: its answer is far more repetitive than others of its source and length"
+    words = (
+        "marked as noise: its answer is far more repetitive than others of its source and length"
+    )
     told = selection.left_out("noise")["why"]
     assert told.str.starts_with(f"{words} (ratio ").all()
-    assert selection.manifest["noise"]["reasons"].keys() == {words.removeprefix("marked as noise: ")}
+    assert selection.manifest["noise"]["reasons"].keys() == {
+        words.removeprefix("marked as noise: ")
+    }
 
 
 def test_a_trusted_file_that_is_not_there_or_too_small_is_refused(tmp_path: Path) -> None:
