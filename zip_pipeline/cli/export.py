@@ -16,7 +16,7 @@ from zip_pipeline.cli.console import (
     words_of_bytes,
 )
 from zip_pipeline.errors import UserError
-from zip_pipeline.report.exports import FORMATS, words_of_losses
+from zip_pipeline.report.exports import FORMATS, words_of_losses, words_of_unread
 from zip_pipeline.samples import Stage
 from zip_pipeline.workflow.exports import CARD, Export, check_repository, export_version
 
@@ -85,6 +85,9 @@ def show_export(console: Console, written: Export) -> None:
         facts.add_row(table.name, f"{len(table.rows):,} rows")
         for words in words_of_losses(table):
             facts.add_row("", styled((words, "yellow")))
+    if written.unread:
+        words = f"{words_of_unread(written.unread)}, of the whole pool"
+        facts.add_row("not read", styled((words, "yellow")))
     for name, use in written.uses.items():
         facts.add_row(f"Use {name}", use)
     console.print(facts, soft_wrap=True)

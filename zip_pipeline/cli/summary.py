@@ -29,6 +29,7 @@ from zip_pipeline.entropy_law.table import (
     read_versions,
 )
 from zip_pipeline.pool.batches import whole_batches
+from zip_pipeline.report.exports import words_of_unread
 from zip_pipeline.report.fates import num_by_fate, top_sources, words_of_rows
 from zip_pipeline.samples import STAGES, Stage
 from zip_pipeline.selection.ledger import fate_label
@@ -137,15 +138,7 @@ def words_of_marks(found: Mapping[str, Any]) -> str:
 
 
 _NUM_SOURCES = 3
-_NUM_FIELDS = 8
 _NUM_GAPS = 3
-
-
-def words_of_unread(fields: Mapping[str, int]) -> str:
-    """Return the fields that no format reads, with the number of rows that have each."""
-    shown = [f"{name} ({counted(num, 'row')})" for name, num in list(fields.items())[:_NUM_FIELDS]]
-    more = len(fields) - len(shown)
-    return f"{counted(len(fields), 'field')}: {', '.join(shown)}{f' and {more} more' * bool(more)}"
 
 
 def words_of_quotas(quotas: Mapping[str, Mapping[str, int]], unit: str) -> Text:

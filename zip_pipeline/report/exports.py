@@ -21,6 +21,7 @@ from zip_pipeline.samples import (
     Turn,
     turn_groups,
 )
+from zip_pipeline.terminal_text import counted
 
 Row: TypeAlias = dict[str, Any]
 Turns: TypeAlias = Sequence[Turn]
@@ -99,7 +100,7 @@ class Format:
     @classmethod
     def kept(cls, table: str) -> frozenset[str]:
         """Return which of ``_PARTS`` the rows of a table have a place for."""
-        return cls.keeps
+        return cls.keeps - {"scores"} if table == "unpaired" else cls.keeps
 
     @classmethod
     def ready(cls, tables: Sequence[Table], title: str) -> dict[str, str]:
@@ -253,7 +254,7 @@ class Axolotl(Messages):
     @classmethod
     def kept(cls, table: str) -> frozenset[str]:
         """Return nothing for preferences."""
-        return cls.keeps if table == "train" else frozenset()
+        return super().kept(table) if table == "train" else frozenset()
 
     def _message(self, turn: Turn) -> Row:
         message = super()._message(turn)
@@ -531,12 +532,19 @@ def _said(turns: Turns) -> list[Row]:
     return [{"role": turn.role, "content": _with_thoughts(turn)} for turn in turns]
 
 
+def _have_ids(sample: AnySample) -> bool:
+    turns = _all_turns(sample)
+    return any("id" in call for turn in turns for call in functions(turn.tool_calls) or ())
+
+
 # What a format may have no place for although its rows are of use without.
 _PARTS: dict[str, Callable[[AnySample], bool]] = {
     "media": lambda sample: bool(sample.media),
     "names": lambda sample: any(turn.name for turn in _all_turns(sample)),
-    "ids of tool calls": lambda sample: any(
-        "id" in call for turn in _all_turns(sample) for call in functions(turn.tool_calls) or ()
+    "ids of tool calls": lambda sample: _have_ids(sample),
+    # The turn of a tool has no place for the call that it answers: the order of the turns tells.
+    "tool_call_id of tools": lambda sample: (
+        any(turn.role == "tool" for turn in _all_turns(sample)) and _have_ids(sample)
     ),
     "scores": lambda sample: (
         isinstance(sample, PreferencePair)
@@ -569,7 +577,10 @@ def tables_of(
     else:
         pairs = [item for item in samples if isinstance(item[1], PreferencePair)]
         answers = [(name, answer) for name, sample in samples for answer in _answers(sample)]
-        found = [_table(kind, "pairs", pairs), _table(kind, "unpaired", answers)]
+        unpaired = _table(kind, "unpaired", answers)
+        if num := sum(2 for _, pair in pairs if _PARTS["scores"](pair)):
+            unpaired = replace(unpaired, dropped={**unpaired.dropped, "scores": num})
+        found = [_table(kind, "pairs", pairs), unpaired]
     return [table for table in found if table.rows or table.refused]
 
 
@@ -675,6 +686,8 @@ def card(
         f"samples by the strategy {inert(manifest['strategy'])}, within {budget['value']:,} "
         f"{budget['unit'].replace('_', ' ')}. Written as {kind.name}: {kind.about}.",
     ]
+    if unread := manifest.get("unread_fields"):
+        body.append(f"Not read from the records of the pool: {inert(words_of_unread(unread))}.")
     for table in tables:
         columns = inert(", ".join(table.rows[0]))
         body.append(
@@ -685,9 +698,19 @@ def card(
     return "\n".join(["---", *lines, "---", ""]) + "\n" + "\n\n".join(body) + "\n"
 
 
+_NUM_FIELDS = 8
+
+
+def words_of_unread(fields: Mapping[str, int]) -> str:
+    """Return the fields that no format reads, with the number of rows that have each."""
+    shown = [f"{name} ({counted(num, 'row')})" for name, num in list(fields.items())[:_NUM_FIELDS]]
+    more = len(fields) - len(shown)
+    return f"{counted(len(fields), 'field')}: {', '.join(shown)}{f' and {more} more' * bool(more)}"
+
+
 def words_of_losses(table: Table) -> list[str]:
     """Return in words what a format could not carry; empty where it carries all."""
     refused = [f"{num:,} with {why}" for why, num in table.reasons().items()]
-    dropped = [f"{what} of {num:,}" for what, num in table.dropped.items()]
+    dropped = [f"{what} of {counted(num, 'row')}" for what, num in table.dropped.items()]
     words = [f"refused: {', '.join(refused)}"] if refused else []
     return words + ([f"written without: {', '.join(dropped)}"] if dropped else [])

@@ -36,7 +36,7 @@ Tone: TypeAlias = Literal["good", "plain", "warn", "bad"]
 class PastVersion:
     """A version, and the fates of its samples, each sample once.
 
-    ``fates`` are ``sample_id``, ``fate`` and ``why``, which is null where a page has no room for it.
+    ``fates`` are ``sample_id``, ``fate`` and ``why``, null where a page has no room for it.
     """
 
     number: int
@@ -60,8 +60,8 @@ class Report:
         random_ratios: R by codec of a random pick of the same budget, empty where its samples have
             left the pool or there was nothing to choose.
         languages: ``sample_id`` and ``language``, None where the signal was not measured.
-        rejected: rows of the version's batches that are no samples: ``batch``, ``reason``, ``rows``,
-            and the place and detail of the first of them as ``example``.
+        rejected: what of the version's batches is no sample: ``batch``, ``reason``, ``rows``, and
+            place and detail of the first of them as ``example``.
         costs: what took how long, in words.
     """
 

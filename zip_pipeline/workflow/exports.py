@@ -39,6 +39,7 @@ class Export:
         title: what it holds, as ``sft version 3``.
         files: the names of the files, the record of the export last.
         tables: the rows of each, with what was refused and dropped.
+        unread: fields of the records that no format reads, and in how many rows of the pool.
         uses: for each table with rows the command, or the line of Python, that takes them.
     """
 
@@ -46,6 +47,7 @@ class Export:
     title: str
     files: tuple[str, ...]
     tables: tuple[Table, ...] = field(repr=False)
+    unread: Mapping[str, int]
     uses: dict[str, str]
 
     @property
@@ -178,7 +180,8 @@ def export_subset(
     files = [*(f"{table.name}{kind.suffix}" for table in filled), *texts]
     write_json(folder / RECORD, _record(title, format, files, tables))
     uses = {table.name: kind.use(table, title) for table in filled}
-    return Export(folder, title, (*files, RECORD), tuple(tables), uses)
+    unread = manifest.get("unread_fields") or {}
+    return Export(folder, title, (*files, RECORD), tuple(tables), unread, uses)
 
 
 def _record(title: str, format: str, files: list[str], tables: list[Table]) -> dict[str, object]:

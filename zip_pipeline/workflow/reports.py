@@ -137,7 +137,7 @@ def _past(store: StageFolder, number: int, *, is_told: bool) -> PastVersion:
         words = [explain_fate(row, manifest) for row in samples.iter_rows(named=True)]
     else:
         samples = rows.select("sample_id", "fate").collect().unique("sample_id", keep="any")
-        words = [None] * samples.height
+        words = []
     fates = samples.select("sample_id", "fate", why=pl.Series(words, dtype=pl.String))
     return PastVersion(number, str(manifest.get("created_at", "")), fates)
 

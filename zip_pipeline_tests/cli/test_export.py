@@ -15,12 +15,14 @@ SELECT = ("--budget-samples", "4", "--strategy", "random")
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
     """Return a data root with one version of two conversations, one of which calls a tool."""
-    call = {"type": "function", "function": {"name": "f", "arguments": {"n": 1}}}
+    call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": {"n": 1}}}
     asked = {"role": "user", "content": "Go"}
     rows = [
         {"messages": [asked, {"role": "assistant", "content": "Gone"}]},
         {"messages": [asked, {"role": "assistant", "content": "", "tool_calls": [call]}]},
     ]
+    rows[1]["messages"].append({"role": "tool", "content": "1", "tool_call_id": "c"})
+    rows[1]["messages"].append({"role": "assistant", "content": "Gone"})
     return root_of(tmp_path / "data", rows).path
 
 
@@ -38,6 +40,10 @@ def test_export_says_what_it_wrote_and_what_not(root: Path, tmp_path: Path) -> N
     assert message.endswith("export there (files of other names stay)")
     call_well("export", "1", out, "--to", "messages", "--data-root", root, "--force")
     assert len((out / "train.jsonl").read_text().splitlines()) == 2
+    told = call_well("export", "1", out, "--to", "trl", "--data-root", root, "--force")
+    for words in (told, (out / "README.md").read_text()):
+        assert "written without: tool_call_id of tools of 1 row" in words.replace("\\", "")
+        assert "1 field: messages[].tool_call_id (1 row)" in words.replace("\\", "")
 
 
 def test_a_dry_run_of_a_push_shows_files_and_card(root: Path, tmp_path: Path) -> None:

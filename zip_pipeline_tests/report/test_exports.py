@@ -229,6 +229,8 @@ def test_preferences_in_each_other_format() -> None:
     ]
     assert found["pairs"].dropped == {"scores": 1}
     assert found["unpaired"].rows[2] == {"completion": said("Why?", answer), "label": True}
+    assert found["unpaired"].dropped == {"scores": 2}
+    assert tables("messages", PAIR, UNSCORED)["unpaired"].dropped == {"scores": 2}
     found = tables("llamafactory", PAIR, thought)
     asked = [{"from": "human", "value": "Why?"}]
     assert found["pairs"].rows == [
@@ -263,6 +265,11 @@ def test_media_and_ids_are_told_where_they_are_dropped() -> None:
     sample = Sample(turns, media='{"images": ["a.png"]}')
     assert tables("messages", sample)["train"].dropped == {"media": 1}
     assert tables("sharegpt", sample)["train"].dropped == {"media": 1, "ids of tool calls": 1}
+    answered = Sample((*turns, Turn("tool", "Rain"), Turn("assistant", "It rains.")))
+    ids = {"ids of tool calls": 1}
+    for name, also in (("messages", {}), ("trl", {}), ("axolotl", {}), ("sharegpt", ids)):
+        (table,) = tables(name, answered, PLAIN).values()
+        assert table.dropped == {"tool_call_id of tools": 1, **also}
 
 
 def _ready(name: str, *samples: AnySample) -> dict[str, Any]:

@@ -252,7 +252,8 @@ def test_an_answer_far_outside_the_ratios_of_its_length_is_marked() -> None:
     numbers = re.fullmatch(
         rf"{words} \(ratio (\d+\.\d\d), allowed is at most (\d+\.\d\d)\)", found or ""
     )
-    assert numbers and float(numbers[1]) > float(numbers[2])
+    assert numbers
+    assert float(numbers[1]) > float(numbers[2])
     texts = [repeated, _text("Why?", _prose(1, 11))]
     good, poor = _reasons(texts, trusted=[repeated] * 100)
     assert good is None
