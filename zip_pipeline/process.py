@@ -20,7 +20,7 @@ FAULT = 2
 """Exit code of a job that cannot be done as it was given."""
 BLOCKED = 3
 """Exit code of a headless run: all went well, but the law keeps a version from being trained."""
-Step: TypeAlias = Literal["subset", "probe", "law"]
+Step: TypeAlias = Literal["ingest", "subset", "probe", "law"]
 """How far a headless run goes."""
 PIPES_VARIABLE = "DAGSTER_PIPES_CONTEXT"
 """Is set where Dagster started the process."""

@@ -1,7 +1,10 @@
 """``zip-pipeline train-plan``: what a training run will take, before anything is spent."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated, Literal
 
 import typer
@@ -29,6 +32,7 @@ from zip_pipeline.training.plan import (
     training_plan,
 )
 from zip_pipeline.training.presets import preset_names
+from zip_pipeline.workflow.sources import read
 
 _TERA = 1e12
 _ASSUMED = "Assumed of the devices"
@@ -45,8 +49,8 @@ def train_plan(
         str,
         typer.Argument(
             metavar="SUBSET",
-            help="A subset.parquet, the folder of a version, or the number of a version in the "
-            "data root.",
+            help="A subset.parquet, the folder of a version, the number of a version in the data "
+            "root, or any file of samples, such as [bold]select[/] writes.",
         ),
     ],
     stage: Annotated[
@@ -95,15 +99,16 @@ def train_plan(
     and hours are estimates. No model is loaded and no network is needed.
     """
     path = _subset_file(subset, stage, data_root)
-    # The plan does not write to the output.
-    places = {"subset": path, "output": path.parent}
-    job = job_from({"stage": stage, "preset": preset, "num_devices": num_devices, **places})
-    plan = training_plan(
-        job,
-        device_flops=peak_tflops * _TERA,
-        utilisation=utilisation,
-        device_memory_gib=device_memory,
-    )
+    with _as_parquet(path, stage) as table:
+        # The plan does not write to the output.
+        places = {"subset": table, "output": table.parent}
+        job = job_from({"stage": stage, "preset": preset, "num_devices": num_devices, **places})
+        plan = training_plan(
+            job,
+            device_flops=peak_tflops * _TERA,
+            utilisation=utilisation,
+            device_memory_gib=device_memory,
+        )
     if as_json:
         print_json(asdict(plan))
         return
@@ -113,6 +118,31 @@ def train_plan(
     for name, words in _facts(plan, job.preset.max_length).items():
         facts.add_row(name, words)
     console.print(facts)
+
+
+@contextmanager
+def _as_parquet(path: Path, stage: Stage) -> Iterator[Path]:
+    """Yield a table of the samples in a file: itself, or what is read of its records.
+
+    Raises:
+        UserError: a record of the file is no sample.
+    """
+    if path.suffix == ".parquet":
+        yield path
+        return
+    pool = read(path, stage)
+    for row in pool.quarantine.head(1).iter_rows(named=True):
+        raise UserError(
+            f"SUBSET: {path}, row {row['source_row']} is no sample of {stage}: {row['reason']} "
+            f"({row['detail']}). Where select read it with options such as --map, let it write a "
+            "table with -o NAME.parquet"
+        )
+    if pool.samples.is_empty():
+        raise UserError(f"SUBSET: {path} holds no sample; give what select wrote")
+    with TemporaryDirectory() as folder:
+        table = Path(folder) / "subset.parquet"
+        pool.samples.write_parquet(table)
+        yield table
 
 
 def _subset_file(subset: str, stage: Stage, data_root: Path) -> Path:
@@ -125,7 +155,7 @@ def _subset_file(subset: str, stage: Stage, data_root: Path) -> Path:
     if not file.is_file():
         raise UserError(
             f"SUBSET: {file} does not exist. Give the number of a version, the folder of a "
-            "version or a subset.parquet"
+            "version, a subset.parquet or what select wrote"
         )
     return file
 

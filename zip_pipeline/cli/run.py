@@ -54,7 +54,7 @@ def run_graph(data_root: Path, until: Step = "law") -> tuple[int, list[str]]:
         UserError: Dagster is not installed, or what trains where a model is to be probed.
     """
     require("dagster", "zip-pipeline run")
-    if until != "subset":
+    if until in ("probe", "law"):
         require("torch", f"zip-pipeline run --until {until}")
     command = [sys.executable, "-m", _GRAPH, "--data-root", str(data_root), "--until", until]
     pipe = subprocess.PIPE
@@ -113,7 +113,7 @@ def _pass_on(process: "subprocess.Popen[bytes]") -> None:
 Until = Annotated[
     Step,
     typer.Option(
-        help="Last step. subset: select only. probe: ask the entropy law about the subset. law: "
+        help="Last step. ingest: take the drops in. subset: select as well. probe: ask the entropy law about the subset. law: "
         "train what it lets through, evaluate, draw the figures."
     ),
 ]

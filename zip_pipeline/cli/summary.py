@@ -32,7 +32,8 @@ from zip_pipeline.pool.batches import whole_batches
 from zip_pipeline.report.exports import words_of_unread
 from zip_pipeline.report.fates import num_by_fate, top_sources, words_of_rows
 from zip_pipeline.samples import STAGES, Stage
-from zip_pipeline.selection.ledger import fate_label
+from zip_pipeline.selection.config import TOKEN_UNITS
+from zip_pipeline.selection.ledger import fate_label, tokens_of
 from zip_pipeline.selection.strategies import strategies
 from zip_pipeline.terminal_text import counted
 from zip_pipeline.workflow.selections import words_of_tokens
@@ -102,7 +103,8 @@ def _selected(manifest: Mapping[str, Any]) -> Iterator[tuple[str, str | Text]]:
     budget, unused = manifest["budget"], manifest["unused_budget"]
     unit = budget["unit"].replace("_", " ")
     covered = ": it covers all that could be picked, so everything is"
-    words = f"{words_of_budget(budget)}, {unused:,} unused"
+    of = f" of the {tokens_of(manifest)}" if budget["unit"] in TOKEN_UNITS else ""
+    words = f"{words_of_budget(budget)}{of}, {unused:,} unused"
     yield "Budget", words + covered * bool(manifest.get("covers_pool"))
     if quotas := manifest.get("quotas"):
         yield "Quotas", words_of_quotas(quotas, unit)

@@ -239,7 +239,7 @@ def run_graph(data_root: Path, working_folder: Path, *, until: Step = "law") -> 
     Args:
         data_root: folder of drops, pool, state and versions.
         working_folder: holds the ``dagster.yaml`` of the instance that keeps the history.
-        until: the last step: ``subset`` selects only, ``probe`` asks the entropy law as well and
+        until: the last step: ``ingest`` takes the drops in, ``subset`` selects, ``probe`` asks the entropy law as well and
             writes the reports, ``law`` trains what it lets through, evaluates and draws the
             figures.
 
@@ -257,7 +257,8 @@ def run_graph(data_root: Path, working_folder: Path, *, until: Step = "law") -> 
         run = HeadlessRun(instance, data_root)
         if not sum([run.ingest(stage) for stage in STAGES]):
             print(f"{data_root / 'raw'}: no drops", flush=True)
-        stages = [stage for stage in STAGES if DataRoot(data_root)[stage].batches()]
+        root = DataRoot(data_root)
+        stages = [stage for stage in STAGES if until != "ingest" and root[stage].batches()]
         for stage in stages:
             may_train = run.select(stage) and until != "subset" and run.probe(stage)
             if may_train and until == "law":

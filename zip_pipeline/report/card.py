@@ -12,7 +12,7 @@ from zip_pipeline.report.fates import num_by_fate, top_sources
 from zip_pipeline.report.markdown import Shown, inert, markdown
 from zip_pipeline.report.page import Report, headline
 from zip_pipeline.samples import Stage
-from zip_pipeline.selection.ledger import fate_label
+from zip_pipeline.selection.ledger import fate_label, tokens_of
 
 _PURPOSE: Mapping[Stage, str] = {
     "sft": "conversations for supervised fine-tuning",
@@ -73,7 +73,8 @@ def _paragraphs(report: Report) -> Iterator[str]:
     yield (
         f"{manifest['num_picked']:,} {_PURPOSE[report.stage]}, picked from "
         f"{manifest['num_samples']:,} by the strategy {inert(manifest['strategy'])} within "
-        f"{budget['value']:,} {unit}. They have {manifest['picked_tokens']:,} tokens "
+        f"{budget['value']:,} {unit}. They have {manifest['picked_tokens']:,} tokens of the "
+        f"{tokens_of(manifest)} "
         f"({inert(manifest['tokenizer'])}) and {manifest['picked_bytes']:,} bytes. "
         f"Selected at {manifest['created_at']}.\n"
     )

@@ -23,7 +23,7 @@ from zip_pipeline.report.fates import (
 )
 from zip_pipeline.report.figures import before_after_figure, inline_svg, standing_figure
 from zip_pipeline.samples import Stage
-from zip_pipeline.selection.ledger import FATE_LABELS, FATES
+from zip_pipeline.selection.ledger import FATE_LABELS, FATES, tokens_of
 from zip_pipeline.selection.run import Fate
 from zip_pipeline.selection.strategies.random import random_order
 
@@ -591,7 +591,8 @@ def _facts(report: Report) -> dict[str, str]:
     return {
         "rows read": words_of_rows(manifest),
         "picked": f"{manifest['num_picked']:,} of {manifest['num_samples']:,} samples",
-        "tokens": f"{manifest['picked_tokens']:,} ({manifest['tokenizer']})",
+        "tokens": f"{manifest['picked_tokens']:,} of the {tokens_of(manifest)} "
+        f"({manifest['tokenizer']})",
         "budget": f"{budget['value']:,} {unit}, {manifest['unused_budget']:,} unused",
         "strategy": str(manifest["strategy"]),
         "selected": str(manifest["created_at"]),

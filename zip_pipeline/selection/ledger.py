@@ -292,6 +292,7 @@ def build_manifest(
         "config_fingerprint": config.fingerprint(),
         "seed": config.seed,
         "tokenizer": tokenizer,
+        "tokens_of": tokens_of({"picked_target_tokens": _picked_targets(picked)}),
         **{name: counts.get(name, 0) for name in COUNTS},
         "num_samples": len(in_pool),
         "num_picked": len(picked),
@@ -315,6 +316,14 @@ def build_manifest(
         "versions": library_versions(config.resolved_codec),
         "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
     }
+
+
+def tokens_of(manifest: Mapping[str, Any]) -> str:
+    """Return whose tokens a selection counts: of the ``chat template``, or of the ``plain text``.
+
+    In plain texts nobody knows which tokens the loss falls on.
+    """
+    return "plain text" if manifest.get("picked_target_tokens") is None else "chat template"
 
 
 def _picked_targets(picked: pl.DataFrame) -> int | None:

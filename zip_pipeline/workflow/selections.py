@@ -36,7 +36,7 @@ from zip_pipeline.report.trace import checked_prefix, fate_of, ids_with, only_on
 from zip_pipeline.samples import Stage
 from zip_pipeline.selection.candidates import Candidates
 from zip_pipeline.selection.config import SelectionConfig
-from zip_pipeline.selection.ledger import FATES, fate_label
+from zip_pipeline.selection.ledger import FATES, fate_label, tokens_of
 from zip_pipeline.selection.reference import select_reference
 from zip_pipeline.selection.run import Progress
 from zip_pipeline.selection.select import HERE, Cluster, select_candidates
@@ -202,14 +202,11 @@ class Selection:
 
 
 def words_of_tokens(manifest: Mapping[str, Any]) -> str:
-    """Return how many tokens were picked, as in ``9 tokens, 4 of them targets (tiny, …)``."""
+    """Return what was picked, as in ``9 tokens of the chat template (tiny, …), 4 are targets``."""
+    words = f"{manifest['picked_tokens']:,} tokens of the {tokens_of(manifest)}"
     targets = manifest.get("picked_target_tokens")
-    if targets is None:
-        return f"{manifest['picked_tokens']:,} tokens ({manifest['tokenizer']}, plain text)"
-    return (
-        f"{manifest['picked_tokens']:,} tokens, {targets:,} of them targets "
-        f"({manifest['tokenizer']})"
-    )
+    targeted = "" if targets is None else f", {targets:,} are targets"
+    return f"{words} ({manifest['tokenizer']}){targeted}"
 
 
 class Watcher(Protocol):

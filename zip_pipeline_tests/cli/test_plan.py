@@ -20,6 +20,7 @@ from zip_pipeline.samples import (
 )
 from zip_pipeline.training.presets import FOLDER
 from zip_pipeline_tests.cli.commands import call, call_badly, call_well
+from zip_pipeline_tests.cli.pools import write_jsonl
 from zip_pipeline_tests.report.data_roots import ledger_of, manifest_of
 
 SFT_ROWS = [
@@ -80,6 +81,17 @@ def test_a_version_is_named_by_number_folder_or_file(tmp_path: Path):
     ]
     assert plans[0] == plans[1] == plans[2]
     assert plans[0]["rows"]["num_samples"] == 40
+
+
+@pytest.mark.parametrize("name", ["picked.jsonl", "picked.parquet"])
+def test_a_plan_takes_what_select_wrote(tmp_path: Path, name: str):
+    """Records as they came are read again; a table is taken as it is."""
+    rows = [{"instruction": f"{n} plus 1", "output": f"It is {n + 1}."} for n in range(40)]
+    given, out = write_jsonl(tmp_path / "in.jsonl", rows), tmp_path / name
+    call_well("select", given, "-o", out, "--budget-samples", "40", "--strategy", "random")
+    plan = json.loads(call_well("train-plan", "tiny", out, "--json"))
+    whole = json.loads(call_well("train-plan", "tiny", write_root(tmp_path / "root"), "--json"))
+    assert plan == whole
 
 
 def test_a_plan_of_preference_rows_counts_two_per_pair(tmp_path: Path):
@@ -171,12 +183,19 @@ def test_train_plan_refuses_in_one_line(tmp_path: Path):
     )
     (tmp_path / "empty").mkdir()
     for missing in ("three", tmp_path / "no.parquet", tmp_path / "empty"):
-        assert "does not exist. Give the number of a version, the folder of a version or a " in (
+        assert "does not exist. Give the number of a version, the folder of a version, a " in (
             call_badly("train-plan", "tiny", missing)
         )
     text = tmp_path / "rows.json"
     text.write_text("[]")
-    assert f"{text}: cannot be read as Parquet" in call_badly("train-plan", "tiny", text)
+    assert f"SUBSET: {text} holds no sample" in call_badly("train-plan", "tiny", text)
+    text.write_text('[{"prompt": "a"}]')
+    told = call_badly("train-plan", "tiny", text)
+    assert told.startswith(f"SUBSET: {text}, row 1 is no sample of sft: unknown_format (")
+    assert told.endswith("let it write a table with -o NAME.parquet")
+    table = tmp_path / "rows.parquet"
+    table.write_text("[]")
+    assert f"{table}: cannot be read as Parquet" in call_badly("train-plan", "tiny", table)
     assert "column prompt is missing" in call_badly(
         "train-plan", "tiny", version, "--stage", "preference"
     )

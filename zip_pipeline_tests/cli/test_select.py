@@ -155,6 +155,7 @@ def test_select_manifest_adds_up(tmp_path: Path, unit: str, budget: int):
     assert manifest["num_picked"] == picked.height > 0
     assert manifest["picked_bytes"] == used["bytes"]
     assert manifest["picked_tokens"] == used["tokens"]
+    assert manifest["tokens_of"] == "plain text"
     assert manifest["unused_budget"] == budget - used[unit] >= 0
     assert set(manifest["seconds"]) == {"ingest", "state", "select", "measure", "write"}
     assert all(value >= 0 for value in manifest["seconds"].values())

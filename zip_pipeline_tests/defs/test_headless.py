@@ -116,6 +116,12 @@ def test_headless_ingests_and_selects_everything(stored_project: Graph, folder: 
     assert sorted(path.name for path in folder.iterdir()) == [".dagster", "dagster.yaml", "data"]
 
 
+def test_until_ingest_takes_the_drops_in_and_no_more(project: Graph, folder: Path) -> None:
+    """There are batches, and no version."""
+    assert run_graph(folder / "data", folder, until="ingest").failures == []
+    assert _counts(project) == [3, 3, 0, 1, 1, 0]
+
+
 @pytest.mark.slow
 def test_headless_repeats_only_what_changed(project: Graph, folder: Path) -> None:
     """Drops that are ingested as they look now are left alone; the subset is not written twice."""

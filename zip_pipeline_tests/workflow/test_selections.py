@@ -293,13 +293,16 @@ def test_a_preset_counts_what_its_trainer_reads(tmp_path: Path, unit: str, strat
     used = {"tokens": rows.num_tokens, "target_tokens": rows.num_target_tokens}[unit]
     assert used == 700 - manifest["unused_budget"] > 500
     assert manifest["tokenizer"] == "tiny, template tiny"
-    facts = f"{rows.num_tokens:,} tokens, {rows.num_target_tokens} of them targets (tiny, template"
+    assert manifest["tokens_of"] == "chat template"
+    facts = f"{rows.num_tokens:,} tokens of the chat template (tiny, template tiny), "
+    facts += f"{rows.num_target_tokens} are targets"
     assert facts in repr(selection)
     source, place = write_jsonl(tmp_path / "in.jsonl", records), tmp_path / "out.jsonl"
     budget = (f"--budget-{unit.replace('_', '-')}", "700", "--strategy", strategy)
     rounds = ("--k1", "20", "--k2", "10", "--k3", "5")
     output = call_well("select", source, "-o", place, *budget, *rounds, "--preset", "tiny")
-    assert facts.partition(" (")[0] in output
+    assert facts in " ".join(output.split())
+    assert f"700 {unit.replace('_', ' ')} of the chat template, " in output
     assert read_jsonl(place) == selection.records()
 
 
