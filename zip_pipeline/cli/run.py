@@ -113,8 +113,8 @@ def _pass_on(process: "subprocess.Popen[bytes]") -> None:
 Until = Annotated[
     Step,
     typer.Option(
-        help="Last step. ingest: take the drops in. subset: select as well. probe: ask the entropy law about the subset. law: "
-        "train what it lets through, evaluate, draw the figures."
+        help="Last step. ingest: take the drops in. subset: select as well. probe: ask the entropy "
+        "law about the subset. law: train what it lets through, evaluate, draw the figures."
     ),
 ]
 

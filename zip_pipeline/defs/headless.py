@@ -239,9 +239,9 @@ def run_graph(data_root: Path, working_folder: Path, *, until: Step = "law") -> 
     Args:
         data_root: folder of drops, pool, state and versions.
         working_folder: holds the ``dagster.yaml`` of the instance that keeps the history.
-        until: the last step: ``ingest`` takes the drops in, ``subset`` selects, ``probe`` asks the entropy law as well and
-            writes the reports, ``law`` trains what it lets through, evaluates and draws the
-            figures.
+        until: the last step: ``ingest`` takes the drops in, ``subset`` selects, ``probe`` asks
+            the entropy law as well and writes the reports, ``law`` trains what it lets through,
+            evaluates and draws the figures.
 
     Raises:
         UserError: no instance or that of another data root, or another run is at work.
