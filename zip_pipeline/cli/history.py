@@ -19,12 +19,10 @@ from zip_pipeline.cli.console import (
     styled,
     words_of_bytes,
 )
-from zip_pipeline.report.fates import VersionDiff, diff_versions
+from zip_pipeline.report.fates import VersionDiff, diff_versions, fate_label
 from zip_pipeline.report.trace import Trace, trace_in_ledger, trace_sample
 from zip_pipeline.samples import STAGES, Stage
-from zip_pipeline.selection.ledger import fate_label
 from zip_pipeline.terminal_text import counted, shown_in_cell
-from zip_pipeline.workflow.reports import write_report
 
 _NUM_TEXT_CHARACTERS = 400
 _NUM_COMPARED_CHARACTERS = 4000
@@ -230,6 +228,9 @@ def report(
     folder: ReportFolder = None,
 ) -> None:
     """Write a page on a version that opens in any browser, and a data card for hubs beside it."""
+    # Here, as it takes as long to load as a trace takes.
+    from zip_pipeline.workflow.reports import write_report
+
     written = write_report(existing_root(data_root), stage, version, folder=folder)
     console = output()
     console.print(styled((f"{stage} version {written.version}: ", "bold"), written.verdict))

@@ -30,10 +30,10 @@ from zip_pipeline.entropy_law.table import (
 )
 from zip_pipeline.pool.batches import whole_batches
 from zip_pipeline.report.exports import words_of_unread
-from zip_pipeline.report.fates import num_by_fate, top_sources, words_of_rows
+from zip_pipeline.report.fates import fate_label, num_by_fate, top_sources, words_of_rows
 from zip_pipeline.samples import STAGES, Stage
 from zip_pipeline.selection.config import TOKEN_UNITS
-from zip_pipeline.selection.ledger import fate_label, tokens_of
+from zip_pipeline.selection.ledger import tokens_of
 from zip_pipeline.selection.strategies import strategies
 from zip_pipeline.terminal_text import counted
 from zip_pipeline.workflow.selections import words_of_tokens

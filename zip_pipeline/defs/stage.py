@@ -50,13 +50,12 @@ from zip_pipeline.pool.batches import (
     write_state,
 )
 from zip_pipeline.pool.pool import SelectionPool, open_selection_pool
-from zip_pipeline.report.fates import num_by_fate, top_sources
+from zip_pipeline.report.fates import fate_label, num_by_fate, top_sources
 from zip_pipeline.report.figures import selection_figure
 from zip_pipeline.report.markdown import inert
 from zip_pipeline.report.trace import readable
 from zip_pipeline.samples import TURN_COLUMNS, Stage, pool_schema, serialised_texts
 from zip_pipeline.selection.config import make_default, one_off, stage_selection
-from zip_pipeline.selection.ledger import fate_label
 from zip_pipeline.training.tokens import configured_tokens
 from zip_pipeline.workflow.integrity import verify
 from zip_pipeline.workflow.selections import words_of_tokens

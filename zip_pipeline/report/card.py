@@ -8,11 +8,11 @@ from typing import Any
 
 import polars as pl
 
-from zip_pipeline.report.fates import num_by_fate, top_sources
+from zip_pipeline.report.fates import fate_label, num_by_fate, top_sources
 from zip_pipeline.report.markdown import Shown, inert, markdown
 from zip_pipeline.report.page import Report, headline
 from zip_pipeline.samples import Stage
-from zip_pipeline.selection.ledger import fate_label, tokens_of
+from zip_pipeline.selection.ledger import tokens_of
 
 _PURPOSE: Mapping[Stage, str] = {
     "sft": "conversations for supervised fine-tuning",

@@ -18,6 +18,15 @@ Row = Mapping[str, Any]
 NOT_IN_POOL = "not_in_pool"
 
 
+# Where a fate's name alone would be misread: nothing is wrong with the sample's size or source.
+FATE_LABELS = {"over_budget": "no budget left", "quota": "no share left"}
+
+
+def fate_label(fate: str) -> str:
+    """Return what a fate, or another name such as a reason, is called in tables for people."""
+    return FATE_LABELS.get(fate, fate.replace("_", " "))
+
+
 def explain_fate(row: Row, manifest: Mapping[str, Any]) -> str:
     """Return one sentence: what became of a sample in a selection, and why.
 

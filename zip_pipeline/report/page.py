@@ -15,6 +15,7 @@ import polars as pl
 from zip_pipeline.entropy_law.table import is_blocked, version_row
 from zip_pipeline.entropy_law.verdict import Change, baseline, change, is_named
 from zip_pipeline.report.fates import (
+    FATE_LABELS,
     NOT_IN_POOL,
     VersionDiff,
     explain_fate,
@@ -23,7 +24,7 @@ from zip_pipeline.report.fates import (
 )
 from zip_pipeline.report.figures import before_after_figure, inline_svg, standing_figure
 from zip_pipeline.samples import Stage
-from zip_pipeline.selection.ledger import FATE_LABELS, FATES, tokens_of
+from zip_pipeline.selection.ledger import FATES, tokens_of
 from zip_pipeline.selection.run import Fate
 from zip_pipeline.selection.strategies.random import random_order
 

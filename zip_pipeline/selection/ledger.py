@@ -37,8 +37,6 @@ FATES = {
     "shape": "it has more turns, characters, refusals or stock phrases than are wanted",
     "held_out": "it is kept for evaluation, so no version may pick it",
 }
-# Where a fate's name alone would be misread: nothing is wrong with the sample's size or source.
-FATE_LABELS = {"over_budget": "no budget left", "quota": "no share left"}
 _PROVENANCE = ("sample_id", "batch", "source", "source_file", "source_row")
 _SCHEMA = {
     **dict.fromkeys(("sample_id", "batch", "source", "competed_in", "source_file"), pl.String),
@@ -61,11 +59,6 @@ _SCHEMA = {
 _OPTIONAL = (
     "competed_in", "num_target_tokens", "score", "quality", "noise", "evidence", "other"
 )  # fmt: skip
-
-
-def fate_label(fate: str) -> str:
-    """Return what a fate, or another name such as a reason, is called in tables for people."""
-    return FATE_LABELS.get(fate, fate.replace("_", " "))
 
 
 def build_ledger(

@@ -31,12 +31,12 @@ from zip_pipeline.ingest.options import AS_FOUND, ReadOptions
 from zip_pipeline.ingest.rows import printable
 from zip_pipeline.pool.batches import split_duplicates
 from zip_pipeline.process import return_freed_memory
-from zip_pipeline.report.fates import explain_fate, num_by_fate, top_sources
+from zip_pipeline.report.fates import explain_fate, fate_label, num_by_fate, top_sources
 from zip_pipeline.report.trace import checked_prefix, fate_of, ids_with, only_one
 from zip_pipeline.samples import Stage
 from zip_pipeline.selection.candidates import Candidates
 from zip_pipeline.selection.config import SelectionConfig
-from zip_pipeline.selection.ledger import FATES, fate_label, tokens_of
+from zip_pipeline.selection.ledger import FATES, tokens_of
 from zip_pipeline.selection.reference import select_reference
 from zip_pipeline.selection.run import Progress
 from zip_pipeline.selection.select import HERE, Cluster, select_candidates

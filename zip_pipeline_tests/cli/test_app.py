@@ -36,7 +36,7 @@ def test_an_unknown_command_is_refused():
     """An unknown command is a usage error."""
     result = call("selekt")
     assert result.exit_code == 2
-    assert "No such command" in result.stderr
+    assert "No such command 'selekt'. Did you mean 'select'?" in " ".join(result.stderr.split())
 
 
 def test_command_line_loads_neither_dagster_nor_torch():
@@ -44,6 +44,18 @@ def test_command_line_loads_neither_dagster_nor_torch():
     code = (
         "import sys, zip_pipeline.cli; "
         "print([m for m in ('dagster', 'torch', 'transformers', 'matplotlib') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
+
+
+def test_a_command_loads_no_other():
+    """A trace needs neither training nor a comparison; they take longer to load than it does."""
+    code = (
+        "import sys, typer; from zip_pipeline.cli import app; group = typer.main.get_command(app); "
+        "assert group.get_command(None, 'trace').name == 'trace'; "
+        "print([m for m in sys.modules if m.startswith(('zip_pipeline.workflow.co', "
+        "'zip_pipeline.training.plan', 'zip_pipeline.report.page'))])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
