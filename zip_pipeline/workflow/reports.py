@@ -132,12 +132,11 @@ def _unprobed(number: int, manifest: dict[str, Any]) -> pl.DataFrame:
 def _past(store: StageFolder, number: int, *, is_told: bool) -> PastVersion:
     manifest = store.versions.manifest(number)
     rows = store.versions.ledger(number).filter(pl.col("fate") != "duplicate")
-    if is_told:
-        samples = rows.collect().unique("sample_id", keep="any")
-        words = [explain_fate(row, manifest) for row in samples.iter_rows(named=True)]
-    else:
-        samples = rows.select("sample_id", "fate").collect().unique("sample_id", keep="any")
-        words = []
+    columns = pl.all() if is_told else pl.col("sample_id", "fate")
+    samples = rows.select(columns).collect().unique("sample_id", keep="any")
+    words = [
+        explain_fate(row, manifest) if is_told else None for row in samples.iter_rows(named=True)
+    ]
     fates = samples.select("sample_id", "fate", why=pl.Series(words, dtype=pl.String))
     return PastVersion(number, str(manifest.get("created_at", "")), fates)
 
