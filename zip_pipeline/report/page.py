@@ -333,7 +333,7 @@ def change_tables(change: VersionDiff) -> dict[str, Table]:
     counted = samples.group_by("change", "fate").agg(
         pl.len().alias("samples"),
         pl.col("num_bytes").sum().alias("bytes"),
-        pl.format("{}: {}", "sample_id", "why").first().alias("for example"),
+        pl.format("{}: {}", pl.col("sample_id").str.head(12), "why").first().alias("for example"),
     )
     sources = change.sources.select(
         "source", **{n: f"num_{n}" for n in ("before", "after", "in", "out", "stayed")}
