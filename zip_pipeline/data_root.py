@@ -18,6 +18,7 @@ from zip_pipeline.errors import UserError
 from zip_pipeline.files import (
     HASHES,
     LAYOUT,
+    ROWS_PER_GROUP,
     TEMPORARY,
     check_hash,
     check_layout,
@@ -127,10 +128,16 @@ class StageFolder:
         """Return the table of a signal of a batch."""
         return self.root.path / "signals" / self.stage / name / f"{batch}.parquet"
 
-    def write(self, path: Path, table: pl.DataFrame, metadata: Mapping[str, str]) -> None:
+    def write(
+        self,
+        path: Path,
+        table: pl.DataFrame | pl.LazyFrame,
+        metadata: Mapping[str, str],
+        rows_per_group: int = ROWS_PER_GROUP,
+    ) -> None:
         """Write a table with string metadata to ``path`` of the stage, and keep its hash."""
         with hashing(path):
-            write_table(path, table, metadata)
+            write_table(path, table, metadata, rows_per_group)
 
     def scan(self, path: Path) -> pl.LazyFrame:
         """Return the rows of a table of the stage, yet to be read.

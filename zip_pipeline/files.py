@@ -21,7 +21,7 @@ from zip_pipeline.errors import UserError, error_number
 
 TEMPORARY = ".tmp-"
 # Who reads a few rows decodes little of a table in small groups; large pages compress better.
-_ROWS_PER_GROUP = 1 << 14
+ROWS_PER_GROUP = 1 << 14
 _PAGE_BYTES = 1 << 22
 
 
@@ -72,14 +72,19 @@ def scan_table(path: Path) -> pl.LazyFrame:
     return pl.scan_parquet(path, glob=False, hive_partitioning=False)
 
 
-def write_table(path: Path, table: pl.DataFrame, metadata: Mapping[str, str]) -> None:
-    """Write a table with string metadata to ``path``, atomically."""
+def write_table(
+    path: Path,
+    table: pl.DataFrame | pl.LazyFrame,
+    metadata: Mapping[str, str],
+    rows_per_group: int = ROWS_PER_GROUP,
+) -> None:
+    """Write a table with string metadata to ``path``, atomically; a lazy one part by part."""
     write_atomically(
         path,
-        lambda p: table.write_parquet(
+        lambda p: table.lazy().sink_parquet(
             p,
             compression="zstd",
-            row_group_size=_ROWS_PER_GROUP,
+            row_group_size=rows_per_group,
             data_page_size=_PAGE_BYTES,
             metadata=dict(metadata),
         ),

@@ -189,7 +189,11 @@ def describe_pool(folder: StageFolder, batch: str) -> dict[str, Any]:
     """Return what the pool partition of an ingested batch tells: counts, formats, sources."""
     counts = batch_metadata(folder, batch)
     samples = read_batch(folder, batch, ["format", "source"])
-    quarantine = read_quarantine(folder, batch)
+    quarantine = read_quarantine(folder, batch, ["reason"])
+    # Not all at once: each may be megabytes.
+    examples = folder.scan(folder.quarantine(batch)).with_columns(
+        pl.col("raw").str.slice(0, _NUM_CHARACTERS)
+    )
     unread = unread_fields([counts])
     first = read_first_sample(folder, batch)
     first_sample = readable(folder.stage, first)[:_NUM_CHARACTERS] if first.height else "none"
@@ -199,9 +203,7 @@ def describe_pool(folder: StageFolder, batch: str) -> dict[str, Any]:
         **{name: int(counts[name]) for name in counts if name.startswith("num_")},
         "quarantine_reasons": counts_table(quarantine, "reason"),
         "refused_rows": shown_table(
-            quarantine.unique("reason", keep="first", maintain_order=True).with_columns(
-                pl.col("raw").str.slice(0, _NUM_CHARACTERS)
-            )
+            examples.unique("reason", keep="first", maintain_order=True).collect(engine="streaming")
         ),
         "quarantine": dg.MetadataValue.path(str(folder.quarantine(batch))),
         "top_sources": counts_table(samples, "source"),

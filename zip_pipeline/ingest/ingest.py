@@ -48,12 +48,15 @@ from zip_pipeline.ingest.turns import (
 )
 from zip_pipeline.pool.batches import (
     BATCH_DUPLICATES_SCHEMA,
+    PLACE,
+    BatchTables,
     IngestResult,
+    Parts,
     batch_fingerprint,
     batch_metadata,
+    find_duplicates,
     origin_of,
     read_batch,
-    split_duplicates,
     write_batch,
 )
 from zip_pipeline.samples import (
@@ -89,9 +92,9 @@ Rows: TypeAlias = list[dict[str, object]]
 class _Table:
     """A table that grows by rows, a few thousand of which are Python objects at a time."""
 
-    def __init__(self, frame_of_rows: Callable[[Rows], pl.DataFrame]) -> None:
+    def __init__(self, frame_of_rows: Callable[[Rows], pl.DataFrame], scratch: Path | None) -> None:
         self._frame_of_rows = frame_of_rows
-        self._parts = [frame_of_rows([])]
+        self._parts = Parts(frame_of_rows([]), scratch)
         self._rows: Rows = []
         self._num_characters = 0
 
@@ -106,9 +109,9 @@ class _Table:
         self._parts.append(self._frame_of_rows(self._rows))
         self._rows, self._num_characters = [], 0
 
-    def finish(self) -> pl.DataFrame:
+    def finish(self) -> Parts:
         self._flush()
-        return pl.concat(self._parts, rechunk=False)
+        return self._parts
 
 
 def _quarantine_of(rows: Rows) -> pl.DataFrame:
@@ -123,15 +126,17 @@ def _quarantine_of(rows: Rows) -> pl.DataFrame:
 class _Ingestion:
     """The state of one batch while its rows come in."""
 
-    def __init__(self, stage: Stage, batch: str, options: ReadOptions) -> None:
+    def __init__(
+        self, stage: Stage, batch: str, options: ReadOptions, scratch: Path | None
+    ) -> None:
         self._stage: Stage = stage
         self._batch = batch
         self._options = options
         self._unread: Counter[str] = Counter()
         # By file: how often each source that its rows name comes.
         self._own_sources: dict[str, Counter[str]] = {}
-        self._samples = _Table(partial(frame_of, stage))
-        self._quarantine = _Table(_quarantine_of)
+        self._samples = _Table(partial(frame_of, stage), scratch)
+        self._quarantine = _Table(_quarantine_of, scratch)
         self._num_rows = 0
 
     def add(self, row: RawRow, record_format: Format | None) -> None:
@@ -190,18 +195,17 @@ class _Ingestion:
     def finish(self) -> IngestResult:
         """Return the three tables with their fingerprint."""
         taken = self._with_sources(self._samples.finish())
-        samples, repeated = split_duplicates(taken)
+        is_first, repeated = find_duplicates(taken.select("sample_id", *PLACE))
         self._unread.update(_differences(taken, repeated, self._unread))
         # Rows that wait for their file's format to be told come late; this is reading order.
-        quarantine = self._quarantine.finish().sort(
-            "source_file", "source_row", maintain_order=True
-        )
-        duplicates = repeated.select(BATCH_DUPLICATES_SCHEMA.names())
-        content = batch_fingerprint(samples, quarantine, duplicates)
+        quarantine = self._quarantine.finish().sorted("source_file", "source_row")
+        duplicates = Parts.of(repeated.select(BATCH_DUPLICATES_SCHEMA.names()))
+        tables = BatchTables(taken.filter(is_first), quarantine, duplicates)
+        content = batch_fingerprint(tables)
         unread = dict(sorted(self._unread.items(), key=lambda item: (-item[1], item[0])))
-        return IngestResult(samples, quarantine, duplicates, self._num_rows, content, unread)
+        return IngestResult(tables, self._num_rows, content, unread)
 
-    def _with_sources(self, samples: pl.DataFrame) -> pl.DataFrame:
+    def _with_sources(self, samples: Parts) -> Parts:
         """Return the samples with their file as source where nearly each row names one of its own.
 
         An address of each row is no source: to group by it would mean to group nothing.
@@ -218,10 +222,14 @@ class _Ingestion:
         renamed = pl.DataFrame(
             names, schema=dict.fromkeys([*place, "name"], pl.String), orient="row"
         )
-        found_names = samples.select(place).join(
-            renamed, on=place, how="left", maintain_order="left"
-        )
-        return samples.with_columns(source=found_names["name"].fill_null(samples["source"]))
+
+        def with_names(part: pl.DataFrame) -> pl.DataFrame:
+            found_names = part.select(place).join(
+                renamed, on=place, how="left", maintain_order="left"
+            )
+            return part.with_columns(source=found_names["name"].fill_null(part["source"]))
+
+        return samples.map(with_names)
 
 
 @cache
@@ -229,9 +237,7 @@ def _plain_name(file: str) -> str:
     return plain_name(Path(file).name)
 
 
-def _differences(
-    taken: pl.DataFrame, repeated: pl.DataFrame, unread: Iterable[str]
-) -> Counter[str]:
+def _differences(taken: Parts, repeated: pl.DataFrame, unread: Iterable[str]) -> Counter[str]:
     """Return the fields that no format reads, and in how many duplicates each is another.
 
     They say the same as the first, but a person may mean the difference.
@@ -240,13 +246,13 @@ def _differences(
     found: Counter[str] = Counter()
     if repeated.is_empty() or not paths:
         return found
-    raws = taken.select("sample_id", "raw").filter(
-        pl.col("sample_id").is_in(repeated["sample_id"].unique().implode())
-    )
-    alike = raws.sort("sample_id", maintain_order=True).iter_rows()
+    is_repeated = pl.col("sample_id").is_in(repeated["sample_id"].unique().implode())
+    raws = taken.map(lambda part: part.filter(is_repeated), "sample_id", "raw")
+    alike = chain.from_iterable(part.iter_rows() for part in raws.sorted("sample_id").each())
     for _, copies in groupby(alike, key=itemgetter(0)):
-        first, *others = (json.loads(raw) for _, raw in copies)
-        for other in others:
+        records = (json.loads(raw) for _, raw in copies)
+        first = next(records)
+        for other in records:
             differing = set(_differing(first, other, "", paths))
             found.update(f"{path} (differs between duplicates)" for path in differing)
     return found
@@ -373,8 +379,9 @@ def ingest(
     options: ReadOptions = AS_FOUND,
     limits: ReadLimits = DEFAULT_LIMITS,
     within: Path | None = None,
+    scratch: Path | None = None,
 ) -> IngestResult:
-    """Read a file or folder; nothing is written.
+    """Read a file or folder; nothing is written but temporary files.
 
     Args:
         path: the file, or the folder with the files, of the batch.
@@ -386,6 +393,8 @@ def ingest(
         limits: what a row and a file may cost.
         within: the folder that links may not leave; None follows ``path`` wherever it leads, and
             links in a folder inside of it.
+        scratch: holds what is more than some megabytes, for as long as the result is held; None
+            for the folder of temporary files.
 
     Returns:
         The samples, the quarantined rows and the duplicates; together they are all rows read.
@@ -397,7 +406,7 @@ def ingest(
     rows = read_rows(
         path, limits, within=within, encoding=options.encoding, separator=options.separator
     )
-    result = ingest_rows(rows, stage, batch=batch, options=options)
+    result = ingest_rows(rows, stage, batch=batch, options=options, scratch=scratch)
     return replace(result, left_out_files=tuple(left_out_splits(path, within)))
 
 
@@ -408,9 +417,12 @@ def ingest_fetched(
     batch: str,
     options: ReadOptions = AS_FOUND,
     limits: ReadLimits = DEFAULT_LIMITS,
+    scratch: Path | None = None,
 ) -> IngestResult:
     """Read what was fetched as :func:`ingest` reads what lies here."""
-    result = ingest(fetched.path, stage, batch=batch, options=options, limits=limits)
+    result = ingest(
+        fetched.path, stage, batch=batch, options=options, limits=limits, scratch=scratch
+    )
     left_out = (*fetched.left_out, *result.left_out_files)
     return replace(result, left_out_files=left_out, origin=fetched.origin)
 
@@ -421,13 +433,14 @@ def ingest_rows(
     *,
     batch: str,
     options: ReadOptions = AS_FOUND,
+    scratch: Path | None = None,
 ) -> IngestResult:
     """Take rows in as :func:`ingest` does those of a file.
 
     Raises:
         UserError: the format is unknown.
     """
-    ingestion = _Ingestion(stage, batch, options)
+    ingestion = _Ingestion(stage, batch, options, scratch)
     found = _with_formats(options.applied(rows), stage, options)
     for row, record_format in _unfolded(found, options.pairs):
         ingestion.add(row, record_format)
@@ -460,7 +473,13 @@ def ingest_drop(
         result = _ingest_drop_file(folder, batch, options, limits)
     else:
         result = ingest(
-            path, folder.stage, batch=batch, options=options, limits=limits, within=folder.raw
+            path,
+            folder.stage,
+            batch=batch,
+            options=options,
+            limits=limits,
+            within=folder.raw,
+            scratch=folder.root.cache,
         )
     if snapshot(path) != before:
         raise UserError(
@@ -478,5 +497,10 @@ def _ingest_drop_file(
     address, own = read_drop_file(path, folder.stage)
     fetched = fetch(address, folder.root.cache / "remote", origin_of(folder, batch))
     return ingest_fetched(
-        fetched, folder.stage, batch=batch, options=own.over(options), limits=limits
+        fetched,
+        folder.stage,
+        batch=batch,
+        options=own.over(options),
+        limits=limits,
+        scratch=folder.root.cache,
     )

@@ -2,10 +2,15 @@
 
 import contextlib
 import json
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import shutil
+import tempfile
+import weakref
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import chain
+from pathlib import Path
+from typing import NamedTuple
 
 import polars as pl
 
@@ -19,7 +24,15 @@ from zip_pipeline.compression.state import (
 )
 from zip_pipeline.data_root import StageFolder
 from zip_pipeline.errors import UserError
-from zip_pipeline.files import fingerprint, read_metadata, readable, scan_table
+from zip_pipeline.files import (
+    ROWS_PER_GROUP,
+    TEMPORARY,
+    fingerprint,
+    named,
+    read_metadata,
+    readable,
+    scan_table,
+)
 from zip_pipeline.samples import TURN_COLUMNS, pool_schema, with_all_columns
 
 Metadata = Mapping[str, str]
@@ -34,14 +47,160 @@ BATCH_DUPLICATES_SCHEMA = pl.Schema(
 )
 
 
-@dataclass(frozen=True)
-class IngestResult:
-    """What became of every row of a batch.
+_PART_BYTES = 1 << 25
+_FEWEST_ROWS_PER_GROUP = 1 << 8
+
+
+class Parts:
+    """A table in parts of some megabytes; all but the last lie in files until nobody holds it.
+
+    Args:
+        none: the table without rows.
+        scratch: where to make the folder of the files; None for the one of temporary files.
+    """
+
+    def __init__(self, none: pl.DataFrame, scratch: Path | None = None) -> None:
+        self.schema = none.schema
+        self.height = 0
+        self._scratch = scratch
+        self._folder: Path | None = None
+        self._stored: list[pl.LazyFrame] = []
+        self._rows = [none]
+        self._num_bytes = 0
+        self._least_part_rows = ROWS_PER_GROUP
+
+    @classmethod
+    def of(cls, table: pl.DataFrame) -> "Parts":
+        """Return a table that is in memory."""
+        parts = cls(table)
+        parts.height = table.height
+        return parts
+
+    def append(self, rows: pl.DataFrame) -> None:
+        """Add rows; what has become a part goes to a file."""
+        self.height += rows.height
+        self._rows.append(rows)
+        self._num_bytes += int(rows.estimated_size())
+        if self._num_bytes >= _PART_BYTES:
+            part = pl.concat(self._rows)
+            self._stored.append(self._store(part, f"{len(self._stored)}"))
+            self._least_part_rows = min(self._least_part_rows, part.height)
+            self._rows, self._num_bytes = [part.clear()], 0
+
+    def _store(self, rows: pl.DataFrame, name: str) -> pl.LazyFrame:
+        if self._folder is None:
+            if self._scratch is not None:
+                self._scratch.mkdir(parents=True, exist_ok=True)
+            folder = tempfile.mkdtemp(prefix=f"{TEMPORARY}ingest-", dir=self._scratch)
+            self._folder = Path(folder)
+            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
+        path = self._folder / name
+        with named(path):
+            rows.write_ipc(path)
+        return pl.scan_ipc(path, glob=False)
+
+    def scan(self) -> pl.LazyFrame:
+        """Return all rows, yet to be read; this table must be held meanwhile."""
+        return pl.concat([*self._stored, pl.concat(self._rows, rechunk=False).lazy()])
+
+    def select(self, *columns: str | pl.Expr) -> pl.DataFrame:
+        """Return columns of all rows."""
+        return self.scan().select(columns).collect()
+
+    def frame(self) -> pl.DataFrame:
+        """Return all rows."""
+        return self.scan().collect()
+
+    def each(self, *columns: str) -> Iterator[pl.DataFrame]:
+        """Yield the parts, or columns of them, in order."""
+        for part in (*self._stored, pl.concat(self._rows, rechunk=False).lazy()):
+            yield (part.select(columns) if columns else part).collect()
+
+    def columns(self, names: Sequence[str]) -> Iterator[tuple[str, Iterable[pl.Series]]]:
+        """Yield each of some columns, in parts where it holds records."""
+        narrow = self.select(*(name for name in names if name != "raw"))
+        for name in names:
+            if name == "raw":
+                yield name, (part["raw"] for part in self.each("raw"))
+            else:
+                yield name, [narrow[name]]
+
+    def map(self, change: Callable[[pl.DataFrame], pl.DataFrame], *columns: str) -> "Parts":
+        """Return what a function makes of each part, or of columns of it."""
+        changed: Parts | None = None
+        for part in self.each(*columns):
+            rows = change(part)
+            changed = changed or Parts(rows.clear(), self._scratch)
+            changed.append(rows)
+        assert changed is not None
+        return changed
+
+    def filter(self, mask: pl.Series) -> "Parts":
+        """Return the rows at which ``mask`` is true."""
+        if mask.all():
+            return self
+        kept = Parts(self.schema.to_frame(), self._scratch)
+        start = 0
+        for part in self.each():
+            kept.append(part.filter(mask[start : start + part.height]))
+            start += part.height
+        return kept
+
+    def sorted(self, *by: str) -> "Parts":
+        """Return the rows in the order of some columns, equal ones as they are.
+
+        A few parts are in memory at a time: rows go to the file of their place, by the bytes of
+        their column ``raw``, and each file is put in order by itself.
+        """
+        keys = self.select(*by, pl.col("raw").str.len_bytes().cast(pl.Int64).alias("num_bytes"))
+        order = keys.select(pl.arg_sort_by(by, maintain_order=True)).to_series()
+        if order.is_sorted():
+            return self
+        if not self._stored:
+            return Parts.of(self.frame()[order])
+        found = Parts(self.schema.to_frame(), self._scratch)
+        place = order.arg_sort()
+        bucket = (keys["num_bytes"][order].cum_sum() // _PART_BYTES)[place]
+        places = pl.DataFrame({"place": place, "bucket": bucket})
+        files: dict[int, list[pl.LazyFrame]] = defaultdict(list)
+        start = 0
+        for number, part in enumerate(self.each()):
+            rows = part.hstack(places[start : start + part.height])
+            start += part.height
+            for inside in rows.partition_by("bucket"):
+                into = inside["bucket"][0]
+                files[into].append(found._store(inside, f"{into}-{number}"))
+        for _, pieces in sorted(files.items()):
+            rows = pl.concat(pieces).sort("place").collect()
+            found.append(rows.select(self.schema.names()))
+        return found
+
+    @property
+    def rows_per_group(self) -> int:
+        """How many rows a stored table has in a row group, which whoever reads it holds whole."""
+        return max(_FEWEST_ROWS_PER_GROUP, self._least_part_rows)
+
+
+class BatchTables(NamedTuple):
+    """The three tables of a batch.
 
     Args:
         samples: the pool table (``pool_schema``), in reading order.
         quarantine: the rejected rows with reason, detail and raw text.
         duplicates: the rows that repeat an earlier sample of the batch, and that sample.
+    """
+
+    samples: Parts
+    quarantine: Parts
+    duplicates: Parts
+
+
+@dataclass(frozen=True)
+class IngestResult:
+    """What became of every row of a batch.
+
+    Args:
+        tables: what it holds, of which little is in memory.
         num_rows_read: all rows; each is in exactly one of the three tables.
         fingerprint: hash of the three tables' content.
         unread: fields that no format reads, and in how many samples they hold something.
@@ -49,9 +208,7 @@ class IngestResult:
         origin: address and revision of what was fetched for it; empty where it lay here.
     """
 
-    samples: pl.DataFrame
-    quarantine: pl.DataFrame
-    duplicates: pl.DataFrame
+    tables: BatchTables
     num_rows_read: int
     fingerprint: str
     unread: Mapping[str, int] = field(default_factory=dict)
@@ -59,16 +216,35 @@ class IngestResult:
     origin: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        num_kept = self.samples.height + self.quarantine.height + self.duplicates.height
+        num_kept = sum(table.height for table in self.tables)
         assert num_kept == self.num_rows_read, f"{self.num_rows_read} rows read, {num_kept} kept"
+
+    @property
+    def samples(self) -> pl.DataFrame:
+        """The pool table, whole in memory."""
+        return self.tables.samples.frame()
+
+    @property
+    def quarantine(self) -> pl.DataFrame:
+        """The rejected rows, whole in memory."""
+        return self.tables.quarantine.frame()
+
+    @property
+    def duplicates(self) -> pl.DataFrame:
+        """The rows that repeat an earlier sample of the batch."""
+        return self.tables.duplicates.frame()
+
+    def in_memory(self) -> "IngestResult":
+        """Return the same without files, which somebody may remove."""
+        return replace(self, tables=BatchTables(*(Parts.of(t.frame()) for t in self.tables)))
 
     def metadata(self) -> dict[str, str]:
         """Return what is stored with each of the three tables."""
         counts = {
             "num_rows_read": self.num_rows_read,
-            "num_samples": self.samples.height,
-            "num_quarantined": self.quarantine.height,
-            "num_duplicates": self.duplicates.height,
+            "num_samples": self.tables.samples.height,
+            "num_quarantined": self.tables.quarantine.height,
+            "num_duplicates": self.tables.duplicates.height,
         }
         return {
             "fingerprint": self.fingerprint,
@@ -79,28 +255,32 @@ class IngestResult:
         }
 
 
-def batch_fingerprint(
-    samples: pl.DataFrame, quarantine: pl.DataFrame, duplicates: pl.DataFrame
-) -> str:
+def batch_fingerprint(tables: BatchTables) -> str:
     """Return the hash of a batch's content; it does not depend on times or library versions.
 
     Turns, tools, media and scores go in through the sample ids and the raw records, so a batch
     keeps its hash when a release adds columns for what is in them.
     """
-    rows = samples.select(pl.col(pl.String, pl.Int64)).drop("tools", "media", strict=False)
-    tables = (rows, quarantine, duplicates)
+    schema = tables.samples.schema
+    of_samples = [n for n, dtype in schema.items() if dtype in (pl.String, pl.Int64)]
+    wanted = (
+        (tables.samples, [name for name in of_samples if name not in ("tools", "media")]),
+        (tables.quarantine, tables.quarantine.schema.names()),
+        (tables.duplicates, tables.duplicates.schema.names()),
+    )
     return fingerprint(
         value
-        for table in tables
-        for column in table.iter_columns()
-        for value in chain([column.name, str(len(column))], _texts(column))
+        for table, names in wanted
+        for name, column in table.columns(names)
+        for value in chain([name, str(table.height)], _texts(column))
     )
 
 
-def _texts(column: pl.Series) -> Iterator[str]:
+def _texts(column: Iterable[pl.Series]) -> Iterator[str]:
     """Yield the values of a column as texts, of which a few are Python objects at a time."""
-    for part in column.to_frame().iter_slices(1 << 10):
-        yield from part.to_series().cast(pl.String).fill_null("")
+    for part in column:
+        for rows in part.to_frame().iter_slices(1 << 10):
+            yield from rows.to_series().cast(pl.String).fill_null("")
 
 
 def write_batch(folder: StageFolder, batch: str, result: IngestResult) -> None:
@@ -110,9 +290,13 @@ def write_batch(folder: StageFolder, batch: str, result: IngestResult) -> None:
     :func:`batch_metadata` refuses.
     """
     metadata = result.metadata()
-    folder.write(folder.quarantine(batch), result.quarantine, metadata)
-    folder.write(folder.duplicates(batch), result.duplicates, metadata)
-    folder.write(folder.samples(batch), result.samples, metadata)
+    samples, quarantine, duplicates = result.tables
+    for path, table in (
+        (folder.quarantine(batch), quarantine),
+        (folder.duplicates(batch), duplicates),
+        (folder.samples(batch), samples),
+    ):
+        folder.write(path, table.scan(), metadata, table.rows_per_group)
 
 
 _COUNTS = ("num_rows_read", "num_samples", "num_quarantined", "num_duplicates")
@@ -212,11 +396,12 @@ def next_num_rows(num_rows: int, read: pl.DataFrame) -> int:
 
 
 def _said_in_parts(folder: StageFolder, batch: str) -> Iterator[pl.DataFrame]:
-    """Return ids and what is said in the samples of a batch, some megabytes of them at a time."""
+    """Yield ids and what is said in the samples of a batch, some megabytes of them at a time."""
     columns = ["sample_id", *TURN_COLUMNS[folder.stage], "tools"]
     rows = with_all_columns(scan_table(folder.samples(batch)), folder.stage).select(columns)
-    table = rows.collect()
-    return table.iter_slices(next_num_rows(table.height or 1, table))
+    # In one pass: a slice decodes its row group anew.
+    for group in rows.collect_batches(chunk_size=_MOST_ROWS, maintain_order=True):
+        yield from group.iter_slices(next_num_rows(group.height or 1, group))
 
 
 def check_table(folder: StageFolder, batch: str) -> None:
@@ -244,7 +429,7 @@ def read_quarantine(
     return (rows if columns is None else rows.select(columns)).collect()
 
 
-_PLACE = ("batch", "source_file", "source_row")
+PLACE = ("batch", "source_file", "source_row")
 
 DUPLICATES_SCHEMA = pl.Schema(
     {
@@ -266,17 +451,30 @@ def split_duplicates(samples: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]
         samples: a pool table; its row order decides which sample is the first.
 
     Returns:
-        The first samples, and a table with one row per repeated sample that names it and the
-        first (:data:`DUPLICATES_SCHEMA`); both in the order of the input.
+        The first samples, and the others as :func:`find_duplicates` returns them.
+    """
+    is_first, duplicates = find_duplicates(samples)
+    return samples if is_first.all() else samples.filter(is_first), duplicates
+
+
+def find_duplicates(samples: pl.DataFrame) -> tuple[pl.Series, pl.DataFrame]:
+    """Find the samples that repeat an earlier one.
+
+    Args:
+        samples: at least ``sample_id``, batch and place of each.
+
+    Returns:
+        Whether each sample is the first of its ``sample_id``, and a table with one row per repeated
+        sample that names it and the first (:data:`DUPLICATES_SCHEMA`), in the order of the input.
     """
     is_first = samples.get_column("sample_id").is_first_distinct()
-    firsts = samples if is_first.all() else samples.filter(is_first)
-    repeats = samples.select("sample_id", *_PLACE).filter(~is_first)
+    places = samples.select("sample_id", *PLACE)
+    repeats = places.filter(~is_first)
     # A join with all first samples would build a table of the whole pool.
-    is_repeated = firsts["sample_id"].is_in(repeats["sample_id"].unique().implode())
-    places = firsts.select("sample_id", pl.col(_PLACE).name.prefix("first_")).filter(is_repeated)
-    duplicates = repeats.join(places, on="sample_id", how="left", maintain_order="left")
-    return firsts, duplicates.match_to_schema(DUPLICATES_SCHEMA)
+    is_repeated = samples["sample_id"].is_in(repeats["sample_id"].unique().implode())
+    firsts = places.filter(is_first & is_repeated).rename({n: f"first_{n}" for n in PLACE})
+    duplicates = repeats.join(firsts, on="sample_id", how="left", maintain_order="left")
+    return is_first, duplicates.match_to_schema(DUPLICATES_SCHEMA)
 
 
 SIZES_SCHEMA = pl.Schema(dict.fromkeys((*TOKENS_SCHEMA, "deflate_bytes", "zstd_bytes"), pl.Int64))

@@ -256,8 +256,8 @@ def read(
     """
     check_stage(stage)
     options = read_options(format, reading)
-    parts = parts_of(source).items()
-    return Pool(stage, {batch: _ingest(batch, part, stage, options) for batch, part in parts})
+    read = {b: _ingest(b, part, stage, options) for b, part in parts_of(source).items()}
+    return Pool(stage, {batch: result.in_memory() for batch, result in read.items()})
 
 
 def target_texts(config: SelectionConfig, stage: Stage, folder: Path = Path()) -> list[bytes]:
@@ -406,7 +406,8 @@ def open_inputs(
         stored = [_stored_name(number) for number in range(len(parts))]
         for name, (batch, part) in zip(stored, parts.items(), strict=True):
             tell(batch)
-            write_batch(root[stage], name, _ingest(batch, part, stage, options))
+            result = _ingest(batch, part, stage, options, root.cache)
+            write_batch(root[stage], name, result)
         with open_selection_pool(root[stage]) as pool:
             yield _input_pool(root[stage], dict(zip(parts, stored, strict=True)), pool)
 
@@ -416,17 +417,20 @@ def _stored_name(number: int) -> str:
     return f"{number:09d}"
 
 
-def _ingest(batch: str, part: Part, stage: Stage, options: ReadOptions) -> IngestResult:
+def _ingest(
+    batch: str, part: Part, stage: Stage, options: ReadOptions, scratch: Path | None = None
+) -> IngestResult:
     if isinstance(part, IngestResult):
         return part
     if isinstance(part, Fetched):
         own = options.over(part.options)
         own.check_stage(stage)
-        return ingest_fetched(part, stage, batch=batch, options=own)
+        return ingest_fetched(part, stage, batch=batch, options=own, scratch=scratch)
     options.check_stage(stage)
     if not isinstance(part, Path):
-        return ingest_rows(part, stage, batch=batch, options=options)
-    return ingest(part, stage, batch=batch, options=options.over(sidecar_of(part, stage)))
+        return ingest_rows(part, stage, batch=batch, options=options, scratch=scratch)
+    own = options.over(sidecar_of(part, stage))
+    return ingest(part, stage, batch=batch, options=own, scratch=scratch)
 
 
 def _input_pool(folder: StageFolder, stored: Mapping[str, str], pool: SelectionPool) -> InputPool:

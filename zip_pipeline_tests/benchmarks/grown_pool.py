@@ -11,7 +11,9 @@ import polars as pl
 
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.pool.batches import (
+    BatchTables,
     IngestResult,
+    Parts,
     batch_fingerprint,
     read_batch,
     write_batch,
@@ -91,7 +93,5 @@ def _vary(samples: pl.DataFrame, name: str, words: Mapping[str, str]) -> IngestR
         turns=pl.Series(turns, dtype=pool_schema("sft")["turns"]),
         raw=pl.Series(raw, dtype=pl.String),
     ).match_to_schema(pool_schema("sft"))
-    nothing = [pl.DataFrame(), pl.DataFrame()]
-    return IngestResult(
-        table, *nothing, num_rows_read=len(table), fingerprint=batch_fingerprint(table, *nothing)
-    )
+    tables = BatchTables(Parts.of(table), Parts.of(pl.DataFrame()), Parts.of(pl.DataFrame()))
+    return IngestResult(tables, num_rows_read=len(table), fingerprint=batch_fingerprint(tables))

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import random
 import subprocess
 import sys
 import time
@@ -49,6 +50,40 @@ def test_row_of_100_mb_is_skipped_in_bounded_memory(tmp_path, name):
     growth_bytes, num_samples, *reasons = done.stdout.split()
     assert (num_samples, reasons) == ("2", ["row_too_long"])
     assert int(growth_bytes) < MAX_GROWTH_BYTES
+
+
+MEASURE_DROP = """
+import sys
+from pathlib import Path
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.ingest.ingest import ingest_drop
+def peak_bytes():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+before = peak_bytes()
+folder = DataRoot(Path(sys.argv[1]))["sft"]
+result = ingest_drop(folder, "a.json")
+print(peak_bytes() - before, result.num_rows_read, result.tables.samples.height)
+"""
+
+
+@pytest.mark.slow
+def test_a_drop_of_any_size_is_ingested_in_bounded_memory(tmp_path):
+    """A list of 120 MB, some of it refused and some repeated, needs no 240 MiB; as whole tables it took 380."""
+    texts = [f"{n} " + random.Random(n).randbytes(1_500).hex() for n in range(300)]
+    path = tmp_path / "raw" / "sft" / "a.json"
+    path.parent.mkdir(parents=True)
+    with path.open("w") as file:
+        file.write("[")
+        for n in range(40_000):
+            record = {"prompt": f"{n - n % 4}", "completion": texts[n % 300 - n % 4]}
+            file.write(json.dumps({"x": texts[n % 300]} if n % 20 == 1 else record))
+            file.write("," if n < 39_999 else "]")
+    command = [sys.executable, "-c", MEASURE_DROP, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    growth_bytes, num_rows, num_samples = map(int, done.stdout.split())
+    assert (num_rows, num_samples) == (40_000, 10_000)
+    assert growth_bytes < 240 << 20
 
 
 def said(num: int, role: str = "role", content: str = "content") -> list[object]:

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.ingest import ingest as ingest_module
 from zip_pipeline.ingest import streams
-from zip_pipeline.ingest.ingest import ingest, ingest_drop, read_batch
+from zip_pipeline.ingest.ingest import ingest, ingest_drop, read_batch, write_batch
 from zip_pipeline.ingest.options import ReadOptions
 from zip_pipeline.ingest.readers import read_rows
+from zip_pipeline.pool import batches as batches_module
 from zip_pipeline.samples import Sample, Turn, pool_schema, sample_id
 from zip_pipeline_tests.ingest.test_quarantine import LIMITS, SFT_ROWS
 from zip_pipeline_tests.pool.files import json_lines, json_list, write
@@ -151,6 +152,36 @@ def test_rows_read_are_samples_duplicates_and_quarantine(tmp_path, rows, buffere
     if name == "a.jsonl":
         assert result.num_rows_read == len(rows)
         assert result.samples.height == len(set(rows) - set(SFT_ROWS))
+
+
+def test_tables_in_temporary_files_are_those_in_memory(tmp_path, monkeypatch):
+    """Content, order, ids, hash and what is told do not depend on how much is held in memory."""
+    rows: list[object] = [
+        question(f"{n % 40}", id=n % 3, source=f"https://example.org/{n % 40}", n=[{"x": n % 2}])
+        for n in range(60)
+    ]
+    for place in (0, 1, 30):
+        rows.insert(place, {"question": "x" * place})
+    # A broken beginning is told before the first rows, whose format it does not help to tell.
+    for name, beginning in (("2.jsonl", b"{oops\n" * 3), ("1.jsonl", b"")):
+        first, *rest = (json_lines([row]) for row in rows)
+        write(tmp_path / "drop" / name, first + beginning + b"".join(rest))
+    whole = ingest(tmp_path / "drop", "sft", batch="b")
+    assert [whole.samples.height, whole.quarantine.height, whole.duplicates.height] == [40, 9, 80]
+    assert set(whole.unread) >= {"id", "source", "id (differs between duplicates)"}
+    assert not any((tmp_path / "scratch").glob("*"))
+    monkeypatch.setattr(ingest_module, "_NUM_BUFFERED_ROWS", 3)
+    monkeypatch.setattr(batches_module, "_PART_BYTES", 500)
+    spilled = ingest(tmp_path / "drop", "sft", batch="b", scratch=tmp_path / "scratch")
+    assert any((tmp_path / "scratch").glob(".tmp-ingest-*/*"))
+    for name in ("samples", "quarantine", "duplicates"):
+        assert getattr(spilled, name).equals(getattr(whole, name)), name
+    assert spilled.metadata() == whole.metadata()
+    root = DataRoot(tmp_path / "data")
+    write_batch(root["sft"], "b", spilled)
+    assert read_batch(root["sft"], "b").equals(whole.samples)
+    del spilled
+    assert not any((tmp_path / "scratch").glob("*"))
 
 
 def test_fingerprint_tells_the_content_only(tmp_path):

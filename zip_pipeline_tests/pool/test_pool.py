@@ -18,7 +18,9 @@ from zip_pipeline.pool import pool as pool_module
 from zip_pipeline.pool.batches import (
     BATCH_DUPLICATES_SCHEMA,
     SIZES_SCHEMA,
+    BatchTables,
     IngestResult,
+    Parts,
     read_state,
     write_batch,
 )
@@ -320,7 +322,8 @@ def _store_long(root: DataRoot, batch: str, num_samples: int, num_bytes: int, se
         named = {"sample_id": text[:32], "batch": batch, "source": "s"}
         rows.append(named | place | sample_columns(Sample((Turn("user", text),))))
     rest = QUARANTINE_SCHEMA.to_frame(), BATCH_DUPLICATES_SCHEMA.to_frame()
-    result = IngestResult(frame_of("sft", rows), *rest, num_samples, f"seed {seed}")
+    tables = BatchTables(*map(Parts.of, (frame_of("sft", rows), *rest)))
+    result = IngestResult(tables, num_samples, f"seed {seed}")
     write_batch(root["sft"], batch, result)
 
 
