@@ -30,6 +30,7 @@ from zip_pipeline.ingest.rows import (
     DEFAULT_LIMITS,
     QUARANTINE_SCHEMA,
     Format,
+    Outcome,
     RawRow,
     ReadLimits,
     Record,
@@ -127,7 +128,12 @@ class _Ingestion:
     """The state of one batch while its rows come in."""
 
     def __init__(
-        self, stage: Stage, batch: str, options: ReadOptions, scratch: Path | None
+        self,
+        stage: Stage,
+        batch: str,
+        options: ReadOptions,
+        scratch: Path | None,
+        outcome: Outcome,
     ) -> None:
         self._stage: Stage = stage
         self._batch = batch
@@ -138,6 +144,7 @@ class _Ingestion:
         self._samples = _Table(partial(frame_of, stage), scratch)
         self._quarantine = _Table(_quarantine_of, scratch)
         self._num_rows = 0
+        self._outcome = outcome
 
     def add(self, row: RawRow, record_format: Format | None) -> None:
         """Take a row into the samples or into quarantine."""
@@ -154,6 +161,7 @@ class _Ingestion:
             self._reject(row, unexpected(error))
 
     def _reject(self, row: RawRow, why: RejectionError) -> None:
+        self._outcome.num_refused += 1
         place = {"source_file": row.source_file, "source_row": row.source_row, "raw": row.raw}
         self._quarantine.add(place | {"reason": why.reason, "detail": why.detail})
 
@@ -173,6 +181,7 @@ class _Ingestion:
             "raw": row.raw,
         }
         self._samples.add(provenance | sample_columns(sample))
+        self._outcome.num_taken += 1
         if own_source and not self._options.source:
             self._own_sources.setdefault(row.source_file, Counter())[own_source] += 1
         if unread := {*reading.unread(), *row.left_out}:
@@ -403,10 +412,18 @@ def ingest(
         UserError: there is no such file, the folder is empty, the format is unknown, a link
             leads out of bounds, or the system does not let a file be read.
     """
+    outcome = Outcome()
     rows = read_rows(
-        path, limits, within=within, encoding=options.encoding, separator=options.separator
+        path,
+        limits,
+        within=within,
+        encoding=options.encoding,
+        separator=options.separator,
+        outcome=outcome,
     )
-    result = ingest_rows(rows, stage, batch=batch, options=options, scratch=scratch)
+    result = ingest_rows(
+        rows, stage, batch=batch, options=options, scratch=scratch, outcome=outcome
+    )
     return replace(result, left_out_files=tuple(left_out_splits(path, within)))
 
 
@@ -434,13 +451,14 @@ def ingest_rows(
     batch: str,
     options: ReadOptions = AS_FOUND,
     scratch: Path | None = None,
+    outcome: Outcome | None = None,
 ) -> IngestResult:
-    """Take rows in as :func:`ingest` does those of a file.
+    """Take rows in as :func:`ingest` does those of a file; ``outcome`` tells what becomes of them.
 
     Raises:
         UserError: the format is unknown.
     """
-    ingestion = _Ingestion(stage, batch, options, scratch)
+    ingestion = _Ingestion(stage, batch, options, scratch, outcome or Outcome())
     found = _with_formats(options.applied(rows), stage, options)
     for row, record_format in _unfolded(found, options.pairs):
         ingestion.add(row, record_format)

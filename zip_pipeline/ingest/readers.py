@@ -3,6 +3,7 @@
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from datetime import date, time, timedelta
 from decimal import Decimal
 from functools import lru_cache, partial
@@ -19,6 +20,7 @@ from zip_pipeline.ingest.rows import (
     DEFAULT_LIMITS,
     PREFIX_BYTES,
     ROW_BYTES,
+    Outcome,
     RawRow,
     ReadLimits,
     Record,
@@ -333,6 +335,9 @@ def _text_reader(extension: str, separator: str | None) -> _TextReader:
     return partial(read_json, is_lines=extension != ".json")
 
 
+_ROWS_PER_CHECK = 1 << 10
+
+
 def read_rows(
     path: Path,
     limits: ReadLimits = DEFAULT_LIMITS,
@@ -340,6 +345,7 @@ def read_rows(
     within: Path | None = None,
     encoding: str | None = None,
     separator: str | None = None,
+    outcome: Outcome | None = None,
 ) -> Iterator[RawRow]:
     """Yield every row of a file, or of all files in a folder in the order of their names.
 
@@ -354,6 +360,7 @@ def read_rows(
         encoding: of texts that have no byte order mark; None takes them for UTF-8, or UTF-16 or
             UTF-32 where that shows.
         separator: between the cells of CSV files; None tells it from their first records.
+        outcome: what becomes of the rows that were yielded, kept up to date by who takes them.
 
     Raises:
         UserError: encoding or separator is none, there is no such file or folder, no file in the
@@ -364,19 +371,23 @@ def read_rows(
     bounds = link_bounds(path, within)
     files = data_files(path, within)
     left_out = _left_out_splits(files)
+    outcome = outcome or Outcome()
     for source_file, file in files:
         if source_file in left_out:
             continue
         if bounds:
             # Once more: a long reading leaves time to put a link in a file's place.
             check_place(file, bounds)
-        last_row = 0
+        last_row, num_characters, before = 0, 0, replace(outcome)
         try:
             stored_bytes = file.stat().st_size
             rows = _read_file(source_file, file, limits, encoding, separator)
             for num_before, row in enumerate(rows):
                 # Millions of rows that a few bytes expand to are no data.
                 limits.check_expansion(num_before * ROW_BYTES, stored_bytes)
+                if num_before % _ROWS_PER_CHECK == 0:
+                    outcome.since(before).check(num_characters, stored_bytes)
+                num_characters += len(row.raw)
                 last_row = row.source_row
                 yield row
         except RejectionError as why:

@@ -10,7 +10,8 @@ from collections.abc import Callable
 
 import pytest
 
-from zip_pipeline.ingest.ingest import ingest_rows
+from zip_pipeline.ingest import rows as rows_module
+from zip_pipeline.ingest.ingest import ingest, ingest_rows
 from zip_pipeline.ingest.options import ReadOptions
 from zip_pipeline.ingest.rows import RawRow
 from zip_pipeline.samples import Stage
@@ -84,6 +85,26 @@ def test_a_drop_of_any_size_is_ingested_in_bounded_memory(tmp_path):
     growth_bytes, num_rows, num_samples = map(int, done.stdout.split())
     assert (num_rows, num_samples) == (40_000, 10_000)
     assert growth_bytes < 240 << 20
+
+
+def test_a_compressed_file_of_rows_that_are_all_refused_is_not_read_to_its_end(
+    tmp_path, monkeypatch
+):
+    """One row stands for the rest, with the reason; a file that has samples is read on."""
+    monkeypatch.setattr(rows_module, "_MAX_REFUSED_ROWS", 2_000)
+    refused, good = b'{"question": 1}\n', b'{"question": "q", "answer": "a"}\n'
+    path = tmp_path / "a.jsonl.gz"
+    path.write_bytes(gzip.compress(refused * 9_000))
+    reasons = ingest(path, "sft", batch="b").quarantine["reason"].value_counts(sort=True)
+    (reason, num), last = reasons.rows()
+    assert reason == "unknown_format"
+    assert 2_000 <= num < 4_000
+    assert last == ("decompression_bomb", 1)
+    mixed, plain = (refused * 40 + good) * 200, refused * 9_000
+    for name, content in (("m.jsonl.gz", gzip.compress(mixed)), ("p.jsonl", plain)):
+        (tmp_path / name).write_bytes(content)
+    assert ingest(tmp_path / "m.jsonl.gz", "sft", batch="b").num_rows_read == 41 * 200
+    assert ingest(tmp_path / "p.jsonl", "sft", batch="b").num_rows_read == 9_000
 
 
 def said(num: int, role: str = "role", content: str = "content") -> list[object]:
