@@ -30,8 +30,8 @@ from zip_pipeline.ingest.ingest import batch_metadata
 from zip_pipeline.pool.batches import is_current
 from zip_pipeline.samples import Stage
 
-SECONDS_UNTIL_RETRY = (600.0, 3600.0, 21_600.0)
-"""How long after each request a failed drop is asked for again, and so how often."""
+SECONDS_UNTIL_RETRY = (600.0, 3600.0, 21_600.0, 86_400.0)
+"""How long after each request a failed drop is asked for again; the last one is for all others."""
 
 
 @dataclass
@@ -110,9 +110,9 @@ class DropCursor:
         return f"{batch}:{seen.looks}:{seen.generation}"
 
     def wait(self, batch: str, now: float) -> None:
-        """Put off the look at what came of a request, if another try is left."""
-        waits = SECONDS_UNTIL_RETRY[self.seen[batch].num_retries :]
-        self.seen[batch].look_again = now + waits[0] if waits else None
+        """Put off the look at what came of a request, longer each time."""
+        place = min(self.seen[batch].num_retries, len(SECONDS_UNTIL_RETRY) - 1)
+        self.seen[batch].look_again = now + SECONDS_UNTIL_RETRY[place]
 
     def accept(self, batch: str) -> None:
         """Record that a drop needs no further request as it looks now."""
@@ -246,8 +246,8 @@ def drop_sensor(stage: Stage) -> dg.SensorDefinition:
 
     It lists and stats only, and archives the keys of old batches (:func:`keys_to_archive`). A
     drop is asked for once it looks the same (names, sizes, times) in two ticks in a row, so that
-    a file still being written is left alone. A drop whose run failed is asked for again a few
-    times, later and later.
+    a file still being written is left alone. A drop whose run failed is asked for again, later and
+    later, then once a day: what kept it from being read may be gone.
     """
 
     @dg.sensor(

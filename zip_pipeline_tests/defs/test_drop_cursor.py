@@ -81,7 +81,7 @@ def _due(cursor: DropCursor, now: float, **found: str) -> list[str]:
     return cursor.due(drops, now)
 
 
-def test_cursor_looks_three_times_what_came_of_a_drop_later_and_later() -> None:
+def test_cursor_looks_what_came_of_a_drop_later_and_later_then_daily() -> None:
     """10 minutes, an hour and six hours after a request it is time to look, then never again."""
     cursor = DropCursor()
     _look(cursor, a="1", b="1")
@@ -89,8 +89,10 @@ def test_cursor_looks_three_times_what_came_of_a_drop_later_and_later() -> None:
         cursor.request("a", now)
         assert _due(cursor, now + wait - 1, a="1", b="1") == []
         assert _due(cursor, now + wait, a="1", b="1") == ["a"]
-    cursor.request("a", 50_000.0)
-    assert _due(cursor, 9e9, a="1", b="1") == []
+    for day in range(1, 4):
+        cursor.request("a", day * 86_400.0)
+        assert _due(cursor, (day + 1) * 86_400.0 - 1, a="1", b="1") == []
+        assert _due(cursor, (day + 1) * 86_400.0, a="1", b="1") == ["a"]
     assert DropCursor.load(cursor.dump()) == cursor
 
 

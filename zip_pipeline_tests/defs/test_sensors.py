@@ -195,7 +195,7 @@ def test_sensor_names_links_that_cannot_be_followed_or_may_not(
 def test_sensor_asks_again_for_a_drop_whose_run_failed(
     graph: Graph, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """While nothing changes it asks three times more; a run that goes well ends that."""
+    """While nothing changes it asks on and on; a run that goes well ends that."""
     monkeypatch.setattr(drops, "SECONDS_UNTIL_RETRY", (0.0, 0.0, 0.0))
     graph.drop("sft", "bad.jsonl", alpaca_rows(2))
     graph.drop("sft", "good.jsonl", alpaca_rows(2, first=2))
@@ -209,8 +209,8 @@ def test_sensor_asks_again_for_a_drop_whose_run_failed(
         for request in requests:
             graph.ingest("sft", request.partition_key or "")
     again = ["bad.jsonl"]
-    assert asked == [[], ["bad.jsonl", "good.jsonl"], again, again, again, [], []]
-    assert len(keys) == 5
+    assert asked == [[], ["bad.jsonl", "good.jsonl"], again, again, again, again, again]
+    assert len(keys) == 7
     sidecar.unlink()
     assert [ticks.batches(), ticks.batches()] == [[], again]
     assert graph.ingest("sft", "bad.jsonl").success
