@@ -117,11 +117,13 @@ def raw_pool_asset(stage: Stage) -> dg.AssetsDefinition:
         root, batch = data_root.root, context.partition_key
         # Taken before reading: a drop that changes meanwhile is then seen as changed.
         looks = {DROP_FINGERPRINT: fingerprint_of(root[stage].raw / batch) or ""}
-        ingest_drop(root[stage], batch)
-        counts = batch_metadata(root[stage], batch)
+        with mendable():
+            ingest_drop(root[stage], batch)
+            counts = batch_metadata(root[stage], batch)
+            described = describe_pool(root[stage], batch)
         yield dg.MaterializeResult(
             asset_key=key,
-            metadata=describe_pool(root[stage], batch) | looks,
+            metadata=described | looks,
             data_version=dg.DataVersion(counts["fingerprint"]),
         )
         yield _rejected_check(root[stage], batch, counts)
@@ -157,9 +159,10 @@ def compression_state_asset(stage: Stage) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, data_root: DataRootResource
     ) -> Results:
         root, batch = data_root.root, context.partition_key
-        with mendable(), shared(root, context.log.info):
-            write_state(root[stage], batch, tokens=configured_tokens(root.path))
-        state = read_state(root[stage], batch)
+        with mendable():
+            with shared(root, context.log.info):
+                write_state(root[stage], batch, tokens=configured_tokens(root.path))
+            state = read_state(root[stage], batch)
         stored = state_metadata(root[stage], batch)
         assert stored is not None
         yield dg.MaterializeResult(
@@ -321,7 +324,8 @@ def signals_asset(stage: Stage) -> dg.AssetsDefinition:
         context: dg.AssetExecutionContext, data_root: DataRootResource
     ) -> dg.MaterializeResult[None]:
         folder, batch = data_root.root[stage], context.partition_key
-        measured = measure_batch(folder, batch, context.log.info)
+        with mendable():
+            measured = measure_batch(folder, batch, context.log.info)
         known = {POOL_FINGERPRINT: batch_metadata(folder, batch)["fingerprint"]}
         known |= {f"{name}_measured_by": found.identity for name, found in measured.items()}
         return dg.MaterializeResult(

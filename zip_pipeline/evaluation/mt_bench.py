@@ -21,7 +21,7 @@ from zip_pipeline.chat_models import model_identity
 from zip_pipeline.errors import UserError
 from zip_pipeline.evaluation.evaluators import Evaluator, TrainedVersion, main, read_job
 from zip_pipeline.evaluation.local_model import LocalModel
-from zip_pipeline.files import fingerprint, hashing, write_json
+from zip_pipeline.files import fingerprint, hashing, readable, write_json
 from zip_pipeline.judge.client import (
     ChatClient,
     Endpoint,
@@ -156,13 +156,23 @@ def _records(path: Path) -> Iterator[tuple[dict[str, Any], str]]:
     """Yield the records of a JSONL file, each with the file and line for messages."""
     if not path.is_file():
         raise UserError(f"{path}: no such file; point to a file in the benchmark's format")
+    with readable(path, "write it as JSON lines in UTF-8"):
+        text = path.read_text(encoding="utf-8-sig")
     # Not splitlines: a text may hold other line ends that JSON leaves as they are.
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").split("\n"), start=1):
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         where = f"{path}, line {number}"
         try:
             record = json.loads(line)
+            json.dumps(record, ensure_ascii=False).encode()
+        except RecursionError:
+            raise UserError(f"{where}: nested too deep; write it as the benchmark does") from None
+        except UnicodeEncodeError:
+            raise UserError(
+                f"{where}: a text holds half a character (a lone surrogate such as \\ud83d); write "
+                "the whole one"
+            ) from None
         except ValueError as error:
             raise UserError(f"{where}: not JSON: {error}") from None
         if not isinstance(record, dict):

@@ -1,11 +1,14 @@
 """A drop becomes one partition of the pool and of the compression state."""
 
+import errno
 import json
+import os
 
 import dagster as dg
 import polars as pl
 import pytest
 
+from zip_pipeline.defs import stage as stage_module
 from zip_pipeline.defs.keys import BATCHES
 from zip_pipeline.pool.batches import read_state
 from zip_pipeline_tests.defs.graph import (
@@ -142,6 +145,21 @@ def test_coverage_check_fails_when_the_state_misses_a_sample(
     assert not check.passed
     assert check.severity.value == "ERROR"
     assert check.description == "a.jsonl: 4 rows for 5 samples, 1 samples without a row"
+
+
+@pytest.mark.parametrize("step", ["ingest_drop", "write_state"])
+def test_a_full_disk_is_told_with_its_remedy(
+    graph: Graph, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
+    """Each step of ingestion says where, and what to do; no traceback."""
+
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), "/disk/a.parquet")
+
+    monkeypatch.setattr(stage_module, step, full)
+    graph.drop("sft", "a.jsonl", alpaca_rows(2))
+    error = error_of(graph.ingest("sft", "a.jsonl"))
+    assert "Failure: /disk/a.parquet: No space left on device; free some space there" in error
 
 
 def test_missing_drop_fails_with_its_path(graph: Graph) -> None:

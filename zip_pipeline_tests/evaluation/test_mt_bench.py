@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from zip_pipeline.errors import UserError
 from zip_pipeline.evaluation.mt_bench import MtBenchSettings, load_bench, run_mt_bench
 from zip_pipeline.judge.client import ChatClient, Endpoint, EndpointError, ExchangeStore
 from zip_pipeline_tests.judge.judge_server import (
@@ -61,6 +62,23 @@ def write_bench(folder: Path, **replaced: list[object]) -> dict[str, Path]:
         paths[name] = folder / f"{name}.jsonl"
         paths[name].write_text("\n".join(lines) + "\n\n", encoding="utf-8")
     return paths
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (r'{"question_id": 1, "category": "x", "turns": ["\ud83d", "b"]}', "half a character"),
+        ('{"question_id": ' + "[" * 100_000 + "]" * 100_000 + "}", "nested too deep"),
+    ],
+)
+def test_a_line_that_no_judge_can_be_asked_is_named(tmp_path: Path, line: str, words: str) -> None:
+    """Half an emoji cannot be sent, and deep nesting cannot be read."""
+    paths = write_bench(tmp_path, questions=[QUESTIONS[0], line])
+    with pytest.raises(UserError, match=rf"questions\.jsonl, line 2: .*{words}"):
+        load_bench(**paths)
+    paths["questions"].write_bytes(b"\xff{}")
+    with pytest.raises(UserError, match=r"questions\.jsonl: cannot be read .* in UTF-8"):
+        load_bench(**paths)
 
 
 def _run(
