@@ -7,14 +7,15 @@ import posixpath
 import re
 import shutil
 import tempfile
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from glob import escape
 from itertools import accumulate
 from operator import or_
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import SplitResult, unquote, urlsplit, urlunsplit
 
 from zip_pipeline.errors import UserError, require
@@ -24,6 +25,9 @@ from zip_pipeline.ingest.options import AS_FOUND, ReadOptions
 from zip_pipeline.ingest.readers import held_back, split_of
 
 DROP_SUFFIX = ".drop.toml"
+DOWNLOAD_VARIABLE = "ZIP_PIPELINE_DOWNLOAD_BYTES"
+"""Names how much may be fetched for one address, in bytes."""
+_DOWNLOAD_BYTES = 200_000_000_000
 EXAMPLE = "hf://datasets/ORG/NAME@main:train"
 _ENTRY = "fetched.json"
 _LIBRARIES = {
@@ -101,8 +105,9 @@ def fetch(address: str, cache: Path, pinned: Mapping[str, str] | None = None) ->
             needs no network where the cache has it.
 
     Raises:
-        UserError: no address, a missing library, no access, nothing there, a broken transfer, or
-            something else than what is pinned.
+        UserError: no address, a missing library, no access, nothing there, more than
+            ``ZIP_PIPELINE_DOWNLOAD_BYTES``, a broken transfer, or something else than what is
+            pinned.
     """
     expected = None
     if pinned and pinned["address_hash"] == _address_hash(address):
@@ -111,8 +116,10 @@ def fetch(address: str, cache: Path, pinned: Mapping[str, str] | None = None) ->
         return found
     try:
         return _fetched(address, cache, expected)
-    except (UserError, AssertionError, AttributeError, TypeError):
+    except (AssertionError, AttributeError, TypeError):
         raise
+    except UserError as error:
+        failure = UserError(str(error))
     except Exception as error:  # noqa: BLE001 - each library has errors of its own
         failure = _failure(address, cache, error)
     # Not while the other one is handled: logs would show it, and it may tell a signature.
@@ -125,10 +132,12 @@ def _fetched(address: str, cache: Path, expected: str | None) -> Fetched:
     _check_pin(name, state.revision, expected)
     if state.revision and (found := _cached(_place(cache, address, state.revision))):
         return found
+    check = partial(_check_size, name, _download_limit())
+    check(sum(size or 0 for size in state.files.values()))
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=cache) as folder:
         copy = Path(folder) / source.name
-        source.get(state, copy)
+        source.get(state, copy, check)
         revision = state.revision or f"sha256={_sha256(copy)}"
         _check_pin(name, revision, expected)
         origin = {"address": name, "revision": revision, "address_hash": _address_hash(address)}
@@ -175,6 +184,21 @@ def _publish(folder: Path, place: Path) -> None:
 def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _download_limit() -> int:
+    given = os.environ.get(DOWNLOAD_VARIABLE) or str(_DOWNLOAD_BYTES)
+    if not given.isdecimal() or int(given) == 0:
+        raise UserError(f"{DOWNLOAD_VARIABLE}: got {given!r}; allowed are whole numbers of bytes")
+    return int(given)
+
+
+def _check_size(name: str, limit: int, num_bytes: int) -> None:
+    if num_bytes > limit:
+        raise UserError(
+            f"{name}: has more than {limit:,} bytes; if it is what you want, set "
+            f"{DOWNLOAD_VARIABLE} higher, or name a part of it"
+        )
 
 
 def _check_pin(name: str, revision: str | None, expected: str | None) -> None:
@@ -281,11 +305,25 @@ class _Store:
         sizes = {name: inside[name]["size"] for name in names}
         return _State(f"files={fingerprint(pins)}", sizes)
 
-    def get(self, state: _State, copy: Path) -> None:
+    def get(self, state: _State, copy: Path, check: Callable[[int], None]) -> None:
+        from fsspec.callbacks import Callback
+
+        class Count(Callback):
+            """Counts what comes: a server need not tell how much that will be."""
+
+            num_bytes = 0
+
+            def relative_update(self, inc: int = 1) -> None:
+                self.num_bytes += inc
+                check(self.num_bytes)
+
+            def branched(self, *_: object, **__: object) -> Self:
+                return self
+
         base = self._path.rstrip("/")
         remote = [f"{base}/{name}" if name else self._path for name in state.files]
         local = [copy / name for name in state.files]
-        self._files.get(remote, [str(path) for path in local])
+        self._files.get(remote, [str(path) for path in local], callback=Count())
         for path, size in zip(local, state.files.values(), strict=True):
             # Web servers may tell the size of what they send compressed.
             if not self._is_web and path.stat().st_size != size:
@@ -334,23 +372,30 @@ class _Hub:
 
     def look(self, expected: str | None) -> _State:
         from huggingface_hub import HfApi
+        from huggingface_hub.hf_api import RepoFile
 
         if not hub_answers():
             raise UserError(f"{self._address}: {no_answer()}")
         api = HfApi(endpoint=os.environ.get("HF_ENDPOINT"))
         info = api.dataset_info(self._repo, revision=expected or self._revision)
-        names = api.list_repo_files(self._repo, repo_type="dataset", revision=info.sha)
+        sizes = {
+            entry.path: entry.size
+            for entry in api.list_repo_tree(
+                self._repo, repo_type="dataset", revision=info.sha, recursive=True
+            )
+            if isinstance(entry, RepoFile)
+        }
         subsets = {
             str(config.get("config_name", "default")): config
             for config in getattr(info.card_data, "configs", None) or ()
             if isinstance(config, Mapping)
         }
-        files, left_out = self._chosen(_visible(self._address, names), subsets)
+        files, left_out = self._chosen(_visible(self._address, sizes), subsets)
         if not files:
             raise UserError(f"{self._address}: the dataset's card names no file that is there")
-        return _State(info.sha, dict.fromkeys(files), left_out)
+        return _State(info.sha, {name: sizes[name] for name in files}, left_out)
 
-    def get(self, state: _State, copy: Path) -> None:
+    def get(self, state: _State, copy: Path, _check: Callable[[int], None]) -> None:
         from huggingface_hub import snapshot_download
         from huggingface_hub.utils.tqdm import disable_progress_bars
 

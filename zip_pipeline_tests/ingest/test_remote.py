@@ -373,6 +373,38 @@ def test_what_s3_does_not_give_is_told(
     )
 
 
+def test_what_is_larger_than_the_limit_is_not_fetched(
+    tmp_path: Path, web: FileServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether the server tells the size, or what comes has to be counted."""
+    web.files["/a.jsonl"] = Answer(b"x" * 20_000)
+    bomb = gzip.compress(b"x" * 20_000)
+    web.files["/b.jsonl"] = Answer(bomb, headers={"Content-Encoding": "gzip"})
+    for name in ("a", "b"):
+        monkeypatch.setenv("ZIP_PIPELINE_DOWNLOAD_BYTES", "10000")
+        assert refusal_of(f"{web.url}/{name}.jsonl", tmp_path / name) == (
+            f"{web.url}/{name}.jsonl: has more than 10,000 bytes; if it is what you want, set "
+            "ZIP_PIPELINE_DOWNLOAD_BYTES higher, or name a part of it"
+        )
+        monkeypatch.setenv("ZIP_PIPELINE_DOWNLOAD_BYTES", "20001")
+        assert fetch(f"{web.url}/{name}.jsonl", tmp_path / name).path.stat().st_size == 20_000
+    monkeypatch.setenv("ZIP_PIPELINE_DOWNLOAD_BYTES", "1 GB")
+    assert "got '1 GB'; allowed are whole numbers" in refusal_of(
+        f"{web.url}/a.jsonl", tmp_path / "c"
+    )
+
+
+@pytest.mark.server
+def test_a_dataset_that_is_larger_than_the_limit_is_not_fetched(
+    tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By what its hub says of the files that are asked for."""
+    hub.commit("org/name", {"train.jsonl": rows("a") * 1000, "test.jsonl": rows("b")})
+    monkeypatch.setenv("ZIP_PIPELINE_DOWNLOAD_BYTES", "10000")
+    assert "has more than 10,000 bytes" in refusal_of("hf://datasets/org/name", tmp_path / "a")
+    assert fetch("hf://datasets/org/name:test", tmp_path / "b").path.is_dir()
+
+
 @pytest.mark.server
 def test_objects_of_google_cloud_storage_are_fetched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
