@@ -70,7 +70,7 @@ print(peak_bytes() - before, result.num_rows_read, result.tables.samples.height)
 
 @pytest.mark.slow
 def test_a_drop_of_any_size_is_ingested_in_bounded_memory(tmp_path):
-    """A list of 120 MB, some of it refused and some repeated, needs no 240 MiB; as whole tables it took 380."""
+    """A list of 120 MB, some of it refused and some repeated, needs 240 MiB at most, not 380."""
     texts = [f"{n} " + random.Random(n).randbytes(1_500).hex() for n in range(300)]
     path = tmp_path / "raw" / "sft" / "a.json"
     path.parent.mkdir(parents=True)
