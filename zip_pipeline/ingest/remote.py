@@ -308,7 +308,7 @@ class _Store:
     def get(self, state: _State, copy: Path, check: Callable[[int], None]) -> None:
         from fsspec.callbacks import Callback
 
-        class Count(Callback):
+        class Count(Callback):  # type: ignore[misc]
             """Counts what comes: a server need not tell how much that will be."""
 
             num_bytes = 0
