@@ -226,7 +226,7 @@ def sync(
         if len(known) > 1:
             raise UserError(f"--remove: both stages have {remove!r}; name one by --stage")
         remove_batch(root[known[0] if known else stage or "sft"], remove, print_note)
-        console.print(f"{remove}: removed from the pool.")
+        console.print(f"{remove}: removed from the pool.", soft_wrap=True)
     if clean:
         num_removed, num_waiting = clean_store(root)
         console.print(
@@ -238,7 +238,8 @@ def sync(
         found = store_status(root)
         if found is None:
             raise no_store(root)
-        console.print(f"{found.url}: at entry {found.entry}, nothing to take in or publish.")
+        words = f"{found.url}: at entry {found.entry}, nothing to take in or publish."
+        console.print(words, soft_wrap=True)
 
 
 def verify(stage: AnyStage = None, data_root: DataRootOption = DEFAULT_DATA_ROOT) -> None:

@@ -19,7 +19,7 @@ from zip_pipeline.cli import app, run
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.entropy_law.table import upsert_version
 from zip_pipeline.ingest.ingest import ingest_drop
-from zip_pipeline.pool.batches import read_batch
+from zip_pipeline.pool.batches import read_batch, write_state
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.select import select
 from zip_pipeline_tests.cli.pools import write_jsonl
@@ -157,6 +157,26 @@ def _verify(root: DataRoot, folder: Path) -> Calls:
     return [["verify", "--data-root", root.path], ["verify", "--data-root", folder / FOLDER]]
 
 
+def _sync(root: DataRoot, folder: Path) -> Calls:
+    shared = DataRoot(folder / FOLDER)
+    store = folder / f"store{FOLDER}"
+    for path in (shared["sft"].raw, store):
+        path.mkdir(parents=True)
+    (shared.path / "zip_pipeline.toml").write_text(f"[store]\nurl = {json.dumps(store.as_uri())}\n")
+    write_jsonl(shared["sft"].raw / FILE, _records(2))
+    ingest_drop(shared["sft"], FILE)
+    write_state(shared["sft"], FILE)
+    (shared["sft"].raw / FILE).unlink()
+    here = ["sync", "--data-root", shared.path]
+    return [
+        here,
+        [*here, "--remove", FILE],
+        [*here, "--remove", HOSTILE],
+        ["sync", "--data-root", root.path],
+        ["sync", "--data-root", folder / "none" / FOLDER],
+    ]
+
+
 def _quarantine(root: DataRoot, folder: Path) -> Calls:
     drop = f"4{FILE}"
     write_jsonl(root["sft"].raw / drop, [*_records(2, 18), f"{{{HOSTILE}"])
@@ -216,6 +236,7 @@ CASES: dict[str, Callable[[DataRoot, Path], Calls]] = {
     "report": _report,
     "versions": _versions,
     "status": _status,
+    "sync": _sync,
     "quarantine": _quarantine,
     "verify": _verify,
 }
