@@ -171,9 +171,9 @@ def _fail(number: int, folder: Path, *, for_good: bool) -> Callable[[], bool]:
         if num_seen == number or (for_good and num_seen > number):
             raise OSError(code, os.strerror(code), str(folder))
 
-    write = pl.DataFrame.write_parquet
+    write = pl.LazyFrame.sink_parquet
 
-    def write_half(table: pl.DataFrame, file: Any, **options: Any) -> None:
+    def write_half(table: pl.LazyFrame, file: Any, **options: Any) -> None:
         try:
             act() if isinstance(file, Path) else None
         except OSError:
@@ -181,7 +181,7 @@ def _fail(number: int, folder: Path, *, for_good: bool) -> Callable[[], bool]:
             raise
         write(table, file, **options)
 
-    pl.DataFrame.write_parquet = write_half  # type: ignore[method-assign, assignment]
+    pl.LazyFrame.sink_parquet = write_half  # type: ignore[method-assign, assignment]
     _before_each(folder, act)
     _before_each_sync(act)
     return lambda: num_seen >= number

@@ -172,10 +172,9 @@ def test_drop_becomes_a_subset_in_the_browser_and_history_survives(
     settings = "[sft]\nstrategy = 'zip'\nbudget_samples = 20\nk3 = 5\n"
     (tmp_path / "data" / "zip_pipeline.toml").write_text(settings)
     with dev_server(tmp_path) as server, browser_page() as page:
-        names = ("sft_drops", "preference_drops", "nightly_reselection", "entropy_law_figures")
-        running = dict.fromkeys(names, "RUNNING") | {
-            "training_of_new_versions": "STOPPED",
-        }
+        drops = ("sft_drops", "preference_drops")
+        names = (*drops, "nightly_reselection", "entropy_law_figures", "alerts")
+        running = dict.fromkeys(names, "RUNNING") | {"training_of_new_versions": "STOPPED"}
         assert _statuses(server) == running
         drop_questions(tmp_path)
         _see_the_graph(page, server, tmp_path / "graph.png")
