@@ -52,7 +52,6 @@ from zip_pipeline.pool.batches import (
     PLACE,
     BatchTables,
     IngestResult,
-    Parts,
     batch_fingerprint,
     batch_metadata,
     find_duplicates,
@@ -60,6 +59,7 @@ from zip_pipeline.pool.batches import (
     read_batch,
     write_batch,
 )
+from zip_pipeline.pool.parts import Parts
 from zip_pipeline.samples import (
     AnySample,
     Stage,

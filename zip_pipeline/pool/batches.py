@@ -2,14 +2,10 @@
 
 import contextlib
 import json
-import shutil
-import tempfile
-import weakref
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
@@ -25,14 +21,12 @@ from zip_pipeline.compression.state import (
 from zip_pipeline.data_root import StageFolder
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import (
-    ROWS_PER_GROUP,
-    TEMPORARY,
     fingerprint,
-    named,
     read_metadata,
     readable,
     scan_table,
 )
+from zip_pipeline.pool.parts import Parts
 from zip_pipeline.samples import TURN_COLUMNS, pool_schema, with_all_columns
 
 Metadata = Mapping[str, str]
@@ -45,140 +39,6 @@ BATCH_DUPLICATES_SCHEMA = pl.Schema(
         "first_source_row": pl.Int64,
     }
 )
-
-
-_PART_BYTES = 1 << 25
-_FEWEST_ROWS_PER_GROUP = 1 << 8
-
-
-class Parts:
-    """A table in parts of some megabytes; all but the last lie in files until nobody holds it.
-
-    Args:
-        none: the table without rows.
-        scratch: where to make the folder of the files; None for the one of temporary files.
-    """
-
-    def __init__(self, none: pl.DataFrame, scratch: Path | None = None) -> None:
-        self.schema = none.schema
-        self.height = 0
-        self._scratch = scratch
-        self._folder: Path | None = None
-        self._stored: list[pl.LazyFrame] = []
-        self._rows = [none]
-        self._num_bytes = 0
-        self._least_part_rows = ROWS_PER_GROUP
-
-    @classmethod
-    def of(cls, table: pl.DataFrame) -> "Parts":
-        """Return a table that is in memory."""
-        parts = cls(table)
-        parts.height = table.height
-        return parts
-
-    def append(self, rows: pl.DataFrame) -> None:
-        """Add rows; what has become a part goes to a file."""
-        self.height += rows.height
-        self._rows.append(rows)
-        self._num_bytes += int(rows.estimated_size())
-        if self._num_bytes >= _PART_BYTES:
-            part = pl.concat(self._rows)
-            self._stored.append(self._store(part, f"{len(self._stored)}"))
-            self._least_part_rows = min(self._least_part_rows, part.height)
-            self._rows, self._num_bytes = [part.clear()], 0
-
-    def _store(self, rows: pl.DataFrame, name: str) -> pl.LazyFrame:
-        if self._folder is None:
-            if self._scratch is not None:
-                self._scratch.mkdir(parents=True, exist_ok=True)
-            folder = tempfile.mkdtemp(prefix=f"{TEMPORARY}ingest-", dir=self._scratch)
-            self._folder = Path(folder)
-            weakref.finalize(self, shutil.rmtree, folder, ignore_errors=True)
-        path = self._folder / name
-        with named(path):
-            rows.write_ipc(path)
-        return pl.scan_ipc(path, glob=False)
-
-    def scan(self) -> pl.LazyFrame:
-        """Return all rows, yet to be read; this table must be held meanwhile."""
-        return pl.concat([*self._stored, pl.concat(self._rows, rechunk=False).lazy()])
-
-    def select(self, *columns: str | pl.Expr) -> pl.DataFrame:
-        """Return columns of all rows."""
-        return self.scan().select(columns).collect()
-
-    def frame(self) -> pl.DataFrame:
-        """Return all rows."""
-        return self.scan().collect()
-
-    def each(self, *columns: str) -> Iterator[pl.DataFrame]:
-        """Yield the parts, or columns of them, in order."""
-        for part in (*self._stored, pl.concat(self._rows, rechunk=False).lazy()):
-            yield (part.select(columns) if columns else part).collect()
-
-    def columns(self, names: Sequence[str]) -> Iterator[tuple[str, Iterable[pl.Series]]]:
-        """Yield each of some columns, in parts where it holds records."""
-        narrow = self.select(*(name for name in names if name != "raw"))
-        for name in names:
-            if name == "raw":
-                yield name, (part["raw"] for part in self.each("raw"))
-            else:
-                yield name, [narrow[name]]
-
-    def map(self, change: Callable[[pl.DataFrame], pl.DataFrame], *columns: str) -> "Parts":
-        """Return what a function makes of each part, or of columns of it."""
-        changed: Parts | None = None
-        for part in self.each(*columns):
-            rows = change(part)
-            changed = changed or Parts(rows.clear(), self._scratch)
-            changed.append(rows)
-        assert changed is not None
-        return changed
-
-    def filter(self, mask: pl.Series) -> "Parts":
-        """Return the rows at which ``mask`` is true."""
-        if mask.all():
-            return self
-        kept = Parts(self.schema.to_frame(), self._scratch)
-        start = 0
-        for part in self.each():
-            kept.append(part.filter(mask[start : start + part.height]))
-            start += part.height
-        return kept
-
-    def sorted(self, *by: str) -> "Parts":
-        """Return the rows in the order of some columns, equal ones as they are.
-
-        A few parts are in memory at a time: rows go to the file of their place, by the bytes of
-        their column ``raw``, and each file is put in order by itself.
-        """
-        keys = self.select(*by, pl.col("raw").str.len_bytes().cast(pl.Int64).alias("num_bytes"))
-        order = keys.select(pl.arg_sort_by(by, maintain_order=True)).to_series()
-        if order.is_sorted():
-            return self
-        if not self._stored:
-            return Parts.of(self.frame()[order])
-        found = Parts(self.schema.to_frame(), self._scratch)
-        place = order.arg_sort()
-        bucket = (keys["num_bytes"][order].cum_sum() // _PART_BYTES)[place]
-        places = pl.DataFrame({"place": place, "bucket": bucket})
-        files: dict[int, list[pl.LazyFrame]] = defaultdict(list)
-        start = 0
-        for number, part in enumerate(self.each()):
-            rows = part.hstack(places[start : start + part.height])
-            start += part.height
-            for inside in rows.partition_by("bucket"):
-                into = inside["bucket"][0]
-                files[into].append(found._store(inside, f"{into}-{number}"))
-        for _, pieces in sorted(files.items()):
-            rows = pl.concat(pieces).sort("place").collect()
-            found.append(rows.select(self.schema.names()))
-        return found
-
-    @property
-    def rows_per_group(self) -> int:
-        """How many rows a stored table has in a row group, which whoever reads it holds whole."""
-        return max(_FEWEST_ROWS_PER_GROUP, self._least_part_rows)
 
 
 class BatchTables(NamedTuple):

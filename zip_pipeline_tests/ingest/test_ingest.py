@@ -16,7 +16,7 @@ from zip_pipeline.ingest import streams
 from zip_pipeline.ingest.ingest import ingest, ingest_drop, read_batch, write_batch
 from zip_pipeline.ingest.options import ReadOptions
 from zip_pipeline.ingest.readers import read_rows
-from zip_pipeline.pool import batches as batches_module
+from zip_pipeline.pool import parts
 from zip_pipeline.samples import Sample, Turn, pool_schema, sample_id
 from zip_pipeline_tests.ingest.test_quarantine import LIMITS, SFT_ROWS
 from zip_pipeline_tests.pool.files import json_lines, json_list, write
@@ -171,7 +171,7 @@ def test_tables_in_temporary_files_are_those_in_memory(tmp_path, monkeypatch):
     assert set(whole.unread) >= {"id", "source", "id (differs between duplicates)"}
     assert not any((tmp_path / "scratch").glob("*"))
     monkeypatch.setattr(ingest_module, "_NUM_BUFFERED_ROWS", 3)
-    monkeypatch.setattr(batches_module, "_PART_BYTES", 500)
+    monkeypatch.setattr(parts, "_PART_BYTES", 500)
     spilled = ingest(tmp_path / "drop", "sft", batch="b", scratch=tmp_path / "scratch")
     assert any((tmp_path / "scratch").glob(".tmp-ingest-*/*"))
     for name in ("samples", "quarantine", "duplicates"):
