@@ -192,7 +192,8 @@ def freeze_held_out(
     """Draw what each new source of a pool holds out, and write it for good.
 
     A source is drawn from when it is first seen, and never again: no version can have picked any
-    of its samples before. One that is too small at that time holds out nothing, ever. What is
+    of its samples before, but one of a pool that was too small for a set, when none of its sources
+    counted as seen. One that is too small at that time holds out nothing, ever. What is
     held out already stays, whatever the pool and the settings are by now, and so does a file
     that a person put there. Callers at the same time wait for each other.
 
