@@ -5,7 +5,8 @@ import os
 import random
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -59,22 +60,33 @@ pytest.importorskip("obstore")
 _CONFIGS = [SelectionConfig(strategy="random", budget_samples=3, seed=seed) for seed in (1, 2)]
 
 
+@contextmanager
+def meanwhile(root: DataRoot, act: Callable[[], Any]) -> Iterator[list[Any]]:
+    """Let ``act`` happen once a root has written a version that is not published yet.
+
+    The list holds what came of it, if it happened.
+    """
+    write, told = VersionStore.write, list[Any]()
+
+    def write_before_the_other(store: VersionStore, *arguments: Any) -> int:
+        number = write(store, *arguments)
+        if store.folder.is_relative_to(root.path) and not told:
+            told.append(act())
+        return number
+
+    with patch.object(VersionStore, "write", write_before_the_other):
+        yield told
+
+
 @pytest.mark.server
 def test_a_bucket_is_a_store(tmp_path: Path, s3: Any) -> None:
     """Over the wire: what is there already, who was first, what is missing, and who may not."""
     a, b = (new_root(tmp_path / name, "s3://pool/team/data") for name in ("a", "b"))
     drop(a, "x.jsonl", rows(9))
     share(b)
-    write = VersionStore.write
-
-    def write_after_the_other(store: VersionStore, *arguments: Any) -> int:
-        number = write(store, *arguments)
-        if store.folder.is_relative_to(a.path):
-            assert night(b, _CONFIGS[1]) == 1
-        return number
-
-    with patch.object(VersionStore, "write", write_after_the_other):
+    with meanwhile(a, lambda: night(b, _CONFIGS[1])) as told:
         assert night(a, _CONFIGS[0]) == 2
+    assert told == [1]
     share(b)
     assert differing(a, b) == []
     names = [found["Key"] for found in s3.list_objects_v2(Bucket="pool")["Contents"]]
@@ -126,16 +138,9 @@ def test_versions_selected_at_once_get_two_numbers(roots: list[DataRoot]) -> Non
     a, b = roots
     drop(a, "x.jsonl", rows(9))
     share(b)
-    write = VersionStore.write
-
-    def write_after_the_other(store: VersionStore, *arguments: Any) -> int:
-        number = write(store, *arguments)
-        if store.folder.is_relative_to(a.path):
-            assert night(b, _CONFIGS[1]) == 1
-        return number
-
-    with patch.object(VersionStore, "write", write_after_the_other):
+    with meanwhile(a, lambda: night(b, _CONFIGS[1])) as told:
         assert night(a, _CONFIGS[0]) == 2
+    assert told == [1]
     share(b)
     assert differing(a, b) == []
     seeds = [a["sft"].versions.manifest(number)["config"]["seed"] for number in (1, 2)]
@@ -148,16 +153,9 @@ def test_of_two_like_versions_one_is_kept(roots: list[DataRoot]) -> None:
     a, b = roots
     drop(a, "x.jsonl", rows(9))
     share(b)
-    write = VersionStore.write
-
-    def write_after_the_other(store: VersionStore, *arguments: Any) -> int:
-        number = write(store, *arguments)
-        if store.folder.is_relative_to(a.path):
-            assert [night(b, config) for config in _CONFIGS] == [1, 2]
-        return number
-
-    with patch.object(VersionStore, "write", write_after_the_other):
+    with meanwhile(a, lambda: [night(b, config) for config in _CONFIGS]) as told:
         assert night(a, _CONFIGS[1]) == 2
+    assert told == [[1, 2]]
     assert a["sft"].versions.numbers() == [1, 2]
     assert differing(a, b) == []
 
@@ -168,16 +166,10 @@ def test_what_others_hold_out_is_picked_by_no_version(tmp_path: Path, url: str) 
     for root, name, first in ((a, "x.jsonl", 0), (b, "y.jsonl", 10)):
         measure(root, name, rows(9, first=first))
     share(a)
-    write, said = VersionStore.write, list[str]()
-
-    def write_after_the_other(store: VersionStore, *arguments: Any) -> int:
-        number = write(store, *arguments)
-        if store.folder.is_relative_to(a.path) and not b["sft"].versions.numbers():
-            assert night(b) == 1
-        return number
-
-    with patch.object(VersionStore, "write", write_after_the_other):
+    said = list[str]()
+    with meanwhile(a, lambda: night(b)) as told:
         assert select_version(a["sft"], CONFIG, said.append) == 2
+    assert told == [1]
     assert any("what was selected is not kept, since others held samples out" in s for s in said)
     share(b)
     assert differing(a, b) == []
