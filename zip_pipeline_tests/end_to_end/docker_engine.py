@@ -4,12 +4,12 @@ import json
 import os
 import signal
 import subprocess
-import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any
+
+from zip_pipeline_tests.loopback import LoopbackServer
 
 # Turns command and variables of a container into those of a process.
 AsProcess = Callable[[list[str], dict[str, str]], tuple[list[str], dict[str, str]]]
@@ -60,15 +60,14 @@ class _Handler(BaseHTTPRequestHandler):
         """Stay silent."""
 
 
-class DockerEngine:
+class DockerEngine(LoopbackServer):
     """As much of the engine's API as a run launcher asks; use it in a ``with`` block."""
 
     def __init__(self, as_process: AsProcess) -> None:
         self._as_process = as_process
         self.containers: list[Container] = []
-        handler = type("Handler", (_Handler,), {"engine": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self.address = f"tcp://127.0.0.1:{self._server.server_port}"
+        super().__init__(type("Handler", (_Handler,), {"engine": self}))
+        self.address = f"tcp://127.0.0.1:{self.port}"
 
     def answer(self, path: list[str], content: bytes) -> tuple[int, Any]:
         """Return status and body for a request."""
@@ -105,17 +104,8 @@ class DockerEngine:
         command, environment = self._as_process(container.made_of["Cmd"], variables)
         container.process = subprocess.Popen(command, env=environment, start_new_session=True)
 
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True).start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+    def stop(self) -> None:
+        """Kill what the containers still do, too."""
+        super().stop()
         for container in self.containers:
             container.send(signal.SIGKILL)

@@ -3,14 +3,14 @@
 import contextlib
 import hashlib
 import json
-import threading
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from types import TracebackType
-from typing import Any, Self
+from http.server import BaseHTTPRequestHandler
+from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from zip_pipeline_tests.loopback import LoopbackServer
 
 
 @dataclass(frozen=True)
@@ -53,34 +53,19 @@ class _Handler(BaseHTTPRequestHandler):
         """Stay silent."""
 
 
-class FileServer:
+class FileServer(LoopbackServer):
     """Serves ``files`` by path; use it in a ``with`` block, at whose end it stops."""
 
     def __init__(self) -> None:
         self.files: dict[str, Answer] = {}
         self.requests: Counter[str] = Counter()
         self.credentials: list[str] = []
-        handler = type("Handler", (_Handler,), {"files": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        super().__init__(type("Handler", (_Handler,), {"files": self}))
+        self.url = f"http://127.0.0.1:{self.port}"
 
     def answer(self, path: str, query: Mapping[str, list[str]]) -> Answer:
         """Return the file of a path."""
         return self.files.get(path, Answer(status=404))
-
-    def __enter__(self) -> Self:
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._server.shutdown()
-        self._server.server_close()
 
 
 class Hub(FileServer):

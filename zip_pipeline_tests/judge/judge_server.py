@@ -9,9 +9,11 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from types import TracebackType
-from typing import Any, Self
+from typing import Any
+
+from zip_pipeline_tests.loopback import LoopbackServer
 
 
 @dataclass(frozen=True)
@@ -122,7 +124,7 @@ class _Handler(BaseHTTPRequestHandler):
         """Stay silent."""
 
 
-class JudgeServer:
+class JudgeServer(LoopbackServer):
     """The running server; use it in a ``with`` block, at whose end it stops.
 
     ``requests`` are all that came; ``max_at_once`` says how many were ever under way together.
@@ -135,11 +137,8 @@ class JudgeServer:
         self.requests: list[Received] = []
         self._at_once = 0
         self.max_at_once = 0
-        handler = type("Handler", (_Handler,), {"judge_server": self})
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
-        self._server.block_on_close = False
-        self.url = f"http://127.0.0.1:{self._server.server_port}/v1"
+        super().__init__(type("Handler", (_Handler,), {"judge_server": self}))
+        self.url = f"http://127.0.0.1:{self.port}/v1"
 
     def counted(self, received: Received) -> "_Counted":
         """Note a request, and return what to do with it for as long as it is under way."""
@@ -159,22 +158,10 @@ class JudgeServer:
         with self._lock:
             self._at_once -= 1
 
-    def __enter__(self) -> Self:
-        thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
-        thread.start()
-        self._thread = thread
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def stop(self) -> None:
+        """Let who waits for an answer go as well."""
         self.is_stopped.set()
-        self._server.shutdown()
-        self._server.server_close()
-        self._thread.join(timeout=5)
+        super().stop()
 
 
 class _Counted:
