@@ -4,6 +4,7 @@ import asyncio
 import html
 import logging
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Self
@@ -105,8 +106,19 @@ def _sentences(context: dg.RunFailureSensorContext) -> Iterator[str]:
         batch = html.escape(inert(run.tags.get(PARTITION_TAG, "")), quote=False)
         of = f" of {batch}" if batch else ""
         at = f" at {', '.join(steps)}" if steps else ", as its process is gone or could not start"
-        again = "; it is started again" if run.tags.get(_WILL_RETRY_TAG) == "true" else ""
+        again = "; it is started again" if _is_started_again(context) else ""
         yield f"Run {run.run_id[:8]} ({run.job_name}{of}) failed{at}{again}."
+
+
+def _is_started_again(context: dg.RunFailureSensorContext) -> bool:
+    """Dagster stores a failure first, and whether it tries again only some time after."""
+    run, ends = context.dagster_run, time.monotonic() + SECONDS_TO_ANSWER
+    while context.instance.run_retries_enabled and _WILL_RETRY_TAG not in run.tags:
+        if time.monotonic() > ends:
+            break
+        time.sleep(0.2)
+        run = context.instance.get_run_by_id(run.run_id) or run
+    return run.tags.get(_WILL_RETRY_TAG) == "true"
 
 
 _failing: set[str] = set()

@@ -1,6 +1,7 @@
 """What the webhook is told, and what becomes of an address that fails."""
 
 import logging
+import threading
 import time
 from pathlib import Path
 
@@ -53,20 +54,29 @@ def test_failed_run_is_told_without_words_of_the_data(graph: Graph) -> None:
     assert text == f"zip_pipeline: Run {run_id} (ingest_sft of {batch}) failed at sft/raw_pool."
 
 
-def test_run_that_is_started_again_is_told_so(graph: Graph) -> None:
-    """A run whose process died has no step that failed."""
+@pytest.mark.parametrize("again", [True, False])
+def test_run_that_is_started_again_is_told_so(
+    again: bool, graph: Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dagster marks the run some time after the sensor can see that it failed."""
 
     @dg.op
     def work() -> None:
         raise dg.Failure("quoted words of a sample")
 
-    @dg.job(tags={"dagster/will_retry": "true"})
+    @dg.job
     def job() -> None:
         work()
 
     result = job.execute_in_process(instance=graph.instance, raise_on_error=False)
+    monkeypatch.setattr(dg.DagsterInstance, "run_retries_enabled", True)
+    tag = {"dagster/will_retry": str(again).lower()}
+    marking = threading.Timer(0.5, graph.instance.add_run_tags, [result.run_id, tag])
+    marking.start()
     (text,) = told(graph, result)
-    assert text.endswith("(job) failed at work; it is started again.")
+    marking.join()
+    end = "; it is started again" if again else ""
+    assert text.endswith(f"(job) failed at work{end}.")
 
 
 def test_nobody_is_told_where_no_webhook_is_named(
