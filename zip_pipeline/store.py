@@ -6,7 +6,7 @@ import os
 import re
 import uuid
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -136,7 +136,7 @@ class Store:
         if not is_first or is_second:
             raise UserError(
                 f"{self.url}: the store writes over what is there though it is asked not to "
-                "(If-None-Match: *), so two writers would lose what one of them wrote; use a store "
+                "(put if absent), so two writers would lose what one of them wrote; use a store "
                 "or a release of it that heeds this"
             )
 
@@ -221,7 +221,8 @@ class Store:
             }
 
     def _rename(self, name: str, to: str) -> None:
-        with self._telling():
+        # Another one who cleans may have moved it meanwhile.
+        with self._telling(), suppress(FileNotFoundError):
             import obstore
 
             obstore.rename(self._files, name, to)
@@ -297,7 +298,13 @@ class Store:
         with self._telling():
             import obstore
 
-            obstore.delete(self._files, names)
+            try:
+                obstore.delete(self._files, names)
+            except FileNotFoundError:
+                # By another one who cleans, or by a first try whose answer was lost.
+                for name in names:
+                    with suppress(FileNotFoundError):
+                        obstore.delete(self._files, name)
 
     @contextmanager
     def _telling(self) -> Iterator[None]:

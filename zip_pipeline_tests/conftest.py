@@ -1,5 +1,6 @@
 """Fixtures that several test folders use."""
 
+import json
 import logging
 import os
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, settings
 
-from zip_pipeline_tests.ingest.remote_servers import FileServer, Hub
+from zip_pipeline_tests.ingest.remote_servers import FileServer, GoogleBucket, Hub
 
 # A busy machine is no fault of the code: no test of properties measures time.
 settings.register_profile(
@@ -72,6 +73,17 @@ def s3(s3_url: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     for found in client.list_objects_v2(Bucket="pool").get("Contents", []):
         client.delete_object(Bucket="pool", Key=found["Key"])
     client.delete_bucket(Bucket="pool")
+
+
+@pytest.fixture
+def gs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[GoogleBucket]:
+    """Return the empty bucket ``gs://pool``, on loopback."""
+    with GoogleBucket() as bucket:
+        key = tmp_path / "service_account.json"
+        unused = dict.fromkeys(("client_email", "private_key", "private_key_id"), "")
+        key.write_text(json.dumps({"gcs_base_url": bucket.url, "disable_oauth": True, **unused}))
+        monkeypatch.setenv("GOOGLE_SERVICE_ACCOUNT", str(key))
+        yield bucket
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -5,12 +5,14 @@ import os
 import subprocess
 import sys
 import time
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
 from zip_pipeline.errors import UserError
 from zip_pipeline.store import Store, StoreSettings
+from zip_pipeline_tests.ingest.remote_servers import GoogleBucket
 
 obstore = pytest.importorskip("obstore")
 
@@ -67,9 +69,58 @@ def test_a_store_that_heeds_no_condition_is_refused(
     """One that writes over what is there would lose versions without a word."""
     put = obstore.put
     monkeypatch.setattr(obstore, "put", lambda store, name, file, **_: put(store, name, file))
-    with pytest.raises(UserError, match=r"If-None-Match.* use a store or a release of it that"):
+    with pytest.raises(UserError, match=r"put if absent.* use a store or a release of it that"):
         store.begin()
     assert store.identity() is None
+
+
+@pytest.mark.server
+def test_google_gives_a_name_once_and_takes_files_in_parts(
+    tmp_path: Path, gs: GoogleBucket
+) -> None:
+    """As documented of its XML API: by generations, in pages, with its own words for refusals."""
+    one, other = Store("gs://pool/team"), Store("gs://pool/team")
+    assert one.begin() == other.begin()
+    assert [one.claim(1, {"units": {}}), other.claim(1, {"units": {}})] == [True, False]
+    path, sha256 = _file(tmp_path, b"abc" * 4_000_000)
+    assert one.add(path, sha256)
+    assert gs.requests["POST"] == 2
+    other.fetch(sha256, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == path.read_bytes()
+    for status in (401, 403):
+        gs.refusal = status
+        with pytest.raises(
+            UserError, match=rf"no access \({status}\); set GOOGLE_APPLICATION_CRED"
+        ):
+            one.identity()
+
+
+@pytest.mark.parametrize("scheme", ["file", pytest.param("gs", marks=pytest.mark.server)])
+def test_two_may_clean_at_once(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    """What the other one has put aside or removed meanwhile is no damage; both tell of it."""
+    place = tmp_path / "store"
+    place.mkdir()
+    if scheme == "gs":
+        request.getfixturevalue("gs")
+    url = f"file://{place}" if scheme == "file" else "gs://pool/team"
+    one, other = Store(url), Store(url)
+    monkeypatch.setattr("zip_pipeline.store._OLD", timedelta(0))
+    path, sha256 = _file(tmp_path, b"old")
+    assert one.add(path, sha256)
+    ages = Store._ages
+
+    def ages_before_the_other(store: Store, folder: str) -> dict[str, timedelta]:
+        found = ages(store, folder)
+        if store is one and folder == "aside":
+            told.append(other.clean([]))
+        return found
+
+    told = list[tuple[int, int]]()
+    monkeypatch.setattr(Store, "_ages", ages_before_the_other)
+    assert [one.clean([]), one.clean([])] == [(0, 1), (1, 0)]
+    assert told == [(0, 1), (1, 0)]
 
 
 def test_files_come_back_as_they_were(store: Store, tmp_path: Path) -> None:

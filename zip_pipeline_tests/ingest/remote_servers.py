@@ -1,11 +1,15 @@
-"""Small servers on loopback: files of the web, a hub of datasets, and an object store."""
+"""Small servers on loopback: files of the web, a hub of datasets, and object stores."""
 
 import contextlib
 import hashlib
+import itertools
 import json
+import threading
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import format_datetime
 from http.server import BaseHTTPRequestHandler
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -137,3 +141,145 @@ class GoogleStore(FileServer):
         size, etag = str(len(content)), f"e{generation}"
         about = {"name": name, "bucket": "pool", "size": size, "etag": etag}
         return about | {"generation": str(generation)}
+
+
+@dataclass(frozen=True)
+class _Object:
+    content: bytes
+    generation: int
+    written: datetime = field(default_factory=lambda: datetime.now(UTC))
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {
+            "ETag": f'"{hashlib.md5(self.content).hexdigest()}"',
+            "x-goog-generation": str(self.generation),
+            "Last-Modified": format_datetime(self.written, usegmt=True),
+        }
+
+
+class GoogleBucket(LoopbackServer):
+    """The bucket ``pool`` of Google Cloud Storage, by the XML API: writes on conditions, in parts.
+
+    Pages of lists are small. ``refusal``, where it is not 0, is the status that all get.
+
+    Source: https://cloud.google.com/storage/docs/xml-api/reference-methods
+    """
+
+    page_size = 2
+
+    def __init__(self) -> None:
+        self.objects: dict[str, _Object] = {}
+        self.parts: dict[str, dict[int, bytes]] = {}
+        self.requests: Counter[str] = Counter()
+        self.refusal = 0
+        self._generations = itertools.count(1)
+        self._lock = threading.Lock()
+        super().__init__(type("Handler", (_BucketHandler,), {"bucket": self}))
+        self.url = f"http://127.0.0.1:{self.port}"
+
+    def answer(
+        self, method: str, address: str, headers: Mapping[str, str], content: bytes
+    ) -> Answer:
+        """Do what a request asks for, whole, as other requests see it."""
+        url = urlsplit(address)
+        bucket, _, name = url.path.lstrip("/").partition("/")
+        query = {key: values[0] for key, values in parse_qs(url.query, True).items()}
+        with self._lock:
+            self.requests[method] += 1
+            if self.refusal:
+                return _fault(self.refusal, "AccessDenied")
+            if bucket != "pool":
+                return _fault(404, "NoSuchBucket")
+            if not name:
+                return self._page(query)
+            do = getattr(self, f"_{method.lower()}")
+            answer: Answer = do(unquote(name), query, headers, content)
+            return answer
+
+    def _page(self, query: Mapping[str, str]) -> Answer:
+        after = query.get("continuation-token", "")
+        names = [n for n in sorted(self.objects) if n.startswith(query["prefix"]) and n > after]
+        shown, more = names[: self.page_size], names[self.page_size :]
+        listed = "".join(
+            f"<Contents><Key>{name}</Key><Size>{len(found.content)}</Size>"
+            f"<ETag>{found.headers['ETag']}</ETag>"
+            f"<LastModified>{found.written:%Y-%m-%dT%H:%M:%S.%fZ}</LastModified></Contents>"
+            for name, found in ((name, self.objects[name]) for name in shown)
+        )
+        token = f"<NextContinuationToken>{shown[-1]}</NextContinuationToken>" if more else ""
+        return _as_xml("ListBucketResult", f"{listed}{token}")
+
+    def _get(self, name: str, *_: object) -> Answer:
+        if name not in self.objects:
+            return _fault(404, "NoSuchKey")
+        return Answer(self.objects[name].content, headers=self.objects[name].headers)
+
+    _head = _get
+
+    def _delete(self, name: str, query: Mapping[str, str], *_: object) -> Answer:
+        if "uploadId" in query:
+            return Answer(status=204 if self.parts.pop(query["uploadId"], None) else 404)
+        return Answer(status=204) if self.objects.pop(name, None) else _fault(404, "NoSuchKey")
+
+    def _put(
+        self, name: str, query: Mapping[str, str], headers: Mapping[str, str], content: bytes
+    ) -> Answer:
+        wanted, there = headers.get("x-goog-if-generation-match"), self.objects.get(name)
+        if wanted is not None and int(wanted) != (there.generation if there else 0):
+            return _fault(412, "PreconditionFailed")
+        if "uploadId" in query:
+            self.parts[query["uploadId"]][int(query["partNumber"])] = content
+            return Answer(headers={"ETag": f'"{hashlib.md5(content).hexdigest()}"'})
+        if source := headers.get("x-goog-copy-source"):
+            copied = self.objects.get(unquote(source).partition("/")[2])
+            if copied is None:
+                return _fault(404, "NoSuchKey")
+            self._write(name, copied.content)
+            return _as_xml("CopyObjectResult", "")
+        self._write(name, content)
+        return Answer(headers=self.objects[name].headers)
+
+    def _post(self, name: str, query: Mapping[str, str], *_: object) -> Answer:
+        if "uploads" in query:
+            upload = str(next(self._generations))
+            self.parts[upload] = {}
+            return _as_xml("InitiateMultipartUploadResult", f"<UploadId>{upload}</UploadId>")
+        parts = self.parts.pop(query["uploadId"])
+        self._write(name, b"".join(parts[number] for number in sorted(parts)))
+        etag = self.objects[name].headers["ETag"]
+        return _as_xml("CompleteMultipartUploadResult", f"<ETag>{etag}</ETag>")
+
+    def _write(self, name: str, content: bytes) -> None:
+        self.objects[name] = _Object(content, next(self._generations))
+
+
+def _as_xml(name: str, content: str, status: int = 200) -> Answer:
+    body = f"<?xml version='1.0' encoding='UTF-8'?><{name}>{content}</{name}>".encode()
+    return Answer(body, status, {"Content-Type": "application/xml"})
+
+
+def _fault(status: int, code: str) -> Answer:
+    return _as_xml("Error", f"<Code>{code}</Code>", status)
+
+
+class _BucketHandler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    bucket: GoogleBucket
+
+    def do_GET(self) -> None:
+        content = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        headers = {name.lower(): value for name, value in self.headers.items()}
+        answer = self.bucket.answer(self.command, self.path, headers, content)
+        self.send_response(answer.status)
+        for name, value in answer.headers.items():
+            self.send_header(name, value)
+        self.send_header("Content-Length", str(len(answer.body)))
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(answer.body)
+
+    do_HEAD = do_PUT = do_POST = do_DELETE = do_GET
+
+    def log_message(self, *_: object) -> None:
+        """Stay silent."""

@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -34,6 +35,7 @@ from zip_pipeline.workflow.sharing import (
 )
 from zip_pipeline.workflow.verdicts import probe_version
 from zip_pipeline.workflow.versions import read_version, select_version
+from zip_pipeline_tests.ingest.remote_servers import GoogleBucket
 from zip_pipeline_tests.workflow.writers import (
     CONFIG,
     KilledError,
@@ -79,9 +81,14 @@ def meanwhile(root: DataRoot, act: Callable[[], Any]) -> Iterator[list[Any]]:
 
 
 @pytest.mark.server
-def test_a_bucket_is_a_store(tmp_path: Path, s3: Any) -> None:
+@pytest.mark.parametrize("scheme", ["s3", "gs"])
+def test_a_bucket_is_a_store(
+    tmp_path: Path, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
     """Over the wire: what is there already, who was first, what is missing, and who may not."""
-    a, b = (new_root(tmp_path / name, "s3://pool/team/data") for name in ("a", "b"))
+    bucket = request.getfixturevalue(scheme)
+    url = f"{scheme}://pool/team/data"
+    a, b = (new_root(tmp_path / name, url) for name in ("a", "b"))
     drop(a, "x.jsonl", rows(9))
     share(b)
     with meanwhile(a, lambda: night(b, _CONFIGS[1])) as told:
@@ -89,17 +96,32 @@ def test_a_bucket_is_a_store(tmp_path: Path, s3: Any) -> None:
     assert told == [1]
     share(b)
     assert differing(a, b) == []
-    names = [found["Key"] for found in s3.list_objects_v2(Bucket="pool")["Contents"]]
+    names = _names_in(bucket)
     logged = [name for name in names if "/log/" in name]
     assert logged == [f"team/data/log/000000000{n}.json" for n in range(4)]
     assert all(name.startswith(("team/data/log/", "team/data/objects/")) for name in names)
     assert clean_store(a) == (0, 0)
-    none = new_root(tmp_path / "none", "s3://none/team")
-    with pytest.raises(UserError, match=r"^s3://none/team: there is no such bucket; make it"):
+    monkeypatch.setattr("zip_pipeline.store._OLD", timedelta(0))
+    drop(a, "x.jsonl", rows(7))
+    assert clean_store(b) == (0, 4)
+    assert len([name for name in _names_in(bucket) if "/aside/" in name]) == 4
+    assert clean_store(b) == (4, 0)
+    none = new_root(tmp_path / "none", f"{scheme}://none/team")
+    with pytest.raises(UserError, match=rf"^{scheme}://none/team: there is no such bucket; make"):
         share(none)
-    s3.delete_object(Bucket="pool", Key=next(name for name in names if "/objects/" in name))
-    with pytest.raises(UserError, match=r"^s3://pool/team/data: .*(is not there|is missing); rest"):
+    gone = next(name for name in names if name in _names_in(bucket) and "/objects/" in name)
+    if isinstance(bucket, GoogleBucket):
+        del bucket.objects[gone]
+    else:
+        bucket.delete_object(Bucket="pool", Key=gone)
+    with pytest.raises(UserError, match=rf"^{url}: .*(is not there|is missing); rest"):
         clean_store(a)
+
+
+def _names_in(bucket: Any) -> list[str]:
+    if isinstance(bucket, GoogleBucket):
+        return sorted(bucket.objects)
+    return [found["Key"] for found in bucket.list_objects_v2(Bucket="pool")["Contents"]]
 
 
 _HELD_OUT = "[held_out]\nshare = 0.3\nmin_source_samples = 2\n"
