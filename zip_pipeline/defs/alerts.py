@@ -24,6 +24,7 @@ from zip_pipeline.settings import Settings, read_settings
 SENSOR = "alerts"
 WEBHOOK_VARIABLE = "ZIP_PIPELINE_ALERTS_WEBHOOK"
 SECONDS_TO_ANSWER = 10.0
+_SECONDS_TO_MARK = 10.0
 _WILL_RETRY_TAG = "dagster/will_retry"
 
 
@@ -112,7 +113,7 @@ def _sentences(context: dg.RunFailureSensorContext) -> Iterator[str]:
 
 def _is_started_again(context: dg.RunFailureSensorContext) -> bool:
     """Dagster stores a failure first, and whether it tries again only some time after."""
-    run, ends = context.dagster_run, time.monotonic() + SECONDS_TO_ANSWER
+    run, ends = context.dagster_run, time.monotonic() + _SECONDS_TO_MARK
     while context.instance.run_retries_enabled and _WILL_RETRY_TAG not in run.tags:
         if time.monotonic() > ends:
             break
