@@ -392,17 +392,22 @@ class VersionStore:
         return numbers[-1] if numbers else None
 
     def write(
-        self, subset: pl.DataFrame, ledger: pl.DataFrame, manifest: Mapping[str, object]
+        self,
+        subset: pl.DataFrame | pl.LazyFrame,
+        ledger: pl.DataFrame,
+        manifest: Mapping[str, object],
+        rows_per_group: int = ROWS_PER_GROUP,
     ) -> int:
         """Write one new version, whole or not at all, and return its number.
 
         The files are completed in a hidden folder that is renamed to the next free number; two
-        writers at once get two numbers.
+        writers at once get two numbers. A lazy subset is written part by part, in row groups of so
+        many rows.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=self.folder))
         try:
-            write_table(temporary / "subset.parquet", subset, {})
+            write_table(temporary / "subset.parquet", subset, {}, rows_per_group)
             write_table(temporary / "ledger.parquet", ledger, {})
             return self._publish(temporary, manifest)
         finally:

@@ -9,7 +9,7 @@ from zip_pipeline.ingest.questions import question_turns, with_system
 from zip_pipeline.ingest.ratings import SCORES, refuse_rated
 from zip_pipeline.ingest.rows import Format, Record, RejectionError
 from zip_pipeline.ingest.trees import (
-    conversations_of_table,
+    CONVERSATIONS_OF_TABLE,
     conversations_of_tree,
     is_message_of_tree,
     is_tree,
@@ -309,7 +309,7 @@ SFT_FORMATS = (
         _conversation(
             "message_table", "message_id, parent_id, role, text", is_message_of_tree, _thread
         ),
-        gather=conversations_of_table,
+        gather=CONVERSATIONS_OF_TABLE,
     ),
     _pairs_of_fields("user_assistant", ("user",), ("assistant",)),
     _pairs_of_fields("input_output", ("input",), ("output", "target", "response", "answer")),

@@ -22,6 +22,7 @@ from zip_pipeline.ingest.drops import (
     snapshot,
 )
 from zip_pipeline.ingest.formats import FORMATS, describe_unknown, detect_format, format_named
+from zip_pipeline.ingest.gathering import Gathered
 from zip_pipeline.ingest.options import AS_FOUND, ReadOptions
 from zip_pipeline.ingest.readers import check_place, left_out_splits, plain_name, read_rows
 from zip_pipeline.ingest.remote import Fetched, fetch
@@ -36,6 +37,7 @@ from zip_pipeline.ingest.rows import (
     Record,
     RejectionError,
     Unfold,
+    made_of,
     rejected_row,
     unexpected,
 )
@@ -83,7 +85,6 @@ _NUM_DETECTION_ROWS = 20
 _MIN_ROWS_OF_SOURCES = 20
 _NUM_BUFFERED_ROWS = 1 << 12
 _BUFFERED_CHARACTERS = 1 << 23
-_UNFOLDED = ReadLimits(max_expansion=1.0)
 _SOURCE_FIELDS = ("source", "dataset")
 
 
@@ -334,24 +335,25 @@ def _with_formats(
 
 
 def _unfolded(
-    rows: Iterable[tuple[RawRow, Format | None]], pairs: str
+    rows: Iterable[tuple[RawRow, Format | None]], pairs: str, scratch: Path | None
 ) -> Iterator[tuple[RawRow, Format | None]]:
     """Yield the rows that hold several samples, and those that make some together, as samples."""
     for _, file_rows in groupby(rows, key=lambda item: item[0].source_file):
-        gathered: dict[str, list[RawRow]] = {}
+        gathered: dict[str, Gathered] = {}
         for row, found in file_rows:
             if found is None or row.record is None:
                 yield row, found
             elif found.gather:
-                gathered.setdefault(found.name, []).append(row)
+                if found.name not in gathered:
+                    gathered[found.name] = Gathered(found.gather, scratch)
+                gathered[found.name].add(row)
             elif found.unfold or found.pairs:
                 yield from ((one, found) for one in _parts(row, found, pairs))
             else:
                 yield row, found
         for name, held in gathered.items():
-            found = FORMATS[name]
-            for row in found.gather(held) if found.gather else ():
-                yield from ((one, found) for one in _parts(row, found, pairs))
+            for row in held.rows():
+                yield from ((one, FORMATS[name]) for one in _parts(row, FORMATS[name], pairs))
 
 
 def _parts(row: RawRow, found: Format, pairs: str) -> Iterable[RawRow]:
@@ -365,15 +367,8 @@ def _parts(row: RawRow, found: Format, pairs: str) -> Iterable[RawRow]:
 def _unfold(row: RawRow, unfold: Unfold) -> Iterable[RawRow]:
     if row.record is None:
         return [row]
-    parts: list[RawRow] = []
-    num_characters = 0
     try:
-        for part in unfold(row, row.record):
-            parts.append(part)
-            num_characters += len(part.raw)
-            # What samples have in common is in each of them.
-            _UNFOLDED.check_expansion(num_characters, len(row.raw))
-        return parts
+        return made_of(len(row.raw), unfold(row, row.record))
     except RejectionError as why:
         return [rejected_row(row.source_file, row.source_row, row.raw, why)]
     except DATA_ERRORS as error:
@@ -460,7 +455,7 @@ def ingest_rows(
     """
     ingestion = _Ingestion(stage, batch, options, scratch, outcome or Outcome())
     found = _with_formats(options.applied(rows), stage, options)
-    for row, record_format in _unfolded(found, options.pairs):
+    for row, record_format in _unfolded(found, options.pairs, scratch):
         ingestion.add(row, record_format)
     return ingestion.finish()
 

@@ -19,9 +19,9 @@ from zip_pipeline.ingest.preferences import (
     with_scores_in_order,
 )
 from zip_pipeline.ingest.ratings import SCORES, number_of
-from zip_pipeline.ingest.rows import RawRow, Record, RejectionError, Unfold, json_text
+from zip_pipeline.ingest.rows import Gather, RawRow, Record, RejectionError, Unfold, json_text
 from zip_pipeline.ingest.trees import (
-    choices_of_table,
+    CHOICES_OF_TABLE,
     choices_of_tree,
     is_message_of_tree,
     is_tree,
@@ -123,6 +123,10 @@ def _generations(record: Record) -> list[Record]:
 def _is_generations(record: Record) -> bool:
     fields = (present(record, *_LISTS), present(record, *_RATINGS))
     return None not in fields and not is_pair(record)
+
+
+def _prompt_of(record: Record) -> tuple[str | None, None]:
+    return json_of(record["prompt"]) if "prompt" in record else None, None
 
 
 def _by_prompt(rows: Iterable[RawRow]) -> Iterable[RawRow]:
@@ -264,13 +268,13 @@ RANKING_FORMATS = (
         fields="message_id, parent_id, role, text, rank (0: best)",
         matches=is_message_of_tree,
         parse=_parse_replies,
-        gather=choices_of_table,
+        gather=CHOICES_OF_TABLE,
     ),
     replace(
         _RANKED,
         name="scored_rows",
         fields="prompt, response, helpfulness; the answers to a prompt in several rows",
         matches=has_fields("prompt", "response", "helpfulness"),
-        gather=_by_prompt,
+        gather=Gather(_prompt_of, _by_prompt),
     ),
 )

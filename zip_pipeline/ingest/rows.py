@@ -395,7 +395,38 @@ def _as_text(value: object) -> str:
     return base64.b64encode(value).decode() if isinstance(value, bytes) else str(value)
 
 
+_UNFOLDED = ReadLimits(max_expansion=1.0)
+
+
+def made_of(num_characters: int, rows: Iterable[RawRow]) -> list[RawRow]:
+    """Return the rows that are made of what has so many characters.
+
+    Raises:
+        RejectionError: ``decompression_bomb``: what they have in common makes them far too long.
+    """
+    made: list[RawRow] = []
+    num_made = 0
+    for row in rows:
+        made.append(row)
+        num_made += len(row.raw)
+        _UNFOLDED.check_expansion(num_made, num_characters)
+    return made
+
+
 Unfold: TypeAlias = Callable[[RawRow, Record], Iterable[RawRow]]
+
+
+@dataclass(frozen=True)
+class Gather:
+    """How rows of a file, of which one alone is no sample, make some together.
+
+    Args:
+        links: returns the name of a row, and that of the row that it hangs from; None for none.
+        rows: returns what rows make together that hang from one another, or have one name.
+    """
+
+    links: Callable[[Record], tuple[str | None, str | None]]
+    rows: Callable[[Iterable[RawRow]], Iterable[RawRow]]
 
 
 @dataclass(frozen=True)
@@ -408,7 +439,7 @@ class Format:
         fields: the fields in words, for messages.
         matches: tells whether a record looks like this format.
         parse: returns the sample; raises ``RejectionError`` where the record holds none.
-        gather: returns what the rows of a file are together, where one alone is no sample.
+        gather: tells what the rows of a file are together, where one alone is no sample.
         unfold: returns the rows that a row holds, where it holds several samples.
         pairs: returns a row for each pair of the ranked answers of a row.
     """
@@ -418,6 +449,6 @@ class Format:
     fields: str
     matches: Callable[[Record], bool]
     parse: Callable[[Record], AnySample]
-    gather: Callable[[Iterable[RawRow]], Iterable[RawRow]] | None = None
+    gather: Gather | None = None
     unfold: Unfold | None = None
     pairs: Unfold | None = None

@@ -8,7 +8,14 @@ was deleted is refused by name, and so is each that follows it.
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
-from zip_pipeline.ingest.rows import RawRow, Record, RejectionError, json_text, rejected_row
+from zip_pipeline.ingest.rows import (
+    Gather,
+    RawRow,
+    Record,
+    RejectionError,
+    json_text,
+    rejected_row,
+)
 from zip_pipeline.ingest.turns import objects_of, peek
 
 _MAX_MESSAGES = 64
@@ -84,14 +91,24 @@ def choices_of_tree(row: RawRow, record: Record) -> Iterator[RawRow]:
     return _walked(_tree(row, record), [], _choices)
 
 
-def conversations_of_table(rows: Iterable[RawRow]) -> Iterator[RawRow]:
-    """Yield the conversations of a table of messages."""
-    return (row for root in _roots(rows) for row in _walked(root, [], _conversations))
+def _links(record: Record) -> tuple[str | None, str | None]:
+    """Return the names of a message and of its parent; True is 1, but "1" is not."""
+    names = (record.get("message_id"), record.get("parent_id") or None)
+    name, parent = (
+        repr(int(value)) if isinstance(value, int) else repr(value) if value is not None else None
+        for value in names
+    )
+    return name, parent
 
 
-def choices_of_table(rows: Iterable[RawRow]) -> Iterator[RawRow]:
-    """Yield the messages of the user in a table of messages, each with the replies to it."""
-    return (row for root in _roots(rows) for row in _walked(root, [], _choices))
+CONVERSATIONS_OF_TABLE = Gather(
+    _links, lambda rows: (row for root in _roots(rows) for row in _walked(root, [], _conversations))
+)
+"""The conversations of a table of messages."""
+CHOICES_OF_TABLE = Gather(
+    _links, lambda rows: (row for root in _roots(rows) for row in _walked(root, [], _choices))
+)
+"""The messages of the user in a table of messages, each with the replies to it."""
 
 
 def _tree(row: RawRow, record: Record) -> _Message:
@@ -106,7 +123,11 @@ def _tree(row: RawRow, record: Record) -> _Message:
 
 
 def _roots(rows: Iterable[RawRow]) -> Iterator[_Message]:
-    """Yield the messages without a parent, and alone those that no root leads to."""
+    """Yield the messages without a parent, and alone those that no root leads to.
+
+    Args:
+        rows: of whole trees.
+    """
     messages: dict[object, _Message] = {}
     for row in rows:
         message = _Message(row.record or {}, row)

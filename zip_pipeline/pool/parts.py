@@ -113,18 +113,25 @@ class Parts:
     def sorted(self, *by: str) -> "Parts":
         """Return the rows in the order of some columns, equal ones as they are.
 
+        See :meth:`gather`.
+        """
+        order = self.select(*by).select(pl.arg_sort_by(by, maintain_order=True)).to_series()
+        return self.gather(order)
+
+    def gather(self, order: pl.Series) -> "Parts":
+        """Return the rows at some positions, each of them once, in this order.
+
         A few parts are in memory at a time: rows go to the file of their place, by the bytes of
         their column ``raw``, and each file is put in order by itself.
         """
-        keys = self.select(*by, pl.col("raw").str.len_bytes().cast(pl.Int64).alias("num_bytes"))
-        order = keys.select(pl.arg_sort_by(by, maintain_order=True)).to_series()
         if order.is_sorted():
             return self
         if not self._stored:
             return Parts.of(self.frame()[order])
         found = Parts(self.schema.to_frame(), self._scratch)
         place = order.arg_sort()
-        bucket = (keys["num_bytes"][order].cum_sum() // _PART_BYTES)[place]
+        num_bytes = self.select(pl.col("raw").cast(pl.Binary).bin.size().cast(pl.Int64))["raw"]
+        bucket = (num_bytes[order].cum_sum() // _PART_BYTES)[place]
         places = pl.DataFrame({"place": place, "bucket": bucket})
         files: dict[int, list[pl.LazyFrame]] = defaultdict(list)
         start = 0

@@ -38,6 +38,7 @@ from zip_pipeline.pool.batches import (
 )
 from zip_pipeline.pool.held_out import HeldOut, HeldOutSettings, freeze_held_out, read_held_out
 from zip_pipeline.pool.ngrams import batch_ngrams
+from zip_pipeline.pool.parts import Parts
 from zip_pipeline.samples import TURN_COLUMNS, Stage, pool_schema, with_all_columns
 
 
@@ -247,11 +248,24 @@ class StoredTables:
 
     def rows(self, samples: pl.DataFrame) -> pl.DataFrame:
         """Return the rows of the pool table (``pool_schema``) of samples at any places."""
-        places = samples.select(_PLACE)
-        order = places.select(pl.arg_sort_by(_PLACE)).to_series()
-        parts = map(_own_copy, self.parts(places[order], pool_schema(self._folder.stage).names()))
-        rows = pl.concat([pool_schema(self._folder.stage).to_frame(), *parts], rechunk=False)
-        return rows[order.arg_sort()]
+        placed = self.rows_with(samples.select(_PLACE).with_row_index("place"))
+        return placed.frame().sort("place").drop("place")
+
+    def rows_with(self, samples: pl.DataFrame) -> Parts:
+        """Return the rows of the pool table of samples at any places, as they are stored.
+
+        Args:
+            samples: their places, and columns that are put beside the rows.
+        """
+        ordered = samples.sort(_PLACE)
+        beside = ordered.drop(_PLACE)
+        columns = pool_schema(self._folder.stage)
+        found = Parts(columns.to_frame().hstack(beside.clear()), self._folder.root.cache)
+        start = 0
+        for rows in self.parts(ordered.select(_PLACE), columns.names()):
+            found.append(_own_copy(rows).hstack(beside[start : start + rows.height]))
+            start += rows.height
+        return found
 
     def said(self, samples: pl.DataFrame) -> Iterator[pl.DataFrame]:
         """Yield what is said in the samples at ascending places, some thousands at a time."""
@@ -438,17 +452,18 @@ class SelectionPool:
         """Yield what is said at ascending positions of the index, some thousands at a time."""
         return self._tables.said(self.index.select(_PLACE)[positions])
 
-    def picked_rows(self, picks: Sequence[int], ledger: pl.DataFrame) -> pl.DataFrame:
-        """Return the rows at ``picks`` with what the ledger of the index tells of each.
+    def picked_rows(self, picks: Sequence[int], ledger: pl.DataFrame) -> Parts:
+        """Return the rows at ``picks`` in pick order, with what the ledger tells of each.
 
         Args:
             picks: positions in the index, in pick order.
-            ledger: a table whose row i describes row i of the index.
+            ledger: a table whose row i describes row i of the index; ranks ascend along ``picks``.
 
         Returns:
             The pool table's rows with ``rank``, ``round`` and ``pi``.
         """
-        return self.rows(picks).hstack(ledger[picks].select("rank", "round", "pi"))
+        told = ledger[picks].select("rank", "round", "pi")
+        return self._tables.rows_with(self.index[picks].select(_PLACE).hstack(told)).sorted("rank")
 
     def close(self) -> None:
         """Remove the files that were written."""

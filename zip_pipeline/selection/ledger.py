@@ -13,7 +13,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from zip_pipeline.compression.codecs import codec_versions, codecs, compression_ratio, pool_levels
+from zip_pipeline.compression.codecs import codec_versions, codecs, pool_levels
 from zip_pipeline.compression.sets import MAX_WINDOW_BYTES
 from zip_pipeline.compression.texts import TextFile
 from zip_pipeline.files import fingerprint
@@ -173,19 +173,25 @@ def _subset_codecs() -> list[str]:
     return sorted(of_subset, key=lambda name: name not in pool_levels())
 
 
-def measure_ratios(subset: Sequence[bytes], pool: TextFile) -> dict[str, dict[str, float]]:
-    """Return R of subset and pool by codec, at the codec's default level."""
-    joined = b"".join(subset)
-    num_bytes = int(pool.offsets[-1])
-    with ThreadPoolExecutor() as executor:
-        of_subset = {c: executor.submit(compression_ratio, joined, c) for c in _subset_codecs()}
-        of_pool = {
-            c: executor.submit(codecs[c].streamed_size, pool.chunks(), num_bytes)
-            for c in pool_levels()
-        }
+def measure_ratios(picks: Sequence[int], pool: TextFile) -> dict[str, dict[str, float]]:
+    """Return R of the texts at ``picks`` and of all, by codec, at the codec's default level."""
+    places = np.asarray(picks, dtype=np.int64)
+    picked_bytes, num_bytes = int(pool.num_bytes_of(places).sum()), int(pool.offsets[-1])
+
+    def of_subset(codec: str) -> float:
+        pieces = map(b"".join, pool.parts(places))
+        return picked_bytes / codecs[codec].streamed_size(pieces, picked_bytes)
+
+    def of_pool(codec: str) -> float:
+        return num_bytes / codecs[codec].streamed_size(pool.chunks(), num_bytes)
+
+    # A codec sees far back, which is most of the memory here; the slowest one comes first.
+    with ThreadPoolExecutor(max_workers=2) as executor:
+        ratios = {c: executor.submit(of_subset, c) for c in reversed(_subset_codecs())}
+        pool_ratios = {c: executor.submit(of_pool, c) for c in pool_levels()}
         return {
-            "compression_ratio": {c: ratio.result() for c, ratio in of_subset.items()},
-            "pool_compression_ratio": {c: num_bytes / size.result() for c, size in of_pool.items()},
+            "compression_ratio": {c: ratios[c].result() for c in _subset_codecs()},
+            "pool_compression_ratio": {c: ratio.result() for c, ratio in pool_ratios.items()},
         }
 
 

@@ -171,7 +171,7 @@ def select_reference(
             used=len(run.picks),
             budget=settled.budget,
         )
-        manifest |= measure_ratios(texts.read(run.picks), texts)
+        manifest |= measure_ratios(run.picks, texts)
     manifest["seconds"] = {"select": round(time.monotonic() - started, 3)}
     store.remove()
     return Selection(run.picks, ledger, manifest)

@@ -340,7 +340,7 @@ def select_candidates(
         }
         manifest |= {"mixture_of": config.shares_by or "clusters", "mixture": told}
     manifest |= _facts(candidates, ledger, noise)
-    manifest |= measure_ratios(candidates.texts.read(run.picks), candidates.texts)
+    manifest |= measure_ratios(run.picks, candidates.texts)
     clock.append(time.monotonic())
     durations = np.diff(clock).round(3).tolist()
     manifest["seconds"] = dict(zip(("prepare", "select", "measure"), durations, strict=True))

@@ -47,6 +47,7 @@ from zip_pipeline.files import (
 from zip_pipeline.ingest.drops import is_batch_name
 from zip_pipeline.pool.batches import batch_metadata, is_current
 from zip_pipeline.pool.held_out import HeldOut, read_held_out
+from zip_pipeline.pool.parts import Parts
 from zip_pipeline.samples import STAGES, Stage
 from zip_pipeline.settings import read_settings
 from zip_pipeline.store import TABLE, Store, StoreSettings
@@ -105,7 +106,7 @@ def shared(root: DataRoot, log: Log) -> Iterator[None]:
 
 def publish_version(
     folder: StageFolder,
-    subset: pl.DataFrame,
+    subset: Parts,
     ledger: pl.DataFrame,
     manifest: Mapping[str, object],
     log: Log = lambda _: None,
@@ -123,7 +124,8 @@ def publish_version(
     """
     # Nothing may come between, which would give the version another number.
     with _exchange(folder.root, log) as exchange:
-        number = folder.versions.write(subset, ledger, manifest)
+        rows_per_group = subset.rows_per_group
+        number = folder.versions.write(subset.scan(), ledger, manifest, rows_per_group)
         if exchange is None:
             return number
         exchange.run()

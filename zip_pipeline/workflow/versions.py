@@ -181,8 +181,14 @@ def select_version(
             )
         subset = pool.picked_rows(selection.picks, selection.ledger)
         if marks is not None:
-            # The record as it came stays in the version; what is trained on is masked.
-            subset = marks.masked(selection.picks, subset).with_columns(subset["raw"])
+            hide = marks.masked
+
+            def masked(rows: pl.DataFrame) -> pl.DataFrame:
+                # The record as it came stays in the version; what is trained on is masked.
+                positions = [selection.picks[rank - 1] for rank in rows["rank"]]
+                return hide(positions, rows).with_columns(rows["raw"])
+
+            subset = subset.map(masked)
     frozen = pool.frozen.summary() if pool.frozen else None
     facts = {"held_out": frozen, "tokenizer_identity": tokens.identity, **pool.not_read}
     if scores is not None:

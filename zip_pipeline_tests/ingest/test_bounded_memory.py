@@ -87,6 +87,24 @@ def test_a_drop_of_any_size_is_ingested_in_bounded_memory(tmp_path):
     assert growth_bytes < 240 << 20
 
 
+@pytest.mark.slow
+def test_rows_that_make_samples_together_are_not_all_in_memory(tmp_path):
+    """Answers to a prompt in rows of their own, 100 MB of them, need 300 MiB at most, not 380."""
+    path = tmp_path / "raw" / "preference" / "a.jsonl"
+    path.parent.mkdir(parents=True)
+    with path.open("w") as file:
+        for n in range(99_000):
+            text = random.Random(n).randbytes(450).hex()
+            record = {"prompt": f"{n // 3}", "response": text, "helpfulness": n % 3}
+            file.write(f"{json.dumps(record)}\n")
+    measure = MEASURE_DROP.replace('"sft"', '"preference"').replace("a.json", "a.jsonl")
+    command = [sys.executable, "-c", measure, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    growth_bytes, num_rows, num_samples = map(int, done.stdout.split())
+    assert (num_rows, num_samples) == (33_000, 33_000)
+    assert growth_bytes < 300 << 20
+
+
 def test_a_compressed_file_of_rows_that_are_all_refused_is_not_read_to_its_end(
     tmp_path, monkeypatch
 ):

@@ -1,13 +1,18 @@
 """Rows that hold several samples: trees of messages, and all pairs of ranked answers."""
 
 import json
+import random
 from typing import Any
 
 import pytest
 
-from zip_pipeline.ingest import ingest as ingest_module
+from zip_pipeline.ingest import gathering
+from zip_pipeline.ingest import rows as rows_module
+from zip_pipeline.ingest.formats import FORMATS
+from zip_pipeline.ingest.gathering import Gathered
 from zip_pipeline.ingest.ingest import ingest_rows
 from zip_pipeline.ingest.rows import RawRow, ReadLimits
+from zip_pipeline.pool import parts
 from zip_pipeline.pool.batches import IngestResult
 from zip_pipeline.samples import Stage
 from zip_pipeline_tests.ingest.test_reading import taken_in
@@ -260,14 +265,73 @@ def test_parts_of_an_answer_that_are_not_read_are_listed() -> None:
     }
 
 
-def test_a_tree_whose_threads_repeat_too_much_is_refused_whole(monkeypatch):
+@pytest.mark.parametrize("layout", ["tree", "table"])
+def test_a_tree_whose_threads_repeat_too_much_is_refused_whole(layout, monkeypatch):
     """A long question with many answers is in the row of each."""
-    monkeypatch.setattr(
-        ingest_module, "_UNFOLDED", ReadLimits(allowance_bytes=20_000, max_expansion=1)
-    )
+    limits = ReadLimits(allowance_bytes=20_000, max_expansion=1)
+    monkeypatch.setattr(rows_module, "_UNFOLDED", limits)
     root = message("u", *(message(f"a{n}") for n in range(30)), text="x" * 1_000)
-    record = {"prompt": root}
-    row = RawRow("t.jsonl", 1, json.dumps(record), record)
-    result = ingest_rows([row], "sft", batch="b")
-    assert result.quarantine["reason"].to_list() == ["decompression_bomb"]
-    assert result.num_rows_read == 1
+    others = message("v", message("a"))
+    records = [{"prompt": root}] if layout == "tree" else as_table(root) + as_table(others)
+    result = taken_in(records, "sft")
+    assert set(result.quarantine["reason"]) == {"decompression_bomb"}
+    num_refused, num_threads = (1, 0) if layout == "tree" else (31, 1)
+    assert (result.quarantine.height, result.samples.height) == (num_refused, num_threads)
+
+
+def test_rows_that_belong_together_are_no_longer_than_a_row_may_be(monkeypatch):
+    """They are in memory at once; others of the file are taken."""
+    monkeypatch.setattr(gathering, "DEFAULT_LIMITS", ReadLimits(max_row_bytes=2_000))
+    long = as_table(message("u", *(message(f"a{n}") for n in range(20))))
+    result = taken_in(as_table(message("v", message("a"))) + long, "sft")
+    assert said(result) == ["v a"]
+    assert set(result.quarantine["reason"]) == {"row_too_long"}
+    assert result.quarantine["source_row"].to_list() == list(range(3, 24))
+    num_characters = sum(len(raw) for raw in result.quarantine["raw"])
+    detail = f"{num_characters} characters belong together, allowed are 2000"
+    assert set(result.quarantine["detail"]) == {detail}
+
+
+def random_table(draw: random.Random) -> list[dict[str, Any]]:
+    """Return messages in any order: trees, circles, names given twice and parents not there."""
+    names = [*range(30), *map(str, range(5)), None, 1.5, True, ""]
+    return [
+        {
+            "message_id": draw.choice(names),
+            "parent_id": draw.choice([*names, None, None, None, "gone", [1]]),
+            "role": draw.choice(["assistant", "prompter"]),
+            "text": f"{n}",
+            "rank": draw.choice([0, 1, 2]),
+        }
+        for n in range(draw.randrange(60))
+    ]
+
+
+def random_answers(draw: random.Random) -> list[dict[str, Any]]:
+    """Return answers in any order, some without a prompt."""
+    prompts = [{"prompt": p} for p in ("p", "q", 1, "1", [{"role": "user", "content": "p"}])]
+    return [{**draw.choice([*prompts, {}]), "response": f"{n}"} for n in range(30)]
+
+
+@pytest.mark.parametrize("name", ["message_table", "ranked_table", "scored_rows"])
+def test_rows_that_wait_in_a_file_make_what_they_make_in_memory(name, monkeypatch):
+    """All rows that belong together come together, and those first whose first came first."""
+    monkeypatch.setattr(parts, "_PART_BYTES", 200)
+    monkeypatch.setattr(gathering, "_NUM_BUFFERED_ROWS", 3)
+    gather = FORMATS[name].gather
+    assert gather is not None
+    for seed in range(15):
+        draw = random.Random(seed)
+        records = random_answers(draw) if name == "scored_rows" else random_table(draw)
+        rows = [RawRow("f", n, f"{record}", record) for n, record in enumerate(records)]
+        waiting = Gathered(gather, None)
+        for row in rows:
+            waiting.add(row)
+        found, expected = list(waiting.rows()), list(gather.rows(rows))
+        # What is refused, as what has no prompt, goes to quarantine, which has its own order.
+        assert sorted(map(repr, found)) == sorted(map(repr, expected))
+        taken = [
+            [row for row in made if row.record and "response" not in row.record]
+            for made in (found, expected)
+        ]
+        assert taken[0] == taken[1]

@@ -14,6 +14,7 @@ from zip_pipeline.data_root import DataRoot, remove_leftovers
 from zip_pipeline.files import read_metadata
 from zip_pipeline.ingest.rows import QUARANTINE_SCHEMA
 from zip_pipeline.pool import batches as batches_module
+from zip_pipeline.pool import parts
 from zip_pipeline.pool import pool as pool_module
 from zip_pipeline.pool.batches import (
     BATCH_DUPLICATES_SCHEMA,
@@ -284,22 +285,30 @@ def test_empty_pool_has_no_samples(tmp_path: Path, stage: Stage) -> None:
         assert pool.state.height == 0
 
 
-def test_picked_rows_tell_rank_round_and_pi(tmp_path: Path) -> None:
-    """Each picked row carries what the ledger says of it."""
+@pytest.mark.parametrize("part_bytes", [1 << 23, 1])
+def test_picked_rows_tell_rank_round_and_pi(
+    tmp_path: Path, part_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They come in pick order, also from files; each carries what the ledger says of it."""
+    monkeypatch.setattr(parts, "_PART_BYTES", part_bytes)
     root = DataRoot(tmp_path)
     store_pool(root["sft"])
+    picks = [5, 2, 11]
     with open_selection_pool(root["sft"]) as pool:
         number = pl.Series(range(20))
-        ledger = pl.DataFrame({"rank": number, "round": number * 2, "pi": number / 4, "fate": "x"})
-        picked = pool.picked_rows([5, 2], ledger)
-        assert picked.drop("rank", "round", "pi").equals(pool.rows([5, 2]))
-        assert picked.select("rank", "round", "pi").rows() == [(5, 10, 1.25), (2, 4, 0.5)]
+        rank = pl.Series([picks.index(n) + 1 if n in picks else None for n in range(20)])
+        ledger = pl.DataFrame({"rank": rank, "round": number * 2, "pi": number / 4, "fate": "x"})
+        picked = pool.picked_rows(picks, ledger).frame()
+        assert picked.drop("rank", "round", "pi").equals(pool.rows(picks))
+        told = picked.select("rank", "round", "pi").rows()
+        assert told == [(1, 10, 1.25), (2, 4, 0.5), (3, 22, 2.75)]
 
 
 # Not getrusage: what it tells starts at the peak of the process that forked this one.
 MEASURE = """
 import sys
 from pathlib import Path
+import polars as pl
 from zip_pipeline.pool.pool import open_selection_pool
 from zip_pipeline.data_root import DataRoot
 def peak_bytes():
@@ -309,7 +318,12 @@ before = peak_bytes()
 with open_selection_pool(DataRoot(Path(sys.argv[1]))["sft"]) as pool:
     num_bytes = int(pool.texts.num_bytes.sum())
     rows = pool.rows(range(0, len(pool.index), 50))
-    print(peak_bytes() - before, num_bytes, len(rows))
+    picks = pl.int_range(len(pool.index), eager=True).sample(fraction=1, shuffle=True, seed=0)
+    ledger = pl.DataFrame({"rank": [None] * len(pool.index)}, schema={"rank": pl.Int64})
+    ledger[picks, "rank"] = pl.Series(range(len(picks)))
+    ledger = ledger.with_columns(round="rank", pi="rank")
+    picked = pool.picked_rows(picks, ledger)
+    print(peak_bytes() - before, num_bytes, len(rows), picked.height)
 """
 
 
@@ -329,13 +343,12 @@ def _store_long(root: DataRoot, batch: str, num_samples: int, num_bytes: int, se
 
 @pytest.mark.slow
 def test_pool_is_never_in_memory_as_a_whole(tmp_path: Path) -> None:
-    """To write all texts and fetch every 50th row of 180 MB needs no 155 MB."""
+    """To write all texts of 90 MB, fetch every 50th row and pick all needs no 200 MB."""
     root = DataRoot(tmp_path)
     for number in range(12):
         _store_long(root, f"{number}.jsonl", num_samples=250, num_bytes=30_000, seed=number)
     command = [sys.executable, "-c", MEASURE, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
-    growth_bytes, num_bytes, num_rows = map(int, done.stdout.split())
-    assert (num_bytes, num_rows) == (12 * 250 * 30_007, 60)
-
-    assert growth_bytes < 155_000_000
+    growth_bytes, num_bytes, num_rows, num_picked = map(int, done.stdout.split())
+    assert (num_bytes, num_rows, num_picked) == (12 * 250 * 30_007, 60, 3_000)
+    assert growth_bytes < 200_000_000

@@ -21,6 +21,7 @@ from zip_pipeline.errors import UserError
 from zip_pipeline.files import files_in, hashing, write_json
 from zip_pipeline.pool.batches import is_current, whole_batches, write_state
 from zip_pipeline.pool.held_out import read_held_out
+from zip_pipeline.pool.parts import Parts
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.settings import training_settings
 from zip_pipeline.store import Store
@@ -214,8 +215,8 @@ def test_a_version_that_picks_what_is_held_out_is_not_kept(tmp_path: Path, url: 
     version = read_version(b["sft"], 1)
     wrong = pl.concat([version.subset, held.samples[:1]], how="diagonal")
     manifest = {**version.manifest, "created_at": "later"}
-    assert publish_version(b["sft"], wrong, version.ledger, manifest) is None
-    assert publish_version(b["sft"], version.subset[:1], version.ledger, manifest) == 2
+    assert publish_version(b["sft"], Parts.of(wrong), version.ledger, manifest) is None
+    assert publish_version(b["sft"], Parts.of(version.subset[:1]), version.ledger, manifest) == 2
     share(a)
     assert differing(a, b) == []
 
