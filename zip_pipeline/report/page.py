@@ -152,7 +152,7 @@ def random_pick(ledger: pl.DataFrame, unit: str, used: int) -> pl.Series:
     """
     took_part = [fate.name.lower() for fate in Fate if fate != Fate.NOISE]
     samples = ledger.filter(pl.col("fate").is_in(took_part)).unique("sample_id", keep="first")
-    samples = samples[random_order(samples["sample_id"].to_list(), RANDOM_SEED)]
+    samples = samples[random_order(samples["sample_id"], RANDOM_SEED)]
     cost = pl.repeat(1, pl.len()) if unit == "samples" else pl.col(f"num_{unit}")
     return samples.filter(cost.cum_sum() <= used)["sample_id"]
 

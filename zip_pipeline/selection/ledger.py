@@ -104,13 +104,13 @@ def build_ledger(
         quality: of each sample, where the strategy asks for it.
         weights: what ratios were divided by for it; the ledger has the ratios themselves.
     """
-    names = np.array([fate.name.lower() for fate in Fate])
+    names = pl.Series([fate.name.lower() for fate in Fate])
     rank = np.zeros(len(run.fate), dtype=np.int64)
     rank[run.picks] = np.arange(1, len(run.picks) + 1)
     ledger = samples.select(c for c in _PROVENANCE if c in samples.columns).with_columns(
         *tokens,
         num_bytes=num_bytes,
-        fate=pl.Series(names[run.fate].tolist(), dtype=pl.String),
+        fate=names.gather(run.fate.astype(np.uint32)),
         round=_null_where_zero(run.round_of.astype(np.int64)),
         rank=_null_where_zero(rank),
         pi=pl.Series(run.pi.astype(np.float64) * (1.0 if weights is None else weights)),

@@ -291,13 +291,17 @@ def select_candidates(
     with part_of(pool, takes_part) as part:
         refuse_to_pick_nothing(asked, part.costs)
         config = asked.of_pool(int(part.costs.sum()))
+        is_covered = covers(part, config)
         # Where all are picked nothing is shared out, and clusters take time.
-        clusters = None if covers(part, config) else clusters_for(part.candidates, config)
+        clusters = None if is_covered else clusters_for(part.candidates, config)
         if clusters is not None:
             part = replace(part, candidates=replace(part.candidates, clusters=clusters.names))
         clock.append(time.monotonic())
         run, shards = _select_from(part, config, stage, num_workers, progress, checkpoint, cluster)
         budget = budget_of(part, config, run.picks)
+        used, mixture = budget.used, budget.by_source()
+    # A copy of nearly all that is known of the samples, which the ledger needs no more.
+    del part, budget
     run = run.spread(takes_part, pool.pi)
     clock.append(time.monotonic())
     tokens = pool.tokens
@@ -326,12 +330,12 @@ def select_candidates(
         inputs=inputs or {},
         counts=counts or {"num_rows_read": len(candidates.index)},
         num_rounds=run.num_rounds,
-        used=budget.used,
+        used=used,
         budget=config.budget,
     )
-    if covers(part, config):
+    if is_covered:
         manifest["covers_pool"] = True
-    if mixture := budget.by_source():
+    if mixture:
         manifest["mixture"] = mixture
     if clusters is not None:
         words = clusters.words

@@ -1,10 +1,11 @@
 """Strategies ``random``, ``random_balanced`` and ``random_lengths``: seeded baselines."""
 
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 import numpy as np
+import polars as pl
 from numpy.typing import NDArray
 
 from zip_pipeline.selection.candidates import Indices, Measured
@@ -12,22 +13,22 @@ from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.rounds import OrderStrategy
 
 
-def random_keys(sample_ids: Iterable[str], seed: int) -> list[bytes]:
-    """Return 8 uniform bytes for each sample that depend on its id and the seed alone.
+def random_keys(sample_ids: Iterable[str], seed: int) -> Iterator[bytes]:
+    """Yield 8 uniform bytes for each sample that depend on its id and the seed alone.
 
     So the order of the samples in the pool does not matter, and a new one changes no other's.
     """
     salt = seed.to_bytes(8, "little")
-    return [
-        hashlib.blake2b(sample_id.encode(), digest_size=8, salt=salt).digest()
-        for sample_id in sample_ids
-    ]
+    for sample_id in sample_ids:
+        yield hashlib.blake2b(sample_id.encode(), digest_size=8, salt=salt).digest()
 
 
-def random_order(sample_ids: Sequence[str], seed: int) -> Indices:
+def random_order(sample_ids: Sequence[str] | pl.Series, seed: int) -> Indices:
     """Return all positions in a uniform order: by :func:`random_keys`, ties by id."""
-    keys = list(zip(random_keys(sample_ids, seed), sample_ids, strict=True))
-    return np.array(sorted(range(len(keys)), key=keys.__getitem__), dtype=np.int64)
+    keys = np.frombuffer(b"".join(random_keys(sample_ids, seed)), dtype=">u8").astype(np.uint64)
+    keyed = pl.DataFrame({"key": keys, "id": sample_ids}, schema_overrides={"id": pl.String})
+    order: Indices = keyed.select(pl.arg_sort_by("key", "id")).to_series().to_numpy()
+    return order.astype(np.int64)
 
 
 class Random(OrderStrategy):
@@ -45,7 +46,7 @@ class Random(OrderStrategy):
 
     def order(self, pool: Measured, config: SelectionConfig) -> Indices:
         """Return a uniform order of all positions."""
-        return random_order(pool.candidates.index["sample_id"].to_list(), config.seed)
+        return random_order(pool.candidates.index["sample_id"], config.seed)
 
 
 class RandomBalanced(Random):
