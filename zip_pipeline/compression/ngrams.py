@@ -9,6 +9,8 @@ from itertools import chain, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
+from zip_pipeline.compression.texts import parts_of
+
 NUM_BUCKETS = 1 << 20
 """how many buckets the n-grams share"""
 MAX_COUNT = 4
@@ -26,8 +28,9 @@ _BUCKET_BITS = 20
 _FACTORS = np.array([0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9], dtype=np.uint64)
 _TOP_BITS = np.uint64(64 - _BUCKET_BITS)
 _HALF = np.uint64(32)
-# What so many texts need fits into the processor's cache, or nearly.
+# What so many texts need fits into the processor's cache, or nearly; it is 30 times their bytes.
 _TEXTS_AT_A_TIME = 1 << 9
+_BYTES_AT_A_TIME = 1 << 20
 
 Hashes = NDArray[np.uint64]
 
@@ -55,8 +58,9 @@ def ngram_counts(texts: Sequence[bytes]) -> list[bytes]:
         ascending bucket, counts above 4 as 4. As an index into a table of 4 rows of 2^20 columns
         such a number finds what the bucket adds with its count.
     """
-    parts = (texts[i : i + _TEXTS_AT_A_TIME] for i in range(0, len(texts), _TEXTS_AT_A_TIME))
-    return [counts for part in parts for counts in _counts_of(part)]
+    sizes = np.fromiter(map(len, texts), np.int64, len(texts))
+    parts = parts_of(np.arange(len(texts)), sizes, _BYTES_AT_A_TIME, _TEXTS_AT_A_TIME)
+    return [counts for part in parts for counts in _counts_of(texts[part[0] : part[-1] + 1])]
 
 
 def _counts_of(texts: Sequence[bytes]) -> list[bytes]:

@@ -131,18 +131,26 @@ class TemporaryTexts(TextFile):
         self.path.unlink(missing_ok=True)
 
 
-def parts_of(positions: NDArray[np.int64], num_bytes: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-    """Return positions in parts, of which each but a single text has some megabytes at most.
+def parts_of(
+    positions: NDArray[np.int64],
+    num_bytes: NDArray[np.int64],
+    most_bytes: int | None = None,
+    most_texts: int = _PART_TEXTS,
+) -> list[NDArray[np.int64]]:
+    """Return positions in parts, of which each but a single text has so many bytes at most.
 
     Args:
         positions: of texts, shape (texts,).
         num_bytes: the size of each.
+        most_bytes: of a part, some megabytes if not given.
+        most_texts: of a part.
     """
+    limit = _PART_BYTES if most_bytes is None else most_bytes
     ends = np.cumsum(num_bytes)
     parts, start = [], 0
     while start < len(positions):
-        most = int(ends[start] - num_bytes[start]) + _PART_BYTES
-        end = min(max(int(np.searchsorted(ends, most, "right")), start + 1), start + _PART_TEXTS)
+        most = int(ends[start] - num_bytes[start]) + limit
+        end = min(max(int(np.searchsorted(ends, most, "right")), start + 1), start + most_texts)
         parts.append(positions[start:end])
         start = end
     return parts

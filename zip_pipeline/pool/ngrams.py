@@ -7,8 +7,10 @@ import polars as pl
 from zip_pipeline.compression.ngrams import NGRAMS_VERSION, ngram_counts
 from zip_pipeline.data_root import StageFolder
 from zip_pipeline.files import scan_table
+from zip_pipeline.pool.parts import Parts
 
 _SCHEMA = pl.Schema({"counts": pl.Binary})
+_ROWS_AT_A_TIME = 1 << 12
 
 
 def batch_ngrams(
@@ -16,8 +18,8 @@ def batch_ngrams(
     batch: str,
     pool_fingerprint: str,
     texts: Callable[[], Iterator[Sequence[bytes]]],
-) -> pl.Series:
-    """Return the counts (:func:`.ngram_counts`) of each sample of a batch, in its order.
+) -> Iterator[list[bytes]]:
+    """Yield the counts (:func:`.ngram_counts`) of the samples of a batch, some megabytes at a time.
 
     Args:
         folder: of the stage, as ``root["sft"]``.
@@ -29,8 +31,11 @@ def batch_ngrams(
     path = folder.ngrams(batch)
     if path.exists() and described.items() <= folder.metadata(path).items():
         folder.check(path)
-        return scan_table(path).collect()["counts"]
-    counted = [counts for part in texts() for counts in ngram_counts(part)]
-    table = pl.DataFrame({"counts": counted}, schema=_SCHEMA)
-    folder.write(path, table, described)
-    return table["counts"]
+    else:
+        counted = Parts(_SCHEMA.to_frame(), folder.root.cache)
+        for part in texts():
+            counted.append(pl.DataFrame({"counts": ngram_counts(part)}, schema=_SCHEMA))
+        folder.write(path, counted.scan(), described, counted.rows_per_group)
+    stored = scan_table(path)
+    for rows in stored.collect_batches(chunk_size=_ROWS_AT_A_TIME, maintain_order=True):
+        yield rows["counts"].to_list()

@@ -400,8 +400,12 @@ class SelectionPool:
             def texts(whole: pl.DataFrame = whole) -> Iterator[list[bytes]]:
                 return (texts_of(part, self._folder.stage) for part in self._tables.said(whole))
 
-            counts = batch_ngrams(self._folder, batch, metadata["fingerprint"], texts)
-            yield counts[rows].to_list()
+            start = 0
+            for counts in batch_ngrams(self._folder, batch, metadata["fingerprint"], texts):
+                end = start + len(counts)
+                first, last = np.searchsorted(rows, (start, end))
+                yield [counts[row - start] for row in rows[first:last].tolist()]
+                start = end
 
     def batches(self) -> Iterator[StoredBatch]:
         """Yield the batches as they were when the pool was opened, in their order."""

@@ -153,7 +153,8 @@ STEPS: dict[str, Callable[[DataRoot, str, str], object]] = {
     "state": lambda root, stage, name: write_state(
         root[stage], name, tokens=configured_tokens(root.path)
     ),
-    "zip": lambda root, stage, name: select(root, stage, budget_samples=200),
+    "coverage": lambda root, stage, name: select(root, stage, budget_samples=200),
+    "zip": lambda root, stage, name: select(root, stage, strategy="zip", budget_samples=200),
     "long_range": lambda root, stage, name: select(
         root, stage, strategy="long_range", budget_bytes=2_000_000
     ),
