@@ -1,6 +1,7 @@
 """The services of docker/compose.yaml as plain processes of this machine, on loopback."""
 
 import json
+import mmap
 import os
 import shutil
 import signal
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -148,6 +150,37 @@ def postgres(password: str) -> Iterator[Postgres]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+class Clock:
+    """The time of Python processes, which goes ahead of this machine's and is moved on at will.
+
+    Whatever waits in them for an event waits by it. Files and the database have the machine's time.
+
+    Args:
+        file: holds by how many seconds it goes ahead.
+    """
+
+    def __init__(self, file: Path) -> None:
+        file.write_bytes(bytes(8))
+        with file.open("r+b") as opened:
+            self._ahead = memoryview(mmap.mmap(opened.fileno(), 8)).cast("d")
+        path = [str(Path(__file__).parent / "clock"), os.environ.get("PYTHONPATH", "")]
+        self.variables = {"PYTHONPATH": os.pathsep.join(path), "MOVED_CLOCK": str(file)}
+
+    def now(self) -> datetime:
+        """Return what it says."""
+        return datetime.now(UTC) + timedelta(seconds=self._ahead[0])
+
+    def move(self, seconds: float) -> None:
+        """Move it on; it never goes back."""
+        self._ahead[0] += seconds
+
+    def move_to_night(self, seconds_before: float = 0) -> None:
+        """Move it on to the next 02:00 UTC, or to shortly before."""
+        night = self.now().replace(hour=2, minute=0, second=0, microsecond=0)
+        left = (night - self.now()).total_seconds() - seconds_before
+        self.move(left % (24 * 3600))
+
+
 class Service:
     """One service of the compose file, started again by hand as its restart policy would.
 
@@ -161,7 +194,6 @@ class Service:
         self._declared = compose()["services"][name]
         self._environment = dict(environment)
         self._words = words
-        self._before: tuple[str, ...] = ()
         self.log_file = Path(environment["DAGSTER_HOME"]) / f"{name}.log"
         self.name = name
         self.start()
@@ -173,19 +205,14 @@ class Service:
             changed = [part.replace(word, own) for part in changed]
         return [str(folder / changed[0]), *changed[1:]]
 
-    def start(self, *before: str) -> None:
-        """Start it through the image's entry point, with ``before`` before its command.
-
-        So it is whenever it is started again.
-        """
+    def start(self) -> None:
+        """Start it through the image's entry point."""
         assert self._declared["restart"] == "unless-stopped"
-        self._before = before or self._before
         (entry_point,) = dockerfile("ENTRYPOINT")
         with self.log_file.open("ab") as output:
             self.process = subprocess.Popen(
                 [
                     *self._command(json.loads(entry_point)),
-                    *self._before,
                     *self._command(self._declared["command"]),
                 ],
                 env=self._environment,
@@ -239,6 +266,7 @@ class Service:
 class Topology:
     """All services of the compose file, in the order in which they depend on one another."""
 
+    clock: Clock
     database: Postgres
     code_location: Service
     webserver: Service
@@ -299,7 +327,11 @@ def as_process(
 
 @contextmanager
 def topology(
-    folder: Path, password: str, runs: str = "runs_here.yaml", **variables: str
+    folder: Path,
+    password: str,
+    runs: str = "runs_here.yaml",
+    definitions: str = "zip_pipeline.definitions",
+    **variables: str,
 ) -> Iterator[Topology]:
     """Run the services over ``folder/data`` until the block ends.
 
@@ -310,6 +342,7 @@ def topology(
         folder: where all of it lies; secrets that are there already stay.
         password: of the database.
         runs: which file says how runs are launched.
+        definitions: the module of the code location.
         variables: further ones of all services.
     """
     home, user, given = (folder / name for name in ("dagster", "user", "secrets"))
@@ -325,12 +358,14 @@ def topology(
     shutil.copy(DOCKER / "workspace.yaml", home)
     code, page = str(free_port()), str(free_port())
     words = {"0.0.0.0": "127.0.0.1", "4000": code, "3000": page, "127.0.0.1:3000": page}
+    words["zip_pipeline.definitions"] = definitions
+    clock = Clock(folder / "clock")
     with ExitStack() as stack:
         database = stack.enter_context(postgres(password))
         own = database.variables
         # It has to come from its file.
         del own["DAGSTER_POSTGRES_PASSWORD"]
-        own |= {
+        own |= clock.variables | {
             "HOME": str(user),
             "MPLCONFIGDIR": str(user / ".cache" / "matplotlib"),
             "DAGSTER_HOME": str(home),
@@ -349,4 +384,4 @@ def topology(
             services.append(Service(name, os.environ | declared | own | variables, words))
             stack.callback(services[-1].stop)
             services[-1].wait()
-        yield Topology(database, *services, f"http://127.0.0.1:{page}")
+        yield Topology(clock, database, *services, f"http://127.0.0.1:{page}")

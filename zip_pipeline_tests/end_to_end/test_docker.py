@@ -11,7 +11,7 @@ import sys
 import time
 import tomllib
 from contextlib import ExitStack, suppress
-from datetime import UTC, datetime
+from datetime import timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from threading import Thread
@@ -42,6 +42,7 @@ from zip_pipeline_tests.end_to_end.kills import check_data_root
 from zip_pipeline_tests.end_to_end.services import (
     DOCKER,
     EMPTY_FOLDERS,
+    Clock,
     Postgres,
     Service,
     as_process,
@@ -523,6 +524,41 @@ def test_workspace_loads_the_code_location_over_grpc(
     assert keys == of_stages | of_comparison | {"evaluation", "entropy_law"}
 
 
+WAITS = """
+import threading, grpc, time, dagster._time as of_dagster
+from concurrent.futures import ThreadPoolExecutor
+print(time.time(), of_dagster.get_current_datetime().timestamp(), flush=True)
+began = time.monotonic()
+grpc.server(ThreadPoolExecutor()).start()
+try:
+    grpc.insecure_channel("127.0.0.1:9").unary_unary("/a/b")(b"", timeout=1, wait_for_ready=True)
+except grpc.RpcError as error:
+    print(error.code().name, time.monotonic() - began < 60, flush=True)
+threading.Event().wait(3600)
+print(time.time(), flush=True)
+"""
+
+
+def test_processes_tell_the_time_and_wait_by_the_clock_that_is_moved(tmp_path: Path) -> None:
+    """Python's and Dagster's time go ahead, and an hour is over when the clock says so.
+
+    Servers still start, and calls of them end, by the machine's time.
+    """
+    clock = Clock(tmp_path / "clock")
+    clock.move_to_night(seconds_before=60)
+    assert (clock.now() + timedelta(seconds=60)).strftime("%H:%M") == "02:00"
+    command = [sys.executable, "-c", WAITS]
+    environment = os.environ | clock.variables
+    with subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        told = [float(word) for word in process.stdout.readline().split()]
+        assert told == pytest.approx([clock.now().timestamp()] * 2, abs=20)
+        assert process.stdout.readline().split() == ["DEADLINE_EXCEEDED", "True"]
+        clock.move(3600)
+        assert float(process.stdout.readline()) - told[0] >= 3600
+        assert process.wait(20) == 0
+
+
 SELECTION = "[sft]\nstrategy = 'zip'\nbudget_samples = 120\nk2 = 100\nk3 = 1\n"
 OUTAGE_SECONDS = 60
 RUNS = "{ runsOrError { ... on Runs { results { runId status jobName } } } }"
@@ -536,28 +572,6 @@ def _drop(data: Path, name: str, num_rows: int, first: int = 0) -> None:
 def _unfinished(page: DevServer) -> list[dict[str, str]]:
     runs = page.query(RUNS)["runsOrError"]["results"]
     return [run for run in runs if run["status"] not in ("SUCCESS", "FAILURE", "CANCELED")]
-
-
-# Runs a program of Dagster whose clock goes ahead by some seconds.
-LATER = """
-import datetime, runpy, sys, time
-import dagster._time as clock
-ahead = float(sys.argv[1])
-sys.argv = sys.argv[2:]
-now, tell = time.time, datetime.datetime.now
-later = datetime.timedelta(seconds=ahead)
-clock._mockable_get_current_timestamp = lambda: now() + ahead
-clock._mockable_get_current_datetime = lambda: tell(datetime.timezone.utc) + later
-runpy.run_path(sys.argv[0], run_name="__main__")
-"""
-
-
-def _until_two(seconds_before: float) -> str:
-    """Return by how much a clock is to be moved so that it will be 02:00 UTC soon."""
-    now = datetime.now(UTC)
-    night = now.replace(hour=2, minute=0, second=0, microsecond=0)
-    ahead = ((night - now).total_seconds() - seconds_before) % (24 * 3600)
-    return f"{ahead:.0f}"
 
 
 @pytest.mark.slow
@@ -586,8 +600,7 @@ def test_services_lose_nothing_when_each_dies_and_the_database_is_away(tmp_path:
 
     with topology(tmp_path, secrets.token_hex(8)) as services:
         services.wait("the first drop", lambda page: is_measured(page, 1), 120)
-        services.daemon.kill()
-        services.daemon.start(sys.executable, "-c", LATER, _until_two(seconds_before=30))
+        services.clock.move_to_night(seconds_before=30)
         services.wait("the night's run", begins, 180)
         services.daemon.kill()
         services.webserver.kill()
