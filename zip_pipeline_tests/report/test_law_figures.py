@@ -2,6 +2,8 @@
 
 import io
 import random
+from collections.abc import Mapping
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -12,6 +14,8 @@ from matplotlib.text import Annotation
 
 from zip_pipeline.defs.metadata import drawing
 from zip_pipeline.entropy_law.fit import relations
+from zip_pipeline.entropy_law.verdict import Verdict, judge
+from zip_pipeline.report import figures
 from zip_pipeline.report.figures import (
     BLUE,
     GREEN,
@@ -178,3 +182,16 @@ def test_figures_draw_odd_tables(table: pl.DataFrame):
     assert _pixels(versions_figure(table, "sft", "odd")).size
     of_ratio = relations(table, "sft")[2]
     assert _pixels(relation_figure(of_ratio, "odd")).size
+
+
+def test_each_version_is_judged_once_in_a_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A verdict reads all versions before: of hundreds that is seconds of each night."""
+    judged: list[int] = []
+
+    def counted(new: Mapping[str, Any], earlier: pl.DataFrame) -> Verdict:
+        judged.append(new["version"])
+        return judge(new, earlier)
+
+    monkeypatch.setattr(figures, "judge", counted)
+    assert versions_figure(_table(4), "sft", "title") is not None
+    assert judged == _table(4)["version"].to_list()
