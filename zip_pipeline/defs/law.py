@@ -58,7 +58,7 @@ from zip_pipeline.workflow.models import (
     trained_versions,
     training_losses,
 )
-from zip_pipeline.workflow.reports import WrittenReport, write_report
+from zip_pipeline.workflow.reports import WrittenReport, remove_old_pages, write_report
 from zip_pipeline.workflow.sharing import shared
 from zip_pipeline.workflow.verdicts import ProbedVersion, measured_loss, probe_version
 from zip_pipeline.workflow.versions import (
@@ -202,7 +202,9 @@ def report_asset(stage: Stage) -> dg.AssetsDefinition:
         root = data_root.root
         if root[stage].versions.latest() is None:
             return dg.MaterializeResult(metadata={"note": f"no version of {stage} yet"})
-        return _report_result(write_report(root, stage, log=context.log.info))
+        written = write_report(root, stage, log=context.log.info)
+        remove_old_pages(root[stage])
+        return _report_result(written)
 
     return report
 

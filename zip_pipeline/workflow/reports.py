@@ -80,6 +80,18 @@ def write_report(
     )
 
 
+PAGES_KEPT = 30
+
+
+def remove_old_pages(store: StageFolder, num_kept: int = PAGES_KEPT) -> None:
+    """Remove the pages of all stored versions but the latest ones; each can be written anew.
+
+    A page has every sample of its pool, so one a night takes far more than what it is made of.
+    """
+    for number in store.versions.numbers()[:-num_kept]:
+        (store.reports / f"{store.versions.path(number).name}.html").unlink(missing_ok=True)
+
+
 def read_report(
     root: DataRoot, version: StoredVersion, log: Callable[[str], object] = lambda _: None
 ) -> Report:

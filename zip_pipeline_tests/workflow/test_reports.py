@@ -15,7 +15,7 @@ from zip_pipeline.files import read_metadata, write_json, write_table
 from zip_pipeline.pool.batches import read_batch
 from zip_pipeline.samples import STAGES, Stage
 from zip_pipeline.selection.config import SelectionConfig
-from zip_pipeline.workflow.reports import read_report, write_report
+from zip_pipeline.workflow.reports import read_report, remove_old_pages, write_report
 from zip_pipeline.workflow.versions import read_version, select_version
 from zip_pipeline_tests.defs.trained_roots import ingest_rows
 from zip_pipeline_tests.pool.pools import store_pool
@@ -124,6 +124,24 @@ def test_a_report_goes_where_it_is_asked_to(tmp_path: Path) -> None:
     assert not root["sft"].reports.exists()
     with pytest.raises(UserError, match="no version 9; there are: 1, 2"):
         write_report(root, "sft", 9)
+
+
+def test_pages_of_old_versions_go_and_can_be_written_anew(tmp_path: Path) -> None:
+    """The latest ones stay, and so do cards and whatever is no page of a version that is there."""
+    root = _root(tmp_path)
+    for budget in (6, 7):
+        _select(root, "sft", budget_samples=budget)
+    for number in (1, 2, 3):
+        write_report(root, "sft", number)
+    others = [root["sft"].reports / name for name in ("mine.html", "v000009.html")]
+    for path in others:
+        path.touch()
+    remove_old_pages(root["sft"], 2)
+    left = sorted(path.name for path in root["sft"].reports.glob("*.html"))
+    assert left == ["mine.html", "v000002.html", "v000003.html", "v000009.html"]
+    assert (root["sft"].reports / "v000001" / "README.md").exists()
+    remove_old_pages(root["sft"])
+    assert write_report(root, "sft", 1).page.exists()
 
 
 def test_what_a_policy_hides_is_not_shown(tmp_path: Path) -> None:
