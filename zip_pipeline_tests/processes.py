@@ -1,8 +1,10 @@
 """Processes of this machine and their sockets, as tests and benchmarks look for them."""
 
 import ipaddress
+import os
 import sys
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 _LISTENS = "0A"
@@ -33,6 +35,27 @@ def process_tree(process_id: int) -> list[int]:
     for parent in found:
         found += [child for child, its_parent in parents.items() if its_parent == parent]
     return found
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What a process has in memory now, and the processor time that it and others took so far.
+
+    The others are the processes that it started and that have ended.
+    """
+
+    memory_mb: float
+    cpu_seconds: float
+    ended_cpu_seconds: float
+
+
+def usage(process_id: int) -> Usage:
+    """Return what a process of this machine takes."""
+    of_process = Path("/proc", str(process_id))
+    fields = (of_process / "stat").read_text().rpartition(")")[2].split()
+    own, ended = (sum(map(int, fields[i : i + 2])) / os.sysconf("SC_CLK_TCK") for i in (11, 13))
+    pages = int((of_process / "statm").read_text().split()[1])
+    return Usage(round(pages * os.sysconf("SC_PAGE_SIZE") / 2**20, 1), own, ended)
 
 
 def listeners(process_ids: Iterable[int]) -> list[str]:

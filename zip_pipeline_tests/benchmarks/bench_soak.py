@@ -1,42 +1,69 @@
-"""A year of nights on a clock of their own: what a night costs, and whether that grows.
+"""Nights on a clock that is moved on: what webserver, daemon and code location take, what grows.
 
-Each night a small drop comes, the sensor and the schedule are evaluated as the daemon does, and the
-runs that they ask for are executed in this process. The probe is a stand-in: it trains no model.
-``python -m zip_pipeline_tests.benchmarks.bench_soak [NIGHTS [MINUTES]]``.
+The services are those of ``docker/`` as processes of this machine, with their database and what
+they retain. Each night a small drop comes, the sensor asks for its ingestion, the schedule for a
+version, the sensor of figures for the report, and somebody looks at the pages. The probe trains no
+model. ``python -m zip_pipeline_tests.benchmarks.bench_soak [NIGHTS [FOLDER]]``: the folder keeps
+all of it, with ``nights.jsonl``, a line per night.
 """
 
+import json
+import os
 import random
+import secrets
 import shutil
+import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
 from typing import Any
-from unittest.mock import patch
 
-import dagster as dg
-
-from zip_pipeline.data_root import DataRoot
-from zip_pipeline.defs import law
-from zip_pipeline.defs.automation import RESELECTION
-from zip_pipeline.defs.keys import partitions_name
+from zip_pipeline.data_root import DataRoot, version_name
 from zip_pipeline.selection.config import stage_selection
 from zip_pipeline.workflow.integrity import verify
 from zip_pipeline.workflow.versions import select_version
-from zip_pipeline_tests.benchmarks.machine import cpu_seconds, report
-from zip_pipeline_tests.defs.graph import Graph
-from zip_pipeline_tests.defs.trained_roots import FakeProbe
+from zip_pipeline_tests.benchmarks.machine import report
+from zip_pipeline_tests.end_to_end.services import Topology, topology
+from zip_pipeline_tests.processes import process_tree, usage
 
-NIGHTS = 300
-MINUTES = 600.0
+NIGHTS = 20
 ROWS_PER_NIGHT = 20
 SETTINGS = "[sft]\nbudget_samples = 40\n"
-FIRST_NIGHT = datetime(2026, 1, 1, 2, tzinfo=UTC)
+SECONDS_OF_A_NIGHT = 300
+SECONDS_UNTIL_DROPS, SECONDS_UNTIL_ALL = 6, 31
+"""By how much the clock is moved on until the drops are looked at, and until every sensor ticks."""
 _WORDS = [f"word{n}" for n in range(2000)]
 _TABLES = ("pool", "quarantine", "duplicates", "state")
+_REPOSITORY = 'repositoryName: "__repository__", repositoryLocationName: "zip_pipeline"'
+_UNFINISHED = """
+{ runsOrError(filter: {statuses: [QUEUED, NOT_STARTED, MANAGED, STARTING, STARTED, CANCELING]}) {
+    ... on Runs { results { runId status jobName } } } }
+"""
+_NUM_RUNS = "{ runsOrError { ... on Runs { count } } }"
+_TICKS = f"""
+query Ticks($name: String!, $after: Float!) {{
+  instigationStateOrError(instigationSelector: {{{_REPOSITORY}, name: $name}}) {{
+    ... on InstigationState {{
+      ticks(afterTimestamp: $after) {{ timestamp endTimestamp status error {{ message }} }} }} }} }}
+"""
+_RUNS = """
+{ runsOrError(limit: 25) { ... on Runs { results {
+    runId status jobName startTime endTime tags { key value }
+    stats { ... on RunStatsSnapshot { stepsSucceeded materializations } } } } } }
+"""
+_ASSETS = """
+{ assetNodes {
+    assetKey { path } staleStatus description
+    assetMaterializations(limit: 1) { timestamp metadataEntries { label description } }
+    partitionStats { numMaterialized numPartitions } } }
+"""
+_LOGS = """
+query Logs($id: ID!) { logsForRun(runId: $id) { ... on EventConnection {
+    events { __typename ... on MessageEvent { message timestamp level stepKey } } } } }
+"""
 
 
 def rows(night: int) -> list[dict[str, str]]:
@@ -53,72 +80,106 @@ def rows(night: int) -> list[dict[str, str]]:
 
 
 class Nights:
-    """A data root and an instance, with the cursor of the sensor and the nightly clock."""
+    """Services with what they took so far."""
 
-    def __init__(self, instance: dg.DagsterInstance, path: Path) -> None:
-        self.graph = Graph(instance, path)
-        self._cursor: str | None = None
-        self.tick_cpu_seconds: list[float] = []
-        self.night_cpu_seconds: list[float] = []
+    def __init__(self, services: Topology, root: DataRoot) -> None:
+        self._services, self._root = services, root
+        self._page = services.page()
+        self._processes = (services.daemon, services.webserver, services.code_location)
+        self._before = self._usages()
+        self._of_runs = 0.0
+        self._moves: list[tuple[float, float]] = []
 
-    def pass_one(self, night: int) -> None:
-        """Drop a batch, ingest it as the sensor asks, and do what the schedule asks for."""
-        before = cpu_seconds()
-        self.graph.drop("sft", f"{night:04d}.jsonl", rows(night))
-        asked = [request for _ in range(3) for request in self._sensor_tick()]
-        assert [request.partition_key for request in asked] == [f"{night:04d}.jsonl"]
-        for request in asked:
-            assert self.graph.ingest("sft", request.partition_key or "").success
-        for request in self._schedule_tick(FIRST_NIGHT + timedelta(days=night)):
-            # Checks of files alone come where nothing changed.
-            selection = {"asset_selection": list(request.asset_selection or [])}
-            job = self.graph.repository.get_job(RESELECTION)
-            instance = self.graph.instance
-            assert job.execute_in_process(instance=instance, **selection).success
-        self.night_cpu_seconds.append(cpu_seconds() - before)
+    def pass_one(self, night: int) -> dict[str, float]:
+        """Drop a batch, wait until it is ingested, selected and told of; return what it took."""
+        began, evening = time.monotonic(), self._services.clock.now().timestamp()
+        self._moves.clear()
+        text = "".join(json.dumps(row) + "\n" for row in rows(night))
+        (self._root["sft"].raw / f"{night:04d}.jsonl").write_text(text)
+        self._go_on(SECONDS_UNTIL_DROPS, lambda: len(self._root["sft"].batches()) == night)
+        self._services.clock.move_to_night()
+        told = self._root["sft"].reports / f"{version_name(night)}.html"
+        self._go_on(SECONDS_UNTIL_ALL, told.exists)
+        runs = self._look_at_pages()
+        found = {"night": night, "num_runs": runs, "seconds": round(time.monotonic() - began, 1)}
+        ticks = self._ticks(evening)
+        return found | ticks | self._taken() | self._disk() | {"load": os.getloadavg()[0]}
 
-    def _sensor_tick(self) -> list[dg.RunRequest]:
-        instance = self.graph.instance
-        context = dg.build_sensor_context(
-            instance_ref=instance.get_ref(),
-            cursor=self._cursor,
-            repository_def=self.graph.repository,
-            resources=self.graph.resources,
+    def _go_on(self, seconds: float, is_done: Callable[[], bool]) -> None:
+        """Move the clock on while no run is at work, until all is done."""
+        deadline = time.monotonic() + SECONDS_OF_A_NIGHT
+        while True:
+            unfinished = self._page.query(_UNFINISHED)["runsOrError"]["results"]
+            if not unfinished and is_done():
+                return
+            assert time.monotonic() < deadline, self._services.daemon.log()
+            if all(run["status"] == "QUEUED" for run in unfinished):
+                self._move(SECONDS_UNTIL_DROPS if unfinished else seconds)
+            time.sleep(0.25 if unfinished else 1)
+
+    def _move(self, seconds: float) -> None:
+        self._moves.append((self._services.clock.now().timestamp(), seconds))
+        self._services.clock.move(seconds)
+
+    def _look_at_pages(self) -> int:
+        """Ask what the pages of runs, assets and a run ask; return how many runs there are."""
+        results = self._page.query(_RUNS)["runsOrError"]["results"]
+        for run in results[:3]:
+            assert run["status"] == "SUCCESS", run
+            self._page.query(_LOGS, id=run["runId"])
+        self._page.query(_ASSETS)
+        for name in ("raw_pool", "zip_subset", "report"):
+            self._page.materializations("sft", name)
+        return int(self._page.query(_NUM_RUNS)["runsOrError"]["count"])
+
+    def _ticks(self, since: float) -> dict[str, float]:
+        """Return how long the ticks of some sensors took, in milliseconds."""
+        found: dict[str, float] = {}
+        for name in ("sft_drops", "alerts", "entropy_law_figures"):
+            state = self._page.query(_TICKS, name=name, after=since)["instigationStateOrError"]
+            ticks = [t for t in state["ticks"] if t["endTimestamp"] is not None]
+            assert not [t for t in ticks if t["error"]], ticks
+            found[f"{name}_num_ticks"] = len(ticks)
+            lasted = [self._lasted(t["timestamp"], t["endTimestamp"]) for t in ticks]
+            found[f"{name}_tick_ms"] = round(1000 * median(lasted), 1)
+        return found
+
+    def _lasted(self, begin: float, end: float) -> float:
+        """Return how long something took while the clock may have been moved on."""
+        return end - begin - sum(by for at, by in self._moves if begin <= at < end)
+
+    def _usages(self) -> dict[str, Any]:
+        return {service.name: usage(service.process.pid) for service in self._processes}
+
+    def _taken(self) -> dict[str, float]:
+        before, self._before = self._before, self._usages()
+        found = {}
+        for name, now in self._before.items():
+            found[f"{name}_memory_mb"] = now.memory_mb
+            found[f"{name}_cpu_seconds"] = round(now.cpu_seconds - before[name].cpu_seconds, 2)
+        runs = sum(
+            of_runs.cpu_seconds + of_runs.ended_cpu_seconds
+            for of_runs in map(usage, process_tree(self._services.code_location.process.pid)[1:])
         )
-        before = cpu_seconds()
-        with context:
-            data = self.graph.repository.get_sensor_def("sft_drops").evaluate_tick(context)
-        self.tick_cpu_seconds.append(cpu_seconds() - before)
-        self._cursor = data.cursor
-        for change in data.dynamic_partitions_requests or []:
-            if isinstance(change, dg.DeleteDynamicPartitionsRequest):
-                for key in change.partition_keys:
-                    instance.delete_dynamic_partition(partitions_name("sft"), key)
-        return list(data.run_requests or [])
+        found["runs_cpu_seconds"] = round(runs - self._of_runs, 2)
+        self._of_runs = runs
+        return found
 
-    def _schedule_tick(self, now: datetime) -> list[dg.RunRequest]:
-        context = dg.build_schedule_context(
-            instance=self.graph.instance,
-            repository_def=self.graph.repository,
-            resources=self.graph.resources,
-            scheduled_execution_time=now,
-        )
-        before = cpu_seconds()
-        with context:
-            data = self.graph.repository.get_schedule_def(RESELECTION).evaluate_tick(context)
-        self.tick_cpu_seconds.append(cpu_seconds() - before)
-        return list(data.run_requests or [])
+    def _disk(self) -> dict[str, float]:
+        sql = "--command=select pg_database_size('dagster')"
+        login = ("--username=dagster", "--tuples-only", "--no-align", "dagster")
+        size = int(self._services.database.run("psql", *login, sql))
+        folder = self._root.path.parent
+        return {
+            "database_mb": round(size / 1e6, 2),
+            "data_mb": round(disk_bytes(self._root.path) / 1e6, 2),
+            "shared_mb": round(disk_bytes(folder / "dagster" / "shared") / 1e6, 2),
+        }
 
 
 def disk_bytes(folder: Path) -> int:
     """Return the size of all files below a folder."""
     return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-def memory_mb() -> int:
-    """Return what this process has in memory now."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) // 1024 for line in lines if line.startswith("VmRSS:"))
 
 
 def selected_again(root: DataRoot, folder: Path, numbers: list[int]) -> Iterator[bool]:
@@ -132,7 +193,8 @@ def selected_again(root: DataRoot, folder: Path, numbers: list[int]) -> Iterator
         for kind in _TABLES:
             (then.path / kind / "sft").mkdir(parents=True)
             for batch in manifest["inputs"]:
-                shutil.copy(root.path / kind / "sft" / f"{batch}.parquet", then.path / kind / "sft")
+                table = f"{kind}/sft/{batch}.parquet"
+                (then.path / table).hardlink_to(root.path / table)
         config = stage_selection(root.path, "sft")
         again = select_version(then["sft"], config, lambda _: None)
         picks = [
@@ -140,59 +202,61 @@ def selected_again(root: DataRoot, folder: Path, numbers: list[int]) -> Iterator
             for r, n in ((root, number), (then, again))
         ]
         yield picks[0].equals(picks[1])
+        shutil.rmtree(then.path)
 
 
-def _settings() -> dict[str, Any]:
-    quiet = "dagster._core.storage.noop_compute_log_manager"
-    return {
-        "telemetry": {"enabled": False},
-        "compute_logs": {"module": quiet, "class": "NoOpComputeLogManager"},
-    }
+def compared(nights: list[dict[str, float]]) -> dict[str, object]:
+    """Return the medians of the first and of the last fifth of the nights, and how they compare."""
+    # The first night loads what stays loaded.
+    fifth = max(len(nights) // 5, 1)
+    found = {}
+    for name in nights[-1]:
+        first, last = (
+            median(night[name] for night in part)
+            for part in (nights[1 : 1 + fifth], nights[-fifth:])
+        )
+        found[name] = [first, last, round(last / first, 3) if first else None]
+    return found
 
 
-def main(nights: int, minutes: float) -> None:
+def main(nights: int, folder: Path) -> None:
     """Pass the nights, then report how the last of them compare with the first."""
-    end = time.monotonic() + 60 * minutes
-    with tempfile.TemporaryDirectory() as place, patch.object(law, "run_modules", FakeProbe()):
-        data, history = Path(place) / "data", Path(place) / "history"
-        for folder in (data, history):
-            folder.mkdir()
-        (data / "zip_pipeline.toml").write_text(SETTINGS)
-        with dg.DagsterInstance.local_temp(str(history), overrides=_settings()) as instance:
-            passed, memory, disk = Nights(instance, data), [], []
+    root, passed = DataRoot(folder / "data"), []
+    root["sft"].raw.mkdir(parents=True)
+    (root.path / "zip_pipeline.toml").write_text(SETTINGS)
+    definitions = "zip_pipeline_tests.benchmarks.soak_definitions"
+    try:
+        with (
+            topology(folder, secrets.token_hex(8), definitions=definitions) as services,
+            (folder / "nights.jsonl").open("w", buffering=1) as figures,
+        ):
+            of_services = Nights(services, root)
             for night in range(1, nights + 1):
-                passed.pass_one(night)
-                memory.append(memory_mb())
-                disk.append((disk_bytes(data), disk_bytes(history)))
-                if time.monotonic() > end:
-                    break
-            num, root = len(memory), DataRoot(data)
-            tenth = max(num // 10, 1)
-            ticks, versions = passed.tick_cpu_seconds, root["sft"].versions.numbers()
-            found = verify(root)
+                passed.append(of_services.pass_one(night))
+                print(json.dumps(passed[-1]), file=figures)
+    finally:
+        if len(passed) > 1:
+            versions = root["sft"].versions.numbers()
+            began = time.monotonic()
+            again = [*selected_again(root, folder, versions)]
             report(
                 "soak",
                 {
-                    "num_nights": num,
+                    "num_nights": len(passed),
+                    "versions_are_gapless": versions == [*range(1, len(passed) + 1)],
                     "num_versions": len(versions),
-                    "first_tick_cpu_seconds": round(median(ticks[4 : 4 + 4 * tenth]), 4),
-                    "last_tick_cpu_seconds": round(median(ticks[-4 * tenth :]), 4),
-                    "first_night_cpu_seconds": round(
-                        median(passed.night_cpu_seconds[1 : 1 + tenth]), 3
-                    ),
-                    "last_night_cpu_seconds": round(median(passed.night_cpu_seconds[-tenth:]), 3),
-                    "first_memory_mb": memory[min(4, num - 1)],
-                    "last_memory_mb": memory[-1],
-                    "data_bytes_per_night": (disk[-1][0] - disk[0][0]) // max(num - 1, 1),
-                    "history_bytes_per_night": (disk[-1][1] - disk[0][1]) // max(num - 1, 1),
-                    "num_damages": len(found.damages),
-                    "selected_again": list(
-                        selected_again(root, Path(place), versions[:: max(len(versions) // 4, 1)])
-                    ),
+                    "num_selected_again_alike": sum(again),
+                    "selected_again_seconds": round(time.monotonic() - began),
+                    "num_damages": len(verify(root).damages),
+                    "first_last_ratio": compared(passed),
                 },
             )
 
 
 if __name__ == "__main__":
     given = sys.argv[1:]
-    main(int(given[0]) if given else NIGHTS, float(given[1]) if given[1:] else MINUTES)
+    # What is measured so far is told, and the services are stopped.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with tempfile.TemporaryDirectory() as temporary:
+        place = Path(given[1]) if given[1:] else Path(temporary)
+        main(int(given[0]) if given else NIGHTS, place.resolve())
