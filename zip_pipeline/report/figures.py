@@ -579,14 +579,19 @@ _MAX_TICKS = 20
 
 def _draw_usual(axes: "Axes", usual: Mapping[int, Mapping[str, Any]], name: str) -> None:
     """Draw the band in which each version was expected, by the numbers of its verdict."""
-    label: str | None = "usual, by the versions before"
-    for version, numbers in usual.items():
-        if (middle := numbers.get(f"{name}_reference")) is None:
-            continue
-        half, ends = numbers[f"{name}_bound"], [version - 0.5, version + 0.5]
-        low, high = middle - half, middle + half
+    bands = [
+        (
+            version + end,
+            *(numbers[f"{name}_reference"] + numbers[f"{name}_bound"] * np.array([-1, 1])),
+        )
+        for version, numbers in usual.items()
+        if numbers.get(f"{name}_reference") is not None
+        for end in (-0.5, 0.5, np.nan)
+    ]
+    if bands:
+        label = "usual, by the versions before"
+        ends, low, high = np.array(bands).T
         axes.fill_between(ends, low, high, color=GREY, alpha=0.25, linewidth=0, label=label)
-        label = None
 
 
 MARKS: Mapping[str, tuple[str, str, str]] = {
