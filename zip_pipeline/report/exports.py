@@ -41,6 +41,7 @@ class Table:
         sample_ids: of the sample that each row is from.
         refused: sample ids with what the format cannot carry; these give no row.
         dropped: what rows were written without, and how many of them it was in.
+        plain: whether messages have a role and a content and nothing else.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Table:
     sample_ids: list[str]
     refused: list[tuple[str, str]]
     dropped: dict[str, int]
+    plain: bool
 
     def reasons(self) -> dict[str, int]:
         """Return how many rows were refused by reason, most first."""
@@ -55,18 +57,24 @@ class Table:
 
     def features(self) -> dict[str, dict[str, Any]]:
         """Return the type of each column, in the words of a data card on the hub."""
-        return {name: _feature([row[name] for row in self.rows]) for name in self.rows[0]}
+        names = self.rows[0]
+        return {name: _feature([row[name] for row in self.rows], self.plain) for name in names}
 
 
 _JSON_LIST: dict[str, Any] = {"list": "json"}
+_MESSAGE = [{"name": "role", "dtype": "string"}, {"name": "content", "dtype": "string"}]
 _SCALARS = {str: "string", bool: "bool", float: "float64", dict: "json"}
 
 
-def _feature(values: Sequence[Any]) -> dict[str, Any]:
+def _feature(values: Sequence[Any], plain: bool) -> dict[str, Any]:
     # Only lists can be empty, and not all of a column are.
     value = next(value for value in values if value != [])
     if isinstance(value, list):
-        return {"list": {"list": "string"}} if isinstance(value[0], list) else _JSON_LIST
+        if isinstance(value[0], list):
+            return {"list": {"list": "string"}}
+        return {"list": _MESSAGE} if plain else _JSON_LIST
+    if isinstance(value, dict) and plain:
+        return {"struct": _MESSAGE}
     return {"dtype": _SCALARS[type(value)]}
 
 
@@ -101,6 +109,11 @@ class Format:
     def kept(cls, table: str) -> frozenset[str]:
         """Return which of ``_PARTS`` the rows of a table have a place for."""
         return cls.keeps - {"scores"} if table == "unpaired" else cls.keeps
+
+    @classmethod
+    def is_plain(cls, table: str) -> bool:
+        """Return whether messages of a table have a role and a content and nothing else."""
+        return False
 
     @classmethod
     def ready(cls, tables: Sequence[Table], title: str) -> dict[str, str]:
@@ -255,6 +268,14 @@ class Axolotl(Messages):
     def kept(cls, table: str) -> frozenset[str]:
         """Return nothing for preferences."""
         return super().kept(table) if table == "train" else frozenset()
+
+    @classmethod
+    def is_plain(cls, table: str) -> bool:
+        """Return whether it is one of preferences.
+
+        axolotl puts text in the place of their messages, which a column of JSON would cut up.
+        """
+        return table != "train"
 
     def _message(self, turn: Turn) -> Row:
         message = super()._message(turn)
@@ -614,7 +635,8 @@ def _table(kind: type[Format], name: str, samples: Sequence[tuple[str, AnySample
     lost = [part for part in _PARTS if part not in kind.kept(name)]
     dropped = Counter(part for _, sample in kept for part in lost if _PARTS[part](sample))
     rows, columns = _uniform(rows)
-    return Table(name, rows, [name for name, _ in kept], refused, dict(dropped) | columns)
+    ids = [name for name, _ in kept]
+    return Table(name, rows, ids, refused, dict(dropped) | columns, kind.is_plain(name))
 
 
 def _uniform(rows: list[Row]) -> tuple[list[Row], dict[str, int]]:
@@ -638,22 +660,29 @@ def write_rows(path: Path, table: Table) -> None:
     from datasets import Dataset, Features, Json, List, Value
 
     # As JSON a message has no fields but its own; a table would give it those of all others.
-    types = {name: feature.get("dtype") for name, feature in table.features().items()}
-    kinds = {"json": Json(), None: List(Json())}
-    features = {name: kinds.get(dtype) or Value(str(dtype)) for name, dtype in types.items()}
-    columns = {
-        name: [_as_json(row[name], dtype) for row in table.rows] for name, dtype in types.items()
-    }
+    text, features, columns = Value("string"), {}, {}
+    for name, feature in table.features().items():
+        values = [row[name] for row in table.rows]
+        match feature:
+            case {"list": "json"}:
+                features[name] = List(Json())
+                values = [[_as_json(item) for item in value] for value in values]
+            case {"dtype": "json"}:
+                features[name] = Json()
+                values = [_as_json(value) for value in values]
+            case {"dtype": dtype}:
+                features[name] = Value(dtype)
+            case {"struct": fields}:
+                features[name] = {field["name"]: text for field in fields}
+            case {"list": fields}:
+                features[name] = List({field["name"]: text for field in fields})
+        columns[name] = values
     dataset = Dataset.from_dict(columns, features=Features(features))
     pyarrow.parquet.write_table(dataset.data.table, path, compression="zstd")
 
 
-def _as_json(value: Any, dtype: str | None) -> Any:  # noqa: ANN401  what JSON can hold
-    if dtype not in (None, "json"):
-        return value
-    items = value if dtype is None else [value]
-    texts = [json.dumps(item, ensure_ascii=False) for item in items]
-    return texts if dtype is None else texts[0]
+def _as_json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False)
 
 
 def card(

@@ -69,6 +69,18 @@ def test_exports_load_row_for_row(tmp_path: Path, name: str, samples: Sequence[A
         assert loaded(tmp_path / "out", table.name, tmp_path / "cache") == table.rows
 
 
+def test_text_takes_the_place_of_a_message(tmp_path: Path) -> None:
+    """A trainer that writes over a column of messages finds the text there, not its letters."""
+    import datasets
+
+    exported(tmp_path / "out", "axolotl", PREFERENCES)
+    for table, column in (("pairs", "chosen"), ("unpaired", "completion")):
+        file = str(tmp_path / "out" / f"{table}.parquet")
+        cache = str(tmp_path / "cache")
+        rows = datasets.load_dataset("parquet", data_files=file, cache_dir=cache, split="train")
+        assert rows.map(lambda row, column=column: {column: "Yes."})[0][column] == "Yes."
+
+
 def test_a_late_kind_of_row_loads_as_well(tmp_path: Path) -> None:
     """Types told by the card are not guessed from the first 10 MB, where no call may stand."""
     long = replace(PLAIN, turns=(replace(PLAIN.turns[0], content="x" * 6_000_000), PLAIN.turns[1]))
