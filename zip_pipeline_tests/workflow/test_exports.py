@@ -1,6 +1,9 @@
 """Exports on disk: whole, loaded row for row, read back as they were, masked, and pushed."""
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,19 +17,30 @@ from zip_pipeline.errors import UserError
 from zip_pipeline.ingest.ingest import ingest, ingest_drop
 from zip_pipeline.pool.batches import write_state
 from zip_pipeline.report.exports import FORMATS
-from zip_pipeline.samples import AnySample, RatedAnswer, Stage, frame_of, sample_columns, sample_id
+from zip_pipeline.samples import (
+    AnySample,
+    RatedAnswer,
+    Sample,
+    Stage,
+    Turn,
+    frame_of,
+    sample_columns,
+    sample_id,
+)
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.training.presets import load_preset, templated_tokenizer
 from zip_pipeline.workflow.exports import Export, export_subset, export_version
 from zip_pipeline.workflow.versions import select_version
 from zip_pipeline_tests.report.test_exports import (
     ASK,
+    CALLED,
     CALLING,
     LEARNT,
     LONG,
     PAIR,
     PLAIN,
     RATED,
+    SCHEMA,
     THOUGHT,
     UNSCORED,
 )
@@ -45,7 +59,7 @@ PREFERENCES = (UNSCORED, RATED)
 
 def exported(folder: Path, name: str, samples: Sequence[AnySample], **options: bool) -> Export:
     """Write samples in a format."""
-    stage: Stage = "sft" if samples[0] in (*SFT, LONG) else "preference"
+    stage: Stage = "sft" if isinstance(samples[0], Sample) else "preference"
     rows = [{"sample_id": sample_id(sample)} | sample_columns(sample) for sample in samples]
     title = f"{stage} version 3"
     return export_subset(frame_of(stage, rows), stage, name, folder, title, MANIFEST, **options)
@@ -315,6 +329,139 @@ def test_trl_takes_a_step_on_an_export(
         read = [tokenizer.decode(ids) for ids in trainer.train_dataset["input_ids"]]
         assert "weather city=Kiel" in read[2]
         assert ["Two twos." in text for text in read] == [False, True, False, False, False]
+
+
+# What they depend on conflicts with what we do: their readers run on our libraries.
+_READERS = ("axolotl==0.19.0", "colorama==0.4.6", "addict==2.4.0", "llamafactory==0.9.5")
+
+
+@pytest.fixture(scope="module")
+def readers(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with the code of other trainers."""
+    folder = tmp_path_factory.mktemp("readers")
+    how = ["--no-deps", "--no-compile", "--retries", "1", "--timeout", "10", "--target"]
+    command = [sys.executable, "-m", "pip", "install", *how, str(folder), *_READERS]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "(from versions: none)" in done.stderr:
+        pytest.skip("pip reaches no registry that has axolotl and llamafactory")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def read_by(trainer: str, readers: Path, folder: Path, *names: str) -> list[list[dict[str, Any]]]:
+    """Return the rows that the code of a trainer finds by each name, in a process of its own."""
+    preset = load_preset("tiny")
+    tokenizer = templated_tokenizer(preset.source, preset.revision, preset.template)
+    tokenizer.chat_template = TEMPLATE
+    tokenizer.save_pretrained(folder / "model")
+    program = Path(__file__).with_name("export_readers.py")
+    said = {"HF_DATASETS_CACHE": str(folder / "cache"), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(
+        [sys.executable, program, trainer, readers, *names],
+        cwd=folder,
+        env=os.environ | said | {"AXOLOTL_DO_NOT_TRACK": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    found: list[list[dict[str, Any]]] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+# Thought of, then called twice at once; in a row of its own, after rows without a call.
+TWO_CALLS = replace(
+    CALLING,
+    turns=(
+        CALLING.turns[0],
+        Turn("assistant", "", reasoning="Ask.", tool_calls=json.dumps([CALLED, CALLED])),
+        *CALLING.turns[2:],
+    ),
+)
+
+
+@pytest.mark.slow
+def test_axolotl_reads_conversations(tmp_path: Path, readers: Path) -> None:
+    """Calls, tools and thoughts reach its template, and the loss falls where we say."""
+    exported(tmp_path, "axolotl", [PLAIN, THOUGHT, TWO_CALLS, LONG])
+    call, end = "weather city=Kiel", "<|end|>"
+    (rows,) = read_by("axolotl", readers, tmp_path, "axolotl_sft.yaml")
+    assert rows == [
+        {
+            "tools": [],
+            "text": "user: Hi<|end|>assistant: Hello<|end|>",
+            "learnt": " Hello<|end|>",
+        },
+        {
+            "tools": [],
+            "text": "user: 2+2?<|end|>assistant: Two twos.4<|end|>",
+            "learnt": " Two twos.4<|end|>",
+        },
+        {
+            "tools": [SCHEMA],
+            "text": f"user: Weather?<|end|>assistant: Ask.{call * 2}{end}"
+            f"tool: Rain{end}assistant: It rains.{end}",
+            "learnt": f" Ask.{call * 2}{end} It rains.{end}",
+        },
+        {
+            "tools": [],
+            "text": f"system: Be brief.{end}user: A{end}assistant: B{end}user: C{end}"
+            "assistant: D<|end|>",
+            "learnt": " D<|end|>",
+        },
+    ]
+
+
+@pytest.mark.slow
+def test_axolotl_reads_preferences(tmp_path: Path, readers: Path) -> None:
+    """Its DPO and its KTO find each pair and each answer."""
+    exported(tmp_path, "axolotl", PREFERENCES)
+    files = ("axolotl_dpo.yaml", "axolotl_kto.yaml")
+    pairs, answers = read_by("axolotl", readers, tmp_path, *files)
+    prompt = "user: Why?<|end|>assistant: "
+    assert pairs == [{"prompt": prompt, "chosen": "Yes.<|end|>", "rejected": "?<|end|>"}]
+    asked = "<|im_start|>user\nWhy?<|im_end|>\n<|im_start|>assistant\n"
+    assert answers == [
+        {"prompt": asked, "completion": f"{text}<|im_end|>", "label": label}
+        for text, label in (("Yes.", True), ("?", False), ("Hm.", False))
+    ]
+
+
+@pytest.mark.slow
+def test_llamafactory_reads_conversations(tmp_path: Path, readers: Path) -> None:
+    """It keeps every row, and its formatters take calls, thoughts and tools."""
+    exported(tmp_path, "llamafactory", [PLAIN, THOUGHT, LEARNT, TWO_CALLS])
+    ((*rows, called),) = read_by("llamafactory", readers, tmp_path, "sft_version_3")
+    thought = "<think>\nTwo twos.\n</think>\n\n4"
+    assert rows == [
+        {"system": system, "said": [list(turn) for turn in said], "tools": ""}
+        for system, said in (
+            ("", [("user", "Hi"), ("assistant", "Hello")]),
+            ("", [("user", "2+2?"), ("assistant", thought)]),
+            ("Be brief.", [(turn.role, turn.content) for turn in LEARNT.turns[1:]]),
+        )
+    ]
+    call = '<tool_call>\n{"name": "weather", "arguments": {"city": "Kiel"}}\n</tool_call>'
+    assert called["said"] == [
+        ["user", "Weather?"],
+        ["function", f"<think>\nAsk.\n</think>\n\n{call}\n{call}"],
+        ["observation", "Rain"],
+        ["assistant", "It rains."],
+    ]
+    assert json.dumps(SCHEMA["function"]) in called["tools"]
+
+
+@pytest.mark.slow
+def test_llamafactory_reads_preferences(tmp_path: Path, readers: Path) -> None:
+    """An answer of KTO stands first where it is good and last where it is not."""
+    exported(tmp_path, "llamafactory", PREFERENCES)
+    names = [f"preference_version_3_{table}" for table in ("pairs", "unpaired")]
+    found = read_by("llamafactory", readers, tmp_path, *names)
+    pairs, answers = ([row["said"] for row in rows] for rows in found)
+    asked, yes, no = (["user", "Why?"], ["assistant", "Yes."], ["assistant", "?"])
+    none, hm = ["assistant", ""], ["assistant", "Hm."]
+    assert pairs == [[asked, yes, no]]
+    assert answers == [[asked, yes, none], [asked, none, no], [asked, none, hm]]
 
 
 @pytest.fixture
