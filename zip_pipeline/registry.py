@@ -24,7 +24,8 @@ _Plugin = TypeVar("_Plugin", bound=Plugin)
 class Registry(Generic[_Plugin]):
     """The plug-ins of one kind, the default first, then by name.
 
-    They are looked for at the first question, not at import. A module of ``package`` offers one,
+    They are looked for at the first question, not at import, and where a module of ``package`` is
+    called like the one that is asked for, no other is loaded. A module of ``package`` offers one,
     or a tuple of them, as the constant that is called like the kind (``STRATEGY``), another
     installed package as an entry point that names such a constant, and a program by
     :meth:`register`.
@@ -44,18 +45,27 @@ class Registry(Generic[_Plugin]):
         self._registered: dict[str, _Plugin] = {}
 
     @cached_property
-    def _found(self) -> dict[str, _Plugin]:
-        """The plug-ins of this package and of installed packages."""
+    def _modules(self) -> tuple[str, ...]:
         package = importlib.import_module(self._package)
-        names = (module.name for module in pkgutil.iter_modules(package.__path__))
-        modules = [importlib.import_module(f"{self._package}.{name}") for name in names]
-        constant = self.kind.upper()
-        found = [getattr(module, constant) for module in modules if hasattr(module, constant)]
-        found += [entry.load() for entry in entry_points(group=self._group)]
-        plugins = [
-            p for offered in found for p in (offered if isinstance(offered, tuple) else [offered])
-        ]
-        return {plugin.name: plugin for plugin in plugins}
+        return tuple(module.name for module in pkgutil.iter_modules(package.__path__))
+
+    @cached_property
+    def _found(self) -> dict[str, _Plugin]:
+        """The plug-ins of installed packages and of this one, which nobody's name replaces."""
+        installed = [_several(entry.load()) for entry in entry_points(group=self._group)]
+        shipped = [self._offered_by(name) for name in self._modules]
+        return {plugin.name: plugin for offered in installed + shipped for plugin in offered}
+
+    def _offered_by(self, name: str) -> tuple[_Plugin, ...]:
+        module = importlib.import_module(f"{self._package}.{name}")
+        return _several(getattr(module, self.kind.upper(), ()))
+
+    def _named(self, name: object) -> _Plugin | None:
+        if name in self._registered:
+            return self._registered[str(name)]
+        offered = self._offered_by(str(name)) if name in self._modules else ()
+        alone = (plugin for plugin in offered if plugin.name == name)
+        return next(alone, None) or self._found.get(str(name))
 
     def register(self, plugin: _Plugin) -> _Plugin:
         """Add a plug-in, or replace the one of that name, for this process; return it."""
@@ -73,7 +83,7 @@ class Registry(Generic[_Plugin]):
 
     def __contains__(self, name: object) -> bool:
         """Return whether there is a plug-in of that name."""
-        return name in self._registered or name in self._found
+        return self._named(name) is not None
 
     def __getitem__(self, name: str) -> _Plugin:
         """Return the plug-in of that name.
@@ -81,10 +91,13 @@ class Registry(Generic[_Plugin]):
         Raises:
             UserError: there is none; the message lists what there is.
         """
-        plugin = self._registered.get(name) or self._found.get(name)
-        if plugin is None:
+        if (plugin := self._named(name)) is None:
             raise UserError(f"{self.kind}: got {name!r}; allowed are {', '.join(self.names())}")
         return plugin
 
     def __iter__(self) -> Iterator[_Plugin]:
         return (self[name] for name in self.names())
+
+
+def _several(offered: _Plugin | tuple[_Plugin, ...]) -> tuple[_Plugin, ...]:
+    return offered if isinstance(offered, tuple) else (offered,)

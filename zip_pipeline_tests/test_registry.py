@@ -1,5 +1,7 @@
 """Plug-ins by name: shipped, installed and registered."""
 
+import subprocess
+import sys
 from importlib.metadata import EntryPoint
 
 import pytest
@@ -18,6 +20,7 @@ class Plain:
 
 OFFERED = Plain("offered")
 MANY = (Plain("one"), Plain("two"))
+SHIPPED = Plain("xz")
 
 
 def plain_codecs() -> Registry[Plain]:
@@ -59,6 +62,29 @@ def test_entry_points_of_the_group_are_loaded_at_the_first_question(
     assert codecs.names() == ("zstd", "deflate", "offered", "xz")
     assert codecs["offered"].name == "offered"
     assert asked == ["toys.codecs"]
+
+
+def test_no_other_package_takes_the_name_of_what_is_shipped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whether it is asked for by name or all are listed."""
+    entry = EntryPoint("xz", "zip_pipeline_tests.test_registry:SHIPPED", "toys.codecs")
+    monkeypatch.setattr(registry, "entry_points", lambda group: [entry])
+    assert plain_codecs()["xz"] is not SHIPPED
+    assert SHIPPED not in list(plain_codecs())
+
+
+def test_a_shipped_plugin_is_found_without_loading_the_others() -> None:
+    """Else the command that tells a fate would load all strategies."""
+    program = (
+        "import sys; from zip_pipeline.selection.strategies import strategies\n"
+        "assert 'random' in strategies and strategies['random'].name == 'random'\n"
+        "print([m for m in sys.modules if m.startswith('zip_pipeline.selection.strategies.')])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+    assert done.stdout == "['zip_pipeline.selection.strategies.random']\n", done.stderr
 
 
 def test_one_entry_point_may_offer_several(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, TextIO
+from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 from rich.box import SIMPLE_HEAD
@@ -30,9 +30,11 @@ from typer.core import TyperGroup
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.errors import EXTRAS, UserError, not_installed, storage_error
 from zip_pipeline.secret_files import read_secret_files
-from zip_pipeline.selection.run import Progress as RoundReport
-from zip_pipeline.store import local_folder
 from zip_pipeline.terminal_text import counted, show_control_characters, shown
+
+if TYPE_CHECKING:
+    # It loads all that selects, which takes longer than most commands do.
+    from zip_pipeline.selection.run import Progress as RoundReport
 
 
 class ReadableConsole(Console):
@@ -247,12 +249,14 @@ def existing_root(folder: Path) -> DataRoot:
     Raises:
         UserError: there is no such folder, or the store fails.
     """
-    if (copy := local_folder(folder)) != folder:
-        # Most commands have no need of it.
+    if ":/" in str(folder):
+        # What a store takes is loaded for an address alone.
+        from zip_pipeline.store import local_folder
         from zip_pipeline.workflow.sharing import share
 
-        share(DataRoot(copy), print_note)
-        return DataRoot(copy)
+        if (copy := local_folder(folder)) != folder:
+            share(DataRoot(copy), print_note)
+            return DataRoot(copy)
     if not folder.is_dir():
         raise UserError(
             f"{folder}: no such data root; name one with --data-root or {DATA_ROOT_VARIABLE}, "
@@ -300,7 +304,7 @@ class StageProgress:
         self._task = self._bars.add_task(shown(description), total=None, unit="")
         self._phase = None
 
-    def show_round(self, report: RoundReport) -> None:
+    def show_round(self, report: "RoundReport") -> None:
         """Show how far the rounds of the current stage have come.
 
         A long selection says at first how long it will take, also where nobody sees the bar.

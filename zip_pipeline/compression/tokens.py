@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint
-from zip_pipeline.hub import hub_answers, no_answer, without_secrets
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -90,6 +89,8 @@ def _load(name: str, path: Path | None, changed_ns: int) -> "Tokenizer":
     prepare_threads()
     from tokenizers import Tokenizer
 
+    from zip_pipeline.hub import hub_answers, without_secrets
+
     try:
         if path is None and not hub_answers():
             path = _cached_file(name)
@@ -107,6 +108,8 @@ def _load(name: str, path: Path | None, changed_ns: int) -> "Tokenizer":
 def _cached_file(name: str) -> Path:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import LocalEntryNotFoundError
+
+    from zip_pipeline.hub import no_answer
 
     try:
         return Path(hf_hub_download(name, "tokenizer.json", local_files_only=True))

@@ -50,12 +50,13 @@ def test_command_line_loads_neither_dagster_nor_torch():
 
 
 def test_a_command_loads_no_other():
-    """A trace needs neither training nor a comparison; they take longer to load than it does."""
+    """A trace needs none that train, compare or select; they take longer to load than it does."""
     code = (
         "import sys, typer; from zip_pipeline.cli import app; group = typer.main.get_command(app); "
         "assert group.get_command(None, 'trace').name == 'trace'; "
         "print([m for m in sys.modules if m.startswith(('zip_pipeline.workflow.co', "
-        "'zip_pipeline.training.plan', 'zip_pipeline.report.page'))])"
+        "'zip_pipeline.training.plan', 'zip_pipeline.report.page', 'zip_pipeline.selection.run', "
+        "'zip_pipeline.store'))])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
