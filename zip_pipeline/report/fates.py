@@ -90,13 +90,20 @@ _LEFT = (*_NO_ROOM, "never_reached", "candidate", "shortlisted")
 
 
 def _beside_last_picks(row: Row, manifest: Row, strategy: Strategy | None) -> str:
-    """Return how near a sample that was left out came to the last picks, where that is known."""
-    last, measure = manifest.get("last_picks") or {}, strategy.measure if strategy else ""
-    column = "pi" if measure == "ratio" else "score"
-    # What a shard measured does not compare with what the merge did.
-    is_comparable = measure and row["fate"] in _LEFT and row.get("shard") is None
-    if not is_comparable or column not in last.get("of_all", {}):
+    """Return how near a sample that was left out came to the last picks, or why none can tell."""
+    if strategy is None or row["fate"] not in _LEFT:
         return ""
+    last, measure = manifest.get("last_picks") or {}, strategy.measure
+    column = "pi" if measure == "ratio" else "score"
+    if not measure:
+        return f"; {strategy.unmeasured}" if strategy.unmeasured else ""
+    if column not in last.get("of_all", {}):
+        return ""
+    if row.get("shard") is not None:
+        return (
+            "; each shard is picked from by itself first, so what was measured in one does not "
+            "compare with the last pick of all"
+        )
     words = (
         f"; the last pick, number {last['of_all']['rank']:,}, had {_figure(last['of_all'], column)}"
     )

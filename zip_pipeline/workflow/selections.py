@@ -289,7 +289,7 @@ def select(
         >>> selection.why(selection.subset["sample_id"][0])
         'drawn as number 1 with seed 0'
         >>> selection.left_out()["why"][0]
-        'not drawn with seed 0 before the budget was used'
+        'not drawn with seed 0 before the budget was used; chance alone decides which come first'
     """
     if isinstance(source, Pool):
         stage = source.stage

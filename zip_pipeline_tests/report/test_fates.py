@@ -3,6 +3,7 @@
 import pytest
 
 from zip_pipeline.report.fates import explain_fate
+from zip_pipeline.selection.strategies import strategies
 
 _CONFIG = {"strategy": "zip", "budget_tokens": 900, "k1": 50, "k2": 20, "k3": 10, "seed": 7}
 _ROW = {
@@ -63,7 +64,8 @@ _ROW = {
         pytest.param(
             "never_reached",
             {"strategy": "random"},
-            "not drawn with seed 7 before the budget was used",
+            "not drawn with seed 7 before the budget was used; chance alone decides which come "
+            "first",
             id="not drawn",
         ),
         pytest.param(
@@ -200,13 +202,35 @@ def test_explain_fate_compares_scores_where_the_strategy_has_some() -> None:
 
 
 def test_explain_fate_compares_nothing_where_no_figure_decided() -> None:
-    """Not with a random draw, in shards, for what took no part, or in an old manifest."""
+    """Not for what took no part, nor in an old manifest."""
     told = [
         explain_fate(_ROW | {"fate": "over_budget"}, {"config": _CONFIG, "unused_budget": 37}),
-        explain_fate(
-            _ROW | {"fate": "over_budget"}, _ENDED | {"config": _CONFIG | {"strategy": "random"}}
-        ),
-        explain_fate(_ROW | {"fate": "over_budget", "shard": 1}, _ENDED),
         explain_fate(_ROW | {"fate": "noise", "noise": "its answer is base64"}, _ENDED),
     ]
     assert not any("last pick" in words for words in told)
+
+
+@pytest.mark.parametrize("fate", ["over_budget", "quota"])
+@pytest.mark.parametrize(
+    ("strategy", "shard", "words"),
+    [
+        ("random", None, "; chance alone decides which come first"),
+        ("random_lengths", 1, "; lengths take turns as the target has them, and of one length"),
+        ("cluster", None, "; clusters take turns, so no figure compares it with the last pick"),
+        ("car", None, "; after the best of all clusters take turns, so no figure compares it"),
+        ("zip", 1, "; each shard is picked from by itself first, so what was measured in one"),
+    ],
+)
+def test_explain_fate_says_why_no_figure_tells_how_near_it_came(
+    fate: str, strategy: str, shard: int | None, words: str
+) -> None:
+    """Chance, turns, or a shard of its own."""
+    manifest = _ENDED | {"config": _CONFIG | {"strategy": strategy, "mixture": "natural"}}
+    told = explain_fate(_ROW | {"fate": fate, "shard": shard}, manifest)
+    assert words in told
+    assert "number 812" not in told
+
+
+def test_each_strategy_says_what_decides() -> None:
+    """A figure, or what there is in its place."""
+    assert [s.name for s in strategies if bool(s.measure) == bool(s.unmeasured)] == []

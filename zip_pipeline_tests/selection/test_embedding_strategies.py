@@ -430,8 +430,8 @@ def test_trace_tells_why(strategy: str) -> None:
         assert "{" not in words
         facts = {**selection.manifest["config"], **row}
         assert words.startswith(strategies[strategy].words[fate].format(**facts))
-        is_beside = fate == "never_reached" and strategies[strategy].measure != ""
-        assert words.endswith(" (highest first)") == is_beside
+        end = strategies[strategy].unmeasured or " (highest first)"
+        assert words.endswith(end) == (fate == "never_reached")
 
 
 def test_quality_counts_in_facility_location() -> None:

@@ -42,6 +42,8 @@ class Strategy(ABC):
     measure: ClassVar[str] = ""
     """what decides between two samples: ``ratio``, lowest first, or what its scores are called,
     highest first; empty where no number does"""
+    unmeasured: ClassVar[str] = ""
+    """what ``trace`` adds about a sample that was left out where no number decides: what does"""
 
     def uses(self, parameter: str) -> bool:
         """Return whether a field of the configuration makes a difference."""

@@ -36,6 +36,9 @@ class Car(OrderStrategy):
         "never_reached": "at quality {quality:g} not among the best of all, and others of its "
         "cluster were better before the budget was used",
     }
+    unmeasured = (
+        "after the best of all clusters take turns, so no figure compares it with the last pick"
+    )
 
     def check(self, config: SelectionConfig) -> None:
         """Raise UserError where there is no quality."""

@@ -32,6 +32,7 @@ class Cluster(OrderStrategy):
         "never_reached": "others of its cluster were nearer to the centre, and the budget was used "
         "before its turn came",
     }
+    unmeasured = "clusters take turns, so no figure compares it with the last pick"
 
     def order(self, pool: Measured, config: SelectionConfig) -> Indices:
         """Return all positions, those of the first turns first."""

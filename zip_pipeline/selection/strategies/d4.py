@@ -66,6 +66,9 @@ class D4(OrderStrategy):
         "never_reached": "a near-duplicate of another sample, or too near to the centre of its "
         "cluster before the budget was used",
     }
+    unmeasured = (
+        "the ledger has no distances to centres, so no figure compares it with the last pick"
+    )
 
     def order(self, pool: Measured, config: SelectionConfig) -> Indices:
         """Return all positions, the farthest first, what was dropped last."""

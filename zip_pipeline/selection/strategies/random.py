@@ -43,6 +43,7 @@ class Random(OrderStrategy):
         "picked": "drawn as number {rank} with seed {seed}",
         "never_reached": "not drawn with seed {seed} before the budget was used",
     }
+    unmeasured = "chance alone decides which come first"
 
     def order(self, pool: Measured, config: SelectionConfig) -> Indices:
         """Return a uniform order of all positions."""
@@ -80,6 +81,10 @@ class RandomLengths(Random):
     name = "random_lengths"
     description = "random, with as many samples of each length as the target file has"
     parameters = ("seed", "target")
+    unmeasured = (
+        "lengths take turns as the target has them, and of one length chance decides which come "
+        "first"
+    )
 
     def order(self, pool: Measured, config: SelectionConfig) -> Indices:
         """Return the positions in the order of the draws, ties as in the uniform order."""

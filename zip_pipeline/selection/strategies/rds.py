@@ -91,6 +91,9 @@ class Rds(Strategy):
         "never_reached": "others were nearer to each sample of the target before the budget was "
         "used (its highest cosine to any of them {score:.4f})",
     }
+    unmeasured = (
+        "samples of the target take turns, so no figure compares it with the last pick of another"
+    )
 
     def rounds(
         self, run: Run, budget: Budget, pool: Measured, config: SelectionConfig, workers: int
