@@ -243,8 +243,12 @@ DataRootOption = Annotated[
 DEFAULT_DATA_ROOT = Path("data")
 
 
-def existing_root(folder: Path) -> DataRoot:
+def existing_root(folder: Path, instead: str = "") -> DataRoot:
     """Return the data root at ``folder``; of the address of a store a copy, as new as it is.
+
+    Args:
+        folder: as it was typed.
+        instead: what else can be done where there is none.
 
     Raises:
         UserError: there is no such folder, or the store fails.
@@ -260,7 +264,7 @@ def existing_root(folder: Path) -> DataRoot:
     if not folder.is_dir():
         raise UserError(
             f"{folder}: no such data root; name one with --data-root or {DATA_ROOT_VARIABLE}, "
-            f"or make one with: zip-pipeline sample-data {folder}"
+            f"{instead or f'or make one with: zip-pipeline sample-data {folder}'}"
         )
     return DataRoot(folder)
 

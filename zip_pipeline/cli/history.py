@@ -47,6 +47,7 @@ SelectLedger = Annotated[
         show_default=False,
     ),
 ]
+_OF_SELECT = "or the ledger that `select` wrote with --select-ledger"
 Before = Annotated[int, typer.Argument(metavar="BEFORE", min=1, help="Number of a version.")]
 After = Annotated[int, typer.Argument(metavar="AFTER", min=1, help="Number of another one.")]
 Listed = Annotated[
@@ -71,7 +72,7 @@ def trace(
         found = trace_in_ledger(select_ledger, sample_id)
     else:
         stages = STAGES if stage is None else (stage,)
-        found = trace_sample(existing_root(data_root), sample_id, stages)
+        found = trace_sample(existing_root(data_root, _OF_SELECT), sample_id, stages)
     _show_trace(output(), found)
 
 

@@ -208,16 +208,22 @@ def _rows_at(
 def _no_sample_at(folders: Sequence[StageFolder], place: re.Match[str]) -> UserError:
     """Return what to say of a place where no sample stands: why it was rejected, if it was."""
     for folder in folders:
-        for rows in _rows_at(_placed(folder, folder.quarantine), place, "reason", "detail"):
-            for reason, detail in rows.iter_rows():
-                return UserError(
-                    f"{place[0]}: is no sample; it was rejected, {reason} ({detail}). "
-                    f"zip-pipeline quarantine --stage {folder.stage} shows such rows"
-                )
+        if words := _rejection(_placed(folder, folder.quarantine), place):
+            return UserError(
+                f"{words}. zip-pipeline quarantine --stage {folder.stage} shows such rows"
+            )
     where = folders[0].root.path
     return UserError(
         f"{where}: no row {place[0]}; give FILE:ROW as `zip-pipeline diff --list` does"
     )
+
+
+def _rejection(tables: Sequence[pl.LazyFrame], place: re.Match[str]) -> str | None:
+    """Return why the row at a place was rejected, None where no table has it."""
+    for rows in _rows_at(tables, place, "reason", "detail"):
+        for reason, detail in rows.iter_rows():
+            return f"{place[0]}: is no sample; it was rejected, {reason} ({detail})"
+    return None
 
 
 def _traced(root: DataRoot, prefix: str, asked: str, stages: Sequence[Stage]) -> Trace:
@@ -251,11 +257,11 @@ def trace_in_ledger(ledger_file: Path, sample_id: str) -> Trace:
 
     Args:
         ledger_file: ``STEM.ledger.parquet``; ``STEM.manifest.json`` beside it explains the
-            configuration.
+            configuration, and ``STEM.quarantine.parquet`` knows the rows that are no samples.
         sample_id: as in :func:`trace_sample`.
 
     Raises:
-        UserError: no such file, not a ledger, or an id that does not name one sample.
+        UserError: no such file, not a ledger, or what names no sample, or more than one.
     """
     place = _PLACE.fullmatch(sample_id)
     prefix = "" if place else checked_prefix(sample_id)
@@ -263,6 +269,10 @@ def trace_in_ledger(ledger_file: Path, sample_id: str) -> Trace:
     manifest = _manifest_beside(ledger_file)
     ledger = scan_table(ledger_file)
     found = _ids_at([ledger], place) if place else ids_with([ledger], prefix)
+    beside = _beside(ledger_file, "quarantine.parquet")
+    rejected = [scan_table(beside)] if place and not found and beside.exists() else []
+    if place and (words := _rejection(rejected, place)):
+        raise UserError(f"{words}; {beside} has it as it came")
     full_id = only_one(found, sample_id, f"{ledger_file}: ")
     (rows,) = _rows([ledger], full_id)
     origins = tuple(_origin(row, _copy_note(row)) for row in rows.iter_rows(named=True))
@@ -396,11 +406,14 @@ def fate_of(selection: str, rows: pl.DataFrame, manifest: Mapping[str, Any]) -> 
     return Fate(selection, created_at, str(row["fate"]), why, row.get("other"))
 
 
+def _beside(ledger_file: Path, name: str) -> Path:
+    """Return a file that was written with a ledger: ``STEM.NAME``, or ``NAME`` without a stem."""
+    stem = ledger_file.name.removesuffix(".parquet").removesuffix("ledger")
+    return ledger_file.with_name(f"{stem.removesuffix('.')}.{name}" if stem else name)
+
+
 def _manifest_beside(ledger_file: Path) -> dict[str, object]:
-    stem = ledger_file.name.removesuffix(".parquet").removesuffix("ledger").removesuffix(".")
-    names = ("manifest.json",) if not stem else (f"{stem}.manifest.json", "manifest.json")
-    for name in names:
-        path = ledger_file.with_name(name)
+    for path in (_beside(ledger_file, "manifest.json"), ledger_file.with_name("manifest.json")):
         if path.exists():
             return read_json(path, "move it away, or restore it from a backup")
     return {}

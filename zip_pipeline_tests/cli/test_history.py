@@ -149,7 +149,9 @@ def test_diff_shows_the_sources_that_moved_most(tmp_path: Path):
 def test_history_refuses_in_one_line(tmp_path: Path):
     """Unknown roots, versions and samples are told with a remedy."""
     nowhere = tmp_path / "nowhere"
-    assert "no such data root; name one with" in call_badly("trace", _ONE, "--data-root", nowhere)
+    told = call_badly("trace", _ONE, "--data-root", nowhere)
+    assert "no such data root; name one with" in told
+    assert "or the ledger that `select` wrote with --select-ledger" in told
     assert "sample-data" in call_badly("diff", "1", "2", "--data-root", nowhere)
     small_root(tmp_path)
     assert "there are: 1, 2" in call_badly("diff", "1", "9", "--data-root", tmp_path)

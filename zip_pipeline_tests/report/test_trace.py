@@ -181,6 +181,21 @@ def test_trace_in_a_ledger_file_reads_the_manifest_beside_it(tmp_path: Path):
     assert "the 20 least redundant" in found.fates[0].why
 
 
+@pytest.mark.parametrize("stem", ["x.", ""])
+def test_trace_in_a_ledger_file_tells_why_a_row_was_rejected(tmp_path: Path, stem: str) -> None:
+    """A place where no sample stands is looked up in the quarantine beside the ledger."""
+    ledger = tmp_path / f"{stem}ledger.parquet"
+    ledger_of([{"sample_id": _ONE, "fate": "picked"}]).write_parquet(ledger)
+    with pytest.raises(UserError, match=r"no sample a\.jsonl:9; a ledger's column"):
+        trace_in_ledger(ledger, "a.jsonl:9")
+    row = {"batch": "a.jsonl", "source_file": "a.jsonl", "source_row": 9, "detail": "no answer"}
+    beside = tmp_path / f"{stem}quarantine.parquet"
+    pl.DataFrame([row | {"reason": "empty", "raw": "{}"}]).write_parquet(beside)
+    words = rf"a\.jsonl:9: is no sample; it was rejected, empty \(no answer\); {beside} has it as"
+    with pytest.raises(UserError, match=words):
+        trace_in_ledger(ledger, "a.jsonl:9")
+
+
 def test_trace_in_a_version_folder_reads_its_ledger(tmp_path: Path):
     """A version's own ledger.parquet is a ledger file as well."""
     path = small_root(tmp_path)["sft"].versions.path(2) / "ledger.parquet"
