@@ -363,7 +363,7 @@ def standing_figure(rows: pl.DataFrame, usual: Mapping[str, tuple[float, float]]
         newest = known.filter(pl.col("version") == rows["version"].max())
         axes.plot(newest["version"].to_list(), newest[name].to_list(), "o", **_RING)
         finish(axes, "version", "")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=5, min_n_ticks=1))
     return figure
 
 

@@ -24,6 +24,7 @@ from zip_pipeline.report.figures import (
     new_figure,
     png,
     relation_figure,
+    standing_figure,
     trend,
     versions_figure,
     write_labels,
@@ -195,3 +196,13 @@ def test_each_version_is_judged_once_in_a_figure(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(figures, "judge", counted)
     assert versions_figure(_table(4), "sft", "title") is not None
     assert judged == _table(4)["version"].to_list()
+
+
+@pytest.mark.parametrize("num", [1, 2, 3])
+def test_a_few_versions_have_whole_numbers(num: int) -> None:
+    """Below the first one, too, there is no version 0.95."""
+    figure = standing_figure(series_of([3.0, 3.1, 3.2][:num], [1.0, 1.1, 1.2][:num]), {})
+    axes = figure.axes[0]
+    low, high = axes.get_xlim()
+    shown = [tick for tick in axes.get_xticks() if low <= tick <= high]
+    assert shown == list(range(1, num + 1))
