@@ -1,4 +1,4 @@
-"""Tells a webhook which runs failed, and which versions the entropy law blocks."""
+"""Tells a webhook which runs and nightly checks failed, and which versions the law blocks."""
 
 import asyncio
 import html
@@ -6,6 +6,7 @@ import logging
 import os
 import time
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
@@ -13,15 +14,20 @@ from urllib.parse import urlsplit
 import dagster as dg
 from pydantic import Field, model_validator
 
+from zip_pipeline.defs.automation import reselection_job
 from zip_pipeline.defs.drops import PARTITION_TAG
-from zip_pipeline.defs.keys import RISK_CHECK
-from zip_pipeline.defs.private import DagsterAssetCheckFailedError
+from zip_pipeline.defs.keys import AS_WRITTEN_CHECK, RISK_CHECK
+from zip_pipeline.defs.private import (
+    DagsterAssetCheckFailedError,
+    DagsterRunReaction,
+    SerializableErrorInfo,
+)
 from zip_pipeline.defs.resources import DataRootResource
 from zip_pipeline.errors import UserError
 from zip_pipeline.report.markdown import inert
 from zip_pipeline.settings import Settings, read_settings
 
-SENSOR = "alerts"
+SENSOR, NIGHT_SENSOR = "alerts", "alerts_of_nights"
 WEBHOOK_VARIABLE = "ZIP_PIPELINE_ALERTS_WEBHOOK"
 SECONDS_TO_ANSWER = 10.0
 _SECONDS_TO_MARK = 10.0
@@ -65,8 +71,8 @@ def webhook_of(data_root: Path) -> str:
     return read_settings(data_root, "alerts", AlertSettings).webhook
 
 
-def alert_sensor() -> dg.SensorDefinition:
-    """Return the sensor that tells of failed runs, by whatever they failed."""
+def alert_sensors() -> list[dg.SensorDefinition]:
+    """Return the sensors that tell of runs that failed, and of nights whose checks alone did."""
 
     @dg.run_failure_sensor(
         name=SENSOR,
@@ -75,25 +81,75 @@ def alert_sensor() -> dg.SensorDefinition:
         description="Tells the webhook of [alerts] which runs failed, and which versions the "
         "entropy law blocks. Does nothing where no webhook is named.",
     )
-    def sensor(context: dg.RunFailureSensorContext, data_root: DataRootResource) -> None:
-        if webhook := webhook_of(data_root.root.path):
-            tell(webhook, " ".join(_sentences(context)))
+    def failed_runs(
+        context: dg.RunFailureSensorContext, data_root: DataRootResource
+    ) -> DagsterRunReaction | None:
+        return _tell_of(context, data_root, chain(_failed_checks(context), _failure(context)))
 
-    return sensor
+    @dg.run_status_sensor(
+        run_status=dg.DagsterRunStatus.SUCCESS,
+        name=NIGHT_SENSOR,
+        monitored_jobs=[reselection_job()],
+        minimum_interval_seconds=15,
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        description="Tells the webhook of [alerts] which checks of a night failed though its run "
+        "did not, as where files are not as they were written.",
+    )
+    def failed_checks(
+        context: dg.RunStatusSensorContext, data_root: DataRootResource
+    ) -> DagsterRunReaction | None:
+        return _tell_of(context, data_root, _failed_checks(context))
+
+    return [failed_runs, failed_checks]
 
 
-def _sentences(context: dg.RunFailureSensorContext) -> Iterator[str]:
-    """Say what failed by names and numbers alone: messages of errors repeat words of the data."""
-    run, blocked = context.dagster_run, False
+def _tell_of(
+    context: dg.RunStatusSensorContext, data_root: DataRootResource, sentences: Iterator[str]
+) -> DagsterRunReaction | None:
+    """Tell the webhook; where it cannot be known, the tick fails and says what nobody was told."""
+    try:
+        webhook = webhook_of(data_root.root.path)
+    except UserError as error:
+        if text := " ".join(sentences):
+            # Raised, it would come with a traceback.
+            told = SerializableErrorInfo(f"{error}. Nobody was told: {text}", [], None)
+            return DagsterRunReaction(context.dagster_run, told)
+    else:
+        if webhook and (text := " ".join(sentences)):
+            tell(webhook, text)
+    return None
+
+
+def _failed_checks(context: dg.RunStatusSensorContext) -> Iterator[str]:
+    """Say which checks failed by names and numbers alone: their messages repeat words of data."""
+    run = context.dagster_run
     evaluations = context.instance.get_records_for_run(
         run.run_id, of_type=dg.DagsterEventType.ASSET_CHECK_EVALUATION
     )
     for record in evaluations.records:
         check = record.event_log_entry.get_dagster_event().asset_check_evaluation_data
-        if check.check_name == RISK_CHECK and not check.passed:
-            blocked = True
-            stage, number = check.asset_key.path[0], check.metadata["version"].value
+        if check.passed or check.severity != dg.AssetCheckSeverity.ERROR:
+            continue
+        stage = check.asset_key.path[0]
+        if check.check_name == RISK_CHECK:
+            number = check.metadata["version"].value
             yield f"The entropy law blocks {stage} version {number}: {check.description}"
+        elif check.check_name == AS_WRITTEN_CHECK:
+            yield (
+                f"Files of {stage} are not as they were written, by run {run.run_id[:8]} "
+                f"({run.job_name}); zip-pipeline verify names them and the remedy."
+            )
+        else:
+            asset = check.asset_key.to_user_string()
+            yield (
+                f"The check {check.check_name} of {asset} failed in run {run.run_id[:8]} "
+                f"({run.job_name}), which says why."
+            )
+
+
+def _failure(context: dg.RunFailureSensorContext) -> Iterator[str]:
+    """Say where a run failed, unless all that it failed by is a version that the law blocks."""
+    run = context.dagster_run
     failures = {
         event.step_key: event.step_failure_data.error for event in context.get_step_failure_events()
     }
@@ -102,7 +158,7 @@ def _sentences(context: dg.RunFailureSensorContext) -> Iterator[str]:
         for step, error in failures.items()
         if error is None or error.cls_name != DagsterAssetCheckFailedError.__name__
     ]
-    if steps or not blocked:
+    if steps or not failures:
         # Slack takes <!channel> for a call to everybody.
         batch = html.escape(inert(run.tags.get(PARTITION_TAG, "")), quote=False)
         of = f" of {batch}" if batch else ""

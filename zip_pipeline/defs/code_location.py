@@ -4,7 +4,7 @@ from pathlib import Path
 
 import dagster as dg
 
-from zip_pipeline.defs.alerts import alert_sensor
+from zip_pipeline.defs.alerts import alert_sensors
 from zip_pipeline.defs.automation import (
     evaluation_job,
     ingest_job,
@@ -78,7 +78,7 @@ def code_location(data_root: Path) -> dg.Definitions:
             *(drop_sensor(stage) for stage in STAGES),
             training_sensor(),
             law_sensor(),
-            alert_sensor(),
+            *alert_sensors(),
             *openlineage_sensors(),
         ],
         schedules=[reselection_schedule()],

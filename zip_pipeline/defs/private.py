@@ -1,5 +1,6 @@
 """What we need of Dagster that it does not promise: checked with the version that is pinned."""
 
+from dagster._core.definitions.run_request import DagsterRunReaction
 from dagster._core.definitions.unresolved_asset_job_definition import UnresolvedAssetJobDefinition
 from dagster._core.errors import (
     DagsterAssetCheckFailedError,
@@ -16,6 +17,7 @@ from dagster._core.remote_origin import (
 )
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
+from dagster._utils.error import SerializableErrorInfo
 
 __all__ = [
     "BulkActionStatus",
@@ -25,12 +27,14 @@ __all__ = [
     "CheckRunHealthResult",
     "DagsterAssetCheckFailedError",
     "DagsterPipesExecutionError",
+    "DagsterRunReaction",
     "DagsterUserCodeUnreachableError",
     "DefaultRunLauncher",
     "NOT_FINISHED_STATUSES",
     "RegisteredCodeLocationOrigin",
     "RemoteJobOrigin",
     "RemoteRepositoryOrigin",
+    "SerializableErrorInfo",
     "UnresolvedAssetJobDefinition",
     "WorkerStatus",
 ]

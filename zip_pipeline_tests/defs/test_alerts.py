@@ -9,10 +9,12 @@ import dagster as dg
 import pytest
 
 from zip_pipeline.defs import alerts
-from zip_pipeline.defs.alerts import WEBHOOK_VARIABLE, alert_sensor, tell, webhook_of
+from zip_pipeline.defs.alerts import WEBHOOK_VARIABLE, alert_sensors, tell, webhook_of
+from zip_pipeline.defs.automation import RESELECTION, as_written_key
+from zip_pipeline.defs.private import DagsterRunReaction
 from zip_pipeline.errors import UserError
 from zip_pipeline.settings import SETTINGS_FILE
-from zip_pipeline_tests.defs.graph import Graph, alpaca_rows
+from zip_pipeline_tests.defs.graph import QUIET, Graph, alpaca_rows
 from zip_pipeline_tests.judge.judge_server import (
     Behaviour,
     JudgeServer,
@@ -24,20 +26,27 @@ from zip_pipeline_tests.judge.judge_server import (
 )
 
 
-def told(graph: Graph, result: dg.ExecuteInProcessResult) -> list[str]:
-    """Return what a webhook is told of a failed run."""
+def tick(graph: Graph, result: dg.ExecuteInProcessResult) -> object:
+    """Let the sensor of a run's end see it; return what becomes of the tick."""
+    failed, checked = alert_sensors()
+    event = None if result.success else result.get_run_failure_event()
     context = dg.build_run_status_sensor_context(
         sensor_name="alerts",
-        dagster_event=result.get_run_failure_event(),
+        dagster_event=event or result.get_run_success_event(),
         dagster_instance=graph.instance,
         dagster_run=result.dagster_run,
         resources=graph.resources,
     )
+    return checked(context) if event is None else failed(context.for_run_failure())
+
+
+def told(graph: Graph, result: dg.ExecuteInProcessResult) -> list[str]:
+    """Return what a webhook is told of a run."""
     with JudgeServer(in_turn([], garbles(b"ok"))) as server:
         (graph.path / SETTINGS_FILE).write_text(f'[alerts]\nwebhook = "{server.url}/hook?a=b"\n')
-        alert_sensor()(context.for_run_failure())
-    assert [request.path for request in server.requests] == ["/v1/hook?a=b"]
-    assert [list(request.body) for request in server.requests] == [["text"]]
+        assert tick(graph, result) is None
+    assert {request.path for request in server.requests} <= {"/v1/hook?a=b"}
+    assert all(list(request.body) == ["text"] for request in server.requests)
     return [request.body["text"] for request in server.requests]
 
 
@@ -52,6 +61,51 @@ def test_failed_run_is_told_without_words_of_the_data(graph: Graph) -> None:
     run_id = result.run_id[:8]
     batch = "`&lt;!channel&gt;.jsonl`"
     assert text == f"zip_pipeline: Run {run_id} (ingest_sft of {batch}) failed at sft/raw_pool."
+
+
+def test_damage_that_a_night_finds_is_told(graph: Graph) -> None:
+    """Its run does not fail, and where all is as it was written nobody is told anything."""
+    graph.drop("sft", "a.jsonl", alpaca_rows(9))
+    assert graph.ingest("sft", "a.jsonl").success
+    assert graph.select("sft").success
+
+    def night() -> dg.ExecuteInProcessResult:
+        job = graph.repository.get_job(RESELECTION)
+        checks = job.get_subset(asset_check_selection={as_written_key("sft")})
+        return checks.execute_in_process(instance=graph.instance, run_config=QUIET)
+
+    assert told(graph, night()) == []
+    path = graph.root["sft"].versions.path(1) / "ledger.parquet"
+    path.write_bytes(path.read_bytes()[:-1])
+    result = night()
+    assert result.success
+    assert told(graph, result) == [
+        f"zip_pipeline: Files of sft are not as they were written, by run {result.run_id[:8]} "
+        "(nightly_reselection); zip-pipeline verify names them and the remedy."
+    ]
+
+
+def test_address_that_cannot_be_read_fails_the_tick_in_one_sentence(graph: Graph) -> None:
+    """Without a traceback, and with what nobody was told."""
+
+    @dg.op
+    def work() -> None:
+        raise dg.Failure("quoted words of a sample")
+
+    @dg.job
+    def failing() -> None:
+        work()
+
+    path = graph.path / SETTINGS_FILE
+    path.write_text('[alerts]\nwebhook = "https://host/s3cret\n')
+    result = failing.execute_in_process(instance=graph.instance, raise_on_error=False)
+    reaction = tick(graph, result)
+    assert isinstance(reaction, DagsterRunReaction)
+    assert reaction.error is not None
+    words = str(reaction.error.message)
+    assert words.startswith(f"{path}: ")
+    assert words.endswith(f"Nobody was told: Run {result.run_id[:8]} (failing) failed at work.")
+    assert (reaction.error.stack, "s3cret" in words) == ([], False)
 
 
 @pytest.mark.parametrize("again", [True, False])

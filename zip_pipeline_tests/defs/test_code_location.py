@@ -99,6 +99,7 @@ def test_training_waits_to_be_switched_on(tmp_path: Path) -> None:
         "training_of_new_versions": "STOPPED",
         "entropy_law_figures": "RUNNING",
         "alerts": "RUNNING",
+        "alerts_of_nights": "RUNNING",
     }
 
 

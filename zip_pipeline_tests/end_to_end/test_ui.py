@@ -173,7 +173,8 @@ def test_drop_becomes_a_subset_in_the_browser_and_history_survives(
     (tmp_path / "data" / "zip_pipeline.toml").write_text(settings)
     with dev_server(tmp_path) as server, browser_page() as page:
         drops = ("sft_drops", "preference_drops")
-        names = (*drops, "nightly_reselection", "entropy_law_figures", "alerts")
+        alerts = ("alerts", "alerts_of_nights")
+        names = (*drops, "nightly_reselection", "entropy_law_figures", *alerts)
         running = dict.fromkeys(names, "RUNNING") | {"training_of_new_versions": "STOPPED"}
         assert _statuses(server) == running
         drop_questions(tmp_path)
