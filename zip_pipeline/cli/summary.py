@@ -58,9 +58,10 @@ def show_selection(
         facts.add_row("Left", words_of_counts(num_by_fate(left)))
     facts.add_row("R of pool", _ratios(manifest["pool_compression_ratio"]))
     facts.add_row("R of subset", _ratios(manifest["compression_ratio"]))
-    seconds = manifest["seconds"]
-    parts = ", ".join(f"{stage} {words_of_seconds(value)}" for stage, value in seconds.items())
-    facts.add_row("Time", f"{words_of_seconds(sum(seconds.values()))} ({parts})")
+    # Not of the first release.
+    if seconds := manifest.get("seconds"):
+        parts = ", ".join(f"{stage} {words_of_seconds(value)}" for stage, value in seconds.items())
+        facts.add_row("Time", f"{words_of_seconds(sum(seconds.values()))} ({parts})")
     console.print(facts)
     table = new_table("top sources", "in pool", "picked", "share of pool", "share of subset")
     for row in top_sources(ledger).iter_rows(named=True):
@@ -175,7 +176,7 @@ def _strategy(manifest: Mapping[str, Any]) -> str:
         target = f", target {config['target']}" if "target" in config else ""
         return f"{strategy}{seed}{target}"
     rounds = f"k1 {config['k1']:,}, k2 {config['k2']:,}, k3 {config['k3']:,}"
-    compat = ", as the published code does" if config["reference_compat"] else ""
+    compat = ", as the published code does" if config.get("reference_compat") else ""
     sharding = manifest.get("sharding")
     shards = f", in {sharding['num_shards']:,} shards" if sharding else ""
     codec = f"{config['codec']} level {config['level']}"

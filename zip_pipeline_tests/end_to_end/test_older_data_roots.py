@@ -1,5 +1,6 @@
 """Data roots as earlier releases left them are opened, told, verified and selected from."""
 
+import io
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -7,7 +8,9 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from rich.console import Console
 
+from zip_pipeline.cli.summary import show_data_root
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.files import HASHES, fingerprint
 from zip_pipeline.ingest.ingest import ingest_drop
@@ -76,6 +79,15 @@ def _in_two_files(root: DataRoot) -> None:
     (root.path / "training.toml").write_text('[training]\npreset = "tiny"\n')
 
 
+def _without_reference_compat(root: DataRoot) -> None:
+    """As the releases before that option wrote them."""
+    _without_hashes(root)
+    for path in root["sft"].versions.folder.glob("*/manifest.json"):
+        manifest = json.loads(path.read_text())
+        del manifest["config"]["reference_compat"]
+        path.write_text(json.dumps(manifest))
+
+
 def _folded(root: DataRoot) -> None:
     _without_hashes(root)
     fold(root["sft"], ["a.jsonl", "b.jsonl"])
@@ -118,6 +130,7 @@ def _rewrite(path: Path, kept: tuple[str, ...], state: tuple[str, ...] = ()) -> 
 LAYOUTS: dict[str, Callable[[DataRoot], None]] = {
     "without hashes": _without_hashes,
     "two settings files": _in_two_files,
+    "without reference_compat": _without_reference_compat,
     "folded batches": _folded,
     "0.1.0": _of_first_release,
 }
@@ -133,6 +146,10 @@ def test_an_older_data_root_is_read_told_and_selected_from(root: DataRoot, layou
     place = ("--data-root", root.path)
     assert "40 samples in 2 batches, 2 quarantined" in call_well("status", *place)
     told = call_well("versions", *place)
+    shown = io.StringIO()
+    console = Console(file=shown, width=200)
+    show_data_root(console, root, {"sft": 1, "preference": None})
+    assert "zip, deflate level" in shown.getvalue()
     assert "8 samples" in told
     assert "5 samples" in told
     first = picked["sample_id"][0]
