@@ -69,11 +69,16 @@ _MARKS = ("loss.json", "training.json")
 
 @dataclass(frozen=True)
 class _State:
-    """The head that a root last agreed with: the store, the number of its entry, the units."""
+    """The head that a root last agreed with: the store, the number of its entry, the units.
+
+    ``disputed``: what the store has of batches that both sides changed; ``units`` has what they
+    agreed on before.
+    """
 
     store: str = ""
     entry: int = 0
     units: Mapping[str, Content] = field(default_factory=dict)
+    disputed: Mapping[str, Content] = field(default_factory=dict)
 
 
 def store_settings(root: DataRoot) -> StoreSettings:
@@ -89,7 +94,8 @@ def share(root: DataRoot, log: Log = lambda _: None) -> None:
     """Take in what the store has, and publish what it lacks; without a store do nothing.
 
     Raises:
-        UserError: the store cannot be used, or both sides have another content of the same.
+        UserError: the store cannot be used, or both sides have another content of the same; where
+            that is a batch, all else is shared nevertheless.
     """
     with _exchange(root, log) as exchange:
         if exchange is not None:
@@ -147,10 +153,10 @@ def remove_batch(folder: StageFolder, batch: str, log: Log = lambda _: None) -> 
             known = ", ".join(folder.batches()) or "none"
             raise UserError(f"batch {batch!r} is not in the pool of {folder.stage}; it has {known}")
         unit = f"batch/{folder.stage}/{batch}"
-        if exchange is not None and exchange.has(unit):
-            exchange.run(without=unit)
-        else:
+        if exchange is None or not exchange.has(unit):
             _remove_tables(folder, batch)
+        elif unit not in exchange.disputed:
+            exchange.run(without=unit)
 
 
 def clean_store(root: DataRoot) -> tuple[int, int]:
@@ -206,20 +212,24 @@ def _exchange(root: DataRoot, log: Log) -> Iterator["_Exchange | None"]:
         yield None
         return
     with locked(root.path / LOCK):
-        yield _Exchange(root, settings, log)
+        exchange = _Exchange(root, settings, log)
+        yield exchange
+        exchange.check()
 
 
 class _Exchange:
     """One root and its store, for as long as the lock is held.
 
     ``moved``: by stage and the number under which a version was written here the one that it has
-    now, None where it is not kept.
+    now, None where it is not kept. ``disputed``: by batch that both sides changed what to tell.
     """
 
     def __init__(self, root: DataRoot, settings: StoreSettings, log: Log) -> None:
         self._root, self._settings, self._log = root, settings, log
         self._store = Store(settings.url)
         self.moved: dict[tuple[Stage, int], int | None] = {}
+        self.disputed: dict[str, str] = {}
+        self._refused: list[str] = []
 
     def run(self, without: str = "") -> None:
         """Take in and publish until there is nothing left of either; ``without`` a batch."""
@@ -230,9 +240,10 @@ class _Exchange:
 
     def _run(self, without: str) -> None:
         state = self._state()
-        self._is_first, self._refused = not state.store, list[str]()
+        self._is_first = not state.store
         identity = self._identity(state)
-        self._base, self._head, number = state.units, dict(state.units), state.entry
+        self._base, self._head = state.units, {**state.units, **state.disputed}
+        number = state.entry
         stale_before: list[str] = []
         while True:
             for entry in self._store.entries(number):
@@ -258,10 +269,20 @@ class _Exchange:
             if self._store.claim(number + 1, {"at": at, "units": self._new}):
                 self._log(f"{self._settings.url}: published {_some(self._new)}")
         if self._is_settled:
-            described = {"layout": LAYOUT, "store": identity, "entry": number}
-            write_json(self._root.path / STATE, {**described, "units": self._head})
-        if self._refused:
-            raise UserError(self._refused[0])
+            # What is disputed is not agreed on, or ours would count as the newer one.
+            disputed = {unit: self._head[unit] for unit in self.disputed}
+            before = {unit: self._base[unit] for unit in disputed if unit in self._base}
+            agreed = {unit: c for unit, c in self._head.items() if unit not in disputed}
+            described: Content = {"layout": LAYOUT, "store": identity, "entry": number}
+            described |= {"units": agreed | before, "disputed": disputed}
+            write_json(self._root.path / STATE, described)
+
+    def check(self) -> None:
+        """Raise what was refused, after all else is shared."""
+        problems = [*self.disputed.values(), *self._refused]
+        if problems:
+            more = f" (and {counted(len(problems) - 1, 'more batch')})" if problems[1:] else ""
+            raise UserError(f"{problems[0]}{more}")
 
     def _state(self) -> _State:
         path = self._root.path / STATE
@@ -269,7 +290,8 @@ class _Exchange:
             return _State()
         stored = read_json(path, _REMEDY)
         check_layout(path, stored)
-        return _State(stored["store"], stored["entry"], stored["units"])
+        disputed = stored.get("disputed", {})
+        return _State(stored["store"], stored["entry"], stored["units"], disputed)
 
     def _identity(self, state: _State) -> str:
         if not state.store:
@@ -304,7 +326,7 @@ class _Exchange:
         state = self._state()
         if state.store:
             self._identity(state)
-        self._base, self._head = state.units, dict(state.units)
+        self._base, self._head = state.units, {**state.units, **state.disputed}
         num_behind = sum(1 for _ in self._store.entries(state.entry))
         here = {**dict(self._units_here()), **self._rows_here()}
         waiting = [
@@ -344,19 +366,14 @@ class _Exchange:
         """Take in what is new in the head; gather what is new here, and what is refused."""
         self._new: dict[str, Content] = {}
         self._is_settled = True
-        problems: list[str] = []
+        self.disputed.clear()
         for stage in STAGES:
             folder = self._root[stage]
-            problems += self._merge_batches(folder)
-            if problems:
-                continue
+            self._merge_batches(folder)
             self._merge_versions(folder)
             self._merge_held_out(folder)
             for kind in self._kinds:
                 self._merge_measured(folder, kind)
-        if problems:
-            more = f" (and {counted(len(problems) - 1, 'more batch')})" if problems[1:] else ""
-            raise UserError(f"{problems[0]}{more}")
         self._merge_rows()
 
     def _units(self, kind: str, stage: Stage, units: Mapping[str, Content]) -> dict[str, Content]:
@@ -444,11 +461,14 @@ class _Exchange:
         )
         return {} if is_part else None
 
-    def _merge_batches(self, folder: StageFolder) -> list[str]:
-        """Merge the batches of a stage; return what is wrong where both sides changed one."""
+    def _merge_batches(self, folder: StageFolder) -> None:
+        """Merge the batches of a stage, but for those that both sides changed.
+
+        Versions that rest on such a batch are shared, as are those of a batch that was replaced
+        since: a version holds its samples itself.
+        """
         base, head = (self._units("batch", folder.stage, u) for u in (self._base, self._head))
         taken: dict[str, Content] = {}
-        problems: list[str] = []
         for batch in sorted({*folder.batches(), *head}):
             here, was, there = self._batch_here(folder, batch), base.get(batch), head.get(batch)
             if here is None:
@@ -459,14 +479,14 @@ class _Exchange:
                     replaced = {"before": _before(here, there)}
                     self._new[f"batch/{folder.stage}/{batch}"] = {**here, **replaced}
                 case "refuse", dict():
-                    problems.append(self._both_changed(folder, batch, there))
+                    unit = f"batch/{folder.stage}/{batch}"
+                    self.disputed[unit] = self._both_changed(folder, batch, there)
                 case "take", dict() if self._is_wanted(folder, batch, there):
                     taken[batch] = there
                     told = here.get("fingerprint")
                     if told not in (None, (was or {}).get("fingerprint"), there.get("fingerprint")):
                         self._refused.append(self._is_old(folder, batch, there))
         self._take_batches(folder, taken)
-        return problems
 
     def _is_wanted(self, folder: StageFolder, batch: str, there: Content) -> bool:
         """Return whether a batch is not here, or a part of one that was removed is."""

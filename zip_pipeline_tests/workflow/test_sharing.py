@@ -6,7 +6,7 @@ import random
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -242,6 +242,42 @@ def test_a_drop_of_another_content_is_refused_and_the_remedy_helps(roots: list[D
     take_in(b, "x2.jsonl")
     share(a)
     assert a["sft"].batches() == ["x.jsonl", "x2.jsonl"]
+    assert differing(a, b) == []
+
+
+def test_a_conflict_over_one_batch_holds_up_nothing_else(roots: list[DataRoot]) -> None:
+    """It is told each time, and wins nothing by that; versions that rest on it are shared."""
+    a, b = roots
+    conflict = r"^\S+/b/pool/sft/x.jsonl.parquet: batch 'x.jsonl' of sft was given another content"
+    measure(b, "x.jsonl", rows(5, first=20))
+    measure(b, "y.jsonl", rows(4, first=40))
+    drop(a, "x.jsonl", rows(9))
+    with pytest.raises(UserError, match=conflict):
+        share(b)
+    with pytest.raises(UserError, match=conflict):
+        select_version(b["sft"], CONFIG, lambda _: None)
+    drop(a, "z.jsonl", rows(3, first=60))
+    assert a["sft"].batches() == ["x.jsonl", "y.jsonl", "z.jsonl"]
+    assert picks(a["sft"], 1) == picks(b["sft"], 1)
+    for num in (3, 2):
+        measure(b, "y.jsonl", rows(num, first=40))
+        with pytest.raises(UserError, match=conflict) as refusal:
+            share(b)
+        assert "more batch" not in str(refusal.value)
+    (b["sft"].raw / "x.jsonl").unlink()
+    with pytest.raises(UserError, match=conflict):
+        remove_batch(b["sft"], "x.jsonl")
+    share(a)
+    found = store_status(b)
+    assert found is not None
+    assert found.waiting == ["batch/sft/x.jsonl"]
+    assert {Path(name).name.split(".jsonl")[0] for name in differing(a, b)} == {"x"}
+    assert pl.read_parquet(a["sft"].samples("x.jsonl")).height == 9
+    assert pl.read_parquet(b["sft"].samples("x.jsonl")).height == 5
+    for kind in ("quarantine", "duplicates", "pool", "state"):
+        for path in (b.path / kind / "sft").glob("x.jsonl.*"):
+            path.unlink()
+    share(b)
     assert differing(a, b) == []
 
 
@@ -585,13 +621,18 @@ class _Life:
                 number = night(self.root, self.draw.choice(_CONFIGS))
                 self.told[number] = picks(folder, number)
         except UserError as error:
-            self.give_up(str(error))
+            self.give_up(str(error), is_patient=True)
 
-    def give_up(self, words: str) -> None:
-        """Do what a refusal says."""
+    def give_up(self, words: str, *, is_patient: bool = False) -> None:
+        """Do what a refusal says, at once or some day."""
         folder = self.root["sft"]
         name = next((name for name in _NAMES if name in words), "")
         assert name, words
+        if "another content here" in words and is_patient and self.draw.random() < 0.5:
+            # A person takes their time, and selects meanwhile.
+            with suppress(UserError):
+                select_version(folder, self.draw.choice(_CONFIGS), lambda _: None)
+            return
         if "another content here" in words or "this content was" in words:
             (folder.raw / name).unlink(missing_ok=True)
         else:
