@@ -1,7 +1,9 @@
 """A drop in the folder becomes a partition and a run, with no click."""
 
+import base64
 import json
 import time
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -62,13 +64,17 @@ class DropCursor:
         """Return the memory that :meth:`dump` wrote, an empty one where there is none."""
         if not text:
             return cls()
-        stored = json.loads(text)
+        # Earlier releases wrote plain JSON.
+        stored = json.loads(
+            text if text.startswith("{") else zlib.decompress(base64.b64decode(text))
+        )
         seen = {batch: Seen(**values) for batch, values in stored["seen"].items()}
         return cls(seen, stored["warned"])
 
     def dump(self) -> str:
-        """Return the memory as JSON."""
-        return json.dumps(asdict(self), sort_keys=True)
+        """Return the memory as compressed JSON: Dagster stores it with each tick, for a day."""
+        text = json.dumps(asdict(self), sort_keys=True)
+        return base64.b64encode(zlib.compress(text.encode())).decode("ascii")
 
     def look(self, drops: Drops) -> tuple[list[str], list[str]]:
         """Take in what lies in the folder.
