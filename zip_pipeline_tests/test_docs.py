@@ -106,6 +106,14 @@ def test_readme_is_short() -> None:
     assert len(_text("README.md").split()) <= MAX_WORDS
 
 
+def test_picture_of_the_readme_is_small() -> None:
+    """The only made file that is kept: ``zip_pipeline_tests/report/picture.py`` takes it anew."""
+    (picture,) = re.findall(r"!\[[^]]{20,}\]\(([^)]+)\)", _text("README.md"))
+    data = (ROOT / picture).read_bytes()
+    assert data.startswith(b"\x89PNG\r\n")
+    assert len(data) < 150_000
+
+
 def test_citation_is_of_this_version() -> None:
     """What is cited is the version that is installed from here, under its licence."""
     cited = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
