@@ -6,6 +6,7 @@ import os
 import re
 import uuid
 from collections.abc import Collection, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,6 +28,7 @@ _CREDENTIALS = {
 }
 # Of an object that nothing names: from here on it is written anew, and from there on removed.
 _FRESH, _OLD = timedelta(hours=1), timedelta(days=1)
+_NUM_READERS = 8
 
 
 class StoreSettings(Settings):
@@ -141,9 +143,19 @@ class Store:
             )
 
     def entries(self, after: int) -> Iterator[dict[str, Any]]:
-        """Yield the entries that follow one, in their order."""
-        while (entry := self._entry(after := after + 1)) is not None:
-            yield entry
+        """Yield the entries that follow one, in their order; more and more are read at once."""
+        num_at_once = 1
+        with ThreadPoolExecutor(_NUM_READERS) as pool:
+            while True:
+                numbers = range(after + 1, after + 1 + num_at_once)
+                # Most often there is none.
+                is_first = num_at_once == 1
+                read = map(self._entry, numbers) if is_first else pool.map(self._entry, numbers)
+                for entry in read:
+                    if entry is None:
+                        return
+                    yield entry
+                after, num_at_once = numbers[-1], min(2 * num_at_once, _NUM_READERS)
 
     def claim(self, number: int, entry: Mapping[str, object]) -> bool:
         """Write an entry under its number; return whether no other writer was first."""

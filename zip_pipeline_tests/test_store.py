@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+import threading
 import time
 from datetime import timedelta
 from pathlib import Path
@@ -37,6 +38,32 @@ def test_a_number_is_claimed_once(store: Store) -> None:
     assert store.claim(2, {"units": {"c": {}}})
     assert [entry["units"] for entry in store.entries(0)] == [{"a": {}}, {"c": {}}]
     assert [entry["units"] for entry in store.entries(1)] == [{"c": {}}]
+
+
+def test_many_entries_are_read_at_once_and_come_in_their_order(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Eight at most, and one where most often there is none."""
+    for number in range(1, 41):
+        assert store.claim(number, {"number": number})
+    get, lock = obstore.get, threading.Lock()
+    reading, most = 0, 0
+
+    def get_slowly(*arguments: object) -> object:
+        nonlocal reading, most
+        with lock:
+            reading += 1
+            most = max(most, reading)
+        time.sleep(0.02)
+        with lock:
+            reading -= 1
+        return get(*arguments)
+
+    monkeypatch.setattr(obstore, "get", get_slowly)
+    assert list(store.entries(40)) == []
+    assert most == 1
+    assert [entry["number"] for entry in store.entries(2)] == list(range(3, 41))
+    assert most == 8
 
 
 def test_a_claim_whose_answer_was_lost_is_ours(
