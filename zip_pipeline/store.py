@@ -203,7 +203,7 @@ class Store:
             named: the hashes of all that are needed.
 
         Returns:
-            How many were removed, and how many wait for it.
+            How many were removed by this call, and how many wait for it.
 
         Raises:
             UserError: one that is named is missing.
@@ -217,8 +217,8 @@ class Store:
         for sha256 in (set(named) & aside.keys()) - there.keys():
             self._rename(f"aside/{sha256}", f"objects/{sha256}")
         old = [sha256 for sha256 in aside.keys() - set(named) if aside[sha256] > _OLD]
-        self._delete([f"aside/{sha256}" for sha256 in old])
-        return len(old), len((there.keys() | aside.keys()) - set(named) - set(old))
+        num_removed = self._delete([f"aside/{sha256}" for sha256 in old])
+        return num_removed, len((there.keys() | aside.keys()) - set(named) - set(old))
 
     def _ages(self, folder: str) -> dict[str, timedelta]:
         """Return since when each file of a folder lies there."""
@@ -306,17 +306,21 @@ class Store:
                 return False
         return True
 
-    def _delete(self, names: list[str]) -> None:
+    def _delete(self, names: list[str]) -> int:
+        """Return how many were there; S3 does not tell."""
         with self._telling():
             import obstore
 
-            try:
+            if self._scheme == "s3":
                 obstore.delete(self._files, names)
-            except FileNotFoundError:
+                return len(names)
+            num_removed = 0
+            for name in names:
                 # By another one who cleans, or by a first try whose answer was lost.
-                for name in names:
-                    with suppress(FileNotFoundError):
-                        obstore.delete(self._files, name)
+                with suppress(FileNotFoundError):
+                    obstore.delete(self._files, name)
+                    num_removed += 1
+        return num_removed
 
     @contextmanager
     def _telling(self) -> Iterator[None]:
