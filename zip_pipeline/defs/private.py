@@ -17,7 +17,7 @@ from dagster._core.remote_origin import (
 )
 from dagster._core.storage.dagster_run import NOT_FINISHED_STATUSES
 from dagster._grpc.types import CanCancelExecutionRequest, CanCancelExecutionResult
-from dagster._utils.error import SerializableErrorInfo
+from dagster_shared.error import SerializableErrorInfo
 
 __all__ = [
     "BulkActionStatus",
