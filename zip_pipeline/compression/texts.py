@@ -134,22 +134,22 @@ class TemporaryTexts(TextFile):
 def parts_of(
     positions: NDArray[np.int64],
     num_bytes: NDArray[np.int64],
-    most_bytes: int | None = None,
-    most_texts: int = _PART_TEXTS,
+    most_bytes: int = 0,
+    most_texts: int = 0,
 ) -> list[NDArray[np.int64]]:
-    """Return positions in parts, of which each but a single text has so many bytes at most.
+    """Return positions in parts, of which each but a single text is within both limits.
 
     Args:
         positions: of texts, shape (texts,).
         num_bytes: the size of each.
         most_bytes: of a part, some megabytes if not given.
-        most_texts: of a part.
+        most_texts: of a part, some thousands if not given.
     """
-    limit = _PART_BYTES if most_bytes is None else most_bytes
+    most_bytes, most_texts = most_bytes or _PART_BYTES, most_texts or _PART_TEXTS
     ends = np.cumsum(num_bytes)
     parts, start = [], 0
     while start < len(positions):
-        most = int(ends[start] - num_bytes[start]) + limit
+        most = int(ends[start] - num_bytes[start]) + most_bytes
         end = min(max(int(np.searchsorted(ends, most, "right")), start + 1), start + most_texts)
         parts.append(positions[start:end])
         start = end
