@@ -3,6 +3,7 @@
 import pickle
 from array import array
 from collections.abc import Iterable, Iterator, Sequence
+from functools import partial
 from hashlib import blake2b
 from itertools import groupby
 from operator import itemgetter
@@ -20,11 +21,9 @@ from zip_pipeline.ingest.rows import (
     made_of,
     rejected_row,
 )
-from zip_pipeline.pool.parts import Parts
+from zip_pipeline.pool.parts import GrowingTable
 
-_NUM_BUFFERED_ROWS = 1 << 12
-_BUFFERED_CHARACTERS = 1 << 22
-_NONE = pl.DataFrame(schema={"raw": pl.Binary})
+_SCHEMA = {"raw": pl.Binary}
 
 
 class Gathered:
@@ -37,9 +36,7 @@ class Gathered:
 
     def __init__(self, gather: Gather, scratch: Path | None) -> None:
         self._gather = gather
-        self._parts = Parts(_NONE, scratch)
-        self._rows: list[bytes] = []
-        self._waiting_characters = 0
+        self._waiting = GrowingTable(partial(pl.DataFrame, schema=_SCHEMA), scratch)
         self._num_characters = array("q")
         self._names = array("Q")
         self._above = array("Q")
@@ -52,23 +49,15 @@ class Gathered:
         self._names.append(own)
         self._above.append(own if above is None else _number(f"name {above}"))
         self._num_characters.append(len(row.raw))
-        self._rows.append(pickle.dumps(row, pickle.HIGHEST_PROTOCOL))
-        self._waiting_characters += len(row.raw)
-        is_long = self._waiting_characters >= _BUFFERED_CHARACTERS
-        if is_long or len(self._rows) >= _NUM_BUFFERED_ROWS:
-            self._flush()
-
-    def _flush(self) -> None:
-        self._parts.append(pl.DataFrame({"raw": self._rows}, schema=_NONE.schema))
-        self._rows, self._waiting_characters = [], 0
+        self._waiting.add({"raw": pickle.dumps(row, pickle.HIGHEST_PROTOCOL)})
 
     def rows(self) -> Iterator[RawRow]:
         """Yield what the rows make together, those first whose first row, or root, came first."""
-        self._flush()
+        waiting = self._waiting.finish()
         tops = _tops(self._names, self._above)
         num_characters = np.bincount(tops, self._num_characters)
         order = pl.Series(np.argsort(tops, kind="stable"))
-        blobs = (blob for part in self._parts.gather(order).each() for blob in part["raw"])
+        blobs = (blob for part in waiting.gather(order).each() for blob in part["raw"])
         # What is read here was written above, into a folder that nobody else may enter.
         rows = (pickle.loads(blob) for blob in blobs)
         for top, group in groupby(zip(tops[order], rows, strict=True), key=itemgetter(0)):

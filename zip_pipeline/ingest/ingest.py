@@ -2,13 +2,12 @@
 
 import json
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cache, partial
 from itertools import chain, groupby, zip_longest
 from operator import attrgetter, itemgetter
 from pathlib import Path
-from typing import TypeAlias
 
 import polars as pl
 
@@ -61,7 +60,7 @@ from zip_pipeline.pool.batches import (
     read_batch,
     write_batch,
 )
-from zip_pipeline.pool.parts import Parts
+from zip_pipeline.pool.parts import GrowingTable, Parts, Rows
 from zip_pipeline.samples import (
     AnySample,
     Stage,
@@ -83,37 +82,7 @@ __all__ = [
 _NUM_DETECTION_ROWS = 20
 # Fewer rows may well come from as many sources.
 _MIN_ROWS_OF_SOURCES = 20
-_NUM_BUFFERED_ROWS = 1 << 12
-_BUFFERED_CHARACTERS = 1 << 23
 _SOURCE_FIELDS = ("source", "dataset")
-
-
-Rows: TypeAlias = list[dict[str, object]]
-
-
-class _Table:
-    """A table that grows by rows, a few thousand of which are Python objects at a time."""
-
-    def __init__(self, frame_of_rows: Callable[[Rows], pl.DataFrame], scratch: Path | None) -> None:
-        self._frame_of_rows = frame_of_rows
-        self._parts = Parts(frame_of_rows([]), scratch)
-        self._rows: Rows = []
-        self._num_characters = 0
-
-    def add(self, row: dict[str, object]) -> None:
-        self._rows.append(row)
-        self._num_characters += len(str(row["raw"]))
-        is_long = self._num_characters >= _BUFFERED_CHARACTERS
-        if is_long or len(self._rows) >= _NUM_BUFFERED_ROWS:
-            self._flush()
-
-    def _flush(self) -> None:
-        self._parts.append(self._frame_of_rows(self._rows))
-        self._rows, self._num_characters = [], 0
-
-    def finish(self) -> Parts:
-        self._flush()
-        return self._parts
 
 
 def _quarantine_of(rows: Rows) -> pl.DataFrame:
@@ -142,8 +111,8 @@ class _Ingestion:
         self._unread: Counter[str] = Counter()
         # By file: how often each source that its rows name comes.
         self._own_sources: dict[str, Counter[str]] = {}
-        self._samples = _Table(partial(frame_of, stage), scratch)
-        self._quarantine = _Table(_quarantine_of, scratch)
+        self._samples = GrowingTable(partial(frame_of, stage), scratch)
+        self._quarantine = GrowingTable(_quarantine_of, scratch)
         self._num_rows = 0
         self._outcome = outcome
 

@@ -93,22 +93,11 @@ def choices_of_tree(row: RawRow, record: Record) -> Iterator[RawRow]:
 
 def _links(record: Record) -> tuple[str | None, str | None]:
     """Return the names of a message and of its parent; True is 1, but "1" is not."""
-    names = (record.get("message_id"), record.get("parent_id") or None)
-    name, parent = (
-        repr(int(value)) if isinstance(value, int) else repr(value) if value is not None else None
-        for value in names
-    )
-    return name, parent
 
+    def name(value: object) -> str | None:
+        return None if value is None else repr(int(value) if isinstance(value, int) else value)
 
-CONVERSATIONS_OF_TABLE = Gather(
-    _links, lambda rows: (row for root in _roots(rows) for row in _walked(root, [], _conversations))
-)
-"""The conversations of a table of messages."""
-CHOICES_OF_TABLE = Gather(
-    _links, lambda rows: (row for root in _roots(rows) for row in _walked(root, [], _choices))
-)
-"""The messages of the user in a table of messages, each with the replies to it."""
+    return name(record.get("message_id")), name(record.get("parent_id") or None)
 
 
 def _tree(row: RawRow, record: Record) -> _Message:
@@ -196,3 +185,15 @@ def _choices(message: _Message, thread: list[Record]) -> Iterator[RawRow]:
         yield message.rejected(RejectionError("no_preference", "the message has no answer"))
     for reply in message.replies:
         yield from _walked(reply, thread, _choices)
+
+
+def _of_table(walk: _Walk) -> Gather:
+    return Gather(
+        _links, lambda rows: (r for root in _roots(rows) for r in _walked(root, [], walk))
+    )
+
+
+CONVERSATIONS_OF_TABLE = _of_table(_conversations)
+"""The conversations of a table of messages."""
+CHOICES_OF_TABLE = _of_table(_choices)
+"""The messages of the user in a table of messages, each with the replies to it."""

@@ -6,6 +6,7 @@ import weakref
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, TypeAlias
 
 import polars as pl
 
@@ -13,6 +14,10 @@ from zip_pipeline.files import ROWS_PER_GROUP, TEMPORARY, named
 
 _PART_BYTES = 1 << 23
 _FEWEST_ROWS_PER_GROUP = 1 << 8
+_NUM_BUFFERED_ROWS = 1 << 12
+_BUFFERED_CHARACTERS = 1 << 23
+
+Rows: TypeAlias = list[dict[str, Any]]
 
 
 class Parts:
@@ -150,3 +155,35 @@ class Parts:
     def rows_per_group(self) -> int:
         """How many rows a stored table has in a row group, which whoever reads it holds whole."""
         return max(_FEWEST_ROWS_PER_GROUP, self._least_part_rows)
+
+
+class GrowingTable:
+    """A table that grows by rows, a few thousand of which are Python objects at a time.
+
+    Args:
+        frame_of_rows: returns rows, of which each has ``raw``, as a table.
+        scratch: as for :class:`Parts`.
+    """
+
+    def __init__(self, frame_of_rows: Callable[[Rows], pl.DataFrame], scratch: Path | None) -> None:
+        self._frame_of_rows = frame_of_rows
+        self._parts = Parts(frame_of_rows([]), scratch)
+        self._rows: Rows = []
+        self._num_characters = 0
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Add a row."""
+        self._rows.append(row)
+        self._num_characters += len(row["raw"])
+        is_long = self._num_characters >= _BUFFERED_CHARACTERS
+        if is_long or len(self._rows) >= _NUM_BUFFERED_ROWS:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._parts.append(self._frame_of_rows(self._rows))
+        self._rows, self._num_characters = [], 0
+
+    def finish(self) -> Parts:
+        """Return all rows."""
+        self._flush()
+        return self._parts

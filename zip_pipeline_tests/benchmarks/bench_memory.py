@@ -29,6 +29,7 @@ from zip_pipeline.training.tokens import configured_tokens
 from zip_pipeline.workflow.sources import read
 from zip_pipeline.workflow.versions import select_version
 from zip_pipeline_tests.benchmarks.machine import cpu_seconds, report
+from zip_pipeline_tests.processes import peak_bytes
 
 MEGABYTES = 16
 Records = Iterator[dict[str, object]]
@@ -168,13 +169,6 @@ STEPS: dict[str, Callable[[DataRoot, str, str], object]] = {
 }
 
 
-def peak_mb() -> int:
-    """Return the largest memory of this process so far; getrusage tells its parent's too."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    (peak,) = (int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
-    return peak // 1024
-
-
 def measured(step: str, *place: str) -> dict[str, float]:
     """Return what a step takes in a process of its own."""
     command = [sys.executable, "-m", __spec__.name, "--step", step, *place]
@@ -207,9 +201,13 @@ def main(megabytes: int, names: list[str]) -> None:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--step"]:
         step, root, *place = sys.argv[2:]
-        before = peak_mb()
+        before = peak_bytes() >> 20
         STEPS[step](DataRoot(Path(root)), *place)
-        growth = {"before_mb": before, "peak_mb": peak_mb(), "cpu_seconds": round(cpu_seconds(), 1)}
+        growth = {
+            "before_mb": before,
+            "peak_mb": peak_bytes() >> 20,
+            "cpu_seconds": round(cpu_seconds(), 1),
+        }
         print(json.dumps(growth))
     else:
         main(int(sys.argv[1]) if sys.argv[1:] else MEGABYTES, sys.argv[2:])

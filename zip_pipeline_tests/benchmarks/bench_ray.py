@@ -4,8 +4,6 @@ import os
 import signal
 import threading
 import time
-from contextlib import suppress
-from pathlib import Path
 
 from zip_pipeline.selection.candidates import Candidates
 from zip_pipeline.selection.config import SelectionConfig
@@ -18,17 +16,9 @@ from zip_pipeline_tests.benchmarks.bench_growth import (
 )
 from zip_pipeline_tests.benchmarks.machine import report
 from zip_pipeline_tests.benchmarks.real_pool import real_pool
-from zip_pipeline_tests.processes import processes_with
+from zip_pipeline_tests.processes import peak_bytes, processes_with
 
 NUM_SHARDS, NUM_WORKERS = 4, 2
-
-
-def peak_bytes(pid: int) -> int:
-    """Return the most resident bytes that a process has had, 0 for one that is gone."""
-    with suppress(OSError):
-        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-        return sum(1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
-    return 0
 
 
 class Watch(threading.Thread):

@@ -16,14 +16,11 @@ from zip_pipeline.ingest.options import ReadOptions
 from zip_pipeline.ingest.rows import RawRow
 from zip_pipeline.samples import Stage
 
-# Not getrusage: what it tells starts at the peak of the process that forked this one.
 MEASURE = """
 import sys
 from pathlib import Path
 from zip_pipeline.ingest.ingest import ingest
-def peak_bytes():
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+from zip_pipeline_tests.processes import peak_bytes
 before = peak_bytes()
 result = ingest(Path(sys.argv[1]), "sft", batch="b")
 print(peak_bytes() - before, result.samples.height, *result.quarantine["reason"])
@@ -58,9 +55,7 @@ import sys
 from pathlib import Path
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.ingest.ingest import ingest_drop
-def peak_bytes():
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+from zip_pipeline_tests.processes import peak_bytes
 before = peak_bytes()
 folder = DataRoot(Path(sys.argv[1]))["sft"]
 result = ingest_drop(folder, "a.json")

@@ -142,7 +142,7 @@ def test_rows_read_are_samples_duplicates_and_quarantine(tmp_path, rows, buffere
     write_rows = json_lines if name == "a.jsonl" else json_list
     path = write(tmp_path / name, write_rows(written))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ingest_module, "_NUM_BUFFERED_ROWS", buffered)
+        patch.setattr(parts, "_NUM_BUFFERED_ROWS", buffered)
         result = ingest(path, "sft", batch="b", limits=LIMITS)
     tables = (result.samples, result.duplicates, result.quarantine)
     places = [place for t in tables for place in t.select("source_file", "source_row").rows()]
@@ -170,7 +170,7 @@ def test_tables_in_temporary_files_are_those_in_memory(tmp_path, monkeypatch):
     assert [whole.samples.height, whole.quarantine.height, whole.duplicates.height] == [40, 9, 80]
     assert set(whole.unread) >= {"id", "source", "id (differs between duplicates)"}
     assert not any((tmp_path / "scratch").glob("*"))
-    monkeypatch.setattr(ingest_module, "_NUM_BUFFERED_ROWS", 3)
+    monkeypatch.setattr(parts, "_NUM_BUFFERED_ROWS", 3)
     monkeypatch.setattr(parts, "_PART_BYTES", 500)
     spilled = ingest(tmp_path / "drop", "sft", batch="b", scratch=tmp_path / "scratch")
     assert any((tmp_path / "scratch").glob(".tmp-ingest-*/*"))

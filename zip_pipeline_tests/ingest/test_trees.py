@@ -317,7 +317,7 @@ def random_answers(draw: random.Random) -> list[dict[str, Any]]:
 def test_rows_that_wait_in_a_file_make_what_they_make_in_memory(name, monkeypatch):
     """All rows that belong together come together, and those first whose first came first."""
     monkeypatch.setattr(parts, "_PART_BYTES", 200)
-    monkeypatch.setattr(gathering, "_NUM_BUFFERED_ROWS", 3)
+    monkeypatch.setattr(parts, "_NUM_BUFFERED_ROWS", 3)
     gather = FORMATS[name].gather
     assert gather is not None
     for seed in range(15):

@@ -304,16 +304,13 @@ def test_picked_rows_tell_rank_round_and_pi(
         assert told == [(1, 10, 1.25), (2, 4, 0.5), (3, 22, 2.75)]
 
 
-# Not getrusage: what it tells starts at the peak of the process that forked this one.
 MEASURE = """
 import sys
 from pathlib import Path
 import polars as pl
 from zip_pipeline.pool.pool import open_selection_pool
 from zip_pipeline.data_root import DataRoot
-def peak_bytes():
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+from zip_pipeline_tests.processes import peak_bytes
 before = peak_bytes()
 with open_selection_pool(DataRoot(Path(sys.argv[1]))["sft"]) as pool:
     num_bytes = int(pool.texts.num_bytes.sum())

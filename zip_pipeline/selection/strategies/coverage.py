@@ -26,7 +26,6 @@ PICKS_PER_ROUND = 200
 # refreshed at a time: more of them take fewer calls, and some that need not be refreshed.
 _HEAD = 4096
 _REFRESHED = 256
-_SAMPLES_AT_A_TIME = 1 << 12
 # Of the counts so many are in memory; 256 MB.
 _MOST_NUMBERS = 1 << 26
 _COUNTS = np.arange(1, MAX_COUNT + 1)[:, None]
@@ -160,11 +159,6 @@ def _split(numbers: NDArray[np.uint32]) -> tuple[Indices, Indices]:
     return (numbers % NUM_BUCKETS).astype(np.int64), numbers.astype(np.int64) // NUM_BUCKETS + 1
 
 
-def _parts(num_samples: int) -> Iterator[tuple[int, int]]:
-    for start in range(0, num_samples, _SAMPLES_AT_A_TIME):
-        yield start, min(start + _SAMPLES_AT_A_TIME, num_samples)
-
-
 class LazyGreedy:
     """Picks the highest gain per cost again and again, and refreshes no more than it must.
 
@@ -188,9 +182,8 @@ class LazyGreedy:
         self._executor = executor
         self._workers = workers
         self._costs = costs
-        parts = (self._scores(np.arange(*part)) for part in _parts(len(costs)))
         # The last known gain per cost of each sample.
-        self.scores = np.concatenate([np.zeros(0), *parts])
+        self.scores = self._scores(np.arange(len(costs)))
 
     def _scores(self, indices: Indices) -> Gains:
         # The gains of a part are looked up without the interpreter lock.
