@@ -5,13 +5,14 @@ import json
 import os
 import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from zip_pipeline.compression.tokens import PIECE_LENGTH, in_batches, pieces_of
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint
 from zip_pipeline.hub import hub_answers, no_answer, without_secrets
@@ -326,6 +327,8 @@ def encode(
         tools: the schemas of each conversation's tools as JSON text, empty for none.
         open_answer: end with what introduces the assistant's next answer.
 
+    A long conversation is tokenised in pieces, see :func:`.pieces_of`.
+
     Raises:
         UserError: the template refuses a conversation; or a turn has no loss, and the template's
             marks do not tell its words from others.
@@ -340,26 +343,71 @@ def encode(
     for place, schemas in enumerate(given):
         places_with[schemas if "tools" in known else ""].append(place)
     for schemas, places in places_with.items():
-        said = [messages(conversations[place], special, given[place], known) for place in places]
-        try:
-            output: Any = tokenizer.apply_chat_template(
-                said,
-                tools=tool_schemas(schemas, special, known),
-                tokenize=True,
-                add_generation_prompt=open_answer,
-                return_dict=True,
-                return_assistant_tokens_mask=True,
-            )
-        # Templates refuse what they do not expect, or stumble over it.
-        except (TemplateError, TypeError) as error:
-            raise UserError(
-                f"template: the chat template cannot write a conversation ({error}). Choose "
-                "another template, or leave such samples out"
-            ) from error
-        both = zip(output["input_ids"], output["assistant_masks"], strict=True)
-        for place, (ids, mask) in zip(places, both, strict=True):
-            encoded[place] = Encoded(list(ids), _with_loss(list(mask), conversations[place]))
+        options = {
+            "tools": tool_schemas(schemas, special, known),
+            "add_generation_prompt": open_answer,
+        }
+        lengths = [sum(len(turn_text(turn)) for turn in conversations[p]) for p in places]
+        for batch in in_batches(lengths):
+            some = places[batch]
+            said = [messages(conversations[p], special, given[p], known) for p in some]
+            is_long = sum(lengths[batch]) > PIECE_LENGTH
+            try:
+                tokens = (_tokens_in_pieces if is_long else _tokens)(tokenizer, said, options)
+            # Templates refuse what they do not expect, or stumble over it.
+            except (TemplateError, TypeError) as error:
+                raise UserError(
+                    f"template: the chat template cannot write a conversation ({error}). Choose "
+                    "another template, or leave such samples out"
+                ) from error
+            for place, (ids, mask) in zip(some, tokens, strict=True):
+                encoded[place] = Encoded(ids, _with_loss(mask, conversations[place]))
     return encoded
+
+
+_Tokens: TypeAlias = Iterable[tuple[list[int], list[int]]]
+
+
+def _tokens(
+    tokenizer: "PreTrainedTokenizerBase", said: list[list[Message]], options: Mapping[str, Any]
+) -> _Tokens:
+    """Return the tokens of each conversation, and 1 for those that the assistant says."""
+    output: Any = tokenizer.apply_chat_template(
+        said, tokenize=True, return_dict=True, return_assistant_tokens_mask=True, **options
+    )
+    return zip(output["input_ids"], output["assistant_masks"], strict=True)
+
+
+def _tokens_in_pieces(
+    tokenizer: "PreTrainedTokenizerBase", said: list[list[Message]], options: Mapping[str, Any]
+) -> _Tokens:
+    """Return what :func:`_tokens` does in memory for one piece of a text at a time."""
+    from transformers.utils.chat_template_utils import render_jinja_template
+
+    named: dict[str, Any] = {**tokenizer.special_tokens_map, **options}
+    template = tokenizer.get_chat_template(tools=options["tools"])
+    rendered: Any = render_jinja_template(
+        said, chat_template=template, return_assistant_tokens_mask=True, **named
+    )
+    return [_tokens_of(tokenizer, *written) for written in zip(*rendered, strict=True)]
+
+
+def _tokens_of(
+    tokenizer: "PreTrainedTokenizerBase", text: str, spoken: Sequence[tuple[int, int]]
+) -> tuple[list[int], list[int]]:
+    """Return the tokens of a text, and 1 for those within some spans of its characters."""
+    is_spoken = bytearray(len(text))
+    for begin, end in spoken:
+        is_spoken[begin:end] = b"\1" * (end - begin)
+    ids: list[int] = []
+    mask: list[int] = []
+    start = 0
+    for piece in pieces_of(text):
+        encodings: Any = tokenizer([piece], add_special_tokens=False).encodings
+        ids += encodings[0].ids
+        mask += [int(1 in is_spoken[start + b : start + e]) for b, e in encodings[0].offsets]
+        start += len(piece)
+    return ids, mask
 
 
 def _with_loss(mask: list[int], turns: Sequence[Turn]) -> list[int]:

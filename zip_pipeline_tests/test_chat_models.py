@@ -2,6 +2,7 @@
 
 import json
 import os
+import random
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from zip_pipeline import chat_models
 from zip_pipeline.chat_models import (
     _tokenizer_class,
     encode,
@@ -22,6 +24,7 @@ from zip_pipeline.chat_models import (
     special_tokens,
     tool_schemas,
 )
+from zip_pipeline.compression import tokens
 from zip_pipeline.compression.tokens import TINY_MODEL
 from zip_pipeline.samples import Turn
 from zip_pipeline.training.base_model import tiny_tokenizer
@@ -141,6 +144,32 @@ def test_a_shipped_template_gets_as_text_what_it_does_not_know(name: str) -> Non
     assert encode(tokenizer, [rich], [tools]) == encode(tokenizer, [plain])
     without_system = encode(tokenizer, [RICH], [tools])
     assert without_system == encode(tokenizer, [(Turn("system", f"Tools: {tools}"), *plain[1:])])
+
+
+@pytest.mark.parametrize("name", [*sorted(TEMPLATES), "knowing"])
+def test_a_long_conversation_has_the_tokens_of_the_whole_in_pieces(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pieces that end between words change no token and no mark, wherever the marks lie."""
+    tokenizer = knowing() if name == "knowing" else templated(name)
+    draw = random.Random(name)
+    words = ["hello", "there,", "1", "+", "東京", "\n\n", "  ", "brief!", "é", "🙂", "assistant"]
+    conversations = [
+        [
+            Turn(role, " ".join(draw.choices(words, k=draw.randrange(1, 120))))
+            for role in ("system", *("user", "assistant") * draw.randrange(1, 5))
+        ]
+        for _ in range(20)
+    ]
+    whole = encode(tokenizer, conversations, [json.dumps([SCHEMA])] * 20)
+    open_whole = encode(tokenizer, conversations, open_answer=True)
+    for module in (chat_models, tokens):
+        monkeypatch.setattr(module, "PIECE_LENGTH", 300)
+    taken: list[str] = []
+    monkeypatch.setattr(chat_models, "pieces_of", lambda t: taken.append(t) or tokens.pieces_of(t))
+    assert encode(tokenizer, conversations, [json.dumps([SCHEMA])] * 20) == whole
+    assert encode(tokenizer, conversations, open_answer=True) == open_whole
+    assert len(taken) > 30
 
 
 def test_each_conversation_has_its_own_tools() -> None:

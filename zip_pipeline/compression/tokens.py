@@ -1,7 +1,8 @@
 """How many tokens a text has, by a named tokenizer."""
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,12 @@ if TYPE_CHECKING:
 TINY_MODEL = Path(__file__).parents[1] / "tiny_model"
 """Folder of the base model that ships with the package, and of its tokenizer."""
 SHIPPED_TOKENIZERS = {"tiny": TINY_MODEL / "tokenizer.json"}
+# A tokenizer takes some 200 bytes for each character of what it is given at a time.
+PIECE_LENGTH = 1 << 18
+"""The number of characters that are tokenised at a time."""
 _BATCH_TEXTS = 1024
+_WORDS_MEET = re.compile(r"(?<=\w) (?=\w)")
+_LONGEST_WORD = 1 << 10
 _SWITCH = "TOKENIZERS_PARALLELISM"
 
 
@@ -37,12 +43,47 @@ def count_tokens(texts: Sequence[str], tokenizer: str = "tiny") -> list[int]:
         UserError: the tokenizer cannot be loaded.
     """
     loaded = load_tokenizer(tokenizer)
-    counts: list[int] = []
-    for start in range(0, len(texts), _BATCH_TEXTS):
-        batch = list(texts[start : start + _BATCH_TEXTS])
-        encodings = loaded.encode_batch_fast(batch, add_special_tokens=False)
-        counts += [len(encoding) for encoding in encodings]
+    counts = [0] * len(texts)
+    pieces = [(place, piece) for place, text in enumerate(texts) for piece in pieces_of(text)]
+    for batch in in_batches([len(piece) for _, piece in pieces]):
+        places, parts = zip(*pieces[batch], strict=True)
+        encodings = loaded.encode_batch_fast(parts, add_special_tokens=False)
+        for place, encoding in zip(places, encodings, strict=True):
+            counts[place] += len(encoding)
     return counts
+
+
+def in_batches(lengths: Sequence[int]) -> Iterator[slice]:
+    """Yield which texts are tokenised together: ``PIECE_LENGTH`` characters, or one longer text.
+
+    Args:
+        lengths: of the texts, in characters.
+    """
+    start = total = 0
+    for place, length in enumerate(lengths):
+        if place - start == _BATCH_TEXTS or (place > start and total + length > PIECE_LENGTH):
+            yield slice(start, place)
+            start, total = place, 0
+        total += length
+    if lengths:
+        yield slice(start, len(lengths))
+
+
+def pieces_of(text: str) -> Iterator[str]:
+    """Yield a text in pieces of at most ``PIECE_LENGTH`` characters, so that memory is bounded.
+
+    Tokenizers split text before a space between words, and so do the pieces: they have the tokens
+    of the whole text. Where there is no such space, a piece ends in the middle of what may be one
+    token, which then counts as two.
+    """
+    start = 0
+    while len(text) - start > PIECE_LENGTH:
+        end = start + PIECE_LENGTH
+        for seam in _WORDS_MEET.finditer(text, max(start + 1, end - _LONGEST_WORD), end):
+            end = seam.start()
+        yield text[start:end]
+        start = end
+    yield text[start:]
 
 
 def tokenizer_identity(name: str) -> str:

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models
 
+from zip_pipeline.compression import tokens
 from zip_pipeline.compression.tokens import SHIPPED_TOKENIZERS, count_tokens, load_tokenizer
 
 
@@ -34,6 +35,32 @@ def test_counts_equal_those_of_single_texts_whatever_they_are(texts: list[str]) 
     encoded = [tokenizer.encode(text, add_special_tokens=False).ids for text in texts]
     assert count_tokens(texts) == [len(ids) for ids in encoded]
     assert [tokenizer.decode(ids) for ids in encoded] == texts
+
+
+@given(st.lists(st.text("ab1 \n,é東", max_size=90), max_size=8))
+def test_pieces_of_long_texts_count_as_the_whole(texts: list[str]) -> None:
+    """A piece ends before a space between words; without one, a token may count as two."""
+    whole = count_tokens(texts)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tokens, "PIECE_LENGTH", 16)
+        pieces = [list(tokens.pieces_of(text)) for text in texts]
+        counts = count_tokens(texts)
+    assert ["".join(parts) for parts in pieces] == texts
+    for parts, count, expected in zip(pieces, counts, whole, strict=True):
+        assert all(len(part) <= 16 for part in parts)
+        ends = zip(parts, parts[1:], strict=False)
+        num_cuts = sum(not (a[-1].isalnum() and b[0] == " ") for a, b in ends)
+        assert count == expected if num_cuts == 0 else abs(count - expected) <= 2 * num_cuts
+
+
+def test_few_characters_are_tokenised_at_a_time() -> None:
+    """Many short texts and a long one make batches of about one size, with every text in one."""
+    lengths = [10] * 3000 + [tokens.PIECE_LENGTH] * 3 + [200_000] * 4 + [0] * 5
+    batches = [lengths[batch] for batch in tokens.in_batches(lengths)]
+    assert [length for batch in batches for length in batch] == lengths
+    assert all(sum(batch) <= tokens.PIECE_LENGTH for batch in batches)
+    assert len(batches) < 15
+    assert list(tokens.in_batches([])) == []
 
 
 def test_counts_ignore_truncation_and_padding_of_the_file(tmp_path: Path) -> None:
