@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ def test_pieces_of_long_texts_count_as_the_whole(texts: list[str]) -> None:
     assert ["".join(parts) for parts in pieces] == texts
     for parts, count, expected in zip(pieces, counts, whole, strict=True):
         assert all(len(part) <= 16 for part in parts)
-        ends = zip(parts, parts[1:], strict=False)
+        ends = pairwise(parts)
         num_cuts = sum(not (a[-1].isalnum() and b[0] == " ") for a, b in ends)
         assert count == expected if num_cuts == 0 else abs(count - expected) <= 2 * num_cuts
 
