@@ -4,6 +4,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,6 +33,13 @@ _PARTS = {
 }
 _TOKENIZER_CONFIGS = ("config.json", "tokenizer_config.json")
 _ZERO_WIDTH_SPACE = "\u200b"
+_BEGINS, _ENDS = (
+    re.compile(rf"\{{%([-+]?)\s*{word}\s*([-+]?)%\}}") for word in ("generation", "endgeneration")
+)
+# Nothing that is said can hold it.
+_MARK = f"\ufdd0{secrets.token_hex(8)}\ufdd1"
+# What a turn takes besides its characters.
+_TURN_LENGTH = 64
 _WEIGHTS_AND_SHAPE = frozenset({".json", ".safetensors"})
 _TEMPLATE_AND_VOCABULARY = frozenset({".jinja", ".model"})
 
@@ -347,7 +355,9 @@ def encode(
             "tools": tool_schemas(schemas, special, known),
             "add_generation_prompt": open_answer,
         }
-        lengths = [sum(len(turn_text(turn)) for turn in conversations[p]) for p in places]
+        lengths = [
+            sum(_TURN_LENGTH + len(turn_text(turn)) for turn in conversations[p]) for p in places
+        ]
         for batch in in_batches(lengths):
             some = places[batch]
             said = [messages(conversations[p], special, given[p], known) for p in some]
@@ -381,24 +391,27 @@ def _tokens(
 def _tokens_in_pieces(
     tokenizer: "PreTrainedTokenizerBase", said: list[list[Message]], options: Mapping[str, Any]
 ) -> _Tokens:
-    """Return what :func:`_tokens` does in memory for one piece of a text at a time."""
-    from transformers.utils.chat_template_utils import render_jinja_template
+    """Return what :func:`_tokens` does, in time and memory that are linear in text and turns.
 
-    named: dict[str, Any] = {**tokenizer.special_tokens_map, **options}
+    The library joins all that is written so far at each turn of the assistant, and looks for the
+    tokens of that turn from the first one on. Here the template writes marks around what the
+    assistant says.
+    """
     template = tokenizer.get_chat_template(tools=options["tools"])
-    rendered: Any = render_jinja_template(
-        said, chat_template=template, return_assistant_tokens_mask=True, **named
+    marked = _ENDS.sub(rf"{{%\1 endgeneration %}}{_MARK}{{% endif \2%}}", template)
+    marked = _BEGINS.sub(rf"{{%\1 if true %}}{_MARK}{{% generation \2%}}", marked)
+    rendered: Any = tokenizer.apply_chat_template(
+        said, chat_template=marked, tokenize=False, **options
     )
-    return [_tokens_of(tokenizer, *written) for written in zip(*rendered, strict=True)]
+    return [_tokens_of(tokenizer, text.split(_MARK)) for text in rendered]
 
 
 def _tokens_of(
-    tokenizer: "PreTrainedTokenizerBase", text: str, spoken: Sequence[tuple[int, int]]
+    tokenizer: "PreTrainedTokenizerBase", parts: Sequence[str]
 ) -> tuple[list[int], list[int]]:
-    """Return the tokens of a text, and 1 for those within some spans of its characters."""
-    is_spoken = bytearray(len(text))
-    for begin, end in spoken:
-        is_spoken[begin:end] = b"\1" * (end - begin)
+    """Return the tokens of a text, and 1 for those within every second of its parts."""
+    text = "".join(parts)
+    is_spoken = b"".join(bytes([n % 2]) * len(part) for n, part in enumerate(parts))
     ids: list[int] = []
     mask: list[int] = []
     start = 0

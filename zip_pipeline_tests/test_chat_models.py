@@ -6,6 +6,8 @@ import random
 import shutil
 import subprocess
 import sys
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -146,17 +148,39 @@ def test_a_shipped_template_gets_as_text_what_it_does_not_know(name: str) -> Non
     assert without_system == encode(tokenizer, [(Turn("system", f"Tools: {tools}"), *plain[1:])])
 
 
-@pytest.mark.parametrize("name", [*sorted(TEMPLATES), "knowing"])
+# How templates may handle white space around what the assistant says.
+TRIMMED = """{% for message in messages %}
+  <|{{ message.role }}|>
+  {% if message.role == 'assistant' %}
+    {%- generation -%}
+      {{ message.content }}
+    {%- endgeneration +%}
+    one
+    {% generation %}
+    {{ message.role }}
+    {%+ endgeneration -%}
+    two
+  {% else %}
+    {{ message.content }}
+  {% endif %}
+{% endfor %}
+"""
+
+
+@pytest.mark.parametrize("name", [*sorted(TEMPLATES), "knowing", "trimmed"])
 def test_a_long_conversation_has_the_tokens_of_the_whole_in_pieces(
     name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Pieces that end between words change no token and no mark, wherever the marks lie."""
-    tokenizer = knowing() if name == "knowing" else templated(name)
+    tokenizer = templated(name) if name in TEMPLATES else knowing()
+    if name == "trimmed":
+        tokenizer.chat_template = TRIMMED
     draw = random.Random(name)
     words = ["hello", "there,", "1", "+", "東京", "\n\n", "  ", "brief!", "é", "🙂", "assistant"]
     conversations = [
         [
-            Turn(role, " ".join(draw.choices(words, k=draw.randrange(1, 120))))
+            # The library leaves out all but the first token of a character that is last.
+            Turn(role, " ".join([*draw.choices(words, k=draw.randrange(1, 120)), "ok"]))
             for role in ("system", *("user", "assistant") * draw.randrange(1, 5))
         ]
         for _ in range(20)
@@ -166,10 +190,30 @@ def test_a_long_conversation_has_the_tokens_of_the_whole_in_pieces(
     for module in (chat_models, tokens):
         monkeypatch.setattr(module, "PIECE_LENGTH", 300)
     taken: list[str] = []
-    monkeypatch.setattr(chat_models, "pieces_of", lambda t: taken.append(t) or tokens.pieces_of(t))
+
+    def pieces_of(text: str) -> Iterator[str]:
+        taken.append(text)
+        return tokens.pieces_of(text)
+
+    monkeypatch.setattr(chat_models, "pieces_of", pieces_of)
     assert encode(tokenizer, conversations, [json.dumps([SCHEMA])] * 20) == whole
     assert encode(tokenizer, conversations, open_answer=True) == open_whole
     assert len(taken) > 30
+
+
+def test_many_turns_take_time_by_their_number() -> None:
+    """Eight times as many turns take some eight times as long, and none loses its mark."""
+    tokenizer = templated("tiny")
+    turns = [Turn("user", "1"), Turn("assistant", "2")] * 1000
+
+    def seconds_of(times: int) -> float:
+        began = time.process_time()
+        (found,) = encode(tokenizer, [turns * times])
+        assert sum(found.assistant_mask) == times * 2000
+        return time.process_time() - began
+
+    seconds_of(1)
+    assert seconds_of(16) < 20 * min(seconds_of(2) for _ in range(3))
 
 
 def test_each_conversation_has_its_own_tools() -> None:
