@@ -3,13 +3,13 @@
 import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
-from zip_pipeline.compression.codecs import compression_ratio, pool_levels
-from zip_pipeline.compression.state import texts_of
+from zip_pipeline.compression.codecs import codecs, pool_levels
 from zip_pipeline.data_root import StageFolder
 from zip_pipeline.defs.keys import (
     AS_WRITTEN_CHECK,
@@ -392,7 +392,7 @@ def describe_version(version: StoredVersion, *, reused: bool) -> dg.MaterializeR
     """Return a version as what the UI shows: counts, R, sources, plot and data version."""
     return dg.MaterializeResult(
         metadata=_version_metadata(version, reused=reused),
-        data_version=dg.DataVersion(_content_fingerprint(version.subset, version.stage)),
+        data_version=dg.DataVersion(_content_fingerprint(version)),
     )
 
 
@@ -426,7 +426,11 @@ def _version_metadata(version: StoredVersion, *, reused: bool) -> dict[str, Any]
         "settings": collapsed(
             {"config": manifest["config"], "pool_fingerprint": manifest["pool_fingerprint"]}
         ),
-        **table_metadata(version.subset, origins=_origins(stage)),
+        **table_metadata(
+            version.picks.collect_schema().to_frame(),
+            _num_picked(version),
+            origins=_origins(stage),
+        ),
     }
 
 
@@ -484,10 +488,14 @@ def _ratios(what: str, by_codec: dict[str, float]) -> dict[str, float]:
     return rounded({f"{what}_compression_ratio_{codec}": r for codec, r in by_codec.items()})
 
 
-def _content_fingerprint(subset: pl.DataFrame, stage: Stage) -> str:
+def _content_fingerprint(version: StoredVersion) -> str:
     """Return a hash of the picks in order, so that equal picks keep the data version."""
-    texts = serialised_texts(subset, stage).to_list()
-    return fingerprint([*subset["sample_id"].to_list(), *texts])
+    ids = version.picks.select("sample_id").collect().to_series()
+    return fingerprint(chain(ids, chain.from_iterable(version.texts())))
+
+
+def _num_picked(version: StoredVersion) -> int:
+    return int(version.picks.select(pl.len()).collect().item())
 
 
 RANDOM_SEED = 0
@@ -522,7 +530,7 @@ def less_redundant_check(stage: Stage) -> dg.AssetChecksDefinition:
         def check() -> dg.AssetCheckResult:
             version = latest_version(data_root.root[stage])
             with open_selection_pool(data_root.root[stage]) as pool:
-                return _less_redundant(version, pool, stage)
+                return _less_redundant(version, pool)
 
         return _told_in_check(check)
 
@@ -563,7 +571,8 @@ def _within_budget(version: StoredVersion) -> dg.AssetCheckResult:
     unit, limit = budget["unit"], budget["value"]
     used = picked.height if unit == "samples" else int(picked[f"num_{unit}"].sum())
     words = unit.replace("_", " ")
-    agree = picked["sample_id"].equals(version.subset["sample_id"])
+    ids = version.picks.select("sample_id").collect().to_series()
+    agree = picked["sample_id"].equals(ids)
     ending = "" if agree else "; the ledger's picks are not the rows of the subset"
     return dg.AssetCheckResult(
         passed=used <= limit and agree,
@@ -573,10 +582,8 @@ def _within_budget(version: StoredVersion) -> dg.AssetCheckResult:
     )
 
 
-def _less_redundant(
-    version: StoredVersion, pool: SelectionPool, stage: Stage
-) -> dg.AssetCheckResult:
-    num_picked, num_samples = version.subset.height, pool.index.height
+def _less_redundant(version: StoredVersion, pool: SelectionPool) -> dg.AssetCheckResult:
+    num_picked, num_samples = _num_picked(version), pool.index.height
     if not 0 < num_picked < num_samples:
         return dg.AssetCheckResult(
             passed=True,
@@ -588,8 +595,10 @@ def _less_redundant(
         num_picked, seed=RANDOM_SEED, shuffle=True
     )
     codec = version.manifest["config"]["codec"]
-    of_subset, of_random = (
-        _ratios_by_codec(samples, stage, codec) for samples in (version.subset, pool.rows(random))
+    of_subset = _ratios_by_codec(version.texts, codec)
+    rows, stage = pool.rows_in_parts(random), version.stage
+    of_random = _ratios_by_codec(
+        lambda: (serialised_texts(part, stage) for part in rows.each()), codec
     )
     return dg.AssetCheckResult(
         passed=of_subset[codec] < of_random[codec],
@@ -604,8 +613,12 @@ def _less_redundant(
     )
 
 
-def _ratios_by_codec(samples: pl.DataFrame, stage: Stage, codec: str) -> dict[str, float]:
-    """Return R by the codec that selected the samples, and by those of every pool."""
-    joined = b"".join(texts_of(samples, stage))
+def _ratios_by_codec(texts: Callable[[], Iterator[pl.Series]], codec: str) -> dict[str, float]:
+    """Return R of texts by the codec that selected them, and by those of every pool."""
+
+    def chunks() -> Iterator[bytes]:
+        return ("".join(part).encode() for part in texts())
+
+    num_bytes = sum(map(len, chunks()))
     names = dict.fromkeys([*pool_levels(), codec])
-    return {name: compression_ratio(joined, name) for name in names}
+    return {name: num_bytes / codecs[name].streamed_size(chunks(), num_bytes) for name in names}

@@ -256,9 +256,14 @@ def next_num_rows(num_rows: int, read: pl.DataFrame) -> int:
 
 
 def _said_in_parts(folder: StageFolder, batch: str) -> Iterator[pl.DataFrame]:
-    """Yield ids and what is said in the samples of a batch, some megabytes of them at a time."""
+    """Return ids and what is said in the samples of a batch, some megabytes of them at a time."""
     columns = ["sample_id", *TURN_COLUMNS[folder.stage], "tools"]
-    rows = with_all_columns(scan_table(folder.samples(batch)), folder.stage).select(columns)
+    rows = with_all_columns(scan_table(folder.samples(batch)), folder.stage)
+    return in_parts(rows.select(columns))
+
+
+def in_parts(rows: pl.LazyFrame) -> Iterator[pl.DataFrame]:
+    """Yield rows of a file in order, some megabytes of them at a time."""
     # In one pass: a slice decodes its row group anew.
     for group in rows.collect_batches(chunk_size=_MOST_ROWS, maintain_order=True):
         yield from group.iter_slices(next_num_rows(group.height or 1, group))

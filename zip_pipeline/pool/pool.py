@@ -452,6 +452,11 @@ class SelectionPool:
         """Return the rows of the pool table at these positions of the index, in this order."""
         return self._tables.rows(self.index[positions])
 
+    def rows_in_parts(self, positions: pl.Series) -> Parts:
+        """Return the rows of the pool table at these positions of the index, in this order."""
+        placed = self.index[positions].select(_PLACE).with_row_index("place")
+        return self._tables.rows_with(placed).sorted("place")
+
     def said(self, positions: Sequence[int]) -> Iterator[pl.DataFrame]:
         """Yield what is said at ascending positions of the index, some thousands at a time."""
         return self._tables.said(self.index.select(_PLACE)[positions])

@@ -1,8 +1,9 @@
 """Pool and configuration to a numbered version, and versions read back."""
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,16 @@ import polars as pl
 from zip_pipeline.compression.state import TextTokens, TokenCounter
 from zip_pipeline.data_root import StageFolder, remove_leftovers
 from zip_pipeline.errors import UserError
-from zip_pipeline.pool.batches import counted_otherwise, recount_tokens, stored_batches
+from zip_pipeline.pool.batches import (
+    counted_otherwise,
+    in_parts,
+    recount_tokens,
+    stored_batches,
+)
 from zip_pipeline.pool.held_out import held_out_settings, read_held_out
 from zip_pipeline.pool.pool import open_selection_pool
 from zip_pipeline.process import return_freed_memory
-from zip_pipeline.samples import Stage
+from zip_pipeline.samples import TURN_COLUMNS, Stage, serialised_texts, with_all_columns
 from zip_pipeline.selection.candidates import Candidates
 from zip_pipeline.selection.config import TOKEN_UNITS, SelectionConfig
 from zip_pipeline.selection.ledger import target_facts
@@ -43,9 +49,20 @@ class StoredVersion:
     stage: Stage
     number: int
     path: Path
-    subset: pl.DataFrame
+    picks: pl.LazyFrame
+    """The rows of the subset in pick order, yet to be read."""
     ledger: pl.DataFrame
     manifest: dict[str, Any]
+
+    @cached_property
+    def subset(self) -> pl.DataFrame:
+        """The rows of the subset in pick order, all in memory."""
+        return self.picks.collect()
+
+    def texts(self) -> Iterator[pl.Series]:
+        """Yield the serialised texts of the picks in pick order, some megabytes at a time."""
+        said = with_all_columns(self.picks, self.stage).select(*TURN_COLUMNS[self.stage], "tools")
+        return (serialised_texts(part, self.stage) for part in in_parts(said))
 
 
 def read_version(folder: StageFolder, number: int) -> StoredVersion:
@@ -60,7 +77,7 @@ def read_version(folder: StageFolder, number: int) -> StoredVersion:
         stage=folder.stage,
         number=number,
         path=store.path(number),
-        subset=store.subset(number).collect(),
+        picks=store.subset(number),
         ledger=store.ledger(number).collect(),
         manifest=manifest,
     )

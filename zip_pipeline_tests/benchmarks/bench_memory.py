@@ -40,7 +40,7 @@ def texts(num_bytes: int) -> Iterator[str]:
     draw = random.Random(num_bytes)
     syllables = [a + b for a in "bdfgklmnprst" for b in "aeiou"]
     words = ["".join(draw.choices(syllables, k=draw.randrange(1, 4))) for _ in range(5_000)]
-    block = " ".join(draw.choices(words, k=200_000))
+    block = " ".join(draw.choices(words, k=200_000 + num_bytes // 2))
     for number in itertools.count():
         start = draw.randrange(len(block) - num_bytes)
         yield f"{number} {block[start : start + num_bytes]}"
@@ -63,6 +63,15 @@ def reply(names: Iterator[int], said: Iterator[str], depth: int) -> dict[str, ob
     role = "assistant" if depth % 2 == 0 else "prompter"
     fields = {"message_id": f"{next(names)}", "role": role, "text": next(said)}
     return {**fields, "replies": [reply(names, said, depth - 1) for _ in range(2 if depth else 0)]}
+
+
+def chats(num_bytes: int) -> Records:
+    """Yield conversations of many short messages."""
+    for text in texts(num_bytes):
+        places = range(0, num_bytes // 40, 2)
+        said = [text[place : place + 2] for place in places]
+        turns = [(("user", "assistant")[n % 2], content) for n, content in enumerate(said)]
+        yield {"messages": [{"role": role, "content": content} for role, content in turns]}
 
 
 def trees(num_bytes: int) -> Records:
@@ -131,6 +140,8 @@ SHAPES: dict[str, tuple[str, Callable[[int], Records], int, Write, str]] = {
     "tiny rows": ("sft", pairs, 60, lines, "jsonl"),
     "short rows": ("sft", pairs, 1_000, lines, "jsonl"),
     "long rows": ("sft", pairs, 100_000, lines, "jsonl"),
+    "longest rows": ("sft", pairs, 15_000_000, lines, "jsonl"),
+    "many turns": ("sft", chats, 15_000_000, lines, "jsonl"),
     "array": ("sft", pairs, 3_000, array, "json"),
     "csv": ("sft", pairs, 1_000, cells, "csv"),
     "parquet": ("sft", pairs, 1_000, table, "parquet"),

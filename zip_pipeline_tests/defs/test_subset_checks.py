@@ -10,6 +10,7 @@ import pytest
 
 from zip_pipeline.defs.automation import RESELECTION
 from zip_pipeline.files import write_table
+from zip_pipeline.workflow.versions import StoredVersion
 from zip_pipeline_tests.defs.graph import QUIET, SMALL, Graph, alpaca_rows, checks_of
 
 
@@ -49,6 +50,18 @@ def test_checks_pass_on_a_fresh_version_and_alone(selected: Graph) -> None:
     assert _check_again(selected, "within_budget").description == "version 1: 5 of 5 samples"
     assert _check_again(selected, "less_redundant_than_random").passed
     assert selected.root["sft"].versions.numbers() == [1]
+
+
+def test_no_step_holds_all_picks(selected: Graph, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is told of a version, and its checks, read the picks in parts: they may be many."""
+
+    def refused(_: StoredVersion) -> pl.DataFrame:
+        raise AssertionError("all picks were read")
+
+    monkeypatch.setattr(StoredVersion, "subset", property(refused))
+    result = selected.select("sft", {**SMALL, "budget_samples": 7})
+    assert result.success
+    assert checks_of(result)["less_redundant_than_random"]
 
 
 @pytest.mark.parametrize("unit", ["samples", "tokens", "bytes"])
