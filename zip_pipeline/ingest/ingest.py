@@ -1,7 +1,7 @@
 """A drop to a batch: every row becomes a sample, a duplicate or a quarantined row."""
 
 import json
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cache, partial
@@ -80,6 +80,7 @@ __all__ = [
 ]
 
 _NUM_DETECTION_ROWS = 20
+_DETECTION_CHARACTERS = 1 << 24
 # Fewer rows may well come from as many sources.
 _MIN_ROWS_OF_SOURCES = 20
 _SOURCE_FIELDS = ("source", "dataset")
@@ -286,21 +287,28 @@ def _with_formats(
     """Yield each row with its format, told from the first rows of its file."""
     override = format_named(options.format, stage) if options.format is not None else None
     for _, file_rows in groupby(rows, key=attrgetter("source_file")):
-        head: list[RawRow] = []
+        head: deque[RawRow] = deque()
+        num_characters = 0
         for row in file_rows:
             # A row without a record needs no format, so a broken beginning does not count.
             if row.record is None:
                 yield row, None
                 continue
             head.append(row)
-            if len(head) == _NUM_DETECTION_ROWS:
+            num_characters += len(row.raw)
+            if len(head) == _NUM_DETECTION_ROWS or num_characters > _DETECTION_CHARACTERS:
                 break
-        records = [row.record for row in head if row.record is not None]
-        said = [said_in(record) for record in records]
-        # Where all rows lack what their format needs, the names of the fields tell it still.
-        file_format = override or detect_format(said, stage) or detect_format(records, stage)
-        for row in chain(head, file_rows):
+        file_format = override or _format_of([row.record for row in head], stage)
+        # Long rows must not stay until the file ends.
+        for row in chain((head.popleft() for _ in range(len(head))), file_rows):
             yield row, override or _row_format(row.record, stage, file_format)
+
+
+def _format_of(records: Iterable[Record | None], stage: Stage) -> Format | None:
+    known = [record for record in records if record is not None]
+    # Where all rows lack what their format needs, the names of the fields tell it still.
+    said = [said_in(record) for record in known]
+    return detect_format(said, stage) or detect_format(known, stage)
 
 
 def _unfolded(

@@ -13,7 +13,7 @@ import polars as pl
 from zip_pipeline.files import ROWS_PER_GROUP, TEMPORARY, named
 
 _PART_BYTES = 1 << 23
-_FEWEST_ROWS_PER_GROUP = 1 << 8
+_MOST_ROW_GROUPS = 1 << 11
 _NUM_BUFFERED_ROWS = 1 << 12
 _BUFFERED_CHARACTERS = 1 << 23
 
@@ -154,7 +154,7 @@ class Parts:
     @property
     def rows_per_group(self) -> int:
         """How many rows a stored table has in a row group, which whoever reads it holds whole."""
-        return max(_FEWEST_ROWS_PER_GROUP, self._least_part_rows)
+        return max(self._least_part_rows, -(-self.height // _MOST_ROW_GROUPS))
 
 
 class GrowingTable:
