@@ -1,5 +1,6 @@
 """A store that data roots share: entries that are numbered and claimed once, files by hash."""
 
+import errno
 import hashlib
 import json
 import os
@@ -15,8 +16,8 @@ from urllib.parse import unquote, urlsplit
 
 from pydantic import Field, field_validator
 
-from zip_pipeline.errors import UserError, require
-from zip_pipeline.files import LAYOUT, check_layout, fingerprint, user_cache, write_bytes
+from zip_pipeline.errors import UserError, error_number, require, storage_error
+from zip_pipeline.files import LAYOUT, check_layout, fingerprint, named, user_cache, write_bytes
 from zip_pipeline.settings import SETTINGS_FILE, Settings
 
 TABLE = "store"
@@ -186,7 +187,7 @@ class Store:
             UserError: it is not there, or has another hash.
         """
         digest = hashlib.sha256()
-        with path.open("wb") as file:
+        with named(path), path.open("wb") as file:
             for chunk in self._chunks(sha256):
                 digest.update(chunk)
                 file.write(chunk)
@@ -330,7 +331,7 @@ class Store:
             yield
         except (BaseError, OSError, NotImplementedError) as error:
             # Not chained: the library's words may hold more than is to be shown.
-            raise UserError(f"{self.url}: {_why(error, self._scheme)}") from None
+            raise _told(error, self.url, self._scheme) from None
 
 
 def _log(number: int) -> str:
@@ -339,6 +340,19 @@ def _log(number: int) -> str:
 
 _STATUS = re.compile(r"status code: (\d{3})")
 _ACCESS = re.compile(r"169\.254\.|metadata|credential|token", re.IGNORECASE)
+
+
+_LATER = "or try again later"
+
+
+def _told(error: Exception, url: str, scheme: str) -> UserError:
+    """Return what to tell of an error: of a folder what the system says."""
+    number = error_number(error) if scheme == "file" else 0
+    if number in (0, errno.ENOENT):
+        return UserError(f"{url}: {_why(error, scheme)}")
+    words = os.strerror(number)
+    told = storage_error(OSError(number, words, url))
+    return told or UserError(f"{url}: the store fails ({words}); check its folder, {_LATER}")
 
 
 def _why(error: Exception, scheme: str) -> str:
@@ -362,4 +376,4 @@ def _why(error: Exception, scheme: str) -> str:
     if isinstance(error, FileNotFoundError):
         return "a file that the store names is not there; restore it from a backup of the store"
     reason = f"status {status}" if status else "no answer"
-    return f"the store fails ({reason}); check the address and the network, or try again later"
+    return f"the store fails ({reason}); check the address and the network, {_LATER}"

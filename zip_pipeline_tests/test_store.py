@@ -1,5 +1,6 @@
 """A store: each number is claimed once, files have their hash, and what is wrong is told."""
 
+import errno
 import hashlib
 import os
 import subprocess
@@ -254,6 +255,39 @@ def test_what_keeps_one_from_the_store_is_told_within_seconds(
     assert "secret" not in str(failure.value)
     assert failure.value.__cause__ is None
     assert time.monotonic() - started < 30
+
+
+@pytest.mark.parametrize(
+    ("code", "words"),
+    [
+        (errno.ENOSPC, "No space left on device; free some space there, or name another place"),
+        (errno.EDQUOT, "Disk quota exceeded; free some space there, or name another place"),
+        (errno.EROFS, "Read-only file system; mount it for writing, or name another place"),
+        (errno.EACCES, "Permission denied; give this user the right to it, or name another place"),
+        (errno.EIO, "the store fails (Input/output error); check its folder, or try again later"),
+    ],
+)
+def test_what_keeps_one_from_a_folder_is_told_in_words_of_the_system(
+    store: Store, monkeypatch: pytest.MonkeyPatch, code: int, words: str
+) -> None:
+    """Not as a network that does not answer."""
+
+    def fail(*_: object, **__: object) -> None:
+        reason = f"Unable to copy data to file: {os.strerror(code)} (os error {code})"
+        raise obstore.exceptions.GenericError(f"Generic LocalFileSystem error: {reason}\n\nDebug")
+
+    monkeypatch.setattr(obstore, "put", fail)
+    with pytest.raises(UserError) as failure:
+        store.claim(1, {"units": {}})
+    assert str(failure.value) == f"{store.url}: {words}"
+
+
+def test_a_file_that_does_not_fit_here_is_named(store: Store, tmp_path: Path) -> None:
+    """The disk is full on this side."""
+    path, sha256 = _file(tmp_path, b"abc")
+    assert store.add(path, sha256)
+    with pytest.raises(OSError, match=r"No space left on device: '/dev/full'"):
+        store.fetch(sha256, Path("/dev/full"))
 
 
 def test_nothing_of_it_is_loaded_where_no_store_is_named() -> None:
