@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import re
+import time
 import uuid
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -218,8 +219,21 @@ class Store:
         for sha256 in (set(named) & aside.keys()) - there.keys():
             self._rename(f"aside/{sha256}", f"objects/{sha256}")
         old = [sha256 for sha256 in aside.keys() - set(named) if aside[sha256] > _OLD]
-        num_removed = self._delete([f"aside/{sha256}" for sha256 in old])
+        num_removed = self._delete([f"aside/{sha256}" for sha256 in old]) + self._remove_halves()
         return num_removed, len((there.keys() | aside.keys()) - set(named) - set(old))
+
+    def _remove_halves(self) -> int:
+        """Remove what writers to a folder that were killed left half; buckets do so themselves."""
+        halves = self._folder.glob("*/*#*") if self._scheme == "file" else ()
+        num_removed = 0
+        with self._telling():
+            for path in halves:
+                # Its writer may complete it, or another one who cleans remove it, meanwhile.
+                with suppress(FileNotFoundError):
+                    if path.stat().st_mtime < time.time() - _OLD.total_seconds():
+                        path.unlink()
+                        num_removed += 1
+        return num_removed
 
     def _ages(self, folder: str) -> dict[str, timedelta]:
         """Return since when each file of a folder lies there."""

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -192,6 +193,33 @@ def test_what_nothing_names_goes_in_two_days(store: Store, tmp_path: Path) -> No
     assert sorted(names) == sorted(f"objects/{sha256}" for sha256 in hashes[:2])
     with pytest.raises(UserError, match=f"objects/{'0' * 64} is missing; restore it"):
         store.clean(["0" * 64])
+
+
+def test_what_a_writer_that_was_killed_left_half_goes_after_a_day(
+    store: Store, tmp_path: Path
+) -> None:
+    """The library neither lists nor removes it."""
+    (tmp_path / "store" / "objects").mkdir()
+    program = (
+        "import io, os, sys, obstore\n"
+        "from obstore.store import LocalStore\n"
+        "class Rows(io.RawIOBase):\n"
+        "    def readable(self): return True\n"
+        "    def seekable(self): return True\n"
+        "    def seek(self, offset, whence=0): return 1 << 24 if whence == 2 else offset\n"
+        "    def tell(self): return 0\n"
+        "    def read(self, size=-1):\n"
+        "        if any(os.scandir(sys.argv[1] + '/objects')): os.kill(os.getpid(), 9)\n"
+        "        return b'x' * size\n"
+        "obstore.put(LocalStore(sys.argv[1]), 'objects/a', Rows(), use_multipart=True)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, tmp_path / "store"], check=False)
+    assert done.returncode == -signal.SIGKILL
+    (half,) = (tmp_path / "store" / "objects").iterdir()
+    assert store.clean([]) == (0, 0)
+    _age(half.parent)
+    assert store.clean([]) == (1, 0)
+    assert not half.exists()
 
 
 def test_a_file_that_may_be_put_aside_is_written_anew(store: Store, tmp_path: Path) -> None:
