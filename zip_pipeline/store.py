@@ -5,7 +5,6 @@ import hashlib
 import json
 import os
 import re
-import time
 import uuid
 from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -210,19 +209,22 @@ class Store:
         Raises:
             UserError: one that is named is missing.
         """
-        there, aside = self._ages("objects"), self._ages("aside")
+        now = self._now()
+        there, aside = self._ages("objects", now), self._ages("aside", now)
         if missing := sorted(set(named) - there.keys() - aside.keys()):
             raise self._damaged(f"objects/{missing[0]}", "is missing")
-        for sha256 in there.keys() - set(named):
-            if there[sha256] > _OLD:
-                self._rename(f"objects/{sha256}", f"aside/{sha256}")
+        # Somebody may write one of them anew by now, so none goes that is put aside only here.
+        moved = {sha256 for sha256 in there.keys() - set(named) if there[sha256] > _OLD}
+        for sha256 in moved:
+            self._rename(f"objects/{sha256}", f"aside/{sha256}")
         for sha256 in (set(named) & aside.keys()) - there.keys():
             self._rename(f"aside/{sha256}", f"objects/{sha256}")
-        old = [sha256 for sha256 in aside.keys() - set(named) if aside[sha256] > _OLD]
-        num_removed = self._delete([f"aside/{sha256}" for sha256 in old]) + self._remove_halves()
+        old = [sha256 for sha256 in aside.keys() - set(named) - moved if aside[sha256] > _OLD]
+        num_removed = self._delete([f"aside/{sha256}" for sha256 in old])
+        num_removed += self._remove_halves(now)
         return num_removed, len((there.keys() | aside.keys()) - set(named) - set(old))
 
-    def _remove_halves(self) -> int:
+    def _remove_halves(self, now: datetime) -> int:
         """Remove what writers to a folder that were killed left half; buckets do so themselves."""
         halves = self._folder.glob("*/*#*") if self._scheme == "file" else ()
         num_removed = 0
@@ -230,14 +232,24 @@ class Store:
             for path in halves:
                 # Its writer may complete it, or another one who cleans remove it, meanwhile.
                 with suppress(FileNotFoundError):
-                    if path.stat().st_mtime < time.time() - _OLD.total_seconds():
+                    if now.timestamp() - path.stat().st_mtime > _OLD.total_seconds():
                         path.unlink()
                         num_removed += 1
         return num_removed
 
-    def _ages(self, folder: str) -> dict[str, timedelta]:
+    def _now(self) -> datetime:
+        """Return the time by the store's clock: by a wrong one here, what is new would be old."""
+        name = f"claims/{uuid.uuid4().hex}"
+        self._put_new(name, b"")
+        with self._telling():
+            import obstore
+
+            now: datetime = obstore.head(self._files, name)["last_modified"]
+        self._delete([name])
+        return now
+
+    def _ages(self, folder: str, now: datetime) -> dict[str, timedelta]:
         """Return since when each file of a folder lies there."""
-        now = datetime.now(UTC)
         with self._telling():
             import obstore
 

@@ -8,7 +8,7 @@ import subprocess
 import sys
 import threading
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 
 import pytest
@@ -135,13 +135,15 @@ def test_two_may_clean_at_once(
         request.getfixturevalue("gs")
     url = f"file://{place}" if scheme == "file" else "gs://pool/team"
     one, other = Store(url), Store(url)
-    monkeypatch.setattr("zip_pipeline.store._OLD", timedelta(0))
+    monkeypatch.setattr("zip_pipeline.store._OLD", timedelta(seconds=-1))
     path, sha256 = _file(tmp_path, b"old")
     assert one.add(path, sha256)
     ages = Store._ages
 
-    def ages_before_the_other(store: Store, folder: str) -> dict[str, timedelta]:
-        found = ages(store, folder)
+    def ages_before_the_other(
+        store: Store, folder: str, now: datetime
+    ) -> dict[str, timedelta]:
+        found = ages(store, folder, now)
         if store is one and folder == "aside":
             told.append(other.clean([]))
         return found
@@ -193,6 +195,48 @@ def test_what_nothing_names_goes_in_two_days(store: Store, tmp_path: Path) -> No
     assert sorted(names) == sorted(f"objects/{sha256}" for sha256 in hashes[:2])
     with pytest.raises(UserError, match=f"objects/{'0' * 64} is missing; restore it"):
         store.clean(["0" * 64])
+
+
+def test_what_is_put_aside_again_waits_again(store: Store, tmp_path: Path) -> None:
+    """Somebody who names it may have written it anew since the files were listed."""
+    path, sha256 = _file(tmp_path, b"content")
+    for found in ((0, 1), (0, 1)):
+        assert store.add(path, sha256)
+        _age(tmp_path / "store")
+        assert store.clean([]) == found
+    assert store.add(path, sha256)
+    _age(tmp_path / "store")
+    rename = obstore.rename
+
+    def rename_once_it_was_written_anew(*arguments: object) -> None:
+        assert store.add(path, sha256)
+        rename(*arguments)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(obstore, "rename", rename_once_it_was_written_anew)
+        assert store.clean([]) == (0, 1)
+    assert store.clean([sha256]) == (0, 0)
+    store.fetch(sha256, tmp_path / "copy")
+
+
+@pytest.mark.parametrize("days", [-3, 3])
+def test_a_wrong_clock_of_who_cleans_removes_nothing(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, days: int
+) -> None:
+    """What another one has written meanwhile, and not named yet, is as old as the store says."""
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: tzinfo | None = None) -> "Clock":
+            return cls.fromtimestamp(time.time() + 86_400 * days, tz)
+
+    path, sha256 = _file(tmp_path, b"content")
+    assert store.add(path, sha256)
+    monkeypatch.setattr("zip_pipeline.store.datetime", Clock)
+    for _ in range(2):
+        assert store.clean([]) == (0, 1)
+    assert (tmp_path / "store" / "objects" / sha256).exists()
+    assert not any((tmp_path / "store" / "claims").iterdir())
 
 
 def test_what_a_writer_that_was_killed_left_half_goes_after_a_day(

@@ -102,7 +102,7 @@ def test_a_bucket_is_a_store(
     assert logged == [f"team/data/log/000000000{n}.json" for n in range(4)]
     assert all(name.startswith(("team/data/log/", "team/data/objects/")) for name in names)
     assert clean_store(a) == (0, 0)
-    monkeypatch.setattr("zip_pipeline.store._OLD", timedelta(0))
+    monkeypatch.setattr("zip_pipeline.store._OLD", timedelta(seconds=-1))
     drop(a, "x.jsonl", rows(7))
     assert clean_store(b) == (0, 4)
     assert len([name for name in _names_in(bucket) if "/aside/" in name]) == 4
