@@ -117,7 +117,7 @@ class Store:
 
     def identity(self) -> str | None:
         """Return what tells the store from any other, None where there is none yet."""
-        first = self._entry(0)
+        first = self.entry(0)
         return None if first is None else str(first["store"])
 
     def begin(self) -> str:
@@ -143,6 +143,20 @@ class Store:
                 "or a release of it that heeds this"
             )
 
+    def entry(self, number: int) -> dict[str, Any] | None:
+        """Return an entry, None where there is none; ``id`` tells it from any other."""
+        name = _log(number)
+        if (content := self._get(name)) is None:
+            return None
+        try:
+            entry = json.loads(content)
+        except (ValueError, RecursionError):
+            entry = None
+        if not isinstance(entry, dict):
+            raise self._damaged(name, "is no entry")
+        check_layout(Path(name), entry)
+        return entry
+
     def entries(self, after: int) -> Iterator[dict[str, Any]]:
         """Yield the entries that follow one, in their order; more and more are read at once."""
         num_at_once = 1
@@ -151,7 +165,7 @@ class Store:
                 numbers = range(after + 1, after + 1 + num_at_once)
                 # Most often there is none.
                 is_first = num_at_once == 1
-                read = map(self._entry, numbers) if is_first else pool.map(self._entry, numbers)
+                read = map(self.entry, numbers) if is_first else pool.map(self.entry, numbers)
                 for entry in read:
                     if entry is None:
                         return
@@ -160,10 +174,21 @@ class Store:
 
     def claim(self, number: int, entry: Mapping[str, object]) -> bool:
         """Write an entry under its number; return whether no other writer was first."""
+        if self._is_followed(number) and self.entry(number) is None:
+            # Whoever has taken in what follows would never see ours.
+            raise self._damaged(_log(number), "is missing")
         mine = {"layout": LAYOUT, "id": uuid.uuid4().hex, **entry}
         content = json.dumps(mine, ensure_ascii=False, sort_keys=True).encode()
         # An answer that got lost is asked for again, and then our own entry is there.
-        return self._put_new(_log(number), content) or self._entry(number) == mine
+        return self._put_new(_log(number), content) or self.entry(number) == mine
+
+    def _is_followed(self, number: int) -> bool:
+        with self._telling():
+            import obstore
+
+            # Not all servers heed the offset.
+            pages = obstore.list(self._files, prefix="log", offset=_log(number))
+            return any(about["path"] > _log(number) for page in pages for about in page)
 
     def add(self, path: Path, sha256: str) -> bool:
         """Write a file under its hash; return whether it was there, and as it should be."""
@@ -271,19 +296,6 @@ class Store:
 
     def _damaged(self, name: str, what: str) -> UserError:
         return UserError(f"{self.url}: {name} {what}; restore it from a backup of the store")
-
-    def _entry(self, number: int) -> dict[str, Any] | None:
-        name = _log(number)
-        if (content := self._get(name)) is None:
-            return None
-        try:
-            entry = json.loads(content)
-        except (ValueError, RecursionError):
-            entry = None
-        if not isinstance(entry, dict):
-            raise self._damaged(name, "is no entry")
-        check_layout(Path(name), entry)
-        return entry
 
     def _is_fresh(self, name: str) -> bool:
         with self._telling():

@@ -42,6 +42,17 @@ def test_a_number_is_claimed_once(store: Store) -> None:
     assert [entry["units"] for entry in store.entries(1)] == [{"c": {}}]
 
 
+def test_no_gap_in_the_log_is_filled(store: Store, tmp_path: Path) -> None:
+    """Who has read beyond it would never see what is written there."""
+    for number in (1, 2, 3):
+        assert store.claim(number, {"units": {}})
+    assert not store.claim(2, {"units": {}})
+    (tmp_path / "store" / "log" / "0000000002.json").unlink()
+    with pytest.raises(UserError, match=r"log/0000000002.json is missing; restore it from a back"):
+        store.claim(2, {"units": {}})
+    assert [entry["id"] for entry in store.entries(0)] == [(store.entry(1) or {})["id"]]
+
+
 def test_many_entries_are_read_at_once_and_come_in_their_order(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:

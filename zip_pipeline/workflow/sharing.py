@@ -15,7 +15,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from datetime import datetime
 from itertools import chain, pairwise
 from pathlib import Path, PurePosixPath
@@ -39,6 +39,7 @@ from zip_pipeline.files import (
     locked,
     read_hashes,
     read_json,
+    readable,
     record_of,
     sync,
     write_hashes,
@@ -69,7 +70,7 @@ _MARKS = ("loss.json", "training.json")
 
 @dataclass(frozen=True)
 class _State:
-    """The head that a root last agreed with: the store, the number of its entry, the units.
+    """The head that a root last agreed with: the store, number and id of its entry, the units.
 
     ``disputed``: what the store has of batches that both sides changed; ``units`` has what they
     agreed on before.
@@ -77,6 +78,7 @@ class _State:
 
     store: str = ""
     entry: int = 0
+    id: str = ""
     units: Mapping[str, Content] = field(default_factory=dict)
     disputed: Mapping[str, Content] = field(default_factory=dict)
 
@@ -241,14 +243,14 @@ class _Exchange:
     def _run(self, without: str) -> None:
         state = self._state()
         self._is_first = not state.store
-        identity = self._identity(state)
+        identity, last_id = self._agreed(state)
         self._base, self._head = state.units, {**state.units, **state.disputed}
         number = state.entry
         stale_before: list[str] = []
         while True:
             for entry in self._store.entries(number):
                 self._head |= self._checked(entry)
-                number += 1
+                number, last_id = number + 1, str(entry.get("id", ""))
             self._merge()
             if "files" in self._head.get(without, {}):
                 self._new[without] = {"before": _before({}, self._head[without])}
@@ -273,9 +275,9 @@ class _Exchange:
             disputed = {unit: self._head[unit] for unit in self.disputed}
             before = {unit: self._base[unit] for unit in disputed if unit in self._base}
             agreed = {unit: c for unit, c in self._head.items() if unit not in disputed}
-            described: Content = {"layout": LAYOUT, "store": identity, "entry": number}
-            described |= {"units": agreed | before, "disputed": disputed}
-            write_json(self._root.path / STATE, described)
+            units = {"units": agreed | before, "disputed": disputed}
+            known = {"store": identity, "entry": number, "id": last_id}
+            write_json(self._root.path / STATE, {"layout": LAYOUT, **known, **units})
 
     def check(self) -> None:
         """Raise what was refused, after all else is shared."""
@@ -290,19 +292,34 @@ class _Exchange:
             return _State()
         stored = read_json(path, _REMEDY)
         check_layout(path, stored)
-        disputed = stored.get("disputed", {})
-        return _State(stored["store"], stored["entry"], stored["units"], disputed)
+        if not {"store", "entry", "units"} <= stored.keys():
+            raise UserError(f"{path}: does not tell what was shared; {_REMEDY}")
+        known = {entry.name: stored[entry.name] for entry in fields(_State) if entry.name in stored}
+        return _State(**known)
 
-    def _identity(self, state: _State) -> str:
+    def _agreed(self, state: _State) -> tuple[str, str]:
+        """Return what tells the store from any other, and the id of the last entry agreed on."""
         if not state.store:
-            return self._store.begin()
+            return self._store.begin(), ""
+        last = self._store.entry(state.entry)
+        last_id = "" if last is None else str(last.get("id", ""))
+        if state.id and last_id == state.id:
+            return state.store, last_id
         if (found := self._store.identity()) != state.store:
             raise UserError(
                 f"{self._settings.url}: is {'empty' if found is None else 'another store'}, and "
                 f"{self._root.path} was shared by one with entries; correct the address, or remove "
                 f"{self._root.path / STATE} to share all that is here by this one"
             )
-        return state.store
+        # Earlier releases noted no id.
+        if last is None or state.id:
+            raise UserError(
+                f"{self._settings.url}: lacks entry {state.entry}, which {self._root.path} has "
+                "taken in, as after a restore of an older backup; restore a newer one, or begin "
+                f"another store: name an empty place in [{TABLE}] of each data root, remove its "
+                f"{STATE}, and share the one first that has most"
+            )
+        return state.store, last_id
 
     def _checked(self, entry: Mapping[str, Any]) -> dict[str, Content]:
         """Return the units of an entry, whose hashes are hashes: they become names of files."""
@@ -325,7 +342,7 @@ class _Exchange:
         """Return how the root stands to the store."""
         state = self._state()
         if state.store:
-            self._identity(state)
+            self._agreed(state)
         self._base, self._head = state.units, {**state.units, **state.disputed}
         num_behind = sum(1 for _ in self._store.entries(state.entry))
         here = {**dict(self._units_here()), **self._rows_here()}
@@ -525,8 +542,12 @@ class _Exchange:
         path = folder.versions.path(number)
         record = path / HASHES
         names = [name for name in VERSION_FILES if name != HASHES]
-        hashes = read_hashes(record, folder.versions.remedy(path.name))
-        files = dict(hashes) if hashes else {name: file_hash(path / name) for name in names}
+        remedy = folder.versions.remedy(path.name)
+        hashes = read_hashes(record, remedy)
+        files = dict(hashes or {})
+        for name in () if hashes else names:
+            with readable(path / name, remedy):
+                files[name] = file_hash(path / name)
         if hashes:
             files[HASHES] = file_hash(record)
         unit = f"version/{folder.stage}/{number}"

@@ -1,6 +1,7 @@
 """Data roots that share a store: one order of what is published, whoever is killed when."""
 
 import hashlib
+import json
 import os
 import random
 import re
@@ -511,6 +512,72 @@ def test_another_store_under_the_address_is_refused(tmp_path: Path, roots: list[
     (a.path / ".store.json").unlink()
     share(a)
     assert (tmp_path / "store" / "log" / "0000000001.json").exists()
+
+
+def test_a_store_that_went_back_is_refused_and_the_remedy_helps(
+    tmp_path: Path, roots: list[DataRoot]
+) -> None:
+    """What it has lost would stay unpublished, and its numbers would be given to others."""
+    a, b = roots
+    store = tmp_path / "store"
+    drop(a, "x.jsonl", rows(9))
+    shutil.copytree(store, tmp_path / "backup")
+    night(a)
+    share(b)
+    shutil.rmtree(store)
+    shutil.copytree(tmp_path / "backup", store)
+    words = r"store: lacks entry 2, which \S+/a has taken in, as after a restore of an older backup"
+    for act in (share, store_status):
+        with pytest.raises(UserError, match=words):
+            act(a)
+    other = new_root(tmp_path / "other", f"file://{store}")
+    share(other)
+    night(other, _CONFIGS[1])
+    with pytest.raises(UserError, match=words):
+        share(a)
+    (tmp_path / "new").mkdir()
+    for root in (a, b):
+        (root.path / "zip_pipeline.toml").write_text(f'[store]\nurl = "file://{tmp_path}/new"\n')
+        (root.path / ".store.json").unlink()
+        share(root)
+    assert differing(a, b) == []
+    assert a["sft"].versions.numbers() == [1]
+
+
+def test_what_an_earlier_release_noted_of_a_store_is_enough(roots: list[DataRoot]) -> None:
+    """It had no id of the entry; from then on there is one."""
+    a, b = roots
+    drop(a, "x.jsonl", rows(9))
+    share(b)
+    path = b.path / ".store.json"
+    known = json.loads(path.read_text())
+    assert len(known.pop("id")) == 32
+    path.write_text(json.dumps(known))
+    share(b)
+    assert json.loads(path.read_text())["id"]
+    (a.path.parent / "store" / "log" / "0000000001.json").unlink()
+    path.write_text(json.dumps(known))
+    with pytest.raises(UserError, match="lacks entry 1"):
+        share(b)
+
+
+def test_what_is_half_in_a_data_root_is_named(roots: list[DataRoot]) -> None:
+    """As a copy that was broken off leaves it."""
+    a, _ = roots
+    drop(a, "x.jsonl", rows(9))
+    night(a)
+    place, state = a["sft"].versions.path(1), a.path / ".store.json"
+    for name in ("hashes.json", "subset.parquet"):
+        (place / name).unlink()
+    with pytest.raises(UserError, match=r"v000001/subset.parquet: the file is missing; restore"):
+        share(a)
+    shutil.rmtree(place)
+    state.write_text("{}")
+    with pytest.raises(UserError, match=r"\.store.json: does not tell what was shared; remove it"):
+        share(a)
+    state.unlink()
+    share(a)
+    assert a["sft"].versions.numbers() == [1]
 
 
 @pytest.mark.parametrize(
