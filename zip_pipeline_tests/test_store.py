@@ -151,9 +151,7 @@ def test_two_may_clean_at_once(
     assert one.add(path, sha256)
     ages = Store._ages
 
-    def ages_before_the_other(
-        store: Store, folder: str, now: datetime
-    ) -> dict[str, timedelta]:
+    def ages_before_the_other(store: Store, folder: str, now: datetime) -> dict[str, timedelta]:
         found = ages(store, folder, now)
         if store is one and folder == "aside":
             told.append(other.clean([]))

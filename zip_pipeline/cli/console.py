@@ -243,12 +243,13 @@ DataRootOption = Annotated[
 DEFAULT_DATA_ROOT = Path("data")
 
 
-def existing_root(folder: Path, instead: str = "") -> DataRoot:
+def existing_root(folder: Path, instead: str = "", *, is_shared: bool = True) -> DataRoot:
     """Return the data root at ``folder``; of the address of a store a copy, as new as it is.
 
     Args:
         folder: as it was typed.
         instead: what else can be done where there is none.
+        is_shared: whether to take in what the store at an address has; the caller does it, else.
 
     Raises:
         UserError: there is no such folder, or the store fails.
@@ -259,7 +260,8 @@ def existing_root(folder: Path, instead: str = "") -> DataRoot:
         from zip_pipeline.workflow.sharing import share
 
         if (copy := local_folder(folder)) != folder:
-            share(DataRoot(copy), print_note)
+            if is_shared:
+                share(DataRoot(copy), print_note, rests_on=None)
             return DataRoot(copy)
     if not folder.is_dir():
         raise UserError(

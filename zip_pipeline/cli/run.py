@@ -125,8 +125,9 @@ def run(data_root: DataRootOption = DEFAULT_DATA_ROOT, until: Until = "law") -> 
     Ingestion, a new version of each subset, the entropy law's verdict, training and evaluation.
     Only what changed is computed again. Exit code 3: the law keeps a version from being trained.
     """
-    root = existing_root(data_root)
-    share(root, print_note)
+    root = existing_root(data_root, is_shared=False)
+    # The graph stops what rests on a batch that both sides changed.
+    share(root, print_note, rests_on=None)
     is_fed = store_settings(root).url and any(root[stage].batches() for stage in STAGES)
     folders = [root[stage].raw for stage in STAGES]
     entries = [entry for folder in folders if folder.is_dir() for entry in folder.iterdir()]

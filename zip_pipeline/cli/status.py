@@ -220,7 +220,7 @@ def sync(
 
     `zip-pipeline run` and the graph do so by themselves, before and after each step.
     """
-    root, console = existing_root(data_root), output()
+    root, console = existing_root(data_root, is_shared=remove is not None), output()
     if remove is not None:
         known = [one for one in STAGES if stage in (None, one) and remove in root[one].batches()]
         if len(known) > 1:
@@ -228,7 +228,7 @@ def sync(
         remove_batch(root[known[0] if known else stage or "sft"], remove, print_note)
         console.print(f"{remove}: removed from the pool.", soft_wrap=True)
     if clean:
-        num_removed, num_waiting = clean_store(root)
+        num_removed, num_waiting = clean_store(root, print_note)
         console.print(
             f"{counted(num_removed, 'file')} that nothing names removed from the store; "
             f"{num_waiting} wait for a day or two."

@@ -59,7 +59,7 @@ from zip_pipeline.selection.config import make_default, one_off, stage_selection
 from zip_pipeline.training.tokens import configured_tokens
 from zip_pipeline.workflow.integrity import verify
 from zip_pipeline.workflow.selections import words_of_tokens
-from zip_pipeline.workflow.sharing import shared
+from zip_pipeline.workflow.sharing import share
 from zip_pipeline.workflow.signals import measure_batch
 from zip_pipeline.workflow.versions import (
     StoredVersion,
@@ -118,6 +118,8 @@ def raw_pool_asset(stage: Stage) -> dg.AssetsDefinition:
         # Taken before reading: a drop that changes meanwhile is then seen as changed.
         looks = {DROP_FINGERPRINT: fingerprint_of(root[stage].raw / batch) or ""}
         with mendable():
+            # What others published is known then, so that this content is newer, not another one.
+            share(root, context.log.info, rests_on=None)
             ingest_drop(root[stage], batch)
             counts = batch_metadata(root[stage], batch)
             described = describe_pool(root[stage], batch)
@@ -160,8 +162,8 @@ def compression_state_asset(stage: Stage) -> dg.AssetsDefinition:
     ) -> Results:
         root, batch = data_root.root, context.partition_key
         with mendable():
-            with shared(root, context.log.info):
-                write_state(root[stage], batch, tokens=configured_tokens(root.path))
+            write_state(root[stage], batch, tokens=configured_tokens(root.path))
+            share(root, context.log.info, rests_on=f"{stage}/{batch}")
             state = read_state(root[stage], batch)
         stored = state_metadata(root[stage], batch)
         assert stored is not None
@@ -369,7 +371,8 @@ def zip_subset_asset(stage: Stage) -> dg.AssetsDefinition:
         ray_cluster: RayClusterResource,
     ) -> dg.MaterializeResult[None]:
         root, given = data_root.root, config.given()
-        with mendable(), shared(root, context.log.info):
+        with mendable():
+            share(root, context.log.info, rests_on=f"{stage}/")
             wanted = stage_selection(root.path, stage, given)
             if config.make_default:
                 make_default(root.path, stage, given)

@@ -92,24 +92,30 @@ def store_settings(root: DataRoot) -> StoreSettings:
     return read_settings(root.path, TABLE, StoreSettings)
 
 
-def share(root: DataRoot, log: Log = lambda _: None) -> None:
+def share(root: DataRoot, log: Log = lambda _: None, rests_on: str | None = "") -> None:
     """Take in what the store has, and publish what it lacks; without a store do nothing.
+
+    Args:
+        root: the data root.
+        log: is told what was shared, and of what the caller does not rest on why it was not.
+        rests_on: a batch as ``STAGE/BATCH``, ``STAGE/`` for those of a stage; all if not given.
 
     Raises:
         UserError: the store cannot be used, or both sides have another content of the same; where
-            that is a batch, all else is shared nevertheless.
+            that is a batch, all else is shared nevertheless, and only who rests on it is stopped.
     """
     with _exchange(root, log) as exchange:
         if exchange is not None:
             exchange.run()
+            exchange.tell(rests_on)
 
 
 @contextmanager
 def shared(root: DataRoot, log: Log) -> Iterator[None]:
-    """Share what there is before the block, and what it makes; see :func:`share`."""
-    share(root, log)
+    """Share what there is before the block, which rests on no batch, and what it makes."""
+    share(root, log, rests_on=None)
     yield
-    share(root, log)
+    share(root, log, rests_on=None)
 
 
 def publish_version(
@@ -128,7 +134,7 @@ def publish_version(
         selected again.
 
     Raises:
-        UserError: as :func:`share`; the version is here then, and published later.
+        UserError: the store cannot be used; the version is here then, and published later.
     """
     # Nothing may come between, which would give the version another number.
     with _exchange(folder.root, log) as exchange:
@@ -137,6 +143,7 @@ def publish_version(
         if exchange is None:
             return number
         exchange.run()
+        exchange.tell(None)
         return exchange.moved.get((folder.stage, number), number)
 
 
@@ -144,7 +151,8 @@ def remove_batch(folder: StageFolder, batch: str, log: Log = lambda _: None) -> 
     """Take a batch out of the pool, and out of those of all who share the store.
 
     Raises:
-        UserError: there is no such batch, its drop is there still, or as :func:`share`.
+        UserError: there is no such batch, its drop is there still, the store cannot be used, or
+            has another content of this batch.
     """
     if os.path.lexists(folder.raw / batch):
         raise UserError(f"{folder.raw / batch}: would be ingested again; remove it first")
@@ -157,22 +165,26 @@ def remove_batch(folder: StageFolder, batch: str, log: Log = lambda _: None) -> 
         unit = f"batch/{folder.stage}/{batch}"
         if exchange is None or not exchange.has(unit):
             _remove_tables(folder, batch)
-        elif unit not in exchange.disputed:
-            exchange.run(without=unit)
+        else:
+            if unit not in exchange.disputed:
+                exchange.run(without=unit)
+            exchange.tell(unit.removeprefix("batch/"))
 
 
-def clean_store(root: DataRoot) -> tuple[int, int]:
+def clean_store(root: DataRoot, log: Log = lambda _: None) -> tuple[int, int]:
     """Remove what killed writers left in the store; see :meth:`.Store.clean`.
 
     Returns:
         How many files were removed, and how many wait for it.
 
     Raises:
-        UserError: there is no store, as :func:`share`, or a file that an entry names is missing.
+        UserError: there is no store, it cannot be used, or a file that an entry names is missing.
     """
-    with _exchange(root, lambda _: None) as exchange:
+    with _exchange(root, log) as exchange:
         if exchange is None:
             raise no_store(root)
+        exchange.run()
+        exchange.tell(None)
         return exchange.clean()
 
 
@@ -214,9 +226,7 @@ def _exchange(root: DataRoot, log: Log) -> Iterator["_Exchange | None"]:
         yield None
         return
     with locked(root.path / LOCK):
-        exchange = _Exchange(root, settings, log)
-        yield exchange
-        exchange.check()
+        yield _Exchange(root, settings, log)
 
 
 class _Exchange:
@@ -231,7 +241,7 @@ class _Exchange:
         self._store = Store(settings.url)
         self.moved: dict[tuple[Stage, int], int | None] = {}
         self.disputed: dict[str, str] = {}
-        self._refused: list[str] = []
+        self._refused: dict[str, str] = {}
 
     def run(self, without: str = "") -> None:
         """Take in and publish until there is nothing left of either; ``without`` a batch."""
@@ -279,9 +289,16 @@ class _Exchange:
             known = {"store": identity, "entry": number, "id": last_id}
             write_json(self._root.path / STATE, {"layout": LAYOUT, **known, **units})
 
-    def check(self) -> None:
-        """Raise what was refused, after all else is shared."""
-        problems = [*self.disputed.values(), *self._refused]
+    def tell(self, rests_on: str | None) -> None:
+        """Raise what was refused of what the caller rests on, and log the rest; see share."""
+        problems: list[str] = []
+        for unit, words in (self.disputed | self._refused).items():
+            name = unit.removeprefix("batch/")
+            is_all = rests_on is not None and (not rests_on or rests_on.endswith("/"))
+            if name == rests_on or (is_all and name.startswith(str(rests_on))):
+                problems.append(words)
+            else:
+                self._log(words)
         if problems:
             more = f" (and {counted(len(problems) - 1, 'more batch')})" if problems[1:] else ""
             raise UserError(f"{problems[0]}{more}")
@@ -356,7 +373,6 @@ class _Exchange:
 
     def clean(self) -> tuple[int, int]:
         """Remove files of the store that no unit has."""
-        self.run()
         named = (content.get("files", {}).values() for content in self._head.values())
         return self._store.clean({*chain.from_iterable(named)})
 
@@ -502,7 +518,8 @@ class _Exchange:
                     taken[batch] = there
                     told = here.get("fingerprint")
                     if told not in (None, (was or {}).get("fingerprint"), there.get("fingerprint")):
-                        self._refused.append(self._is_old(folder, batch, there))
+                        unit = f"batch/{folder.stage}/{batch}"
+                        self._refused[unit] = self._is_old(folder, batch, there)
         self._take_batches(folder, taken)
 
     def _is_wanted(self, folder: StageFolder, batch: str, there: Content) -> bool:

@@ -92,6 +92,24 @@ def test_two_data_roots_share_a_bucket(tmp_path: Path, s3: Any):
     )
 
 
+def test_an_address_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """By `run` and `sync`, which share by themselves."""
+    pytest.importorskip("obstore")
+    (tmp_path / "store").mkdir()
+    url, shared = f"file://{tmp_path}/store", list[DataRoot]()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "user"))
+
+    def share(root: DataRoot, *_: object, **__: object) -> None:
+        shared.append(root)
+
+    for module in ("cli.run", "cli.status", "workflow.sharing"):
+        monkeypatch.setattr(f"zip_pipeline.{module}.share", share)
+    assert "nothing to do" in call_badly("run", "--data-root", url)
+    call_well("sync", "--data-root", url)
+    call_well("status", "--data-root", url)
+    assert len(shared) == 3
+
+
 def test_run_passes_the_exit_code_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """When the graph fails, so does the command, with a word about where to look."""
     (tmp_path / "raw" / "sft").mkdir(parents=True)

@@ -337,3 +337,30 @@ def test_the_graph_publishes_what_it_makes_and_takes_in_what_others_did(
     failed = graph.select("sft")
     assert not failed.success
     assert f"{url}: there is no such folder; make it, or correct the address" in error_of(failed)
+
+
+def test_a_conflict_over_a_batch_stops_only_what_rests_on_it(graph: Graph, tmp_path: Path) -> None:
+    """Its own ingestion and the selections of its stage; other drops come in, and are shared."""
+    (tmp_path / "store").mkdir()
+    other = new_root(tmp_path / "other", f"file://{tmp_path}/store")
+    settings = (other.path / "zip_pipeline.toml").read_text()
+    _ingest(graph, "a.jsonl", 12)
+    drop(other, "a.jsonl", rows(9))
+    (graph.path / "zip_pipeline.toml").write_text(settings)
+    for result in (graph.ingest("sft", "a.jsonl"), graph.select("sft")):
+        assert not result.success
+        assert "a.jsonl' of sft was given another content" in error_of(result)
+    _ingest(graph, "b.jsonl", 5)
+    share(other)
+    assert other["sft"].batches() == ["a.jsonl", "b.jsonl"]
+
+
+def test_a_drop_replaces_what_others_have_published_before_it(graph: Graph, tmp_path: Path) -> None:
+    """It is newer: the graph takes in what there is before it reads it."""
+    (tmp_path / "store").mkdir()
+    other = new_root(tmp_path / "other", f"file://{tmp_path}/store")
+    (graph.path / "zip_pipeline.toml").write_text((other.path / "zip_pipeline.toml").read_text())
+    drop(other, "a.jsonl", rows(9))
+    _ingest(graph, "a.jsonl", 12)
+    share(other)
+    assert differing(other, graph.root) == []

@@ -255,8 +255,9 @@ def test_a_conflict_over_one_batch_holds_up_nothing_else(roots: list[DataRoot]) 
     drop(a, "x.jsonl", rows(9))
     with pytest.raises(UserError, match=conflict):
         share(b)
-    with pytest.raises(UserError, match=conflict):
-        select_version(b["sft"], CONFIG, lambda _: None)
+    said = list[str]()
+    assert select_version(b["sft"], CONFIG, said.append) == 1
+    assert re.search(conflict, said[-1])
     drop(a, "z.jsonl", rows(3, first=60))
     assert a["sft"].batches() == ["x.jsonl", "y.jsonl", "z.jsonl"]
     assert picks(a["sft"], 1) == picks(b["sft"], 1)
@@ -268,6 +269,16 @@ def test_a_conflict_over_one_batch_holds_up_nothing_else(roots: list[DataRoot]) 
     (b["sft"].raw / "x.jsonl").unlink()
     with pytest.raises(UserError, match=conflict):
         remove_batch(b["sft"], "x.jsonl")
+    said.clear()
+    assert clean_store(b, said.append) == (0, 8)
+    assert [bool(re.search(conflict, line)) for line in said] == [True]
+    for rests_on in ("", "sft/", "sft/x.jsonl"):
+        with pytest.raises(UserError, match=conflict):
+            share(b, rests_on=rests_on)
+    for rests_on in (None, "preference/", "sft/x.jsonl2", "sft/x"):
+        said.clear()
+        share(b, said.append, rests_on)
+        assert [bool(re.search(conflict, line)) for line in said] == [True]
     share(a)
     found = store_status(b)
     assert found is not None
