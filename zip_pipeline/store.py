@@ -29,7 +29,7 @@ _CREDENTIALS = {
 }
 # Of an object that nothing names: from here on it is written anew, and from there on removed.
 _FRESH, _OLD = timedelta(hours=1), timedelta(days=1)
-_NUM_READERS = 8
+_NUM_AT_ONCE = 8
 
 
 class StoreSettings(Settings):
@@ -160,7 +160,7 @@ class Store:
     def entries(self, after: int) -> Iterator[dict[str, Any]]:
         """Yield the entries that follow one, in their order; more and more are read at once."""
         num_at_once = 1
-        with ThreadPoolExecutor(_NUM_READERS) as pool:
+        with ThreadPoolExecutor(_NUM_AT_ONCE) as pool:
             while True:
                 numbers = range(after + 1, after + 1 + num_at_once)
                 # Most often there is none.
@@ -170,7 +170,7 @@ class Store:
                     if entry is None:
                         return
                     yield entry
-                after, num_at_once = numbers[-1], min(2 * num_at_once, _NUM_READERS)
+                after, num_at_once = numbers[-1], min(2 * num_at_once, _NUM_AT_ONCE)
 
     def claim(self, number: int, entry: Mapping[str, object]) -> bool:
         """Write an entry under its number; return whether no other writer was first."""
@@ -353,13 +353,17 @@ class Store:
             if self._scheme == "s3":
                 obstore.delete(self._files, names)
                 return len(names)
-            num_removed = 0
-            for name in names:
-                # By another one who cleans, or by a first try whose answer was lost.
-                with suppress(FileNotFoundError):
+
+            def is_removed(name: str) -> bool:
+                try:
                     obstore.delete(self._files, name)
-                    num_removed += 1
-        return num_removed
+                except FileNotFoundError:
+                    # By another one who cleans, or by a first try whose answer was lost.
+                    return False
+                return True
+
+            with ThreadPoolExecutor(_NUM_AT_ONCE) as pool:
+                return sum(pool.map(is_removed, names))
 
     @contextmanager
     def _telling(self) -> Iterator[None]:

@@ -79,6 +79,25 @@ def test_many_entries_are_read_at_once_and_come_in_their_order(
     assert most == 8
 
 
+def test_many_files_are_removed_at_once_and_counted(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the store has no request for many, eight at a time; what is gone is not counted."""
+    (tmp_path / "store" / "aside").mkdir()
+    names = [f"aside/{number}" for number in range(40)]
+    for name in names[:30]:
+        (tmp_path / "store" / name).write_bytes(b"")
+    delete, together = obstore.delete, threading.Barrier(8)
+
+    def delete_with_others(*arguments: object) -> None:
+        together.wait(timeout=10)
+        delete(*arguments)
+
+    monkeypatch.setattr(obstore, "delete", delete_with_others)
+    assert store._delete(names) == 30
+    assert not any((tmp_path / "store" / "aside").iterdir())
+
+
 def test_a_claim_whose_answer_was_lost_is_ours(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
