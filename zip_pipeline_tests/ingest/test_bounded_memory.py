@@ -64,6 +64,22 @@ print(peak_bytes() - before, result.num_rows_read, result.tables.samples.height)
 
 
 @pytest.mark.slow
+def test_few_long_rows_are_held_at_a_time(tmp_path):
+    """Twenty rows of 8 MB need 400 MiB at most: no part of the work holds all of them."""
+    path = tmp_path / "raw" / "sft" / "a.json"
+    path.parent.mkdir(parents=True)
+    text = random.Random(0).randbytes(4_000_000).hex()
+    with path.open("w") as file:
+        for n in range(20):
+            file.write(json.dumps({"prompt": f"{n}", "completion": f"{n} {text}"}) + "\n")
+    command = [sys.executable, "-c", MEASURE_DROP, str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    growth_bytes, num_rows, num_samples = map(int, done.stdout.split())
+    assert (num_rows, num_samples) == (20, 20)
+    assert growth_bytes < 400 << 20
+
+
+@pytest.mark.slow
 def test_a_drop_of_any_size_is_ingested_in_bounded_memory(tmp_path):
     """A list of 120 MB, some of it refused and some repeated, needs 240 MiB at most, not 380."""
     texts = [f"{n} " + random.Random(n).randbytes(1_500).hex() for n in range(300)]
