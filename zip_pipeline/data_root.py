@@ -394,15 +394,15 @@ class VersionStore:
     def write(
         self,
         subset: pl.DataFrame | pl.LazyFrame,
-        ledger: pl.DataFrame,
+        ledger: pl.DataFrame | pl.LazyFrame,
         manifest: Mapping[str, object],
         rows_per_group: int = ROWS_PER_GROUP,
     ) -> int:
         """Write one new version, whole or not at all, and return its number.
 
         The files are completed in a hidden folder that is renamed to the next free number; two
-        writers at once get two numbers. A lazy subset is written part by part, in row groups of so
-        many rows.
+        writers at once get two numbers. What is lazy is written part by part, the subset in row
+        groups of so many rows.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=self.folder))

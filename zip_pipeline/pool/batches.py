@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import NamedTuple
 
+import numpy as np
 import polars as pl
 
 from zip_pipeline.compression.state import (
@@ -21,6 +22,7 @@ from zip_pipeline.compression.state import (
 from zip_pipeline.data_root import StageFolder
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import (
+    ROWS_PER_GROUP,
     fingerprint,
     read_metadata,
     readable,
@@ -319,7 +321,7 @@ def split_duplicates(samples: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]
         The first samples, and the others as :func:`find_duplicates` returns them.
     """
     is_first, duplicates = find_duplicates(samples)
-    return samples if is_first.all() else samples.filter(is_first), duplicates
+    return samples.filter(is_first) if duplicates.height else samples, duplicates
 
 
 def find_duplicates(samples: pl.DataFrame) -> tuple[pl.Series, pl.DataFrame]:
@@ -333,13 +335,16 @@ def find_duplicates(samples: pl.DataFrame) -> tuple[pl.Series, pl.DataFrame]:
         sample that names it and the first (:data:`DUPLICATES_SCHEMA`), in the order of the input.
     """
     is_first = samples.get_column("sample_id").is_first_distinct()
+    if is_first.all():
+        return is_first, DUPLICATES_SCHEMA.to_frame()
     places = samples.select("sample_id", *PLACE)
     repeats = places.filter(~is_first)
     # A join with all first samples would build a table of the whole pool.
     is_repeated = samples["sample_id"].is_in(repeats["sample_id"].unique().implode())
     firsts = places.filter(is_first & is_repeated).rename({n: f"first_{n}" for n in PLACE})
     duplicates = repeats.join(firsts, on="sample_id", how="left", maintain_order="left")
-    return is_first, duplicates.match_to_schema(DUPLICATES_SCHEMA)
+    # What a pool keeps as categories are words here.
+    return is_first, duplicates.select(DUPLICATES_SCHEMA.names()).cast(DUPLICATES_SCHEMA)
 
 
 SIZES_SCHEMA = pl.Schema(dict.fromkeys((*TOKENS_SCHEMA, "deflate_bytes", "zstd_bytes"), pl.Int64))
@@ -449,13 +454,13 @@ def read_state(folder: StageFolder, batch: str) -> pl.DataFrame:
     return _scan_state(folder, batch).collect()
 
 
-def read_sizes(folder: StageFolder, batch: str, sample_ids: pl.Series) -> pl.DataFrame:
+def read_sizes(folder: StageFolder, batch: str, samples: pl.DataFrame) -> pl.DataFrame:
     """Return tokens and compressed bytes alone of some samples of a batch.
 
     Args:
         folder: of the stage, as ``root["sft"]``.
         batch: its name.
-        sample_ids: the ids of the samples, in the order of the batch.
+        samples: ``row`` in the batch, ascending, and ``sample_id`` of each.
 
     Returns:
         Tokens, ``deflate_bytes`` and ``zstd_bytes`` of each of them (``SIZES_SCHEMA``). The target
@@ -467,11 +472,19 @@ def read_sizes(folder: StageFolder, batch: str, sample_ids: pl.Series) -> pl.Dat
     stored = _scan_state(folder, batch)
     missing = [n for n in TOKENS_SCHEMA if n not in stored.collect_schema()]
     known = stored.with_columns(pl.lit(None, pl.Int64).alias(name) for name in missing)
-    state = known.select("sample_id", *SIZES_SCHEMA).collect()
-    wanted = state.filter(state["sample_id"].is_in(sample_ids.implode()))
-    if not wanted["sample_id"].equals(sample_ids):
+    state = known.select("sample_id", *SIZES_SCHEMA)
+    rows, sample_ids = samples["row"].to_numpy(), samples["sample_id"]
+    found, first, start = [SIZES_SCHEMA.to_frame()], 0, 0
+    for part in state.collect_batches(chunk_size=ROWS_PER_GROUP, maintain_order=True):
+        end = int(np.searchsorted(rows, first + part.height))
+        wanted = part[rows[start:end] - first]
+        if not wanted["sample_id"].equals(sample_ids[start:end]):
+            break
+        found.append(wanted.select(SIZES_SCHEMA.names()))
+        first, start = first + part.height, end
+    if start < len(rows):
         raise _no_state(folder, batch)
-    return wanted.select(SIZES_SCHEMA.names())
+    return pl.concat(found)
 
 
 def _scan_state(folder: StageFolder, batch: str) -> pl.LazyFrame:

@@ -215,11 +215,12 @@ def freeze_held_out(
         if frozen is not None and frozen.is_given:
             return frozen
         seen = frozen.seen_sources if frozen else ()
-        fresh = samples.filter(~pl.col("source").is_in(list(seen)))
+        fresh = (~samples["source"].is_in(list(seen))).arg_true()
         if frozen is not None and fresh.is_empty():
             return frozen
         _check_sources(folder.root, settings)
-        held = rows(fresh.filter(is_held_out(fresh, settings)))
+        is_drawn = is_held_out(samples.select("sample_id", "source")[fresh], settings)
+        held = rows(samples[fresh.filter(is_drawn)])
         if frozen is None and held.is_empty():
             return None
         _require_rest(folder, held, samples, settings)

@@ -170,6 +170,8 @@ def pool_fingerprint(folder: StageFolder) -> str:
 
 
 _PROVENANCE = ("sample_id", "batch", "source", "source_file", "source_row")
+# Of names that many samples share each sample keeps a number.
+_SHARED = ("batch", "source", "source_file")
 _PLACE = ("batch_number", "row")
 
 
@@ -239,12 +241,17 @@ class StoredTables:
 
     def provenance(self) -> Iterator[pl.DataFrame]:
         """Yield where the samples of each batch come from, and their places."""
-        none = pool_schema(self._folder.stage).to_frame().select(_PROVENANCE)
+        provenance = (pl.col(n).cast(pl.Categorical) if n in _SHARED else n for n in _PROVENANCE)
+        columns = list(provenance)
+        none = pool_schema(self._folder.stage).to_frame().select(columns)
         yield none.with_columns(pl.lit(0, pl.UInt32).alias(name) for name in _PLACE)
         for number, batch in enumerate(self.batches):
-            rows = scan_table(self._table(batch)).select(_PROVENANCE).collect()
+            stored = scan_table(self._table(batch)).select(columns)
             row = pl.int_range(pl.len(), dtype=pl.UInt32)
-            yield rows.with_columns(batch_number=pl.lit(number, pl.UInt32), row=row)
+            # Part by part, so that the words of no more than a part are in memory.
+            yield stored.collect(engine="streaming").with_columns(
+                batch_number=pl.lit(number, pl.UInt32), row=row
+            )
 
     def rows(self, samples: pl.DataFrame) -> pl.DataFrame:
         """Return the rows of the pool table (``pool_schema``) of samples at any places."""
@@ -422,9 +429,9 @@ class SelectionPool:
         index, start, parts = self.index, 0, [SIZES_SCHEMA.to_frame()]
         num_of_batch = dict(index["batch_number"].value_counts().iter_rows())
         for number, batch in enumerate(self._tables.batches):
-            sample_ids = index["sample_id"].slice(start, num_of_batch.get(number, 0))
-            parts.append(read_sizes(self._folder, batch, sample_ids))
-            start += len(sample_ids)
+            samples = index.slice(start, num_of_batch.get(number, 0)).select("sample_id", "row")
+            parts.append(read_sizes(self._folder, batch, samples))
+            start += samples.height
         return pl.concat(parts)
 
     def count_tokens(self, tokens: TokenCounter) -> pl.DataFrame:
@@ -461,17 +468,16 @@ class SelectionPool:
         """Yield what is said at ascending positions of the index, some thousands at a time."""
         return self._tables.said(self.index.select(_PLACE)[positions])
 
-    def picked_rows(self, picks: Sequence[int], ledger: pl.DataFrame) -> Parts:
-        """Return the rows at ``picks`` in pick order, with what the ledger tells of each.
+    def picked_rows(self, picks: Sequence[int], told: pl.DataFrame) -> Parts:
+        """Return the rows at ``picks`` in pick order, with what is told of each.
 
         Args:
             picks: positions in the index, in pick order.
-            ledger: a table whose row i describes row i of the index; ranks ascend along ``picks``.
+            told: ``rank``, ``round`` and ``pi`` of each pick.
 
         Returns:
-            The pool table's rows with ``rank``, ``round`` and ``pi``.
+            The pool table's rows with those.
         """
-        told = ledger[picks].select("rank", "round", "pi")
         return self._tables.rows_with(self.index[picks].select(_PLACE).hstack(told)).sorted("rank")
 
     def close(self) -> None:

@@ -64,7 +64,8 @@ class Budget:
         codes = {name: code for code, name in enumerate(self.sources)}
         # The last code stands for all sources without a quota.
         other = len(codes)
-        self._codes = np.array([codes.get(source, other) for source in sources], dtype=np.int64)
+        each = (codes.get(source, other) for source in sources)
+        self._codes = np.fromiter(each, np.int32, len(costs))
         shares = [quotas.get(name, (None, None)) for name in self.sources]
         self._minimum = np.array([int((low or 0) * value) for low, _ in shares] + [0])
         limits = [value if high is None else int(high * value) for _, high in shares]
@@ -101,6 +102,8 @@ class Budget:
 
     def open_round(self, unpicked: Mask) -> None:
         """Reserve what sources below their minimum can still supply."""
+        if not self._minimum.any():
+            return
         lacking = np.minimum(self._minimum - self._used, self._supply(unpicked))
         self._reserved = np.clip(lacking, 0, None)
 
@@ -261,11 +264,15 @@ class Measured:
     """
 
     candidates: Candidates
-    num_bytes: Indices
     tokens: pl.DataFrame | None
     pi: NDArray[np.float64]
     costs: Indices
     weights: NDArray[np.float64] | None = None
+
+    @property
+    def num_bytes(self) -> Indices:
+        """The size of each sample, told anew from where its text lies."""
+        return self.candidates.texts.num_bytes
 
     def signal(self, name: str) -> pl.DataFrame:
         """Return what a signal that the strategy asks for tells of each sample."""
@@ -275,7 +282,10 @@ class Measured:
 
 @contextmanager
 def part_of(pool: Measured, positions: Indices) -> Iterator[Measured]:
-    """Give the samples at positions, in that order, as a pool; its texts in a file of their own."""
+    """Give the samples at positions, in that order, as a pool; its texts in a file of their own.
+
+    Of where they come from it has the source alone, and no tokens.
+    """
     whole = pool.candidates
     if np.array_equal(positions, np.arange(len(whole.index))):
         yield pool
@@ -288,19 +298,17 @@ def part_of(pool: Measured, positions: Indices) -> Iterator[Measured]:
 
         ngrams = whole.ngrams
         candidates = Candidates(
-            whole.index[positions],
+            whole.index.select("sample_id", "source")[positions],
             copied(whole.texts),
-            None if whole.state is None else whole.state[positions],
-            whole.target,
-            None if ngrams is None else lambda: copied(ngrams()),
-            None if whole.quality is None else whole.quality[positions],
+            target=whole.target,
+            ngrams=None if ngrams is None else lambda: copied(ngrams()),
+            quality=None if whole.quality is None else whole.quality[positions],
             signals=None if whole.signals is None else whole.signals.part(positions),
             clusters=None if whole.clusters is None else whole.clusters[positions],
         )
         yield Measured(
             candidates,
-            pool.num_bytes[positions],
-            None if pool.tokens is None else pool.tokens[positions],
+            None,
             pool.pi[positions],
             pool.costs[positions],
             None if pool.weights is None else pool.weights[positions],
@@ -321,7 +329,7 @@ def marginal_ratios(
 def measure(
     candidates: Candidates, config: SelectionConfig, tokenizer: str, workers: int
 ) -> Measured:
-    """Return sizes, costs and the initial redundancy state of all candidates.
+    """Return sizes, costs and the initial redundancy state of all candidates, without the state.
 
     Raises:
         UserError: the budget is in target tokens, and nothing tells which these are; or the
@@ -350,9 +358,9 @@ def measure(
     pi = marginal_ratios(num_bytes, sizes, overhead)
     weights = _weights(candidates, config)
     costs = _costs(num_bytes, tokens, config)
-    return Measured(
-        candidates, num_bytes, tokens, pi if weights is None else pi / weights, costs, weights
-    )
+    pi = pi if weights is None else pi / weights
+    # Of the state no more than the tokens is needed from here on.
+    return Measured(replace(candidates, state=None), tokens, pi, costs, weights)
 
 
 # A quality of 0 comes last instead of dividing by it.
@@ -393,7 +401,7 @@ def _tokens(candidates: Candidates, unit: str, tokenizer: str) -> pl.DataFrame |
 
 def _costs(num_bytes: Indices, tokens: pl.DataFrame | None, config: SelectionConfig) -> Indices:
     if config.unit == "samples":
-        return np.ones(len(num_bytes), dtype=np.int64)
+        return np.broadcast_to(np.int64(1), len(num_bytes))
     if config.unit == "bytes":
         return num_bytes
     assert tokens is not None

@@ -76,9 +76,11 @@ def build_ledger(
     marks: pl.DataFrame | None = None,
     quality: pl.Series | None = None,
     weights: NDArray[np.float64] | None = None,
-) -> pl.DataFrame:
+) -> pl.LazyFrame:
     """Return one row per pool sample in pool order, then one per exact duplicate, then
     one per sample that is kept for evaluation.
+
+    It is made as it is read: whole, with all its texts and nulls, it takes some 0.2 kB a sample.
 
     ``fate`` is a key of :data:`FATES`; ``round`` the last round in which the sample reached
     that stage (null: none); ``rank`` the place in pick order from 1 (null: not picked);
@@ -104,43 +106,45 @@ def build_ledger(
         quality: of each sample, where the strategy asks for it.
         weights: what ratios were divided by for it; the ledger has the ratios themselves.
     """
-    names = pl.Series([fate.name.lower() for fate in Fate])
-    rank = np.zeros(len(run.fate), dtype=np.int64)
+    rank = np.zeros(len(run.fate), dtype=np.int32)
     rank[run.picks] = np.arange(1, len(run.picks) + 1)
-    ledger = samples.select(c for c in _PROVENANCE if c in samples.columns).with_columns(
+    ratios = {"pi": run.pi, "initial_pi": initial_pi}
+    if weights is not None:
+        ratios = {name: ratio.astype(np.float64) * weights for name, ratio in ratios.items()}
+    told = samples.select(c for c in _PROVENANCE if c in samples.columns).with_columns(
         *tokens,
         num_bytes=num_bytes,
-        fate=names.gather(run.fate.astype(np.uint32)),
-        round=_null_where_zero(run.round_of.astype(np.int64)),
-        rank=_null_where_zero(rank),
-        pi=pl.Series(run.pi.astype(np.float64) * (1.0 if weights is None else weights)),
-        initial_pi=pl.Series(initial_pi.astype(np.float64) * (1.0 if weights is None else weights)),
+        fate=pl.Series(run.fate),
+        round=pl.Series(run.round_of),
+        rank=pl.Series(rank),
+        **{name: pl.Series(ratio) for name, ratio in ratios.items()},
     )
     if shards is not None:
-        ledger = ledger.with_columns(shard=shards)
+        told = told.with_columns(shard=shards)
     if clusters is not None:
-        ledger = ledger.with_columns(competed_in=clusters)
+        told = told.with_columns(competed_in=clusters)
     if noise is not None:
-        ledger = ledger.with_columns(noise=noise)
+        told = told.with_columns(noise=noise)
     if marks is not None:
-        ledger = ledger.with_columns(
-            *marks.select("evidence", "other"), fate=marks["fate"].fill_null(ledger["fate"])
-        )
+        told = told.with_columns(*marks.select("evidence", "other"), marked=marks["fate"])
     if run.scores is not None:
-        ledger = ledger.with_columns(score=pl.Series(run.scores, nan_to_null=True))
+        told = told.with_columns(score=pl.Series(run.scores, nan_to_null=True))
     if quality is not None:
-        ledger = ledger.with_columns(quality=quality)
-    unknown = [name for name in _OPTIONAL if name not in ledger.columns]
-    parts = [_complete(ledger)]
+        told = told.with_columns(quality=quality)
+    unknown = [name for name in _OPTIONAL if name not in told.columns]
+    fates = {fate.value: fate.name.lower() for fate in Fate}
+    fate = pl.col("fate").replace_strict(fates, return_dtype=pl.String)
+    known = told.lazy().with_columns(
+        pl.col("round", "rank").replace(0, None),
+        fate=fate if marks is None else pl.coalesce("marked", fate),
+    )
+    parts = [_complete(known)]
     if duplicates is not None and len(duplicates):
-        parts.append(_complete(_duplicate_rows(duplicates)))
+        parts.append(_complete(_duplicate_rows(duplicates).lazy()))
     if held_out is not None and len(held_out):
-        parts.append(_complete(held_out.select(_PROVENANCE).with_columns(fate=pl.lit("held_out"))))
+        rows = held_out.lazy().select(_PROVENANCE).with_columns(fate=pl.lit("held_out"))
+        parts.append(_complete(rows))
     return pl.concat(parts).drop(unknown)
-
-
-def _null_where_zero(values: np.ndarray[tuple[int], np.dtype[np.int64]]) -> pl.Series:
-    return pl.Series(values).replace(0, None)
 
 
 def _duplicate_rows(duplicates: pl.DataFrame) -> pl.DataFrame:
@@ -153,11 +157,17 @@ def _duplicate_rows(duplicates: pl.DataFrame) -> pl.DataFrame:
     ).with_columns(fate=pl.lit("duplicate"))
 
 
-def _complete(rows: pl.DataFrame) -> pl.DataFrame:
-    missing = [pl.lit(None, kind).alias(c) for c, kind in _SCHEMA.items() if c not in rows.columns]
+def _complete(rows: pl.LazyFrame) -> pl.LazyFrame:
+    known = rows.collect_schema()
+    missing = [pl.lit(None, kind).alias(c) for c, kind in _SCHEMA.items() if c not in known]
     return rows.with_columns(missing).select(pl.col(c).cast(kind) for c, kind in _SCHEMA.items())
 
 
+# What a manifest tells of picks.
+_OF_PICKS = (
+    "sample_id", "source", "competed_in", "num_bytes", "num_tokens", "num_target_tokens", "round",
+    "rank", "pi", "score", "quality",
+)  # fmt: skip
 COUNTS = ("num_rows_read", "num_quarantined", "num_duplicates", "num_held_out")
 
 
@@ -205,7 +215,8 @@ def noise_report(noise: pl.Series) -> dict[str, object]:
 
     A reason is counted without what was measured, which stands in parentheses at its end.
     """
-    marked = noise.drop_nulls().rename("noise").str.replace(r" \([^()]*\)$", "")
+    words = noise.drop_nulls().rename("noise").cast(pl.String)
+    marked = words.str.replace(r" \([^()]*\)$", "")
     reasons = marked.value_counts().sort("count", "noise", descending=[True, False])
     return {
         "num_marked": len(marked),
@@ -218,7 +229,7 @@ _MOST_SOURCES = 20
 _MOST_ROWS = 200
 
 
-def marks_report(ledger: pl.DataFrame, marks: Marks) -> dict[str, Any]:
+def marks_report(ledger: pl.LazyFrame, marks: Marks) -> dict[str, Any]:
     """Return what the manifest says of marked samples.
 
     Args:
@@ -230,13 +241,15 @@ def marks_report(ledger: pl.DataFrame, marks: Marks) -> dict[str, Any]:
         largest share first, how many of how many; ``by_source``: what signals count by source,
         whatever their policies.
     """
-    pool = ledger.head(marks.table.height)
+    pool = ledger.head(marks.table.height).select("source", "fate")
     fates = {}
     for fate in sorted(set(marks.table["fate"].drop_nulls())):
         is_marked = pl.col("fate") == fate
         by_source = pool.group_by("source").agg(marked=is_marked.sum(), of=pl.len())
-        lost = by_source.filter(pl.col("marked") > 0).sort(
-            pl.col("marked") / pl.col("of"), "source", descending=[True, False]
+        lost = (
+            by_source.filter(pl.col("marked") > 0)
+            .sort(pl.col("marked") / pl.col("of"), "source", descending=[True, False])
+            .collect(engine="streaming")
         )
         of_sources = {row["source"]: row for row in lost.head(_MOST_SOURCES).to_dicts()}
         fates[fate] = {
@@ -258,7 +271,7 @@ def target_facts(target: Sequence[bytes]) -> dict[str, object]:
 def build_manifest(
     stage: str,
     config: SelectionConfig,
-    ledger: pl.DataFrame,
+    ledger: pl.LazyFrame,
     *,
     tokenizer: str,
     inputs: Mapping[str, str],
@@ -282,8 +295,11 @@ def build_manifest(
     """
     settled = config.model_copy(update={f"budget_{config.unit}": budget})
     asked = {} if settled == config else {"share": config.asked_budget}
-    picked = ledger.filter(pl.col("fate") == "picked")
-    in_pool = ledger.filter(~pl.col("fate").is_in(["duplicate", "held_out"]))
+    of_picks = [name for name in ledger.collect_schema() if name in _OF_PICKS]
+    picked = ledger.filter(fate="picked").select(of_picks).collect(engine="streaming")
+    by_fate = ledger.group_by("fate").agg(num=pl.len(), num_bytes=pl.col("num_bytes").sum())
+    fates = by_fate.sort("fate").collect(engine="streaming")
+    in_pool = fates.filter(~pl.col("fate").is_in(["duplicate", "held_out"]))
     return {
         "stage": stage,
         "strategy": config.strategy,
@@ -293,7 +309,7 @@ def build_manifest(
         "tokenizer": tokenizer,
         "tokens_of": tokens_of({"picked_target_tokens": _picked_targets(picked)}),
         **{name: counts.get(name, 0) for name in COUNTS},
-        "num_samples": len(in_pool),
+        "num_samples": int(in_pool["num"].sum()),
         "num_picked": len(picked),
         "picked_bytes": int(picked["num_bytes"].sum()),
         "picked_tokens": int(picked["num_tokens"].sum()),
@@ -304,7 +320,7 @@ def build_manifest(
         "quotas": _quota_report(settled, picked),
         "num_rounds": num_rounds,
         "sharding": _sharding(settled),
-        "fates": dict(ledger["fate"].value_counts().sort("fate").iter_rows()),
+        "fates": dict(fates.select("fate", "num").iter_rows()),
         "top_sources": _top_sources(picked),
         "last_picks": _last_picks(picked),
         "inputs": dict(sorted(inputs.items())),

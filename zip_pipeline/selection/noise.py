@@ -51,7 +51,7 @@ def turns_of(sample: int, text: bytes) -> Iterator[Turn]:
 
 
 def find_noise(candidates: Candidates, workers: int) -> pl.Series:
-    """Return why each sample is noise, in words, shape (samples,); null where it is not.
+    """Return why each sample is noise, a category, shape (samples,); null where it is not.
 
     A sample is judged by its turns one by one: by signs of their own, by how usual their characters
     and the order of their words are in the pool, and by the compression ratio of answers.
@@ -76,10 +76,14 @@ def find_noise(candidates: Candidates, workers: int) -> pl.Series:
         ratios.append(_ratios(turns, workers))
     answers = pl.concat(ratios)
     sources = candidates.index["source"].gather(answers["sample"])
-    answers = answers.with_columns(source=sources)
+    answers = answers.with_columns(source=sources.cast(pl.Categorical))
     for sample, reason in _outside(answers, answers if trusted is None else trusted):
         reasons.setdefault(sample, reason)
-    return pl.Series([reasons.get(sample) for sample in range(len(texts))], dtype=pl.String)
+    # The last of the words is that of all that have no reason.
+    words = pl.Series([*reasons.values(), None], dtype=pl.String).cast(pl.Categorical)
+    places = np.full(len(texts), len(reasons), np.uint32)
+    places[list(reasons)] = np.arange(len(reasons))
+    return words.gather(places)
 
 
 def _long_turns(samples: Iterable[tuple[int, bytes]]) -> list[Turn]:
@@ -88,7 +92,12 @@ def _long_turns(samples: Iterable[tuple[int, bytes]]) -> list[Turn]:
 
 
 _RATIOS = pl.Schema(
-    {"sample": pl.Int64, "whose": pl.String, "length": pl.Int64, "ratio": pl.Float64}
+    {
+        "sample": pl.UInt32,
+        "whose": pl.Enum([_ANSWER, _QUESTION, _TEXT]),
+        "length": pl.Int8,
+        "ratio": pl.Float64,
+    }
 )
 _MIN_RATIO_BYTES = 64
 # So many answers of a class of length make a band.
@@ -105,7 +114,7 @@ def _trusted(texts: Sequence[bytes], workers: int) -> pl.DataFrame:
             f"long as each other; needed are {_MIN_IN_CLASS} for a band, so name a file with more, "
             "or leave trusted out"
         )
-    return answers.with_columns(source=pl.lit(None, pl.String))
+    return answers.with_columns(source=pl.lit(None, pl.Categorical))
 
 
 def _ratios(turns: Sequence[Turn], workers: int) -> pl.DataFrame:
@@ -143,9 +152,10 @@ def _outside(answers: pl.DataFrame, trusted: pl.DataFrame) -> Iterator[tuple[int
         return
     longest = pl.col("length").clip(upper_bound=of_all["length"].max())  # type: ignore[arg-type]
     bounds = (
-        answers.with_columns(longest)
-        .join(of_source, on=["source", "length"], how="left")
-        .join(of_all, on="length", how="left", suffix="_of_all")
+        answers.lazy()
+        .with_columns(longest)
+        .join(of_source.lazy(), on=["source", "length"], how="left", maintain_order="left")
+        .join(of_all.lazy(), on="length", how="left", suffix="_of_all", maintain_order="left")
         .with_columns(pl.coalesce(name, f"{name}_of_all").alias(name) for name in ("low", "high"))
     )
     least, most = pl.col("low"), pl.min_horizontal("high", 2 * pl.col("high_of_all"))
@@ -154,7 +164,7 @@ def _outside(answers: pl.DataFrame, trusted: pl.DataFrame) -> Iterator[tuple[int
         (ratio > most, _REPETITIVE, most, "at most"),
     ):
         found = bounds.filter(side).select("sample", "whose", "ratio", limit.alias("limit"))
-        for sample, whose, value, bound in found.iter_rows():
+        for sample, whose, value, bound in found.collect(engine="streaming").iter_rows():
             yield sample, f"{whose} {_told(sign, f'ratio {value:.2f}', f'{words} {bound:.2f}')}"
 
 

@@ -216,7 +216,8 @@ def fill_in_order(run: Run, budget: Budget, order: Indices) -> None:
 def _fill(run: Run, budget: Budget, order: Indices) -> None:
     cheapest_from = np.minimum.accumulate(budget.costs[order][::-1])[::-1]
     misfits: list[tuple[int, Fit]] = []
-    for position, index in enumerate(order.tolist()):
+    # One by one: as a list the whole order takes some forty bytes a sample.
+    for position, index in enumerate(map(int, order)):
         if not budget.unused or cheapest_from[position] > budget.unused:
             return
         fit = Fit(budget.fits(np.array([index]))[0])

@@ -1,5 +1,6 @@
 """A running selection: fates, bookkeeping, and how long it will take."""
 
+import hashlib
 import zipfile
 from collections import deque
 from collections.abc import Mapping
@@ -151,6 +152,11 @@ class Run:
         return list(rounds.values())
 
 
+def digest_of(numbers: NDArray[Any]) -> str:
+    """Return a hash of an array: 32 hexadecimal digits."""
+    return hashlib.blake2b(np.ascontiguousarray(numbers), digest_size=16).hexdigest()
+
+
 ROUNDS_BETWEEN = 3
 
 
@@ -184,7 +190,7 @@ class Checkpoint:
             return cls(None, "")
         versions = codec_versions(config.resolved_codec).values()
         parts = [config.fingerprint(), *versions, texts.fingerprint()]
-        parts += [array.tobytes().hex() for array in numbers if array is not None]
+        parts += [digest_of(array) for array in numbers if array is not None]
         parts += [part for fact in sorted((facts or {}).items()) for part in fact]
         return cls(path, fingerprint(parts))
 

@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -191,16 +192,29 @@ HERE = Cluster()
 
 @dataclass(frozen=True)
 class Selection:
-    """The outcome: row indices of the pool table in pick order, and what is known of them."""
+    """The outcome: row indices of the pool table in pick order, and what is known of them.
+
+    ``lazy_ledger`` is made part by part as it is read or written; ``ledger`` is whole in memory.
+    """
 
     picks: list[int]
-    ledger: pl.DataFrame
+    lazy_ledger: pl.LazyFrame
     manifest: dict[str, object]
+
+    @cached_property
+    def ledger(self) -> pl.DataFrame:
+        """The fate of every sample, see :func:`.build_ledger`."""
+        return self.lazy_ledger.collect()
 
     def subset(self, samples: pl.DataFrame) -> pl.DataFrame:
         """Return the picked rows of the pool table in pick order, with rank, round and pi."""
-        fates = self.ledger[self.picks].select("rank", "round", "pi")
-        return samples[self.picks].hstack(fates)
+        return samples[self.picks].hstack(self.told_of_picks)
+
+    @property
+    def told_of_picks(self) -> pl.DataFrame:
+        """``rank``, ``round`` and ``pi`` of each pick, in pick order."""
+        told = self.lazy_ledger.filter(pl.col("rank").is_not_null()).select("rank", "round", "pi")
+        return told.collect(engine="streaming").sort("rank")
 
 
 def select(
@@ -284,6 +298,7 @@ def select_candidates(
     clock = [time.monotonic()]
     num_workers = worker_count(workers)
     pool = measure(candidates, config, tokenizer, num_workers)
+    candidates = pool.candidates
     noise = find_noise(candidates, num_workers) if config.guards_noise else None
     marks = candidates.marks
     takes_part = _takes_part(candidates.index["sample_id"], noise, marks)
@@ -300,7 +315,7 @@ def select_candidates(
         run, shards = _select_from(part, config, stage, num_workers, progress, checkpoint, cluster)
         budget = budget_of(part, config, run.picks)
         used, mixture = budget.used, budget.by_source()
-    # A copy of nearly all that is known of the samples, which the ledger needs no more.
+    # What is let go of here and below was known of each sample, and is needed no more.
     del part, budget
     run = run.spread(takes_part, pool.pi)
     clock.append(time.monotonic())
@@ -322,6 +337,8 @@ def select_candidates(
         quality=None if pool.weights is None else candidates.quality,
         weights=pool.weights,
     )
+    picks, num_rounds = run.picks, run.num_rounds
+    del pool, run, shards, takes_part, tokens
     manifest = build_manifest(
         stage,
         asked,
@@ -329,7 +346,7 @@ def select_candidates(
         tokenizer=tokenizer,
         inputs=inputs or {},
         counts=counts or {"num_rows_read": len(candidates.index)},
-        num_rounds=run.num_rounds,
+        num_rounds=num_rounds,
         used=used,
         budget=config.budget,
     )
@@ -344,16 +361,16 @@ def select_candidates(
         }
         manifest |= {"mixture_of": config.shares_by or "clusters", "mixture": told}
     manifest |= _facts(candidates, ledger, noise)
-    manifest |= measure_ratios(run.picks, candidates.texts)
+    manifest |= measure_ratios(picks, candidates.texts)
     clock.append(time.monotonic())
     durations = np.diff(clock).round(3).tolist()
     manifest["seconds"] = dict(zip(("prepare", "select", "measure"), durations, strict=True))
     Checkpoint(checkpoint, "").remove()
-    return Selection(run.picks, ledger, manifest)
+    return Selection(picks, ledger, manifest)
 
 
 def _facts(
-    candidates: Candidates, ledger: pl.DataFrame, noise: pl.Series | None
+    candidates: Candidates, ledger: pl.LazyFrame, noise: pl.Series | None
 ) -> dict[str, object]:
     """Return what the manifest tells of files, signals and noise, where there are any."""
     facts: dict[str, object] = {}
@@ -379,9 +396,8 @@ def _takes_part(ids: pl.Series, noise: pl.Series | None, marks: Marks | None) ->
     for reasons in (noise, None if marks is None else marks.table["fate"]):
         if reasons is not None:
             takes_part &= reasons.is_null().to_numpy()
-    positions = np.flatnonzero(takes_part)
-    by_id: Indices = positions[ids[positions].arg_sort().to_numpy()]
-    return by_id
+    by_id = ids.arg_sort().to_numpy()
+    return by_id[takes_part[by_id]].astype(np.int64)
 
 
 def covers(pool: Measured, config: SelectionConfig) -> bool:

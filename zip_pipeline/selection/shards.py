@@ -28,7 +28,7 @@ from zip_pipeline.samples import Stage
 from zip_pipeline.selection.candidates import Candidates, Indices, Measured, part_of
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.rounds import ProgressHook, run_selection
-from zip_pipeline.selection.run import Checkpoint, Fate, Progress, RemainingTime, Run
+from zip_pipeline.selection.run import Checkpoint, Fate, Progress, RemainingTime, Run, digest_of
 
 _PARTS = "part-*.parquet"
 _SCHEMA = pl.Schema(
@@ -63,12 +63,13 @@ def write_shard(folder: Path, pool: Measured, positions: Indices, owner: str) ->
     # In a shard clusters are sources like any others.
     sources = pool.candidates.competes_in
     # A shard without samples has one part without rows: no part at all means that it is lost.
-    parts = parts_of(positions, pool.num_bytes[positions]) or [positions]
+    texts = pool.candidates.texts
+    parts = parts_of(positions, texts.num_bytes_of(positions)) or [positions]
     for part, rows in enumerate(parts):
         table = pl.DataFrame(
             {
-                "text": pool.candidates.texts.read(rows),
-                "source": sources[rows],
+                "text": texts.read(rows),
+                "source": sources[rows].cast(pl.String),
                 "pi": pool.pi[rows],
                 "cost": pool.costs[rows],
                 "weight": None if pool.weights is None else pool.weights[rows],
@@ -109,7 +110,6 @@ class Shard:
         return cls(
             Measured(
                 Candidates(index, texts),
-                texts.num_bytes,
                 None,
                 table["pi"].to_numpy(),
                 table["cost"].to_numpy(),
@@ -278,7 +278,7 @@ def run_sharded(
     Raises:
         UserError: the same selection is running with this folder, or something else lies there.
     """
-    numbers = [a.tobytes().hex() for a in (pool.costs, pool.weights) if a is not None]
+    numbers = [digest_of(a) for a in (pool.costs, pool.weights) if a is not None]
     key = fingerprint([config.fingerprint(), pool.candidates.texts.fingerprint(), *numbers])
     shards = shard_of(pool.candidates.index["sample_id"], config.num_shards)
     # Shards and their union hold other shares of a source than the pool does.

@@ -480,7 +480,7 @@ def _select_curated(
             counts=given.counts,
             cluster=job.cluster,
         )
-        subset = given.pool.picked_rows(selection.picks, selection.ledger).frame()
+        subset = given.pool.picked_rows(selection.picks, selection.told_of_picks).frame()
         if marks is not None:
             subset = marks.masked(selection.picks, subset)
         not_read = given.pool.not_read

@@ -121,7 +121,7 @@ def shared(root: DataRoot, log: Log) -> Iterator[None]:
 def publish_version(
     folder: StageFolder,
     subset: Parts,
-    ledger: pl.DataFrame,
+    ledger: pl.DataFrame | pl.LazyFrame,
     manifest: Mapping[str, object],
     log: Log = lambda _: None,
 ) -> int | None:

@@ -190,13 +190,13 @@ def select_version(
             counts=pool.counts,
             cluster=cluster,
         )
-        ledger = selection.ledger
+        ledger = selection.lazy_ledger
         if marks is not None and pool.frozen is not None:
             told = marked_held_out(pool.frozen.samples, config, folder, log)
             ledger = ledger.update(
-                told.with_columns(fate=pl.lit("held_out")), on=["sample_id", "fate"]
+                told.lazy().with_columns(fate=pl.lit("held_out")), on=["sample_id", "fate"]
             )
-        subset = pool.picked_rows(selection.picks, selection.ledger)
+        subset = pool.picked_rows(selection.picks, selection.told_of_picks)
         if marks is not None:
             hide = marks.masked
 
@@ -219,14 +219,15 @@ def select_version(
     return number
 
 
-def tokens_cut(ledger: pl.DataFrame, max_length: int) -> dict[str, int]:
+def tokens_cut(ledger: pl.LazyFrame, max_length: int) -> dict[str, int]:
     """Return how many picked conversations are longer than a trainer reads, and what they lose.
 
     Args:
         ledger: with ``num_tokens`` as the model reads them.
         max_length: tokens at which the preset cuts a conversation.
     """
-    beyond = ledger.filter(fate="picked")["num_tokens"] - max_length
+    picked = ledger.filter(fate="picked").select("num_tokens").collect(engine="streaming")
+    beyond = picked["num_tokens"] - max_length
     cut = beyond.filter(beyond > 0)
     return {"max_length": max_length, "num_samples": len(cut), "num_tokens": int(cut.sum())}
 

@@ -289,16 +289,14 @@ def test_empty_pool_has_no_samples(tmp_path: Path, stage: Stage) -> None:
 def test_picked_rows_tell_rank_round_and_pi(
     tmp_path: Path, part_bytes: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """They come in pick order, also from files; each carries what the ledger says of it."""
+    """They come in pick order, also from files; each carries what is told of it."""
     monkeypatch.setattr(parts, "_PART_BYTES", part_bytes)
     root = DataRoot(tmp_path)
     store_pool(root["sft"])
     picks = [5, 2, 11]
     with open_selection_pool(root["sft"]) as pool:
-        number = pl.Series(range(20))
-        rank = pl.Series([picks.index(n) + 1 if n in picks else None for n in range(20)])
-        ledger = pl.DataFrame({"rank": rank, "round": number * 2, "pi": number / 4, "fate": "x"})
-        picked = pool.picked_rows(picks, ledger).frame()
+        fates = pl.DataFrame({"rank": [1, 2, 3], "round": [10, 4, 22], "pi": [1.25, 0.5, 2.75]})
+        picked = pool.picked_rows(picks, fates).frame()
         assert picked.drop("rank", "round", "pi").equals(pool.rows(picks))
         told = picked.select("rank", "round", "pi").rows()
         assert told == [(1, 10, 1.25), (2, 4, 0.5), (3, 22, 2.75)]
@@ -316,10 +314,8 @@ with open_selection_pool(DataRoot(Path(sys.argv[1]))["sft"]) as pool:
     num_bytes = int(pool.texts.num_bytes.sum())
     rows = pool.rows(range(0, len(pool.index), 50))
     picks = pl.int_range(len(pool.index), eager=True).sample(fraction=1, shuffle=True, seed=0)
-    ledger = pl.DataFrame({"rank": [None] * len(pool.index)}, schema={"rank": pl.Int64})
-    ledger[picks, "rank"] = pl.Series(range(len(picks)))
-    ledger = ledger.with_columns(round="rank", pi="rank")
-    picked = pool.picked_rows(picks, ledger)
+    rank = pl.int_range(len(picks), eager=True)
+    picked = pool.picked_rows(picks, pl.DataFrame({"rank": rank, "round": rank, "pi": rank}))
     print(peak_bytes() - before, num_bytes, len(rows), picked.height)
 """
 

@@ -64,7 +64,7 @@ def _write_version(root: DataRoot, table: pl.DataFrame, version: int) -> None:
     manifest = build_manifest(
         "sft",
         config,
-        ledger,
+        ledger.lazy(),
         tokenizer="tiny, template tiny",
         inputs={BATCH: "f"},
         counts={"num_rows_read": num},

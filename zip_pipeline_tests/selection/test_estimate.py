@@ -55,7 +55,7 @@ def test_the_estimate_of_long_range_is_of_the_order_of_measured_times(
     index = pl.DataFrame({"source": ["s"], "sample_id": ["a"]})
     costs = np.array([mean_bytes])
     with TemporaryTexts.write([[b" " * mean_bytes]]) as texts:
-        pool = Measured(Candidates(index, texts), costs, None, costs / 1.0, costs)
+        pool = Measured(Candidates(index, texts), None, costs / 1.0, costs)
         pilot = Pilot(7_080_000, used, num_rounds, seconds)
         estimate = strategies["long_range"].estimate_after(pilot, pool, config)
     assert estimate is not None
@@ -68,7 +68,7 @@ def test_the_estimate_of_coverage_is_of_the_order_of_measured_times() -> None:
     costs = np.array([900])
     with TemporaryTexts.write([[b" "]]) as texts:
         index = pl.DataFrame({"source": ["s"], "sample_id": ["a"]})
-        pool = Measured(Candidates(index, texts), costs, None, costs / 1.0, costs)
+        pool = Measured(Candidates(index, texts), None, costs / 1.0, costs)
         pilot = Pilot(7_080_000, 1_000_000, 7, 7.7)
         estimate = strategies["coverage"].estimate_after(pilot, pool, config)
     assert estimate is not None

@@ -47,12 +47,14 @@ class Counts:
             with file.path.open("rb") as opened:
                 self._map = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
             self._numbers = np.frombuffer(self._map, np.uint32)
-        self._offsets = file.offsets // self._numbers.itemsize
+        self._offsets = file.offsets
         self._num_read = 0
 
     def of(self, indices: Indices) -> tuple[NDArray[np.uint32], Indices]:
         """Return the numbers of some samples, one after another, and how many each has."""
-        starts, ends = self._offsets[indices], self._offsets[indices + 1]
+        starts, ends = (
+            self._offsets[places] // self._numbers.itemsize for places in (indices, indices + 1)
+        )
         borders = zip(starts.tolist(), ends.tolist(), strict=True)
         parts = (self._numbers[start:end] for start, end in borders)
         numbers = np.concatenate([self._numbers[:0], *parts])
@@ -68,8 +70,7 @@ class Counts:
 
     def parts(self, indices: Indices) -> list[Indices]:
         """Return samples in parts whose counts have some megabytes, or one sample's."""
-        num_numbers = self._offsets[indices + 1] - self._offsets[indices]
-        return parts_of(indices, num_numbers * self._numbers.itemsize)
+        return parts_of(indices, self._offsets[indices + 1] - self._offsets[indices])
 
     def mass(self, indices: Indices) -> Mass:
         """Return the sum of the counts of some samples by bucket, shape (buckets,)."""

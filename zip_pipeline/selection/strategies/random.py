@@ -25,7 +25,8 @@ def random_keys(sample_ids: Iterable[str], seed: int) -> Iterator[bytes]:
 
 def random_order(sample_ids: Sequence[str] | pl.Series, seed: int) -> Indices:
     """Return all positions in a uniform order: by :func:`random_keys`, ties by id."""
-    keys = np.frombuffer(b"".join(random_keys(sample_ids, seed)), dtype=">u8").astype(np.uint64)
+    numbers = (int.from_bytes(key) for key in random_keys(sample_ids, seed))
+    keys = np.fromiter(numbers, np.uint64, len(sample_ids))
     keyed = pl.DataFrame({"key": keys, "id": sample_ids}, schema_overrides={"id": pl.String})
     order: Indices = keyed.select(pl.arg_sort_by("key", "id")).to_series().to_numpy()
     return order.astype(np.int64)
