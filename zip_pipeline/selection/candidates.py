@@ -217,7 +217,7 @@ class Candidates:
 
     Args:
         index: ``sample_id``, ``batch``, ``source``, ``source_file``, ``source_row``, without
-            exact duplicates; other columns are left alone.
+            exact duplicates; other columns are left alone. A strategy sees ids and sources alone.
         texts: the serialised samples.
         state: what is known of tokens (``TOKENS_SCHEMA``) and sizes (``deflate_bytes``,
             ``zstd_bytes``); what is not there and needed is measured.

@@ -2,8 +2,6 @@
 
 import logging
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,41 +29,6 @@ from zip_pipeline_tests.selection.pools import numbered_pool, pool_table
 from zip_pipeline_tests.selection.test_reference import run_records
 
 SMALL = {"k1": 40, "k2": 12, "k3": 5}
-MEASURE = """
-import sys
-from pathlib import Path
-import polars as pl
-from zip_pipeline.compression.texts import TemporaryTexts
-from zip_pipeline.files import write_table
-from zip_pipeline.selection.candidates import Candidates
-from zip_pipeline.selection.config import SelectionConfig
-from zip_pipeline.selection.select import select_candidates
-from zip_pipeline_tests.processes import peak_bytes
-num, folder = int(sys.argv[1]), Path(sys.argv[2])
-numbers = pl.int_range(num, eager=True)
-name = pl.Series(["name"]).cast(pl.Categorical).new_from_index(0, num)
-names = dict.fromkeys(("batch", "source", "source_file"), name)
-ids = numbers.cast(pl.String).str.pad_start(32, "0")
-index = pl.DataFrame({"sample_id": ids, "source_row": numbers, **names})
-sizes = ("num_tokens", "num_target_tokens", "deflate_bytes", "zstd_bytes")
-state = pl.DataFrame(dict.fromkeys(sizes, numbers.fill_null(0) % 9 + 4))
-parts = ([b"a text %d" % n for n in range(at, at + 1000)] for at in range(0, num, 1000))
-with TemporaryTexts.write(parts, folder) as texts:
-    config = SelectionConfig(strategy="random", budget_samples=100)
-    selection = select_candidates(Candidates(index, texts, state), "sft", config)
-write_table(folder / "ledger.parquet", selection.lazy_ledger, {})
-print(peak_bytes())
-"""
-
-
-@pytest.mark.slow
-def test_a_sample_takes_a_quarter_of_a_kilobyte_in_a_selection(tmp_path: Path) -> None:
-    """With what is known of it before, and the ledger, which is never whole in memory."""
-    peaks = []
-    for num in (200_000, 600_000):
-        command = [sys.executable, "-c", MEASURE, str(num), str(tmp_path)]
-        peaks.append(int(subprocess.run(command, capture_output=True, check=True).stdout))
-    assert peaks[1] - peaks[0] < 400_000 * 250
 
 
 def test_a_budget_that_picks_nothing_is_refused_with_the_least_that_picks() -> None:

@@ -1,13 +1,17 @@
 """Versions by the tokens of the model that the data root trains, and by the vectors of tags."""
 
+import subprocess
+import sys
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import polars as pl
 import pytest
 
 from zip_pipeline.data_root import DataRoot, StageFolder
-from zip_pipeline.pool.batches import state_metadata
+from zip_pipeline.ingest.ingest import ingest_drop
+from zip_pipeline.pool.batches import state_metadata, write_state
 from zip_pipeline.pool.pool import open_selection_pool
 from zip_pipeline.samples import STAGES, Stage
 from zip_pipeline.selection.config import SelectionConfig
@@ -182,3 +186,44 @@ def test_tags_are_embedded_without_the_samples(
     assert current_version(root["sft"], config) == 1
     monkeypatch.setattr("zip_pipeline.signals.embedding.version", lambda name: "9.9")
     assert current_version(root["sft"], config) is None
+
+
+MEASURE = """
+import sys
+from pathlib import Path
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.workflow.versions import select_version
+from zip_pipeline_tests.processes import peak_bytes
+config = SelectionConfig(strategy="random", budget_samples=100)
+select_version(DataRoot(Path(sys.argv[1]))["sft"], config, lambda _: None)
+print(peak_bytes())
+"""
+
+
+def _store_tiny(root: DataRoot, num: int) -> None:
+    """Store a batch of one short sample under so many ids."""
+    folder, batch = root["sft"], "tiny.jsonl"
+    folder.raw.mkdir(parents=True)
+    write_jsonl(folder.raw / batch, [{"prompt": "p", "completion": "c", "source": "of them all"}])
+    ingest_drop(folder, batch)
+    write_state(folder, batch, tokens=configured_tokens(root.path))
+    ids = pl.DataFrame({"sample_id": pl.int_range(num, eager=True).cast(pl.String)})
+    ids = ids.select(pl.col("sample_id").str.pad_start(32, "0"))
+    for path in (folder.samples(batch), folder.state(batch)):
+        row, told = pl.read_parquet(path), folder.metadata(path)
+        del told["ARROW:schema"]
+        told |= {name: f"{num}" for name in ("num_rows_read", "num_samples") if name in told}
+        rows = ids.join(row.drop("sample_id"), how="cross").select(row.columns)
+        folder.write(path, rows, told)
+
+
+@pytest.mark.slow
+def test_a_sample_takes_a_third_of_a_kilobyte_in_a_selection(tmp_path: Path) -> None:
+    """From the pool on disk to the version: half a kilobyte it was with names and ledger whole."""
+    peaks = []
+    for num in (200_000, 800_000):
+        _store_tiny(DataRoot(tmp_path / f"{num}"), num)
+        command = [sys.executable, "-c", MEASURE, str(tmp_path / f"{num}")]
+        peaks.append(int(subprocess.run(command, capture_output=True, check=True).stdout))
+    assert peaks[1] - peaks[0] < 600_000 * 350, [peak >> 20 for peak in peaks]
