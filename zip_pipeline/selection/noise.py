@@ -93,10 +93,10 @@ def _long_turns(samples: Iterable[tuple[int, bytes]]) -> list[Turn]:
 
 _RATIOS = pl.Schema(
     {
-        "sample": pl.UInt32,
+        "sample": pl.UInt32(),
         "whose": pl.Enum([_ANSWER, _QUESTION, _TEXT]),
-        "length": pl.Int8,
-        "ratio": pl.Float64,
+        "length": pl.Int8(),
+        "ratio": pl.Float64(),
     }
 )
 _MIN_RATIO_BYTES = 64

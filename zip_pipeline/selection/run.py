@@ -154,7 +154,7 @@ class Run:
 
 def digest_of(numbers: NDArray[Any]) -> str:
     """Return a hash of an array: 32 hexadecimal digits."""
-    return hashlib.blake2b(np.ascontiguousarray(numbers), digest_size=16).hexdigest()
+    return hashlib.blake2b(np.ascontiguousarray(numbers).data, digest_size=16).hexdigest()
 
 
 ROUNDS_BETWEEN = 3

@@ -397,7 +397,8 @@ def _takes_part(ids: pl.Series, noise: pl.Series | None, marks: Marks | None) ->
         if reasons is not None:
             takes_part &= reasons.is_null().to_numpy()
     by_id = ids.arg_sort().to_numpy()
-    return by_id[takes_part[by_id]].astype(np.int64)
+    positions: Indices = by_id[takes_part[by_id]].astype(np.int64)
+    return positions
 
 
 def covers(pool: Measured, config: SelectionConfig) -> bool:
