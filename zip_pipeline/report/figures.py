@@ -65,18 +65,29 @@ def clean(axes: "Axes") -> None:
 
 
 def png(figure: "Figure") -> bytes:
-    """Return a figure as the bytes of a PNG picture, with a table of 256 colours.
+    """Return a figure as the bytes of a PNG picture, with a table of its 256 most common colours.
 
-    So it takes half as much: Dagster's history keeps each picture twice, for good.
+    So it takes half as much: Dagster's history keeps each picture twice, for good. Other colours,
+    of the edges of signs, become the nearest of these.
     """
     from PIL import Image
 
     drawn, stream = io.BytesIO(), io.BytesIO()
     figure.savefig(drawn, format="png", dpi=110)
-    picture = Image.open(drawn).quantize(256, Image.Quantize.FASTOCTREE)
+    pixels = np.asarray(Image.open(drawn).convert("RGBA")).view(np.uint32)[:, :, 0]
+    colours, places, counts = np.unique(pixels, return_inverse=True, return_counts=True)
+    table = colours[np.argsort(-counts, kind="stable")[:256]]
+    apart = (_channels(colours)[:, None] - _channels(table)) ** 2
+    numbers = apart.sum(axis=2).argmin(axis=1).astype(np.uint8)
+    picture = Image.fromarray(numbers[places].reshape(pixels.shape)).convert("P")
+    picture.putpalette(table.tobytes(), "RGBA")
     # No creation date or library version is inside: the same table gives the same bytes.
     picture.save(stream, format="png")
     return stream.getvalue()
+
+
+def _channels(colours: np.ndarray) -> np.ndarray:
+    return colours.view(np.uint8).reshape(-1, 4).astype(np.float32)
 
 
 def svg(figure: "Figure", salt: str, **settings: object) -> bytes:
