@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -260,14 +261,18 @@ def next_num_rows(num_rows: int, read: pl.DataFrame) -> int:
 def _said_in_parts(folder: StageFolder, batch: str) -> Iterator[pl.DataFrame]:
     """Return ids and what is said in the samples of a batch, some megabytes of them at a time."""
     columns = ["sample_id", *TURN_COLUMNS[folder.stage], "tools"]
-    rows = with_all_columns(scan_table(folder.samples(batch)), folder.stage)
-    return in_parts(rows.select(columns))
+    path = folder.samples(batch)
+    rows = with_all_columns(scan_table(path), folder.stage)
+    return in_parts(rows.select(columns), path)
 
 
-def in_parts(rows: pl.LazyFrame) -> Iterator[pl.DataFrame]:
+def in_parts(rows: pl.LazyFrame, path: Path) -> Iterator[pl.DataFrame]:
     """Yield rows of a file in order, some megabytes of them at a time."""
+    num_rows = int(rows.select(pl.len()).collect().item())
+    # Long rows must not wait until there are many; text is compressed to about a third.
+    most = max(1, min(_PART_BYTES * num_rows // (3 * path.stat().st_size), _MOST_ROWS))
     # In one pass: a slice decodes its row group anew.
-    for group in rows.collect_batches(chunk_size=_MOST_ROWS, maintain_order=True):
+    for group in rows.collect_batches(chunk_size=most, maintain_order=True):
         yield from group.iter_slices(next_num_rows(group.height or 1, group))
 
 

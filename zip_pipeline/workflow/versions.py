@@ -62,7 +62,8 @@ class StoredVersion:
     def texts(self) -> Iterator[pl.Series]:
         """Yield the serialised texts of the picks in pick order, some megabytes at a time."""
         said = with_all_columns(self.picks, self.stage).select(*TURN_COLUMNS[self.stage], "tools")
-        return (serialised_texts(part, self.stage) for part in in_parts(said))
+        path = self.path / "subset.parquet"
+        return (serialised_texts(part, self.stage) for part in in_parts(said, path))
 
 
 def read_version(folder: StageFolder, number: int) -> StoredVersion:
