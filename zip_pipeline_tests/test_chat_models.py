@@ -14,18 +14,9 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
-from zip_pipeline import chat_models
-from zip_pipeline.chat_models import (
-    _tokenizer_class,
-    encode,
-    knows,
-    load_model,
-    load_tokenizer,
-    messages,
-    model_identity,
-    special_tokens,
-    tool_schemas,
-)
+from zip_pipeline import chat_tokens
+from zip_pipeline.chat_models import _tokenizer_class, load_model, load_tokenizer, model_identity
+from zip_pipeline.chat_tokens import encode, knows, messages, special_tokens, tool_schemas
 from zip_pipeline.compression import tokens
 from zip_pipeline.compression.tokens import TINY_MODEL
 from zip_pipeline.samples import Turn
@@ -187,7 +178,7 @@ def test_a_long_conversation_has_the_tokens_of_the_whole_in_pieces(
     ]
     whole = encode(tokenizer, conversations, [json.dumps([SCHEMA])] * 20)
     open_whole = encode(tokenizer, conversations, open_answer=True)
-    for module in (chat_models, tokens):
+    for module in (chat_tokens, tokens):
         monkeypatch.setattr(module, "PIECE_LENGTH", 300)
     taken: list[str] = []
 
@@ -195,7 +186,7 @@ def test_a_long_conversation_has_the_tokens_of_the_whole_in_pieces(
         taken.append(text)
         return tokens.pieces_of(text)
 
-    monkeypatch.setattr(chat_models, "pieces_of", pieces_of)
+    monkeypatch.setattr(chat_tokens, "pieces_of", pieces_of)
     assert encode(tokenizer, conversations, [json.dumps([SCHEMA])] * 20) == whole
     assert encode(tokenizer, conversations, open_answer=True) == open_whole
     assert len(taken) > 30

@@ -14,12 +14,12 @@ import polars as pl
 
 from zip_pipeline.chat_models import (
     ScoredRow,
-    encode,
     load_model,
     load_tokenizer,
     prepare_environment,
     token_losses,
 )
+from zip_pipeline.chat_tokens import encode
 from zip_pipeline.data_root import StageFolder
 from zip_pipeline.errors import UserError
 from zip_pipeline.evaluation.evaluators import Evaluator, TrainedVersion, main, read_job

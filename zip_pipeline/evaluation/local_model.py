@@ -7,7 +7,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from zip_pipeline.chat_models import encode, load_model, load_tokenizer, prepare_environment
+from zip_pipeline.chat_models import load_model, load_tokenizer, prepare_environment
+from zip_pipeline.chat_tokens import encode
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint
 from zip_pipeline.judge.client import Exchange, Reply, RequestRefused

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar, TypeAlias
 
-from zip_pipeline.chat_models import functions
+from zip_pipeline.chat_tokens import functions
 from zip_pipeline.errors import UserError, require
 from zip_pipeline.report.markdown import inert
 from zip_pipeline.samples import (

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import polars as pl
 from pydantic import Field
 
-from zip_pipeline.chat_models import Encoded, ScoredRow, encode, token_losses
+from zip_pipeline.chat_models import ScoredRow, token_losses
+from zip_pipeline.chat_tokens import Encoded, encode
 from zip_pipeline.errors import require
 from zip_pipeline.samples import Stage, turns_of_column
 from zip_pipeline.settings import Settings

@@ -12,7 +12,8 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from zip_pipeline.chat_models import encode, prepare_environment
+from zip_pipeline.chat_models import prepare_environment
+from zip_pipeline.chat_tokens import encode
 from zip_pipeline.compression.tokens import SHIPPED_TOKENIZERS, TINY_MODEL
 from zip_pipeline.files import write_atomically, write_json
 from zip_pipeline.sample_data import pretraining_samples, pretraining_text

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import polars as pl
 
-from zip_pipeline.chat_models import (
+from zip_pipeline.chat_tokens import (
     Encoded,
     Message,
     encode,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
-from zip_pipeline.chat_models import encode
+from zip_pipeline.chat_tokens import encode
 from zip_pipeline.compression.state import TOKENS_SCHEMA, TextTokens, TokenCounter
 from zip_pipeline.compression.tokens import prepare_threads
 from zip_pipeline.errors import require

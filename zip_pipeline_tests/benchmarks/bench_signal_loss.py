@@ -17,7 +17,7 @@ import polars as pl
 import torch
 from transformers import AutoModelForCausalLM
 
-from zip_pipeline.chat_models import encode
+from zip_pipeline.chat_tokens import encode
 from zip_pipeline.pool.pool import SelectionPool
 from zip_pipeline.samples import Turn, turns_of_column
 from zip_pipeline.selection.strategies.random import random_order

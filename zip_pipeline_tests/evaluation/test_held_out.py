@@ -11,7 +11,8 @@ import polars as pl
 import pytest
 import torch
 
-from zip_pipeline.chat_models import encode, load_model, load_tokenizer
+from zip_pipeline.chat_models import load_model, load_tokenizer
+from zip_pipeline.chat_tokens import encode
 from zip_pipeline.evaluation.evaluators import main
 from zip_pipeline.evaluation.held_out import evaluate, held_out_hash, held_out_loss
 from zip_pipeline.process import SilentReporter

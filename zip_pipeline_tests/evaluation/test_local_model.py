@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from zip_pipeline.chat_models import encode, load_model, load_tokenizer
+from zip_pipeline.chat_models import load_model, load_tokenizer
+from zip_pipeline.chat_tokens import encode
 from zip_pipeline.evaluation.local_model import LocalModel
 from zip_pipeline.judge.client import Exchange, Message, Reply, RequestRefused
 from zip_pipeline.samples import Turn

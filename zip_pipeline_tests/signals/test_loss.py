@@ -7,7 +7,7 @@ from itertools import groupby
 import pytest
 import torch
 
-from zip_pipeline.chat_models import Encoded, encode
+from zip_pipeline.chat_tokens import Encoded, encode
 from zip_pipeline.samples import PreferencePair, RatedAnswer, Turn
 from zip_pipeline.workflow.signals import preset_model
 from zip_pipeline_tests.signals.measured import measured, table_of, talk

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from zip_pipeline.chat_models import encode
+from zip_pipeline.chat_tokens import encode
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.errors import UserError
 from zip_pipeline.samples import PreferencePair, RatedAnswer, Turn

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from zip_pipeline.chat_models import encode
+from zip_pipeline.chat_tokens import encode
 from zip_pipeline.samples import Sample, sample_id
 from zip_pipeline.signals.selective_ifd import NUM_NEIGHBOURS, THRESHOLDS
 from zip_pipeline.workflow.signals import preset_model

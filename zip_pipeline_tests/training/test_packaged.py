@@ -7,7 +7,8 @@ from typing import NoReturn
 
 import pytest
 
-from zip_pipeline.chat_models import encode, load_model
+from zip_pipeline.chat_models import load_model
+from zip_pipeline.chat_tokens import encode
 from zip_pipeline.errors import UserError
 from zip_pipeline.samples import Sample, Turn
 from zip_pipeline.training import packaged

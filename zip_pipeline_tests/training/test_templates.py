@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from transformers import PreTrainedTokenizerBase
 
-from zip_pipeline.chat_models import encode
+from zip_pipeline.chat_tokens import encode
 from zip_pipeline.samples import Turn
 from zip_pipeline.training.base_model import tiny_tokenizer
 from zip_pipeline.training.presets import (

@@ -7,7 +7,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from zip_pipeline.chat_models import messages, special_tokens
+from zip_pipeline.chat_tokens import messages, special_tokens
 from zip_pipeline.compression.state import TextTokens
 from zip_pipeline.compression.tokens import TINY_MODEL
 from zip_pipeline.data_root import DataRoot

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import torch
 
-from zip_pipeline.chat_models import encode
+from zip_pipeline.chat_tokens import encode
 from zip_pipeline.process import SilentReporter, StopRequest
 from zip_pipeline.samples import PreferencePair, RatedAnswer, Turn, sample_of, turn_groups
 from zip_pipeline.training.backend import choose_backend
