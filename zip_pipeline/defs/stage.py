@@ -599,7 +599,8 @@ def _less_redundant(version: StoredVersion, pool: SelectionPool) -> dg.AssetChec
     )
     codec = version.manifest["config"]["codec"]
     of_subset = _ratios_by_codec(version.texts, codec)
-    rows, stage = pool.rows_in_parts(random), version.stage
+    ranks = pl.DataFrame({"rank": pl.int_range(num_picked, eager=True)})
+    rows, stage = pool.picked_rows(random, ranks), version.stage
     of_random = _ratios_by_codec(
         lambda: (serialised_texts(part, stage) for part in rows.each()), codec
     )

@@ -459,21 +459,16 @@ class SelectionPool:
         """Return the rows of the pool table at these positions of the index, in this order."""
         return self._tables.rows(self.index[positions])
 
-    def rows_in_parts(self, positions: pl.Series) -> Parts:
-        """Return the rows of the pool table at these positions of the index, in this order."""
-        placed = self.index[positions].select(_PLACE).with_row_index("place")
-        return self._tables.rows_with(placed).sorted("place")
-
     def said(self, positions: Sequence[int]) -> Iterator[pl.DataFrame]:
         """Yield what is said at ascending positions of the index, some thousands at a time."""
         return self._tables.said(self.index.select(_PLACE)[positions])
 
-    def picked_rows(self, picks: Sequence[int], told: pl.DataFrame) -> Parts:
+    def picked_rows(self, picks: Sequence[int] | pl.Series, told: pl.DataFrame) -> Parts:
         """Return the rows at ``picks`` in pick order, with what is told of each.
 
         Args:
             picks: positions in the index, in pick order.
-            told: ``rank``, ``round`` and ``pi`` of each pick.
+            told: of each pick its ``rank``, which ascends, and what else is known.
 
         Returns:
             The pool table's rows with those.

@@ -63,6 +63,13 @@ print(peak_bytes() - before, result.num_rows_read, result.tables.samples.height)
 """
 
 
+def measured_drop(code, data_root):
+    """Return what code prints of a drop: growth in bytes, rows and samples."""
+    command = [sys.executable, "-c", code, str(data_root)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    return map(int, done.stdout.split())
+
+
 @pytest.mark.slow
 def test_few_long_rows_are_held_at_a_time(tmp_path):
     """Twenty rows of 8 MB need 400 MiB at most: no part of the work holds all of them."""
@@ -72,9 +79,7 @@ def test_few_long_rows_are_held_at_a_time(tmp_path):
     with path.open("w") as file:
         for n in range(20):
             file.write(json.dumps({"prompt": f"{n}", "completion": f"{n} {text}"}) + "\n")
-    command = [sys.executable, "-c", MEASURE_DROP, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    growth_bytes, num_rows, num_samples = map(int, done.stdout.split())
+    growth_bytes, num_rows, num_samples = measured_drop(MEASURE_DROP, tmp_path)
     assert (num_rows, num_samples) == (20, 20)
     assert growth_bytes < 400 << 20
 
@@ -91,9 +96,7 @@ def test_a_drop_of_any_size_is_ingested_in_bounded_memory(tmp_path):
             record = {"prompt": f"{n - n % 4}", "completion": texts[n % 300 - n % 4]}
             file.write(json.dumps({"x": texts[n % 300]} if n % 20 == 1 else record))
             file.write("," if n < 39_999 else "]")
-    command = [sys.executable, "-c", MEASURE_DROP, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    growth_bytes, num_rows, num_samples = map(int, done.stdout.split())
+    growth_bytes, num_rows, num_samples = measured_drop(MEASURE_DROP, tmp_path)
     assert (num_rows, num_samples) == (40_000, 10_000)
     assert growth_bytes < 240 << 20
 
@@ -109,9 +112,7 @@ def test_rows_that_make_samples_together_are_not_all_in_memory(tmp_path):
             record = {"prompt": f"{n // 3}", "response": text, "helpfulness": n % 3}
             file.write(f"{json.dumps(record)}\n")
     measure = MEASURE_DROP.replace('"sft"', '"preference"').replace("a.json", "a.jsonl")
-    command = [sys.executable, "-c", measure, str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    growth_bytes, num_rows, num_samples = map(int, done.stdout.split())
+    growth_bytes, num_rows, num_samples = measured_drop(measure, tmp_path)
     assert (num_rows, num_samples) == (33_000, 33_000)
     assert growth_bytes < 300 << 20
 
