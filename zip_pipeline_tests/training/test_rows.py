@@ -16,7 +16,7 @@ from zip_pipeline.training.rows import (
     num_targets,
     read_subset,
 )
-from zip_pipeline_tests.test_chat_models import CALL, RICH, SCHEMA, knowing
+from zip_pipeline_tests.test_chat_tokens import CALL, RICH, SCHEMA, knowing
 from zip_pipeline_tests.training.conftest import subset_of
 
 SHORT = Sample((Turn("user", "1+1"), Turn("assistant", "2")))

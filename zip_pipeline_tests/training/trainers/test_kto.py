@@ -19,7 +19,7 @@ from zip_pipeline.training.plan import training_plan
 from zip_pipeline.training.rows import read_subset
 from zip_pipeline.training.run import Made, progress_callback, quiet, starting_point
 from zip_pipeline.training.trainers.kto import TRAINER as KTO
-from zip_pipeline_tests.test_chat_models import CALL, SCHEMA, knowing
+from zip_pipeline_tests.test_chat_tokens import CALL, SCHEMA, knowing
 from zip_pipeline_tests.training.conftest import subset_of
 
 
