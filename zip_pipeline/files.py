@@ -13,7 +13,7 @@ import tomllib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, TextIO, TypeAlias
 
 import polars as pl
 
@@ -302,16 +302,29 @@ def _known_hash(path: Path, _inode: int, _changed: int, _size: int) -> str:
     return file_hash(path)
 
 
-def fingerprint(parts: Iterable[str]) -> str:
+Pieces: TypeAlias = Callable[[], Iterable[str]]
+
+
+def fingerprint(parts: Iterable[str | Pieces]) -> str:
     """Return a hash of the sequence of strings: 32 hexadecimal digits.
 
-    Each part is hashed with its length, so no two sequences run together.
+    Each part is hashed with its length, so no two sequences run together. One that is too long for
+    memory is a function that returns it in pieces, each time it is called.
     """
     digest = hashlib.blake2b(digest_size=16)
     for part in parts:
-        encoded = part.encode("utf-8", "surrogatepass")
+        if not isinstance(part, str):
+            digest.update(sum(map(len, map(_encoded, part()))).to_bytes(8, "little"))
+            for piece in part():
+                digest.update(_encoded(piece))
+            continue
+        encoded = _encoded(part)
         digest.update(len(encoded).to_bytes(8, "little") + encoded)
     return digest.hexdigest()
+
+
+def _encoded(text: str) -> bytes:
+    return text.encode("utf-8", "surrogatepass")
 
 
 def user_cache() -> Path:

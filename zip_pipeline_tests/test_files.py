@@ -82,6 +82,13 @@ def test_fingerprint_tells_sequences_apart_that_join_to_the_same_text() -> None:
     assert len(fingerprint([])) == 32
 
 
+def test_fingerprint_of_pieces_is_that_of_the_text_that_they_make() -> None:
+    """So a table that is hashed part by part keeps the hash that it has as one text."""
+    assert fingerprint(["a", lambda: ["b", "", "é\ud800", "c"], "d"]) == fingerprint(
+        ["a", "bé\ud800c", "d"]
+    )
+
+
 def test_versions_are_numbered_from_one_and_never_change(tmp_path: Path) -> None:
     """Each write is a new folder with its number in the manifest; the old one stays as it was."""
     store = VersionStore(tmp_path / "versions")

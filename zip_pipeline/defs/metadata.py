@@ -168,12 +168,10 @@ def listed(lines: Sequence[str]) -> dg.MetadataValue:
     return dg.MetadataValue.md(bullets(lines) or "none")
 
 
-def counts_table(table: pl.DataFrame, column: str, limit: int = 10) -> dg.MetadataValue:
+def counts_table(table: pl.LazyFrame, column: str, limit: int = 10) -> dg.MetadataValue:
     """Return the most frequent values of a column, with their counts."""
-    counts = (
-        table.group_by(column).len("num_rows").sort("num_rows", column, descending=[True, False])
-    )
-    return shown_table(counts.head(limit))
+    counts = table.group_by(column).len("num_rows").collect(engine="streaming")
+    return shown_table(counts.sort("num_rows", column, descending=[True, False]).head(limit))
 
 
 def code_block(text: str) -> dg.MetadataValue:

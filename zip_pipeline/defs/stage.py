@@ -41,10 +41,9 @@ from zip_pipeline.pool.batches import (
     SIZES_SCHEMA,
     batch_metadata,
     left_out_files,
-    read_batch,
     read_first_sample,
-    read_quarantine,
-    read_state,
+    scan_batch,
+    scan_state,
     state_metadata,
     unread_fields,
     write_state,
@@ -164,7 +163,7 @@ def compression_state_asset(stage: Stage) -> dg.AssetsDefinition:
         with mendable():
             write_state(root[stage], batch, tokens=configured_tokens(root.path))
             share(root, context.log.info, rests_on=f"{stage}/{batch}")
-            state = read_state(root[stage], batch)
+            state = scan_state(root[stage], batch)
         stored = state_metadata(root[stage], batch)
         assert stored is not None
         yield dg.MaterializeResult(
@@ -173,7 +172,7 @@ def compression_state_asset(stage: Stage) -> dg.AssetsDefinition:
             | {name: stored[name] for name in (POOL_FINGERPRINT, "tokenizer")},
             data_version=dg.DataVersion(stored["fingerprint"]),
         )
-        yield _coverage_check(batch, read_batch(root[stage], batch, ["sample_id"]), state)
+        yield _coverage_check(batch, scan_batch(root[stage], batch).select("sample_id"), state)
 
     return compression_state
 
@@ -193,10 +192,9 @@ def _check_of_each_drop(
 def describe_pool(folder: StageFolder, batch: str) -> dict[str, Any]:
     """Return what the pool partition of an ingested batch tells: counts, formats, sources."""
     counts = batch_metadata(folder, batch)
-    samples = read_batch(folder, batch, ["format", "source"])
-    quarantine = read_quarantine(folder, batch, ["reason"])
+    samples, quarantine = scan_batch(folder, batch), folder.scan(folder.quarantine(batch))
     # Not all at once: each may be megabytes.
-    examples = folder.scan(folder.quarantine(batch)).with_columns(
+    examples = quarantine.with_columns(
         pl.col("raw").str.slice(0, _NUM_CHARACTERS)
     )
     unread = unread_fields([counts])
@@ -220,7 +218,7 @@ def describe_pool(folder: StageFolder, batch: str) -> dict[str, Any]:
         "first_sample": code_block(first_sample),
         **{name: origin[name] for name in ("address", "revision") if origin},
         POOL_FINGERPRINT: counts["fingerprint"],
-        **table_metadata(pool_schema(folder.stage).to_frame(), samples.height),
+        **table_metadata(pool_schema(folder.stage).to_frame(), int(counts["num_samples"])),
     }
 
 
@@ -234,21 +232,23 @@ def _words_of_drop(counts: Mapping[str, str]) -> str:
     )
 
 
-def describe_state(state: pl.DataFrame, stage: Stage) -> dict[str, Any]:
+def describe_state(state: pl.LazyFrame, stage: Stage) -> dict[str, Any]:
     """Return what the state partition of a batch tells: totals and the mean ratio."""
-    sizes = [name for name in state.columns if name != "sample_id"]
+    columns = state.collect_schema()
+    sizes = [name for name in columns if name != "sample_id"]
     origins = column_origins(
         raw_pool_key(stage), ["sample_id"], dict.fromkeys(sizes, _texts(stage))
     )
-    totals = state.select(pl.col("num_bytes", *SIZES_SCHEMA).sum()).row(0, named=True)
-    pi = state.select(pl.col("pi").mean().fill_null(0.0)).item()
+    figures = pl.len(), pl.col("pi").mean().fill_null(0.0), pl.col("num_bytes", *SIZES_SCHEMA).sum()
+    totals = state.select(*figures).collect(engine="streaming").row(0, named=True)
+    num_samples, pi = totals.pop("len"), totals.pop("pi")
     return {
-        "summary": f"{state.height:,} samples of {totals['num_tokens']:,} tokens and "
+        "summary": f"{num_samples:,} samples of {totals['num_tokens']:,} tokens and "
         f"{totals['num_bytes']:,} bytes; alone each compresses to 1 / {pi:.4g} on average",
-        "num_samples": state.height,
+        "num_samples": num_samples,
         **totals,
         **rounded({"mean_pi": pi}),
-        **table_metadata(state, origins=origins),
+        **table_metadata(columns.to_frame(), num_samples, origins=origins),
     }
 
 
@@ -294,17 +294,30 @@ def _rejected_check(
     )
 
 
-def _coverage_check(batch: str, samples: pl.DataFrame, state: pl.DataFrame) -> dg.AssetCheckResult:
+def _coverage_check(
+    batch: str, samples: pl.LazyFrame, state: pl.LazyFrame
+) -> dg.AssetCheckResult:
     """Return the check that the state's rows are the batch's samples, in order."""
-    missing = samples.join(state, on="sample_id", how="anti").height
-    passed = samples["sample_id"].equals(state["sample_id"])
+    ids = state.select(stored="sample_id")
+    pairs = pl.concat([samples, ids], how="horizontal_extend")
+    missing = samples.join(ids, left_on="sample_id", right_on="stored", how="anti")
+    num_samples, num_rows, passed = (
+        pairs.select(
+            pl.col("sample_id", "stored").count(),
+            passed=pl.col("sample_id").eq_missing(pl.col("stored")).all(),
+        )
+        .collect(engine="streaming")
+        .row(0)
+    )
+    # A table of all ids is needed where one is missing, and else not.
+    num_missing = 0 if passed else missing.collect().height
     return dg.AssetCheckResult(
         check_name="covers_every_sample",
         passed=passed,
         severity=dg.AssetCheckSeverity.ERROR,
-        description=f"{inert(batch)}: {state.height:,} rows for {samples.height:,} samples, "
-        f"{missing:,} samples without a row",
-        metadata={"batch": batch, "num_missing": missing},
+        description=f"{inert(batch)}: {num_rows:,} rows for {num_samples:,} samples, "
+        f"{num_missing:,} samples without a row",
+        metadata={"batch": batch, "num_missing": num_missing},
     )
 
 

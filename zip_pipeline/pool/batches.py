@@ -228,17 +228,22 @@ def is_ingested(folder: StageFolder, batch: str) -> bool:
     return True
 
 
-def read_batch(
-    folder: StageFolder, batch: str, columns: Sequence[str] | None = None
-) -> pl.DataFrame:
-    """Return the samples of a batch (``pool_schema``), or some of their columns.
+def scan_batch(folder: StageFolder, batch: str) -> pl.LazyFrame:
+    """Return the samples of a batch (``pool_schema``), yet to be read.
 
     Raises:
         UserError: as :func:`batch_metadata`, or the table has other columns.
     """
     batch_metadata(folder, batch)
     check_table(folder, batch)
-    rows = with_all_columns(scan_table(folder.samples(batch)), folder.stage)
+    return with_all_columns(scan_table(folder.samples(batch)), folder.stage)
+
+
+def read_batch(
+    folder: StageFolder, batch: str, columns: Sequence[str] | None = None
+) -> pl.DataFrame:
+    """Return what :func:`scan_batch` does, or some columns of it, in memory."""
+    rows = scan_batch(folder, batch)
     return (rows if columns is None else rows.select(columns)).collect()
 
 
@@ -361,8 +366,8 @@ def write_state(
     *,
     tokens: TokenCounter | None = None,
     workers: int = 0,
-) -> pl.DataFrame:
-    """Compute and store the compression state of an ingested batch; return it.
+) -> None:
+    """Compute and store the compression state of an ingested batch.
 
     Tokens are counted by ``tokens``, else as :func:`.compression_state` does by itself.
 
@@ -373,28 +378,30 @@ def write_state(
     check_table(folder, batch)
     tokens, stage = tokens or TextTokens(), folder.stage
     none = pool_schema(stage).to_frame()
+    state = Parts(compression_state(none, stage, tokens=tokens, workers=1), folder.root.cache)
     # Part by part: a tokenizer takes some fifty bytes for each of a text.
-    state = pl.concat(
-        compression_state(part, stage, tokens=tokens, workers=workers)
-        for part in chain([none], _said_in_parts(folder, batch))
-    )
+    for part in _said_in_parts(folder, batch):
+        state.append(compression_state(part, stage, tokens=tokens, workers=workers))
     _write_state(folder, batch, state, pool_fingerprint, state_settings(tokens))
-    return read_state(folder, batch)
 
 
 def _write_state(
     folder: StageFolder,
     batch: str,
-    state: pl.DataFrame,
+    state: Parts,
     pool_fingerprint: str,
     settings: Mapping[str, str],
 ) -> None:
+    def csv() -> Iterator[str]:
+        yield state.schema.to_frame().write_csv()
+        yield from (part.write_csv(include_header=False) for part in state.each())
+
     described = {
         **settings,
         "pool_fingerprint": pool_fingerprint,
-        "fingerprint": fingerprint([state.write_csv(), *settings.values()]),
+        "fingerprint": fingerprint([csv, *settings.values()]),
     }
-    folder.write(folder.state(batch), state, described)
+    folder.write(folder.state(batch), state.scan(), described)
 
 
 def counted_otherwise(folder: StageFolder, tokens: TokenCounter) -> dict[str, str]:
@@ -413,23 +420,21 @@ def recount_tokens(folder: StageFolder, batch: str, tokens: TokenCounter) -> Non
     Raises:
         UserError: there is no state, or it describes an earlier form of the batch.
     """
-    state, settings = read_state(folder, batch), state_metadata(folder, batch)
+    stored, settings = scan_state(folder, batch), state_metadata(folder, batch)
     assert settings is not None
     check_table(folder, batch)
-    counted = pl.concat(
-        part.select("sample_id").hstack(tokens.count(part, folder.stage))
-        for part in chain([pool_schema(folder.stage).to_frame()], _said_in_parts(folder, batch))
-    )
-    if not counted["sample_id"].equals(state["sample_id"]):
-        raise _no_state(folder, batch)
-    counts = counted.drop("sample_id")
-    sizes = state.drop(TOKENS_SCHEMA.names(), strict=False)
+    kept_sizes = stored.drop(TOKENS_SCHEMA.names(), strict=False)
+    none = tokens.count(pool_schema(folder.stage).to_frame(), folder.stage)
+    state = Parts(kept_sizes.collect_schema().to_frame().hstack(none), folder.root.cache)
+    for part in _said_in_parts(folder, batch):
+        sizes = kept_sizes.slice(state.height, part.height).collect()
+        if not part["sample_id"].equals(sizes["sample_id"]):
+            raise _no_state(folder, batch)
+        state.append(sizes.hstack(tokens.count(part, folder.stage)))
     of_file = ("pool_fingerprint", "fingerprint", "ARROW:schema")
     kept = {name: value for name, value in settings.items() if name not in of_file}
-    pool_fingerprint = settings["pool_fingerprint"]
-    _write_state(
-        folder, batch, sizes.hstack(counts), pool_fingerprint, kept | token_settings(tokens)
-    )
+    described = kept | token_settings(tokens)
+    _write_state(folder, batch, state, settings["pool_fingerprint"], described)
 
 
 def state_metadata(folder: StageFolder, batch: str) -> dict[str, str] | None:
@@ -456,7 +461,7 @@ def read_state(folder: StageFolder, batch: str) -> pl.DataFrame:
     Raises:
         UserError: there is none, or it describes an earlier form of the batch.
     """
-    return _scan_state(folder, batch).collect()
+    return scan_state(folder, batch).collect()
 
 
 def read_sizes(folder: StageFolder, batch: str, samples: pl.DataFrame) -> pl.DataFrame:
@@ -474,7 +479,7 @@ def read_sizes(folder: StageFolder, batch: str, samples: pl.DataFrame) -> pl.Dat
     Raises:
         UserError: there is no state, or it describes an earlier form of the batch.
     """
-    stored = _scan_state(folder, batch)
+    stored = scan_state(folder, batch)
     missing = [n for n in TOKENS_SCHEMA if n not in stored.collect_schema()]
     known = stored.with_columns(pl.lit(None, pl.Int64).alias(name) for name in missing)
     state = known.select("sample_id", *SIZES_SCHEMA)
@@ -492,7 +497,8 @@ def read_sizes(folder: StageFolder, batch: str, samples: pl.DataFrame) -> pl.Dat
     return pl.concat(found)
 
 
-def _scan_state(folder: StageFolder, batch: str) -> pl.LazyFrame:
+def scan_state(folder: StageFolder, batch: str) -> pl.LazyFrame:
+    """Return what :func:`read_state` does, yet to be read."""
     if not is_current(folder, batch):
         raise _no_state(folder, batch)
     folder.check(folder.state(batch))

@@ -10,7 +10,7 @@ import pytest
 
 from zip_pipeline.defs import stage as stage_module
 from zip_pipeline.defs.keys import BATCHES
-from zip_pipeline.pool.batches import read_state
+from zip_pipeline.pool.batches import read_state, scan_state
 from zip_pipeline_tests.defs.graph import (
     Graph,
     alpaca_rows,
@@ -134,8 +134,8 @@ def test_coverage_check_fails_when_the_state_misses_a_sample(
     """A state that lacks a sample fails the check as an error."""
     graph.drop("sft", "a.jsonl", alpaca_rows(5))
     monkeypatch.setattr(
-        "zip_pipeline.defs.stage.read_state",
-        lambda folder, batch: read_state(folder, batch).tail(4),
+        "zip_pipeline.defs.stage.scan_state",
+        lambda folder, batch: scan_state(folder, batch).tail(4),
     )
     (check,) = [
         check

@@ -35,10 +35,9 @@ def test_stored_state_is_the_state_of_the_samples(tmp_path: Path, batch: str) ->
     """It comes back as computed, whatever the batch is called."""
     root = DataRoot(tmp_path)
     _drop(root, batch, range(5))
-    written = write_state(root["sft"], batch)
+    write_state(root["sft"], batch)
     expected = compression_state(read_batch(root["sft"], batch), "sft")
     assert len(expected) == 5
-    assert written.equals(expected)
     assert read_state(root["sft"], batch).equals(expected)
 
 
@@ -57,7 +56,8 @@ def test_state_is_computed_some_megabytes_at_a_time(
 
     monkeypatch.setattr(batches, "FIRST_NUM_ROWS", 4)
     monkeypatch.setattr(batches, "_PART_BYTES", 1_000)
-    assert write_state(root["sft"], "b.jsonl", tokens=Noted()).equals(expected)
+    write_state(root["sft"], "b.jsonl", tokens=Noted())
+    assert read_state(root["sft"], "b.jsonl").equals(expected)
     recount_tokens(root["sft"], "b.jsonl", Noted())
     assert read_state(root["sft"], "b.jsonl").equals(expected)
     assert sum(part_rows) == 2 * 70
