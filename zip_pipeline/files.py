@@ -10,6 +10,7 @@ import shutil
 import stat
 import tempfile
 import tomllib
+import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -89,6 +90,29 @@ def write_table(
             metadata=dict(metadata),
         ),
     )
+
+
+class TemporaryTable:
+    """A table in a file of its own, which goes when nobody holds this.
+
+    A killed process leaves the file to :func:`.remove_leftovers`.
+
+    Args:
+        rows: the table; a part of it is in memory at a time.
+        folder: of the file.
+    """
+
+    def __init__(self, rows: pl.LazyFrame, folder: Path) -> None:
+        descriptor, name = tempfile.mkstemp(prefix=f"{TEMPORARY}table-", dir=folder)
+        os.close(descriptor)
+        self._path = Path(name)
+        weakref.finalize(self, self._path.unlink, missing_ok=True)
+        with named(self._path):
+            rows.sink_parquet(self._path, row_group_size=ROWS_PER_GROUP)
+
+    def scan(self) -> pl.LazyFrame:
+        """Return the table, yet to be read; this must be held meanwhile."""
+        return scan_table(self._path)
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -194,9 +194,7 @@ def describe_pool(folder: StageFolder, batch: str) -> dict[str, Any]:
     counts = batch_metadata(folder, batch)
     samples, quarantine = scan_batch(folder, batch), folder.scan(folder.quarantine(batch))
     # Not all at once: each may be megabytes.
-    examples = quarantine.with_columns(
-        pl.col("raw").str.slice(0, _NUM_CHARACTERS)
-    )
+    examples = quarantine.with_columns(pl.col("raw").str.slice(0, _NUM_CHARACTERS))
     unread = unread_fields([counts])
     first = read_first_sample(folder, batch)
     first_sample = readable(folder.stage, first)[:_NUM_CHARACTERS] if first.height else "none"
@@ -294,9 +292,7 @@ def _rejected_check(
     )
 
 
-def _coverage_check(
-    batch: str, samples: pl.LazyFrame, state: pl.LazyFrame
-) -> dg.AssetCheckResult:
+def _coverage_check(batch: str, samples: pl.LazyFrame, state: pl.LazyFrame) -> dg.AssetCheckResult:
     """Return the check that the state's rows are the batch's samples, in order."""
     ids = state.select(stored="sample_id")
     pairs = pl.concat([samples, ids], how="horizontal_extend")
@@ -613,7 +609,7 @@ def _less_redundant(version: StoredVersion, pool: SelectionPool) -> dg.AssetChec
     codec = version.manifest["config"]["codec"]
     of_subset = _ratios_by_codec(version.texts, codec)
     ranks = pl.DataFrame({"rank": pl.int_range(num_picked, eager=True)})
-    rows, stage = pool.picked_rows(random, ranks), version.stage
+    rows, stage = pool.picked_rows(random.to_numpy(), ranks), version.stage
     of_random = _ratios_by_codec(
         lambda: (serialised_texts(part, stage) for part in rows.each()), codec
     )

@@ -463,7 +463,7 @@ class SelectionPool:
         """Yield what is said at ascending positions of the index, some thousands at a time."""
         return self._tables.said(self.index.select(_PLACE)[positions])
 
-    def picked_rows(self, picks: Sequence[int] | pl.Series, told: pl.DataFrame) -> Parts:
+    def picked_rows(self, picks: NDArray[np.int64], told: pl.DataFrame) -> Parts:
         """Return the rows at ``picks`` in pick order, with what is told of each.
 
         Args:

@@ -2,7 +2,7 @@
 
 import json
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -165,10 +165,19 @@ def _complete(rows: pl.LazyFrame) -> pl.LazyFrame:
 
 # What a manifest tells of picks.
 _OF_PICKS = (
-    "sample_id", "source", "competed_in", "num_bytes", "num_tokens", "num_target_tokens", "round",
+    "source", "competed_in", "num_bytes", "num_tokens", "num_target_tokens", "round",
     "rank", "pi", "score", "quality",
 )  # fmt: skip
 COUNTS = ("num_rows_read", "num_quarantined", "num_duplicates", "num_held_out")
+
+
+_IDS_AT_A_TIME = 1 << 14
+
+
+def ids_at(sample_ids: pl.Series, picks: NDArray[np.int64]) -> Iterator[str]:
+    """Yield the ids at some positions, of which some thousands are Python objects at a time."""
+    for start in range(0, len(picks), _IDS_AT_A_TIME):
+        yield from sample_ids.gather(picks[start : start + _IDS_AT_A_TIME])
 
 
 def library_versions(codec: str) -> dict[str, str]:
@@ -183,13 +192,12 @@ def _subset_codecs() -> list[str]:
     return sorted(of_subset, key=lambda name: name not in pool_levels())
 
 
-def measure_ratios(picks: Sequence[int], pool: TextFile) -> dict[str, dict[str, float]]:
+def measure_ratios(picks: NDArray[np.int64], pool: TextFile) -> dict[str, dict[str, float]]:
     """Return R of the texts at ``picks`` and of all, by codec, at the codec's default level."""
-    places = np.asarray(picks, dtype=np.int64)
-    picked_bytes, num_bytes = int(pool.num_bytes_of(places).sum()), int(pool.offsets[-1])
+    picked_bytes, num_bytes = int(pool.num_bytes_of(picks).sum()), int(pool.offsets[-1])
 
     def of_subset(codec: str) -> float:
-        pieces = map(b"".join, pool.parts(places))
+        pieces = map(b"".join, pool.parts(picks))
         return picked_bytes / codecs[codec].streamed_size(pieces, picked_bytes)
 
     def of_pool(codec: str) -> float:
@@ -272,6 +280,7 @@ def build_manifest(
     stage: str,
     config: SelectionConfig,
     ledger: pl.LazyFrame,
+    picked_ids: Iterable[str],
     *,
     tokenizer: str,
     inputs: Mapping[str, str],
@@ -285,7 +294,8 @@ def build_manifest(
     Args:
         stage: ``sft`` or ``preference``.
         config: what was asked.
-        ledger: the fate of every sample.
+        ledger: the fate of every sample; no more of it than sums is held.
+        picked_ids: of the picks, in pick order.
         tokenizer: whose tokens were counted.
         inputs: fingerprint of each input by name.
         counts: :data:`COUNTS` of the inputs; what is left out is 0.
@@ -296,9 +306,12 @@ def build_manifest(
     settled = config.model_copy(update={f"budget_{config.unit}": budget})
     asked = {} if settled == config else {"share": config.asked_budget}
     of_picks = [name for name in ledger.collect_schema() if name in _OF_PICKS]
-    picked = ledger.filter(fate="picked").select(of_picks).collect(engine="streaming")
+    picked = ledger.filter(fate="picked").select(of_picks)
+    sums = [name for name in of_picks if name.startswith("num_")]
+    totals = _collected(picked.select(pl.len().alias("num"), pl.col(sums).sum())).row(0, named=True)
+    targets = totals.get("num_target_tokens")
     by_fate = ledger.group_by("fate").agg(num=pl.len(), num_bytes=pl.col("num_bytes").sum())
-    fates = by_fate.sort("fate").collect(engine="streaming")
+    fates = _collected(by_fate.sort("fate"))
     in_pool = fates.filter(~pl.col("fate").is_in(["duplicate", "held_out"]))
     return {
         "stage": stage,
@@ -307,13 +320,13 @@ def build_manifest(
         "config_fingerprint": config.fingerprint(),
         "seed": config.seed,
         "tokenizer": tokenizer,
-        "tokens_of": tokens_of({"picked_target_tokens": _picked_targets(picked)}),
+        "tokens_of": tokens_of({"picked_target_tokens": targets}),
         **{name: counts.get(name, 0) for name in COUNTS},
         "num_samples": int(in_pool["num"].sum()),
-        "num_picked": len(picked),
-        "picked_bytes": int(picked["num_bytes"].sum()),
-        "picked_tokens": int(picked["num_tokens"].sum()),
-        "picked_target_tokens": _picked_targets(picked),
+        "num_picked": totals["num"],
+        "picked_bytes": totals["num_bytes"],
+        "picked_tokens": totals["num_tokens"],
+        "picked_target_tokens": targets,
         "pool_bytes": int(in_pool["num_bytes"].sum()),
         "budget": {"unit": config.unit, "value": budget, **asked},
         "unused_budget": max(0, budget - used),
@@ -325,7 +338,7 @@ def build_manifest(
         "last_picks": _last_picks(picked),
         "inputs": dict(sorted(inputs.items())),
         "pool_fingerprint": fingerprint_of_inputs(inputs),
-        "subset_fingerprint": fingerprint(picked.sort("rank")["sample_id"].to_list()),
+        "subset_fingerprint": fingerprint(picked_ids),
         "ratio_levels": {codec: codecs[codec].level for codec in _subset_codecs()},
         "max_window_bytes": MAX_WINDOW_BYTES,
         "versions": library_versions(config.resolved_codec),
@@ -341,11 +354,6 @@ def tokens_of(manifest: Mapping[str, Any]) -> str:
     return "plain text" if manifest.get("picked_target_tokens") is None else "chat template"
 
 
-def _picked_targets(picked: pl.DataFrame) -> int | None:
-    """Return how many tokens the loss falls on, None where nothing tells."""
-    return int(picked["num_target_tokens"].sum()) if "num_target_tokens" in picked else None
-
-
 def _sharding(config: SelectionConfig) -> dict[str, int] | None:
     """Return what each shard was to pick, None without shards; rounds are then the merge's."""
     if not config.is_sharded:
@@ -353,11 +361,10 @@ def _sharding(config: SelectionConfig) -> dict[str, int] | None:
     return {"num_shards": config.num_shards, "shard_budget": config.for_a_shard().budget}
 
 
-def _quota_report(config: SelectionConfig, picked: pl.DataFrame) -> dict[str, dict[str, int]]:
+def _quota_report(config: SelectionConfig, picked: pl.LazyFrame) -> dict[str, dict[str, int]]:
     """Return what each group with a quota was promised, allowed and used, in budget units."""
     cost = pl.len() if config.unit == "samples" else pl.col(f"num_{config.unit}").sum()
-    group = "competed_in" if "competed_in" in picked.columns else "source"
-    used = dict(picked.group_by(group).agg(cost).iter_rows())
+    used = dict(_collected(picked.group_by(_group_of(picked)).agg(cost)).iter_rows())
     return {
         source: {
             "minimum": int((least or 0) * config.budget),
@@ -368,20 +375,32 @@ def _quota_report(config: SelectionConfig, picked: pl.DataFrame) -> dict[str, di
     }
 
 
-def _last_picks(picked: pl.DataFrame) -> dict[str, object]:
+def _group_of(picked: pl.LazyFrame) -> str:
+    """Return the column of the groups that share a budget."""
+    return "competed_in" if "competed_in" in picked.collect_schema() else "source"
+
+
+def _last_picks(picked: pl.LazyFrame) -> dict[str, object]:
     """Return what was known of the last pick of all and of each group: where the budget ended."""
-    group = "competed_in" if "competed_in" in picked.columns else "source"
-    names = [n for n in ("rank", "round", "pi", "score", "quality") if n in picked.columns]
-    last = picked.sort("rank").unique(group, keep="last").sort("rank")
+    group, known = _group_of(picked), picked.collect_schema()
+    names = [n for n in ("rank", "round", "pi", "score", "quality") if n in known]
+    ranks = _collected(picked.group_by(group).agg(pl.col("rank").max()))["rank"]
+    last = picked.filter(pl.col("rank").is_in(ranks.implode())).select(group, *names)
     told = {
         str(row[group]): {n: row[n] for n in names if row[n] is not None and isfinite(row[n])}
-        for row in last.iter_rows(named=True)
+        for row in _collected(last.sort("rank")).iter_rows(named=True)
     }
     return {"of_all": next(reversed(told.values()), {}), "by_group": dict(sorted(told.items()))}
 
 
-def _top_sources(picked: pl.DataFrame, limit: int = 10) -> list[dict[str, object]]:
+def _top_sources(picked: pl.LazyFrame, limit: int = 10) -> list[dict[str, object]]:
     grouped = picked.group_by("source").agg(
         num_samples=pl.len(), num_bytes=pl.col("num_bytes").sum()
     )
-    return grouped.sort(["num_bytes", "source"], descending=[True, False]).head(limit).to_dicts()
+    top = _collected(grouped).sort(["num_bytes", "source"], descending=[True, False])
+    return top.head(limit).to_dicts()
+
+
+def _collected(rows: pl.LazyFrame) -> pl.DataFrame:
+    """Return rows of which few are in memory at a time before they are these."""
+    return rows.collect(engine="streaming")

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from zip_pipeline.compression.codecs.deflate import DeflateMeasurer
 from zip_pipeline.compression.sets import Framing, IndexedSet, worker_count
 from zip_pipeline.compression.texts import TemporaryTexts, TextFile
+from zip_pipeline.files import TemporaryTable
 from zip_pipeline.samples import Stage
 from zip_pipeline.selection.candidates import Indices, picked_tokens, refuse_to_pick_nothing
 from zip_pipeline.selection.config import SelectionConfig
-from zip_pipeline.selection.ledger import build_ledger, build_manifest, measure_ratios
+from zip_pipeline.selection.ledger import build_ledger, build_manifest, ids_at, measure_ratios
 from zip_pipeline.selection.rounds import Ordering, ProgressHook, reference_ordering
 from zip_pipeline.selection.run import Checkpoint, Fate, Progress, Run
 from zip_pipeline.selection.select import Selection
@@ -159,11 +160,13 @@ def select_reference(
         tokens = picked_tokens(texts, run.picks, tokenizer)
         with DeflateMeasurer(texts, workers, _LEVEL, FRAMING) as measurer:
             alone = ReferenceSelection(measurer, config).initial_state()
-        ledger = build_ledger(provenance, run, alone, pl.Series(texts.num_bytes), tokens, None)
+        rows = build_ledger(provenance, run, alone, pl.Series(texts.num_bytes), tokens, None)
+        ledger, picks = TemporaryTable(rows, texts.path.parent), np.array(run.picks, np.int64)
         manifest = build_manifest(
             stage,
             config,
-            ledger,
+            ledger.scan(),
+            ids_at(provenance["sample_id"], picks),
             tokenizer=tokenizer,
             inputs=inputs or {},
             counts={"num_rows_read": len(records)},
@@ -171,7 +174,7 @@ def select_reference(
             used=len(run.picks),
             budget=settled.budget,
         )
-        manifest |= measure_ratios(run.picks, texts)
+        manifest |= measure_ratios(picks, texts)
     manifest["seconds"] = {"select": round(time.monotonic() - started, 3)}
     store.remove()
-    return Selection(run.picks, ledger, manifest)
+    return Selection(picks, ledger, manifest)

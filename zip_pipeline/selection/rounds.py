@@ -125,7 +125,7 @@ def run_rounds(
         num_before = len(run.picks)
         outside = float(run.pi[np.concatenate([others, nearest[k[0] :]])].min(initial=np.inf))
         engine.fine(shortlist, k[2], outside, offer_to(run, budget), run)
-        engine.add(run.picks[num_before:])
+        engine.add(run.picks[num_before:].tolist())
         yield run
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import zipfile
+from array import array
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -88,14 +89,14 @@ class Run:
     """The state of a selection between two rounds: all that a checkpoint must hold.
 
     ``pi`` is the redundancy state, shape (samples,), raw / compressed bytes, higher = more
-    redundant; ``fate`` and ``round_of`` run along it; ``picks`` are indices in pick order.
-    ``scores``, too, where the strategy picks by scores: the last known one of each sample.
+    redundant; ``fate`` and ``round_of`` run along it; ``picks`` are indices in pick order, 8 bytes
+    each. ``scores``, too, where the strategy picks by scores: the last known one of each sample.
     """
 
     pi: NDArray[np.floating[Any]]
     fate: NDArray[np.int8]
     round_of: NDArray[np.int32]
-    picks: list[int] = field(default_factory=list)
+    picks: "array[int]" = field(default_factory=lambda: array("q"))
     num_rounds: int = 0
     scores: NDArray[np.float64] | None = None
 
@@ -137,7 +138,7 @@ class Run:
         whole.fate[:] = Fate.NOISE
         whole.pi[positions], whole.fate[positions] = self.pi, self.fate
         whole.round_of[positions] = self.round_of
-        whole.picks = positions[self.picks].tolist()
+        whole.picks = as_picks(positions[self.picks])
         whole.num_rounds = self.num_rounds
         if self.scores is not None:
             whole.scores = np.full(len(pi), np.nan)
@@ -150,6 +151,11 @@ class Run:
         for index in self.picks:
             rounds.setdefault(int(self.round_of[index]), []).append(index)
         return list(rounds.values())
+
+
+def as_picks(indices: Indices) -> "array[int]":
+    """Return indices as the picks of a run."""
+    return array("q", np.ascontiguousarray(indices, np.int64).tobytes())
 
 
 def digest_of(numbers: NDArray[Any]) -> str:
@@ -232,7 +238,7 @@ class Checkpoint:
                     stored["pi"],
                     stored["fate"],
                     stored["round_of"],
-                    stored["picks"].tolist(),
+                    as_picks(stored["picks"]),
                     int(stored["num_rounds"]),
                     stored.get("scores"),
                 )

@@ -18,6 +18,7 @@ from zip_pipeline.compression.sets import worker_count
 from zip_pipeline.compression.state import texts_of
 from zip_pipeline.compression.texts import TemporaryTexts
 from zip_pipeline.errors import UserError
+from zip_pipeline.files import TemporaryTable
 from zip_pipeline.samples import Stage
 from zip_pipeline.selection.candidates import (
     Candidates,
@@ -34,6 +35,7 @@ from zip_pipeline.selection.config import TOKEN_UNITS, SelectionConfig
 from zip_pipeline.selection.ledger import (
     build_ledger,
     build_manifest,
+    ids_at,
     marks_report,
     measure_ratios,
     noise_report,
@@ -192,23 +194,37 @@ HERE = Cluster()
 
 @dataclass(frozen=True)
 class Selection:
-    """The outcome: row indices of the pool table in pick order, and what is known of them.
+    """The outcome: what was picked, and what is known of it and of all other samples.
 
-    ``lazy_ledger`` is made part by part as it is read or written; ``ledger`` is whole in memory.
+    Args:
+        places: rows of the pool table in pick order, shape (picks,).
+        stored_ledger: the fate of every sample, see :func:`.build_ledger`, in a file.
+        manifest: what was selected from what and how.
     """
 
-    picks: list[int]
-    lazy_ledger: pl.LazyFrame
+    places: Indices
+    stored_ledger: TemporaryTable
     manifest: dict[str, object]
+
+    @property
+    def picks(self) -> list[int]:
+        """The ``places`` as a list."""
+        picks: list[int] = self.places.tolist()
+        return picks
+
+    @property
+    def lazy_ledger(self) -> pl.LazyFrame:
+        """The ledger, yet to be read; this selection must be held meanwhile."""
+        return self.stored_ledger.scan()
 
     @cached_property
     def ledger(self) -> pl.DataFrame:
-        """The fate of every sample, see :func:`.build_ledger`."""
+        """The ledger, whole in memory."""
         return self.lazy_ledger.collect()
 
     def subset(self, samples: pl.DataFrame) -> pl.DataFrame:
         """Return the picked rows of the pool table in pick order, with rank, round and pi."""
-        return samples[self.picks].hstack(self.told_of_picks)
+        return samples[self.places].hstack(self.told_of_picks)
 
     @property
     def told_of_picks(self) -> pl.DataFrame:
@@ -322,7 +338,7 @@ def select_candidates(
     tokens = pool.tokens
     if tokens is None:
         tokens = picked_tokens(candidates.texts, run.picks, tokenizer)
-    ledger = build_ledger(
+    rows = build_ledger(
         candidates.index,
         run,
         pool.pi,
@@ -337,12 +353,15 @@ def select_candidates(
         quality=None if pool.weights is None else candidates.quality,
         weights=pool.weights,
     )
-    picks, num_rounds = run.picks, run.num_rounds
-    del pool, run, shards, takes_part, tokens
+    stored = TemporaryTable(rows, candidates.texts.path.parent)
+    picks, num_rounds = np.array(run.picks, np.int64), run.num_rounds
+    del pool, run, shards, takes_part, tokens, rows
+    ledger = stored.scan()
     manifest = build_manifest(
         stage,
         asked,
         ledger,
+        ids_at(candidates.index["sample_id"], picks),
         tokenizer=tokenizer,
         inputs=inputs or {},
         counts=counts or {"num_rows_read": len(candidates.index)},
@@ -366,7 +385,7 @@ def select_candidates(
     durations = np.diff(clock).round(3).tolist()
     manifest["seconds"] = dict(zip(("prepare", "select", "measure"), durations, strict=True))
     Checkpoint(checkpoint, "").remove()
-    return Selection(picks, ledger, manifest)
+    return Selection(picks, stored, manifest)
 
 
 def _facts(

@@ -28,7 +28,15 @@ from zip_pipeline.samples import Stage
 from zip_pipeline.selection.candidates import Candidates, Indices, Measured, part_of
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.rounds import ProgressHook, run_selection
-from zip_pipeline.selection.run import Checkpoint, Fate, Progress, RemainingTime, Run, digest_of
+from zip_pipeline.selection.run import (
+    Checkpoint,
+    Fate,
+    Progress,
+    RemainingTime,
+    Run,
+    as_picks,
+    digest_of,
+)
 
 _PARTS = "part-*.parquet"
 _SCHEMA = pl.Schema(
@@ -180,7 +188,7 @@ class ShardOutcome:
     def of(cls, run: Run) -> "ShardOutcome":
         """Return the outcome of a finished run."""
         pi = run.pi.astype(np.float64)
-        return cls(run.picks, pi, run.fate, run.round_of, run.num_rounds)
+        return cls(run.picks.tolist(), pi, run.fate, run.round_of, run.num_rounds)
 
 
 # Called now and then while tasks run.
@@ -360,7 +368,7 @@ def _merge(
     run.pi[union] = merged.pi
     run.fate[union] = np.maximum(merged.fate, Fate.SHORTLISTED)
     run.round_of[union] = merged.round_of
-    run.picks = union[merged.picks].tolist()
+    run.picks = as_picks(union[merged.picks])
     run.num_rounds = merged.num_rounds
 
 

@@ -144,7 +144,7 @@ def _select(comparison: Comparison, name: str, seed: int, log: Log) -> dict[str,
                 tokenizer=configured_tokens(root.path).name,
                 checkpoint=run / "selection",
             )
-        picks = rows[selection.picks].tolist()
+        picks = rows[selection.places].tolist()
         subset = pool.rows(picks)
         if marks is not None:
             subset = marks.masked(picks, subset)

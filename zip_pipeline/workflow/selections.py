@@ -480,13 +480,13 @@ def _select_curated(
             counts=given.counts,
             cluster=job.cluster,
         )
-        subset = given.pool.picked_rows(selection.picks, selection.told_of_picks).frame()
+        subset = given.pool.picked_rows(selection.places, selection.told_of_picks).frame()
         if marks is not None:
             subset = marks.masked(selection.picks, subset)
-        not_read = given.pool.not_read
+        ledger, not_read = selection.ledger, given.pool.not_read
     reasons = dict(given.quarantine["reason"].value_counts(sort=True).iter_rows())
     manifest = _with_ingestion(selection.manifest, ingest_seconds, reasons, not_read)
-    return Selection(subset, selection.ledger, manifest, given.quarantine, given.duplicates)
+    return Selection(subset, ledger, manifest, given.quarantine, given.duplicates)
 
 
 def _select_as_they_come(

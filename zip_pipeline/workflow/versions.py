@@ -197,13 +197,13 @@ def select_version(
             ledger = ledger.update(
                 told.lazy().with_columns(fate=pl.lit("held_out")), on=["sample_id", "fate"]
             )
-        subset = pool.picked_rows(selection.picks, selection.told_of_picks)
+        subset = pool.picked_rows(selection.places, selection.told_of_picks)
         if marks is not None:
             hide = marks.masked
 
             def masked(rows: pl.DataFrame) -> pl.DataFrame:
                 # The record as it came stays in the version; what is trained on is masked.
-                positions = [selection.picks[rank - 1] for rank in rows["rank"]]
+                positions = selection.places[rows["rank"].to_numpy() - 1].tolist()
                 return hide(positions, rows).with_columns(rows["raw"])
 
             subset = subset.map(masked)
@@ -227,10 +227,11 @@ def tokens_cut(ledger: pl.LazyFrame, max_length: int) -> dict[str, int]:
         ledger: with ``num_tokens`` as the model reads them.
         max_length: tokens at which the preset cuts a conversation.
     """
-    picked = ledger.filter(fate="picked").select("num_tokens").collect(engine="streaming")
-    beyond = picked["num_tokens"] - max_length
-    cut = beyond.filter(beyond > 0)
-    return {"max_length": max_length, "num_samples": len(cut), "num_tokens": int(cut.sum())}
+    beyond = pl.col("num_tokens") - max_length
+    cut = ledger.filter(beyond > 0, fate="picked").select(
+        num_samples=pl.len(), num_tokens=beyond.sum()
+    )
+    return {"max_length": max_length, **cut.collect(engine="streaming").row(0, named=True)}
 
 
 def recount(folder: StageFolder, tokens: TokenCounter, log: Callable[[str], object]) -> None:

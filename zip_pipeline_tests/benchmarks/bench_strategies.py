@@ -40,7 +40,7 @@ def select(pool: SelectionPool, config: SelectionConfig) -> dict[str, object]:
     table = measured(pool, config)
     with stopwatch() as times:
         run = run_selection(table, config, workers=worker_count(0))
-    rows = pool.rows(run.picks)
+    rows = pool.rows(run.picks.tolist())
     texts = rows.select(contents_text("sft").alias("text"))["text"].to_list()
     joined = "\n".join(texts).encode()
     return {

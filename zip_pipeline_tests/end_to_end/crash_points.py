@@ -18,6 +18,7 @@ import random
 import shutil
 import signal
 import sys
+from array import array
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -76,7 +77,7 @@ def checkpoint(folder: Path, num_rounds: int = 2 * ROUNDS_BETWEEN) -> None:
     """Store the state of a selection."""
     run = Run.start(np.ones(40_000))
     run.num_rounds = num_rounds
-    run.picks = list(range(num_rounds))
+    run.picks = array("q", range(num_rounds))
     Checkpoint(folder / "selection", "key").save(run)
 
 

@@ -65,6 +65,7 @@ def _write_version(root: DataRoot, table: pl.DataFrame, version: int) -> None:
         "sft",
         config,
         ledger.lazy(),
+        picks["sample_id"],
         tokenizer="tiny, template tiny",
         inputs={BATCH: "f"},
         counts={"num_rows_read": num},

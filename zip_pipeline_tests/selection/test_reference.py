@@ -61,7 +61,7 @@ def test_reference_equals_oracle(
         strategy="zip", budget_samples=budget, k1=k[0], k2=k[1], k3=k[2], reference_compat=True
     )
     run = run_records(pool, config, workers=workers, ordering=lowest_index_first)
-    assert run.picks == reference_oracle(pool, k, budget)
+    assert run.picks.tolist() == reference_oracle(pool, k, budget)
     assert len(set(run.picks)) == len(run.picks)
 
 

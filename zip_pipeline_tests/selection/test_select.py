@@ -455,7 +455,7 @@ def test_reference_selection_resumes_and_reports(tmp_path: Path) -> None:
         strategy="zip", budget_samples=18, reference_compat=True, k1=30, k2=5, k3=4
     )
     path = tmp_path / "checkpoint"
-    expected = run_records(records, config).picks
+    expected = run_records(records, config).picks.tolist()
 
     def stop(progress: Progress) -> None:
         if progress.round == 4:
