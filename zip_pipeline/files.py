@@ -106,13 +106,17 @@ class TemporaryTable:
         descriptor, name = tempfile.mkstemp(prefix=f"{TEMPORARY}table-", dir=folder)
         os.close(descriptor)
         self._path = Path(name)
-        weakref.finalize(self, self._path.unlink, missing_ok=True)
+        self._remove = weakref.finalize(self, self._path.unlink, missing_ok=True)
         with named(self._path):
             rows.sink_parquet(self._path, row_group_size=ROWS_PER_GROUP)
 
-    def scan(self) -> pl.LazyFrame:
+    def lazy(self) -> pl.LazyFrame:
         """Return the table, yet to be read; this must be held meanwhile."""
         return scan_table(self._path)
+
+    def close(self) -> None:
+        """Remove the file."""
+        self._remove()
 
 
 def read_metadata(path: Path) -> dict[str, str]:

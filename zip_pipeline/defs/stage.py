@@ -595,7 +595,7 @@ def _within_budget(version: StoredVersion) -> dg.AssetCheckResult:
 
 
 def _less_redundant(version: StoredVersion, pool: SelectionPool) -> dg.AssetCheckResult:
-    num_picked, num_samples = _num_picked(version), pool.index.height
+    num_picked, num_samples = _num_picked(version), pool.num_samples
     if not 0 < num_picked < num_samples:
         return dg.AssetCheckResult(
             passed=True,

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from zip_pipeline.compression.state import TokenCounter, texts_of
 from zip_pipeline.compression.texts import TemporaryTexts
 from zip_pipeline.data_root import StageFolder
-from zip_pipeline.files import fingerprint, scan_table
+from zip_pipeline.files import TemporaryTable, fingerprint, scan_table
 from zip_pipeline.pool.batches import (
     FIRST_NUM_ROWS,
     SIZES_SCHEMA,
@@ -324,7 +324,7 @@ _PREFIX = ".tmp-pool-"
 
 
 class SelectionPool:
-    """What :func:`.assemble_pool` gives, of which only where samples come from is in memory.
+    """What :func:`.assemble_pool` gives, of which only where samples lie is in memory.
 
     It reads the batches as they were when it was opened, whatever becomes of them.
 
@@ -336,56 +336,38 @@ class SelectionPool:
 
     def __init__(self, folder: StageFolder, pool: AssembledPool, tables: StoredTables) -> None:
         self._folder = folder
-        self._pool = pool
         self._tables = tables
+        self._places = pool.samples.select(_PLACE)
+        self.stored_index = TemporaryTable(pool.samples.lazy(), folder.root.cache)
+        """The provenance of every eligible sample, in the order of the pool."""
+        self.num_samples = pool.samples.height
+        self.duplicates = pool.duplicates
+        """The samples that repeat one of an earlier batch, and that sample."""
+        self.held_out = pool.held_out
+        """The provenance of the samples that are kept for evaluation."""
+        self.frozen = pool.frozen
+        """The held-out set of the stage, None where there is none."""
+        self.fingerprints: Mapping[str, str] = pool.fingerprints
+        """The fingerprint of each batch."""
+        self.counts = pool.counts
+        """What became of all rows, as a version records it."""
+        self.not_read: dict[str, object] = {
+            "unread_fields": dict(pool.unread),
+            "left_out_files": list(pool.left_out_files),
+        }
+        """What a version records of what was not read: fields with counts, and files."""
+        self.origins = recorded_origins(pool.origins)
+        """What a version records of batches that were fetched: their address and revision."""
 
     @property
     def index(self) -> pl.DataFrame:
-        """The provenance of every eligible sample, in the order of the pool."""
-        return self._pool.samples
-
-    @property
-    def not_read(self) -> dict[str, object]:
-        """What a version records of what was not read: fields with counts, and files."""
-        return {
-            "unread_fields": dict(self._pool.unread),
-            "left_out_files": list(self._pool.left_out_files),
-        }
-
-    @property
-    def origins(self) -> dict[str, object]:
-        """What a version records of batches that were fetched: their address and revision."""
-        return recorded_origins(self._pool.origins)
-
-    @property
-    def duplicates(self) -> pl.DataFrame:
-        """The samples that repeat one of an earlier batch, and that sample."""
-        return self._pool.duplicates
-
-    @property
-    def held_out(self) -> pl.DataFrame:
-        """The provenance of the samples that are kept for evaluation."""
-        return self._pool.held_out
-
-    @property
-    def frozen(self) -> HeldOut | None:
-        """The held-out set of the stage, None where there is none."""
-        return self._pool.frozen
-
-    @property
-    def fingerprints(self) -> Mapping[str, str]:
-        """The fingerprint of each batch."""
-        return self._pool.fingerprints
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """What became of all rows, as a version records it."""
-        return self._pool.counts
+        """The ``stored_index``, read anew: in memory it takes some 70 bytes a sample."""
+        return self.stored_index.lazy().collect()
 
     @cached_property
     def texts(self) -> TemporaryTexts:
         """The serialised samples of the index, written to a file when first asked for."""
-        parts = self._tables.said(self.index)
+        parts = self._tables.said(self._places)
         texts = (texts_of(part, self._folder.stage) for part in parts)
         return TemporaryTexts.write(texts, self._folder.root.cache)
 
@@ -398,7 +380,7 @@ class SelectionPool:
         return TemporaryTexts.write(self._ngrams(), self._folder.root.cache)
 
     def _ngrams(self) -> Iterator[list[bytes]]:
-        for number, rows in _by_batch(self.index.select(_PLACE)):
+        for number, rows in _by_batch(self._places):
             batch = self._tables.batches[number]
             metadata = self._tables.metadata[batch]
             row = pl.int_range(int(metadata["num_samples"]), dtype=pl.UInt32, eager=True)
@@ -416,7 +398,7 @@ class SelectionPool:
 
     def batches(self) -> Iterator[StoredBatch]:
         """Yield the batches as they were when the pool was opened, in their order."""
-        for number, rows in _by_batch(self.index.select(_PLACE)):
+        for number, rows in _by_batch(self._places):
             yield self._tables.batch(number, rows)
 
     @property
@@ -436,7 +418,7 @@ class SelectionPool:
 
     def count_tokens(self, tokens: TokenCounter) -> pl.DataFrame:
         """Return the tokens of each sample of the index, counted now (``TOKENS_SCHEMA``)."""
-        parts = self._tables.said(self.index)
+        parts = self._tables.said(self._places)
         return pl.concat(tokens.count(part, self._folder.stage) for part in parts)
 
     def numbers(self, field: str) -> pl.Series:
@@ -451,17 +433,17 @@ class SelectionPool:
         is_read = pool_schema(self._folder.stage).get(field) == pl.Float64
         number = pl.coalesce(field, number) if is_read else number
         columns = ["raw", field] if is_read else ["raw"]
-        parts = self._tables.parts(self.index.select(_PLACE), columns)
+        parts = self._tables.parts(self._places, columns)
         found = [part.select(number.alias(field))[field] for part in parts]
         return pl.concat([pl.Series(field, [], pl.Float64), *found])
 
     def rows(self, positions: Sequence[int] | pl.Series) -> pl.DataFrame:
         """Return the rows of the pool table at these positions of the index, in this order."""
-        return self._tables.rows(self.index[positions])
+        return self._tables.rows(self._places[positions])
 
     def said(self, positions: Sequence[int]) -> Iterator[pl.DataFrame]:
         """Yield what is said at ascending positions of the index, some thousands at a time."""
-        return self._tables.said(self.index.select(_PLACE)[positions])
+        return self._tables.said(self._places[positions])
 
     def picked_rows(self, picks: NDArray[np.int64], told: pl.DataFrame) -> Parts:
         """Return the rows at ``picks`` in pick order, with what is told of each.
@@ -473,10 +455,11 @@ class SelectionPool:
         Returns:
             The pool table's rows with those.
         """
-        return self._tables.rows_with(self.index[picks].select(_PLACE).hstack(told)).sorted("rank")
+        return self._tables.rows_with(self._places[picks].hstack(told)).sorted("rank")
 
     def close(self) -> None:
         """Remove the files that were written."""
+        self.stored_index.close()
         for name in ("texts", "ngrams"):
             if name in self.__dict__:
                 getattr(self, name).close()
@@ -510,10 +493,12 @@ def open_selection_pool(
             left = frozen.split(samples)[0] if frozen else samples
             return freeze_held_out(folder, left, hold_out, tables.rows)
 
-        pool = assemble(tables.provenance(), tables.metadata, freeze)
-        opened = SelectionPool(folder, pool, tables)
+        # Nothing here holds what is assembled.
+        opened = SelectionPool(
+            folder, assemble(tables.provenance(), tables.metadata, freeze), tables
+        )
         try:
             yield opened
         finally:
             opened.close()
-        refuse_gone(folder, pool.fingerprints)
+        refuse_gone(folder, opened.fingerprints)

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
+from functools import cached_property
 
 import numpy as np
 import polars as pl
@@ -15,6 +16,7 @@ from zip_pipeline.compression.state import TOKENS_SCHEMA
 from zip_pipeline.compression.texts import TemporaryTexts, TextFile
 from zip_pipeline.compression.tokens import count_tokens
 from zip_pipeline.errors import UserError
+from zip_pipeline.files import TemporaryTable
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.strategies import strategies
 
@@ -217,7 +219,8 @@ class Candidates:
 
     Args:
         index: ``sample_id``, ``batch``, ``source``, ``source_file``, ``source_row``, without
-            exact duplicates; other columns are left alone. A strategy sees ids and sources alone.
+            exact duplicates; other columns are left alone. It is read when it is asked for, and
+            so may lie in a file. A strategy sees ids and sources alone.
         texts: the serialised samples.
         state: what is known of tokens (``TOKENS_SCHEMA``) and sizes (``deflate_bytes``,
             ``zstd_bytes``); what is not there and needed is measured.
@@ -231,7 +234,7 @@ class Candidates:
         marks: which samples take no part; None where nobody looked.
     """
 
-    index: pl.DataFrame
+    index: pl.DataFrame | TemporaryTable
     texts: TextFile
     state: pl.DataFrame | None = None
     target: Sequence[bytes] = ()
@@ -243,15 +246,28 @@ class Candidates:
     marks: Marks | None = None
 
     def __post_init__(self) -> None:
-        lengths = {len(self.index), len(self.texts)}
+        lengths = {self._column(pl.len()).item(), len(self.texts)}
         if self.state is not None:
             lengths.add(len(self.state))
         assert len(lengths) == 1, f"index, texts and state differ in length: {lengths}"
 
+    def _column(self, column: str | pl.Expr) -> pl.Series:
+        return self.index.lazy().select(column).collect().to_series()
+
+    @property
+    def sample_ids(self) -> pl.Series:
+        """The id of each sample, read anew: nobody holds them, as they take 48 bytes each."""
+        return self._column("sample_id")
+
+    @cached_property
+    def sources(self) -> pl.Series:
+        """The source of each sample."""
+        return self._column("source")
+
     @property
     def competes_in(self) -> pl.Series:
         """What shares of a mixture are for: the cluster of each sample, or its source."""
-        return self.index["source"] if self.clusters is None else self.clusters
+        return self.sources if self.clusters is None else self.clusters
 
 
 @dataclass(frozen=True)
@@ -287,7 +303,7 @@ def part_of(pool: Measured, positions: Indices) -> Iterator[Measured]:
     Of where they come from it has the source alone, and no tokens.
     """
     whole = pool.candidates
-    if np.array_equal(positions, np.arange(len(whole.index))):
+    if np.array_equal(positions, np.arange(len(whole.texts))):
         yield pool
         return
     with ExitStack() as files:
@@ -296,9 +312,13 @@ def part_of(pool: Measured, positions: Indices) -> Iterator[Measured]:
             written = TemporaryTexts.write(texts.parts(positions), whole.texts.path.parent)
             return files.enter_context(written)
 
-        ngrams = whole.ngrams
+        ngrams, ids = whole.ngrams, whole.sample_ids.gather(positions)
+        rows = pl.DataFrame({"sample_id": ids, "source": whole.sources.gather(positions)}).lazy()
+        del ids
+        index = TemporaryTable(rows, whole.texts.path.parent)
+        del rows
         candidates = Candidates(
-            whole.index.select("sample_id", "source")[positions],
+            index,
             copied(whole.texts),
             target=whole.target,
             ngrams=None if ngrams is None else lambda: copied(ngrams()),

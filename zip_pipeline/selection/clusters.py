@@ -56,7 +56,7 @@ def clusters_for(candidates: Candidates, config: SelectionConfig) -> Clusters | 
         assert candidates.signals is not None, "the configuration needs the signal"
         signal, column = place
         return Clusters(candidates.signals.pool[signal][column].fill_null("unknown"), {})
-    sources = candidates.index["source"]
+    sources = candidates.sources
     sizes = sources.value_counts()["count"]
     num_in_small = int(sizes.filter(sizes < _SMALL_SOURCE).sum())
     are_of_use = len(sizes) > 1 and 2 * num_in_small <= len(sources)
@@ -78,7 +78,7 @@ def clusters_of(candidates: Candidates) -> Clusters:
     """
     texts = candidates.texts
     num_clusters = min(max(round(math.sqrt(len(texts) / 2)), 2), _MAX_CLUSTERS)
-    fitted = candidates.index["sample_id"].arg_sort()[:_MAX_FITTED].to_numpy()
+    fitted = candidates.sample_ids.arg_sort()[:_MAX_FITTED].to_numpy()
     sampled = texts.read(fitted)
     space = _Space.of(sampled)
     centres = _fit(space.vectors(sampled), num_clusters)

@@ -11,12 +11,13 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 from numpy.typing import NDArray
 
 from zip_pipeline.compression.codecs import codec_versions, codecs, pool_levels
 from zip_pipeline.compression.sets import MAX_WINDOW_BYTES
 from zip_pipeline.compression.texts import TextFile
-from zip_pipeline.files import fingerprint
+from zip_pipeline.files import TemporaryTable, fingerprint
 from zip_pipeline.selection.candidates import Marks
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.run import Fate, Run
@@ -62,7 +63,7 @@ _OPTIONAL = (
 
 
 def build_ledger(
-    samples: pl.DataFrame,
+    samples: pl.DataFrame | TemporaryTable,
     run: Run,
     initial_pi: NDArray[np.floating[Any]],
     num_bytes: pl.Series,
@@ -111,13 +112,15 @@ def build_ledger(
     ratios = {"pi": run.pi, "initial_pi": initial_pi}
     if weights is not None:
         ratios = {name: ratio.astype(np.float64) * weights for name, ratio in ratios.items()}
-    told = samples.select(c for c in _PROVENANCE if c in samples.columns).with_columns(
-        *tokens,
-        num_bytes=num_bytes,
-        fate=pl.Series(run.fate),
-        round=pl.Series(run.round_of),
-        rank=pl.Series(rank),
-        **{name: pl.Series(ratio) for name, ratio in ratios.items()},
+    told = pl.DataFrame(
+        [
+            *tokens,
+            num_bytes.alias("num_bytes"),
+            pl.Series("fate", run.fate),
+            pl.Series("round", run.round_of),
+            pl.Series("rank", rank),
+            *(pl.Series(name, ratio) for name, ratio in ratios.items()),
+        ]
     )
     if shards is not None:
         told = told.with_columns(shard=shards)
@@ -134,7 +137,8 @@ def build_ledger(
     unknown = [name for name in _OPTIONAL if name not in told.columns]
     fates = {fate.value: fate.name.lower() for fate in Fate}
     fate = pl.col("fate").replace_strict(fates, return_dtype=pl.String)
-    known = told.lazy().with_columns(
+    provenance = samples.lazy().select(cs.by_name(_PROVENANCE, require_all=False))
+    known = pl.concat([provenance, told.lazy()], how="horizontal").with_columns(
         pl.col("round", "rank").replace(0, None),
         fate=fate if marks is None else pl.coalesce("marked", fate),
     )

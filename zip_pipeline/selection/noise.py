@@ -75,7 +75,7 @@ def find_noise(candidates: Candidates, workers: int) -> pl.Series:
                 reasons.setdefault(turn.sample, f"{turn.whose} {sign}")
         ratios.append(_ratios(turns, workers))
     answers = pl.concat(ratios)
-    sources = candidates.index["source"].gather(answers["sample"])
+    sources = candidates.sources.gather(answers["sample"])
     answers = answers.with_columns(source=sources.cast(pl.Categorical))
     for sample, reason in _outside(answers, answers if trusted is None else trusted):
         reasons.setdefault(sample, reason)

@@ -165,7 +165,7 @@ def select_reference(
         manifest = build_manifest(
             stage,
             config,
-            ledger.scan(),
+            ledger.lazy(),
             ids_at(provenance["sample_id"], picks),
             tokenizer=tokenizer,
             inputs=inputs or {},

@@ -274,7 +274,7 @@ class ScoreStrategy(Strategy):
         self, scores: NDArray[np.float64], pool: Measured, config: SelectionConfig
     ) -> Indices:
         """Return all positions of the pool, shape (samples,), highest score first, ties by id."""
-        places = pool.candidates.index["sample_id"].rank("ordinal").to_numpy()
+        places = pool.candidates.sample_ids.rank("ordinal").to_numpy()
         order: Indices = np.lexsort((places, -scores))
         return order
 

@@ -215,7 +215,7 @@ class Selection:
     @property
     def lazy_ledger(self) -> pl.LazyFrame:
         """The ledger, yet to be read; this selection must be held meanwhile."""
-        return self.stored_ledger.scan()
+        return self.stored_ledger.lazy()
 
     @cached_property
     def ledger(self) -> pl.DataFrame:
@@ -317,7 +317,7 @@ def select_candidates(
     candidates = pool.candidates
     noise = find_noise(candidates, num_workers) if config.guards_noise else None
     marks = candidates.marks
-    takes_part = _takes_part(candidates.index["sample_id"], noise, marks)
+    takes_part = _takes_part(candidates.sample_ids, noise, marks)
     asked = config
     with part_of(pool, takes_part) as part:
         refuse_to_pick_nothing(asked, part.costs)
@@ -353,18 +353,19 @@ def select_candidates(
         quality=None if pool.weights is None else candidates.quality,
         weights=pool.weights,
     )
-    stored = TemporaryTable(rows, candidates.texts.path.parent)
     picks, num_rounds = np.array(run.picks, np.int64), run.num_rounds
-    del pool, run, shards, takes_part, tokens, rows
-    ledger = stored.scan()
+    del pool, run, shards, takes_part, tokens
+    stored = TemporaryTable(rows, candidates.texts.path.parent)
+    del rows
+    ledger = stored.lazy()
     manifest = build_manifest(
         stage,
         asked,
         ledger,
-        ids_at(candidates.index["sample_id"], picks),
+        ids_at(candidates.sample_ids, picks),
         tokenizer=tokenizer,
         inputs=inputs or {},
-        counts=counts or {"num_rows_read": len(candidates.index)},
+        counts=counts or {"num_rows_read": len(candidates.texts)},
         num_rounds=num_rounds,
         used=used,
         budget=config.budget,
@@ -432,8 +433,9 @@ def _all_of(pool: Measured, config: SelectionConfig) -> tuple[Run, Indices | Non
     run.num_rounds = 1
     for index in np.argsort(pool.pi, kind="stable").tolist():
         run.pick(index)
-    ids, is_sharded = pool.candidates.index["sample_id"], config.is_sharded
-    return run, shard_of(ids, config.num_shards) if is_sharded else None
+    if not config.is_sharded:
+        return run, None
+    return run, shard_of(pool.candidates.sample_ids, config.num_shards)
 
 
 def _spread(values: pl.Series, positions: Indices, num_samples: int) -> pl.Series:

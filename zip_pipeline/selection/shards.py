@@ -288,7 +288,7 @@ def run_sharded(
     """
     numbers = [digest_of(a) for a in (pool.costs, pool.weights) if a is not None]
     key = fingerprint([config.fingerprint(), pool.candidates.texts.fingerprint(), *numbers])
-    shards = shard_of(pool.candidates.index["sample_id"], config.num_shards)
+    shards = shard_of(pool.candidates.sample_ids, config.num_shards)
     # Shards and their union hold other shares of a source than the pool does.
     of_parts = config.with_mixture_of(_supply(pool))
     with _place_in(folder, f"{stage}-{key}{SHARDS_SUFFIX}") as place:

@@ -456,7 +456,7 @@ def _select_curated(
         quality = qualities(given.pool, job.config, signals=signals)
         marks = pool_marks(given.pool, job.config, folder, watcher.stage, quality)
         candidates = Candidates(
-            given.pool.index,
+            given.pool.stored_index,
             given.pool.texts,
             state,
             target,
@@ -466,7 +466,7 @@ def _select_curated(
             marks=marks,
         )
         ingest_seconds = time.monotonic() - started
-        watcher.stage(f"Measuring {len(candidates.index):,} samples")
+        watcher.stage(f"Measuring {len(candidates.texts):,} samples")
         selection = select_candidates(
             candidates,
             job.stage,

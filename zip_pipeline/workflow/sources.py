@@ -437,7 +437,7 @@ def _input_pool(folder: StageFolder, stored: Mapping[str, str], pool: SelectionP
     quarantine = quarantine_of(
         {batch: scan_table(folder.quarantine(name)).collect() for batch, name in stored.items()}
     )
-    if pool.index.is_empty():
+    if not pool.num_samples:
         words = words_of_quarantine(quarantine) or "none"
         raise UserError(
             f"no sample in {', '.join(stored)}: {counted(pool.counts['num_rows_read'], 'row')} "

@@ -170,7 +170,7 @@ def select_version(
         marks = pool_marks(pool, config, folder, log, quality)
         selection = select_candidates(
             Candidates(
-                pool.index,
+                pool.stored_index,
                 pool.texts,
                 pool.state,
                 target,

@@ -54,7 +54,7 @@ class Car(OrderStrategy):
         """Return all positions, the best half of the budget first."""
         assert pool.weights is not None, "the configuration is checked"
         embedded = Embedded.of(pool)
-        ids = pool.candidates.index["sample_id"].rank("ordinal").to_numpy()
+        ids = pool.candidates.sample_ids.rank("ordinal").to_numpy()
         best_first = np.lexsort((ids, -pool.weights))
         num_best = int((np.cumsum(pool.costs[best_first]) <= config.budget / 2).sum())
         best = best_first[:num_best]

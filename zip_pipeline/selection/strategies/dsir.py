@@ -94,7 +94,7 @@ class Dsir(ScoreStrategy):
         raw = [buckets for part in pool.candidates.texts.parts() for buckets in ngram_buckets(part)]
         weight = log_importance(raw, ngram_buckets(pool.candidates.target))
         weights = np.array([weight[buckets].sum() for buckets in raw], dtype=np.float64)
-        return weights + gumbel_noise(pool.candidates.index["sample_id"], config.seed)
+        return weights + gumbel_noise(pool.candidates.sample_ids, config.seed)
 
 
 STRATEGY = Dsir()

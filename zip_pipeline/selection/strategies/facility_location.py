@@ -108,7 +108,7 @@ class FacilityLocation(Strategy):
         """Yield the run after each 200 picks; see :meth:`.Strategy.rounds`."""
         embedded = Embedded.of(pool)
         positions = embedded.positions
-        ids = pool.candidates.index["sample_id"][positions].to_list()
+        ids = pool.candidates.sample_ids[positions].to_list()
         points = np.sort(random_order(ids, config.seed)[:MOST_POINTS])
         qualities = None if pool.weights is None else pool.weights[positions]
         facilities = Facilities(embedded.vectors, points, qualities)

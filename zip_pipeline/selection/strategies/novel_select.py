@@ -138,7 +138,7 @@ class NovelSelect(Strategy):
     ) -> Iterator[Run]:
         """Yield the run after each 200 picks; see :meth:`.Strategy.rounds`."""
         embedded = Embedded.of(pool)
-        ids = pool.candidates.index["sample_id"][embedded.positions].to_list()
+        ids = pool.candidates.sample_ids[embedded.positions].to_list()
         draw = random_order(ids, config.seed)
         embedded, draw = _drawn(embedded, draw)
         positions, vectors = embedded.positions, embedded.vectors

@@ -48,7 +48,7 @@ class Random(OrderStrategy):
 
     def order(self, pool: Measured, config: SelectionConfig) -> Indices:
         """Return a uniform order of all positions."""
-        return random_order(pool.candidates.index["sample_id"], config.seed)
+        return random_order(pool.candidates.sample_ids, config.seed)
 
 
 class RandomBalanced(Random):

@@ -49,7 +49,7 @@ class Score(ScoreStrategy):
         self, scores: NDArray[np.float64], pool: Measured, config: SelectionConfig
     ) -> Indices:
         """Return all positions, shape (samples,), highest score first."""
-        order = random_order(pool.candidates.index["sample_id"], config.seed)
+        order = random_order(pool.candidates.sample_ids, config.seed)
         return order[np.argsort(-scores[order], kind="stable")]
 
 

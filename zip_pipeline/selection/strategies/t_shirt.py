@@ -62,7 +62,7 @@ class TShirt(ScoreStrategy):
         listed, others = order[:num_listed], order[num_listed:]
         table = pool.signal("selective_ifd")
         deviations = table["deviations"].list.get(threshold_of(table)).to_numpy()
-        ids = pool.candidates.index["sample_id"].rank("ordinal").to_numpy()
+        ids = pool.candidates.sample_ids.rank("ordinal").to_numpy()
         listed = listed[np.lexsort((ids[listed], deviations[listed]))]
         fill_in_order(run, budget, np.concatenate([listed, others]))
         run.reach(listed, Fate.SHORTLISTED)
