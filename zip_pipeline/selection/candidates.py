@@ -5,6 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import cached_property
+from itertools import chain
 
 import numpy as np
 import polars as pl
@@ -30,6 +31,9 @@ class Fit(IntEnum):
     YES = 0
     OVER_BUDGET = 1
     QUOTA = 2
+
+
+_FITTED_AT_A_TIME = 1 << 16
 
 
 class Budget:
@@ -116,6 +120,12 @@ class Budget:
 
     def fits(self, indices: Indices) -> NDArray[np.int8]:
         """Return the :class:`Fit` of each sample, shape (indices,)."""
+        # In parts, as what is computed of a sample takes some forty bytes.
+        parts = range(0, len(indices), _FITTED_AT_A_TIME)
+        found = [self._fits(indices[start : start + _FITTED_AT_A_TIME]) for start in parts]
+        return np.concatenate(found) if found else np.zeros(0, np.int8)
+
+    def _fits(self, indices: Indices) -> NDArray[np.int8]:
         codes, costs = self._codes[indices], self.costs[indices]
         for_others = self._reserved.sum() - self._reserved[codes]
         verdict = np.full(len(indices), Fit.YES, dtype=np.int8)
@@ -306,16 +316,16 @@ def part_of(pool: Measured, positions: Indices) -> Iterator[Measured]:
     if np.array_equal(positions, np.arange(len(whole.texts))):
         yield pool
         return
+    folder, ngrams = whole.texts.path.parent, whole.ngrams
     with ExitStack() as files:
 
         def copied(texts: TextFile) -> TextFile:
-            written = TemporaryTexts.write(texts.parts(positions), whole.texts.path.parent)
-            return files.enter_context(written)
+            return files.enter_context(TemporaryTexts.write(texts.parts(positions), folder))
 
-        ngrams, ids = whole.ngrams, whole.sample_ids.gather(positions)
+        ids = whole.sample_ids.gather(positions)
         rows = pl.DataFrame({"sample_id": ids, "source": whole.sources.gather(positions)}).lazy()
         del ids
-        index = TemporaryTable(rows, whole.texts.path.parent)
+        index = TemporaryTable(rows, folder)
         del rows
         candidates = Candidates(
             index,
@@ -326,13 +336,23 @@ def part_of(pool: Measured, positions: Indices) -> Iterator[Measured]:
             signals=None if whole.signals is None else whole.signals.part(positions),
             clusters=None if whole.clusters is None else whole.clusters[positions],
         )
-        yield Measured(
+        part = Measured(
             candidates,
             None,
             pool.pi[positions],
-            pool.costs[positions],
+            _at(pool.costs, positions),
             None if pool.weights is None else pool.weights[positions],
         )
+        # Of the whole pool nothing is held meanwhile.
+        del pool, whole
+        yield part
+
+
+def _at(costs: Indices, positions: Indices) -> Indices:
+    """Return costs at positions; where all are one number, that stays one number in memory."""
+    if costs.strides == (0,) and len(costs):
+        return np.broadcast_to(costs[0], len(positions))
+    return costs[positions]
 
 
 def marginal_ratios(
@@ -448,10 +468,9 @@ def refuse_to_pick_nothing(config: SelectionConfig, costs: Indices) -> None:
         )
 
 
-def picked_tokens(texts: Sequence[bytes], picks: Sequence[int], tokenizer: str) -> pl.DataFrame:
+def picked_tokens(texts: TextFile, picks: Sequence[int], tokenizer: str) -> pl.DataFrame:
     """Return ``num_tokens`` of each pick, null for all other texts."""
-    counts: list[int | None] = [None] * len(texts)
-    numbers = count_tokens([texts[i].decode() for i in picks], tokenizer)
-    for index, num in zip(picks, numbers, strict=True):
-        counts[index] = num
-    return pl.DataFrame({"num_tokens": pl.Series(counts, dtype=pl.Int64)})
+    counts, places = np.full(len(texts), -1), np.array(picks, np.int64)
+    found = (count_tokens([t.decode() for t in part], tokenizer) for part in texts.parts(places))
+    counts[places] = np.fromiter(chain.from_iterable(found), np.int64, len(places))
+    return pl.DataFrame({"num_tokens": pl.Series(counts).replace(-1, None)})

@@ -62,21 +62,54 @@ _OPTIONAL = (
 )  # fmt: skip
 
 
-def build_ledger(
+def known_before(
     samples: pl.DataFrame | TemporaryTable,
-    run: Run,
     initial_pi: NDArray[np.floating[Any]],
-    num_bytes: pl.Series,
-    tokens: pl.DataFrame,
+    num_bytes: NDArray[np.int64],
+    tokens: pl.DataFrame | None = None,
+    *,
+    noise: pl.Series | None = None,
+    marks: pl.DataFrame | None = None,
+    quality: pl.Series | None = None,
+    weights: NDArray[np.float64] | None = None,
+) -> pl.LazyFrame:
+    """Return what a ledger tells of each pool sample that is known before any is picked.
+
+    Args:
+        samples: pool table; missing provenance columns are null.
+        initial_pi: ratio of each sample alone, shape (samples,).
+        num_bytes: size of each sample, shape (samples,).
+        tokens: ``num_tokens`` of each sample, and ``num_target_tokens`` where they are known; None
+            where only those of the picks will be counted.
+        noise: why each sample is noise, null where it is not; None where nobody looked.
+        marks: which samples signals left out (``MARKS_SCHEMA``): the fate, why (``evidence``), and
+            the id of the sample that took part in its place (``other``).
+        quality: of each sample, where the strategy asks for it.
+        weights: what ratios were divided by for it; the ledger has the ratios themselves.
+    """
+    columns = [pl.Series("initial_pi", initial_pi), pl.Series("num_bytes", num_bytes)]
+    columns += [] if tokens is None else tokens.get_columns()
+    if noise is not None:
+        columns.append(noise.alias("noise"))
+    if marks is not None:
+        columns += [marks["fate"].alias("marked"), marks["evidence"], marks["other"]]
+    if quality is not None:
+        columns.append(quality.alias("quality"))
+    if weights is not None:
+        columns.append(pl.Series("weight", weights))
+    provenance = samples.lazy().select(cs.by_name(_PROVENANCE, require_all=False))
+    return pl.concat([provenance, pl.LazyFrame(columns)], how="horizontal")
+
+
+def build_ledger(
+    known: pl.LazyFrame,
+    run: Run,
+    tokens: pl.DataFrame | None,
     duplicates: pl.DataFrame | None,
     held_out: pl.DataFrame | None = None,
     *,
     shards: pl.Series | None = None,
     clusters: pl.Series | None = None,
-    noise: pl.Series | None = None,
-    marks: pl.DataFrame | None = None,
-    quality: pl.Series | None = None,
-    weights: NDArray[np.float64] | None = None,
 ) -> pl.LazyFrame:
     """Return one row per pool sample in pool order, then one per exact duplicate, then
     one per sample that is kept for evaluation.
@@ -89,65 +122,54 @@ def build_ledger(
     alone. Where the strategy scores samples, ``score`` is the last known score, higher = better.
 
     Args:
-        samples: pool table; missing provenance columns are null.
+        known: what :func:`known_before` returns.
         run: the finished selection.
-        initial_pi: ratio of each sample alone, shape (samples,).
-        num_bytes: size of each sample, shape (samples,).
-        tokens: ``num_tokens`` of each sample, null where they were not counted, and
-            ``num_target_tokens`` where they are known; else the ledger has no such column.
+        tokens: where ``known`` has none: ``num_tokens`` of each sample, null where they were not
+            counted.
         duplicates: duplicates across batches, as the pool's assembly reports them.
         held_out: pool table of the samples kept for evaluation.
         shards: shard of each sample, None where there are none. ``round`` and ``pi`` of a sample
             that its shard did not pick are those in its shard.
         clusters: the cluster in which each sample competed for the budget, null for noise; None
             where samples competed in their sources, then the ledger has no column ``competed_in``.
-        noise: why each sample is noise, null where it is not; None where nobody looked.
-        marks: which samples signals left out (``MARKS_SCHEMA``): the fate, why (``evidence``), and
-            the id of the sample that took part in its place (``other``).
-        quality: of each sample, where the strategy asks for it.
-        weights: what ratios were divided by for it; the ledger has the ratios themselves.
     """
     rank = np.zeros(len(run.fate), dtype=np.int32)
     rank[run.picks] = np.arange(1, len(run.picks) + 1)
-    ratios = {"pi": run.pi, "initial_pi": initial_pi}
-    if weights is not None:
-        ratios = {name: ratio.astype(np.float64) * weights for name, ratio in ratios.items()}
-    told = pl.DataFrame(
-        [
-            *tokens,
-            num_bytes.alias("num_bytes"),
-            pl.Series("fate", run.fate),
-            pl.Series("round", run.round_of),
-            pl.Series("rank", rank),
-            *(pl.Series(name, ratio) for name, ratio in ratios.items()),
-        ]
-    )
+    columns = [
+        pl.Series("fate", run.fate),
+        pl.Series("round", run.round_of),
+        pl.Series("rank", rank),
+        pl.Series("pi", run.pi),
+    ]
+    columns += [] if tokens is None else tokens.get_columns()
     if shards is not None:
-        told = told.with_columns(shard=shards)
+        columns.append(shards.alias("shard"))
     if clusters is not None:
-        told = told.with_columns(competed_in=clusters)
-    if noise is not None:
-        told = told.with_columns(noise=noise)
-    if marks is not None:
-        told = told.with_columns(*marks.select("evidence", "other"), marked=marks["fate"])
+        columns.append(clusters.alias("competed_in"))
     if run.scores is not None:
-        told = told.with_columns(score=pl.Series(run.scores, nan_to_null=True))
-    if quality is not None:
-        told = told.with_columns(quality=quality)
-    unknown = [name for name in _OPTIONAL if name not in told.columns]
+        columns.append(pl.Series("score", run.scores, nan_to_null=True))
+    rows = pl.concat([known, pl.LazyFrame(columns)], how="horizontal")
+    names = rows.collect_schema().names()
+    unknown = [name for name in _OPTIONAL if name not in names]
     fates = {fate.value: fate.name.lower() for fate in Fate}
     fate = pl.col("fate").replace_strict(fates, return_dtype=pl.String)
-    provenance = samples.lazy().select(cs.by_name(_PROVENANCE, require_all=False))
-    known = pl.concat([provenance, told.lazy()], how="horizontal").with_columns(
+    # Of noise nobody asked for another ratio.
+    is_noise = pl.col("fate") == Fate.NOISE.value
+    pi = pl.when(is_noise).then("initial_pi").otherwise("pi").alias("pi")
+    ratios = [pi, pl.col("initial_pi")]
+    if "weight" in names:
+        ratios = [ratio.cast(pl.Float64) * pl.col("weight") for ratio in ratios]
+    rows = rows.with_columns(
+        *ratios,
         pl.col("round", "rank").replace(0, None),
-        fate=fate if marks is None else pl.coalesce("marked", fate),
+        fate=pl.coalesce("marked", fate) if "marked" in names else fate,
     )
-    parts = [_complete(known)]
+    parts = [_complete(rows)]
     if duplicates is not None and len(duplicates):
         parts.append(_complete(_duplicate_rows(duplicates).lazy()))
     if held_out is not None and len(held_out):
-        rows = held_out.lazy().select(_PROVENANCE).with_columns(fate=pl.lit("held_out"))
-        parts.append(_complete(rows))
+        kept = held_out.lazy().select(_PROVENANCE).with_columns(fate=pl.lit("held_out"))
+        parts.append(_complete(kept))
     return pl.concat(parts).drop(unknown)
 
 

@@ -15,7 +15,13 @@ from zip_pipeline.files import TemporaryTable
 from zip_pipeline.samples import Stage
 from zip_pipeline.selection.candidates import Indices, picked_tokens, refuse_to_pick_nothing
 from zip_pipeline.selection.config import SelectionConfig
-from zip_pipeline.selection.ledger import build_ledger, build_manifest, ids_at, measure_ratios
+from zip_pipeline.selection.ledger import (
+    build_ledger,
+    build_manifest,
+    ids_at,
+    known_before,
+    measure_ratios,
+)
 from zip_pipeline.selection.rounds import Ordering, ProgressHook, reference_ordering
 from zip_pipeline.selection.run import Checkpoint, Fate, Progress, Run
 from zip_pipeline.selection.select import Selection
@@ -160,7 +166,8 @@ def select_reference(
         tokens = picked_tokens(texts, run.picks, tokenizer)
         with DeflateMeasurer(texts, workers, _LEVEL, FRAMING) as measurer:
             alone = ReferenceSelection(measurer, config).initial_state()
-        rows = build_ledger(provenance, run, alone, pl.Series(texts.num_bytes), tokens, None)
+        known = known_before(provenance, alone, texts.num_bytes, tokens)
+        rows = build_ledger(known, run, None, None)
         ledger, picks = TemporaryTable(rows, texts.path.parent), np.array(run.picks, np.int64)
         manifest = build_manifest(
             stage,

@@ -129,19 +129,19 @@ class Run:
         self.round_of[index] = self.num_rounds
         self.picks.append(index)
 
-    def spread(self, positions: Indices, pi: NDArray[np.floating[Any]]) -> "Run":
+    def spread(self, positions: Indices, num_samples: int) -> "Run":
         """Return this run as one of a pool in which it is that of the samples at ``positions``.
 
-        The others are noise; ``pi`` is the initial redundancy state of the whole pool.
+        The others are noise, of which ``pi`` is not known.
         """
-        whole = Run.start(pi)
+        whole = Run.start(np.full(num_samples, np.nan, self.pi.dtype))
         whole.fate[:] = Fate.NOISE
         whole.pi[positions], whole.fate[positions] = self.pi, self.fate
         whole.round_of[positions] = self.round_of
         whole.picks = as_picks(positions[self.picks])
         whole.num_rounds = self.num_rounds
         if self.scores is not None:
-            whole.scores = np.full(len(pi), np.nan)
+            whole.scores = np.full(num_samples, np.nan)
             whole.scores[positions] = self.scores
         return whole
 

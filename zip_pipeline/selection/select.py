@@ -36,6 +36,7 @@ from zip_pipeline.selection.ledger import (
     build_ledger,
     build_manifest,
     ids_at,
+    known_before,
     marks_report,
     measure_ratios,
     noise_report,
@@ -318,8 +319,24 @@ def select_candidates(
     noise = find_noise(candidates, num_workers) if config.guards_noise else None
     marks = candidates.marks
     takes_part = _takes_part(candidates.sample_ids, noise, marks)
-    asked = config
+    asked, texts = config, candidates.texts
+    # What is known of each sample by now lies in a file while a strategy picks.
+    known = TemporaryTable(
+        known_before(
+            candidates.index,
+            pool.pi,
+            pool.num_bytes,
+            pool.tokens,
+            noise=noise,
+            marks=None if marks is None else marks.table,
+            quality=None if pool.weights is None else candidates.quality,
+            weights=pool.weights,
+        ),
+        texts.path.parent,
+    )
+    has_tokens = pool.tokens is not None
     with part_of(pool, takes_part) as part:
+        del pool
         refuse_to_pick_nothing(asked, part.costs)
         config = asked.of_pool(int(part.costs.sum()))
         is_covered = covers(part, config)
@@ -331,31 +348,23 @@ def select_candidates(
         run, shards = _select_from(part, config, stage, num_workers, progress, checkpoint, cluster)
         budget = budget_of(part, config, run.picks)
         used, mixture = budget.used, budget.by_source()
-    # What is let go of here and below was known of each sample, and is needed no more.
-    del part, budget
-    run = run.spread(takes_part, pool.pi)
+        del part, budget
+
     clock.append(time.monotonic())
-    tokens = pool.tokens
-    if tokens is None:
-        tokens = picked_tokens(candidates.texts, run.picks, tokenizer)
+    run = run.spread(takes_part, len(texts))
     rows = build_ledger(
-        candidates.index,
+        known.lazy(),
         run,
-        pool.pi,
-        pl.Series(pool.num_bytes),
-        tokens,
+        None if has_tokens else picked_tokens(texts, run.picks, tokenizer),
         duplicates,
         held_out,
-        shards=None if shards is None else _spread(pl.Series(shards), takes_part, len(pool.pi)),
-        clusters=None if clusters is None else _spread(clusters.names, takes_part, len(pool.pi)),
-        noise=noise,
-        marks=None if marks is None else marks.table,
-        quality=None if pool.weights is None else candidates.quality,
-        weights=pool.weights,
+        shards=None if shards is None else _spread(pl.Series(shards), takes_part, len(texts)),
+        clusters=None if clusters is None else _spread(clusters.names, takes_part, len(texts)),
     )
     picks, num_rounds = np.array(run.picks, np.int64), run.num_rounds
-    del pool, run, shards, takes_part, tokens
-    stored = TemporaryTable(rows, candidates.texts.path.parent)
+    del run, shards, takes_part
+    stored = TemporaryTable(rows, texts.path.parent)
+    known.close()
     del rows
     ledger = stored.lazy()
     manifest = build_manifest(
@@ -365,7 +374,7 @@ def select_candidates(
         ids_at(candidates.sample_ids, picks),
         tokenizer=tokenizer,
         inputs=inputs or {},
-        counts=counts or {"num_rows_read": len(candidates.texts)},
+        counts=counts or {"num_rows_read": len(texts)},
         num_rounds=num_rounds,
         used=used,
         budget=config.budget,
@@ -381,7 +390,7 @@ def select_candidates(
         }
         manifest |= {"mixture_of": config.shares_by or "clusters", "mixture": told}
     manifest |= _facts(candidates, ledger, noise)
-    manifest |= measure_ratios(picks, candidates.texts)
+    manifest |= measure_ratios(picks, texts)
     clock.append(time.monotonic())
     durations = np.diff(clock).round(3).tolist()
     manifest["seconds"] = dict(zip(("prepare", "select", "measure"), durations, strict=True))

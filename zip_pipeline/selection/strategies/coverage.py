@@ -26,9 +26,8 @@ PICKS_PER_ROUND = 200
 # refreshed at a time: more of them take fewer calls, and some that need not be refreshed.
 _HEAD = 4096
 _REFRESHED = 256
-# Of the counts so many are in memory; 256 MB.
-_MOST_NUMBERS = 1 << 26
-_COUNTS = np.arange(1, MAX_COUNT + 1)[:, None]
+# Of the counts so many are in memory; 64 MB.
+_MOST_NUMBERS = 1 << 24
 Gains = NDArray[np.float64]
 Mass = NDArray[np.float64]
 
@@ -119,9 +118,11 @@ class Coverage:
         self._refresh(np.flatnonzero(weights))
 
     def _refresh(self, buckets: Indices) -> None:
-        covered = self._covered[buckets]
-        steps = np.log1p(covered + _COUNTS) - np.log1p(covered)
-        self._adds[:, buckets] = self._weights[buckets] * steps
+        covered, weights = self._covered[buckets], self._weights[buckets]
+        known = np.log1p(covered)
+        # Count by count, as of all buckets a number for each count takes megabytes.
+        for count in range(1, MAX_COUNT + 1):
+            self._adds[count - 1, buckets] = weights * (np.log1p(covered + count) - known)
 
     def add(self, index: int) -> None:
         """Add a sample to S."""
@@ -201,9 +202,11 @@ class LazyGreedy:
             known = self.scores[among]
             # With all that tie with the last of the head, so that the lowest index is in it.
             lowest = np.partition(known, -_HEAD)[-_HEAD] if len(among) > _HEAD else -np.inf
-            head, rest = np.sort(among[known >= lowest]), among[known < lowest]
+            is_head = known >= lowest
+            floor = float(np.max(known, initial=-np.inf, where=~is_head))
+            del known
+            head, rest = np.sort(among[is_head]), among[~is_head]
             left = np.ones(len(head), dtype=np.bool_)
-            floor = float(self.scores[rest].max(initial=-np.inf))
             k -= self._pick_from(head, left, floor, k, offer)
             among = np.concatenate([head[left], rest])
 
@@ -286,8 +289,8 @@ class CoverageStrategy(Strategy):
             for index in run.picks:
                 coverage.add(index)
             weights = 1.0 if pool.weights is None else pool.weights
-            per_gain = np.maximum(costs, 1) / weights
-            greedy = LazyGreedy(coverage, per_gain, executor, workers)
+            greedy = LazyGreedy(coverage, np.maximum(costs, 1) / weights, executor, workers)
+            del costs
             if run.scores is not None:
                 greedy.scores[run.picks] = run.scores[run.picks]
             run.scores = greedy.scores
