@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter, deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from functools import cache, partial
 from itertools import chain, groupby, zip_longest
@@ -58,6 +58,7 @@ from zip_pipeline.pool.batches import (
     find_duplicates,
     origin_of,
     read_batch,
+    with_firsts,
     write_batch,
 )
 from zip_pipeline.pool.parts import GrowingTable, Parts, Rows
@@ -110,8 +111,8 @@ class _Ingestion:
         self._batch = batch
         self._options = options
         self._unread: Counter[str] = Counter()
-        # By file: how often each source that its rows name comes.
-        self._own_sources: dict[str, Counter[str]] = {}
+        # By file: how many of its rows name a source.
+        self._own_sources: Counter[str] = Counter()
         self._samples = GrowingTable(partial(frame_of, stage), scratch)
         self._quarantine = GrowingTable(_quarantine_of, scratch)
         self._num_rows = 0
@@ -154,7 +155,7 @@ class _Ingestion:
         self._samples.add(provenance | sample_columns(sample))
         self._outcome.num_taken += 1
         if own_source and not self._options.source:
-            self._own_sources.setdefault(row.source_file, Counter())[own_source] += 1
+            self._own_sources[row.source_file] += 1
         if unread := {*reading.unread(), *row.left_out}:
             self._unread.update(unread)
 
@@ -175,11 +176,15 @@ class _Ingestion:
     def finish(self) -> IngestResult:
         """Return the three tables with their fingerprint."""
         taken = self._with_sources(self._samples.finish())
-        is_first, repeated = find_duplicates(taken.select("sample_id", *PLACE))
-        self._unread.update(_differences(taken, repeated, self._unread))
+        is_first, is_repeated = find_duplicates(taken.select("sample_id").to_series())
+        firsts = taken.filter(is_first & is_repeated, "sample_id", *PLACE).frame()
+        repeats = taken.filter(~is_first, "sample_id", *PLACE)
+        self._unread.update(_differences(taken, firsts["sample_id"], self._unread))
         # Rows that wait for their file's format to be told come late; this is reading order.
         quarantine = self._quarantine.finish().sorted("source_file", "source_row")
-        duplicates = Parts.of(repeated.select(BATCH_DUPLICATES_SCHEMA.names()))
+        duplicates = repeats.map(
+            lambda part: with_firsts(part, firsts).select(BATCH_DUPLICATES_SCHEMA.names())
+        )
         tables = BatchTables(taken.filter(is_first), quarantine, duplicates)
         content = batch_fingerprint(tables)
         unread = dict(sorted(self._unread.items(), key=lambda item: (-item[1], item[0])))
@@ -190,26 +195,25 @@ class _Ingestion:
 
         An address of each row is no source: to group by it would mean to group nothing.
         """
-        names: list[tuple[str, str, str]] = []
-        for file, found in self._own_sources.items():
-            num_rows = found.total()
-            if num_rows >= _MIN_ROWS_OF_SOURCES and len(found) > num_rows / 2:
-                names += ((file, source, _plain_name(file)) for source in found)
-                self._unread["source"] += num_rows
-        if not names:
+        named = {n: num for n, num in self._own_sources.items() if num >= _MIN_ROWS_OF_SOURCES}
+        if not named:
             return samples
-        place = ["source_file", "source"]
-        renamed = pl.DataFrame(
-            names, schema=dict.fromkeys([*place, "name"], pl.String), orient="row"
-        )
+        plain = _by_file({file: _plain_name(file) for file in named})
+        # A row that names none has the name of its file.
+        own = samples.scan().filter(pl.col("source") != plain)
+        found = own.group_by("source_file").agg(pl.col("source").n_unique())
+        nums = found.collect(engine="streaming").iter_rows()
+        files = {file: _plain_name(file) for file, num in nums if num > named[file] / 2}
+        if not files:
+            return samples
+        self._unread["source"] += sum(named[file] for file in files)
+        source = pl.coalesce(_by_file(files), "source")
+        return samples.map(lambda part: part.with_columns(source=source))
 
-        def with_names(part: pl.DataFrame) -> pl.DataFrame:
-            found_names = part.select(place).join(
-                renamed, on=place, how="left", maintain_order="left"
-            )
-            return part.with_columns(source=found_names["name"].fill_null(part["source"]))
 
-        return samples.map(with_names)
+def _by_file(names: Mapping[str, str]) -> pl.Expr:
+    """Return the name of each row's file, null where it has none."""
+    return pl.col("source_file").replace_strict(names, default=None, return_dtype=pl.String)
 
 
 @cache
@@ -217,7 +221,7 @@ def _plain_name(file: str) -> str:
     return plain_name(Path(file).name)
 
 
-def _differences(taken: Parts, repeated: pl.DataFrame, unread: Iterable[str]) -> Counter[str]:
+def _differences(taken: Parts, repeated: pl.Series, unread: Iterable[str]) -> Counter[str]:
     """Return the fields that no format reads, and in how many duplicates each is another.
 
     They say the same as the first, but a person may mean the difference.
@@ -226,7 +230,7 @@ def _differences(taken: Parts, repeated: pl.DataFrame, unread: Iterable[str]) ->
     found: Counter[str] = Counter()
     if repeated.is_empty() or not paths:
         return found
-    is_repeated = pl.col("sample_id").is_in(repeated["sample_id"].unique().implode())
+    is_repeated = pl.col("sample_id").is_in(repeated.implode())
     raws = taken.map(lambda part: part.filter(is_repeated), "sample_id", "raw")
     alike = chain.from_iterable(part.iter_rows() for part in raws.sorted("sample_id").each())
     for _, copies in groupby(alike, key=itemgetter(0)):

@@ -328,33 +328,35 @@ def split_duplicates(samples: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]
         samples: a pool table; its row order decides which sample is the first.
 
     Returns:
-        The first samples, and the others as :func:`find_duplicates` returns them.
+        The first samples, and a table with one row per other sample that names it and the first
+        (:data:`DUPLICATES_SCHEMA`), in the order of the input.
     """
-    is_first, duplicates = find_duplicates(samples)
-    return samples.filter(is_first) if duplicates.height else samples, duplicates
+    is_first, is_repeated = find_duplicates(samples["sample_id"])
+    if is_first.all():
+        return samples, DUPLICATES_SCHEMA.to_frame()
+    places = samples.select("sample_id", *PLACE)
+    duplicates = with_firsts(places.filter(~is_first), places.filter(is_first & is_repeated))
+    return samples.filter(is_first), duplicates
 
 
-def find_duplicates(samples: pl.DataFrame) -> tuple[pl.Series, pl.DataFrame]:
-    """Find the samples that repeat an earlier one.
+def find_duplicates(sample_ids: pl.Series) -> tuple[pl.Series, pl.Series]:
+    """Return whether each sample is the first of its id, and whether its id is there again."""
+    is_first = sample_ids.is_first_distinct()
+    # A table of all ids and how often they are there would be as large as the pool.
+    return is_first, sample_ids.is_in(sample_ids.filter(~is_first).unique().implode())
+
+
+def with_firsts(repeats: pl.DataFrame, firsts: pl.DataFrame) -> pl.DataFrame:
+    """Return samples that repeat others, each with the first (:data:`DUPLICATES_SCHEMA`).
 
     Args:
-        samples: at least ``sample_id``, batch and place of each.
-
-    Returns:
-        Whether each sample is the first of its ``sample_id``, and a table with one row per repeated
-        sample that names it and the first (:data:`DUPLICATES_SCHEMA`), in the order of the input.
+        repeats: ``sample_id`` and ``PLACE`` of samples.
+        firsts: of those that they repeat, and perhaps of others.
     """
-    is_first = samples.get_column("sample_id").is_first_distinct()
-    if is_first.all():
-        return is_first, DUPLICATES_SCHEMA.to_frame()
-    places = samples.select("sample_id", *PLACE)
-    repeats = places.filter(~is_first)
-    # A join with all first samples would build a table of the whole pool.
-    is_repeated = samples["sample_id"].is_in(repeats["sample_id"].unique().implode())
-    firsts = places.filter(is_first & is_repeated).rename({n: f"first_{n}" for n in PLACE})
-    duplicates = repeats.join(firsts, on="sample_id", how="left", maintain_order="left")
+    named = firsts.rename({name: f"first_{name}" for name in PLACE})
+    duplicates = repeats.join(named, on="sample_id", how="left", maintain_order="left")
     # What a pool keeps as categories are words here.
-    return is_first, duplicates.select(DUPLICATES_SCHEMA.names()).cast(DUPLICATES_SCHEMA)
+    return duplicates.select(DUPLICATES_SCHEMA.names()).cast(DUPLICATES_SCHEMA)
 
 
 SIZES_SCHEMA = pl.Schema(dict.fromkeys((*TOKENS_SCHEMA, "deflate_bytes", "zstd_bytes"), pl.Int64))

@@ -4,7 +4,8 @@ import shutil
 import tempfile
 import weakref
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -85,14 +86,10 @@ class Parts:
         for part in (*self._stored, pl.concat(self._rows, rechunk=False).lazy()):
             yield (part.select(columns) if columns else part).collect()
 
-    def columns(self, names: Sequence[str]) -> Iterator[tuple[str, Iterable[pl.Series]]]:
-        """Yield each of some columns, in parts where it holds records."""
-        narrow = self.select(*(name for name in names if name != "raw"))
+    def columns(self, names: Sequence[str]) -> Iterator[tuple[str, Iterator[pl.Series]]]:
+        """Yield each of some columns, in parts."""
         for name in names:
-            if name == "raw":
-                yield name, (part["raw"] for part in self.each("raw"))
-            else:
-                yield name, [narrow[name]]
+            yield name, map(itemgetter(name), self.each(name))
 
     def map(self, change: Callable[[pl.DataFrame], pl.DataFrame], *columns: str) -> "Parts":
         """Return what a function makes of each part, or of columns of it."""
@@ -104,13 +101,13 @@ class Parts:
         assert changed is not None
         return changed
 
-    def filter(self, mask: pl.Series) -> "Parts":
-        """Return the rows at which ``mask`` is true."""
-        if mask.all():
+    def filter(self, mask: pl.Series, *columns: str) -> "Parts":
+        """Return the rows at which ``mask`` is true, or columns of them."""
+        if mask.all() and not columns:
             return self
-        kept = Parts(self.schema.to_frame(), self._scratch)
+        kept = Parts(self.schema.to_frame().select(columns or pl.all()), self._scratch)
         start = 0
-        for part in self.each():
+        for part in self.each(*columns):
             kept.append(part.filter(mask[start : start + part.height]))
             start += part.height
         return kept
