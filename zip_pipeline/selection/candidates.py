@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import cached_property
 from itertools import chain
+from typing import Any, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -224,6 +225,43 @@ class Marks:
 
 
 @dataclass(frozen=True)
+class PartOfIndex:
+    """Some samples of an index, read when they are asked for.
+
+    Args:
+        whole: the index.
+        positions: the samples, in their order.
+    """
+
+    whole: pl.DataFrame | TemporaryTable
+    positions: Indices
+
+    @classmethod
+    def of(cls, index: "Index", positions: Indices) -> "PartOfIndex":
+        """Return the samples at some positions of an index, or of a part of one."""
+        if isinstance(index, PartOfIndex):
+            return cls(index.whole, index.positions[positions])
+        return cls(index, positions)
+
+    def lazy(self) -> pl.LazyFrame:
+        """Return id and source of each sample, yet to be read."""
+        columns = pl.col("sample_id", "source").gather(pl.Series(self.positions))
+        return self.whole.lazy().select(columns)
+
+
+Index: TypeAlias = pl.DataFrame | TemporaryTable | PartOfIndex
+_IDS_AT_A_TIME = 1 << 14
+
+
+def _numbers(sample_ids: pl.Series) -> NDArray[np.uint64]:
+    """Return ids of 32 hexadecimal digits as two numbers each, shape (ids, 2)."""
+    digits = "".join(sample_ids)
+    if len(digits) != 32 * len(sample_ids):
+        raise ValueError("ids of other lengths")
+    return np.frombuffer(bytes.fromhex(digits), ">u8").reshape(-1, 2).astype(np.uint64)
+
+
+@dataclass(frozen=True)
 class Candidates:
     """Every sample that may be picked: row i of the index, text i and row i of the state.
 
@@ -244,7 +282,7 @@ class Candidates:
         marks: which samples take no part; None where nobody looked.
     """
 
-    index: pl.DataFrame | TemporaryTable
+    index: Index
     texts: TextFile
     state: pl.DataFrame | None = None
     target: Sequence[bytes] = ()
@@ -256,18 +294,41 @@ class Candidates:
     marks: Marks | None = None
 
     def __post_init__(self) -> None:
-        lengths = {self._column(pl.len()).item(), len(self.texts)}
+        lengths = {len(self.texts)}
+        if isinstance(self.index, pl.DataFrame):
+            lengths.add(self.index.height)
         if self.state is not None:
             lengths.add(len(self.state))
         assert len(lengths) == 1, f"index, texts and state differ in length: {lengths}"
 
-    def _column(self, column: str | pl.Expr) -> pl.Series:
+    def _column(self, column: str) -> pl.Series:
         return self.index.lazy().select(column).collect().to_series()
 
     @property
     def sample_ids(self) -> pl.Series:
         """The id of each sample, read anew: nobody holds them, as they take 48 bytes each."""
         return self._column("sample_id")
+
+    def of_ids(self, make: Callable[[pl.Series], NDArray[Any]]) -> NDArray[Any]:
+        """Return what a function makes of the ids, of which some thousands are in memory at a time.
+
+        Args:
+            make: returns an array for some ids, shape (ids, ...).
+        """
+        index = self.index.whole if isinstance(self.index, PartOfIndex) else self.index
+        ids = index.lazy().select("sample_id")
+        parts = ids.collect_batches(chunk_size=_IDS_AT_A_TIME, maintain_order=True)
+        none = make(pl.Series([], dtype=pl.String))
+        found = np.concatenate([none, *(make(part.to_series()) for part in parts)])
+        return found[self.index.positions] if isinstance(self.index, PartOfIndex) else found
+
+    def by_id(self) -> Indices:
+        """Return all positions in the order of the ids."""
+        try:
+            high, low = self.of_ids(_numbers).T
+        except ValueError:
+            return self.sample_ids.arg_sort().to_numpy().astype(np.int64)
+        return np.lexsort((low, high))
 
     @cached_property
     def sources(self) -> pl.Series:
@@ -322,13 +383,8 @@ def part_of(pool: Measured, positions: Indices) -> Iterator[Measured]:
         def copied(texts: TextFile) -> TextFile:
             return files.enter_context(TemporaryTexts.write(texts.parts(positions), folder))
 
-        ids = whole.sample_ids.gather(positions)
-        rows = pl.DataFrame({"sample_id": ids, "source": whole.sources.gather(positions)}).lazy()
-        del ids
-        index = TemporaryTable(rows, folder)
-        del rows
         candidates = Candidates(
-            index,
+            PartOfIndex.of(whole.index, positions),
             copied(whole.texts),
             target=whole.target,
             ngrams=None if ngrams is None else lambda: copied(ngrams()),

@@ -78,7 +78,7 @@ def clusters_of(candidates: Candidates) -> Clusters:
     """
     texts = candidates.texts
     num_clusters = min(max(round(math.sqrt(len(texts) / 2)), 2), _MAX_CLUSTERS)
-    fitted = candidates.sample_ids.arg_sort()[:_MAX_FITTED].to_numpy()
+    fitted = candidates.by_id()[:_MAX_FITTED]
     sampled = texts.read(fitted)
     space = _Space.of(sampled)
     centres = _fit(space.vectors(sampled), num_clusters)

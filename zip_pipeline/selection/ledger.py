@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from zip_pipeline.compression.codecs import codec_versions, codecs, pool_levels
 from zip_pipeline.compression.sets import MAX_WINDOW_BYTES
 from zip_pipeline.compression.texts import TextFile
-from zip_pipeline.files import TemporaryTable, fingerprint
-from zip_pipeline.selection.candidates import Marks
+from zip_pipeline.files import fingerprint
+from zip_pipeline.selection.candidates import Index, Marks
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.run import Fate, Run
 
@@ -63,7 +63,7 @@ _OPTIONAL = (
 
 
 def known_before(
-    samples: pl.DataFrame | TemporaryTable,
+    samples: Index,
     initial_pi: NDArray[np.floating[Any]],
     num_bytes: NDArray[np.int64],
     tokens: pl.DataFrame | None = None,
@@ -200,10 +200,14 @@ COUNTS = ("num_rows_read", "num_quarantined", "num_duplicates", "num_held_out")
 _IDS_AT_A_TIME = 1 << 14
 
 
-def ids_at(sample_ids: pl.Series, picks: NDArray[np.int64]) -> Iterator[str]:
-    """Yield the ids at some positions, of which some thousands are Python objects at a time."""
-    for start in range(0, len(picks), _IDS_AT_A_TIME):
-        yield from sample_ids.gather(picks[start : start + _IDS_AT_A_TIME])
+def picked_ids(ledger: pl.LazyFrame, num_picks: int) -> Iterator[str]:
+    """Yield the ids of the picks in pick order, of which a few are Python objects at a time."""
+    picked = ledger.filter(pl.col("rank").is_not_null()).select("rank", "sample_id")
+    most = picked.select(pl.col("sample_id").str.len_bytes().max()).collect(engine="streaming")
+    found = np.zeros(num_picks, f"S{most.item() or 1}")
+    for part in picked.collect_batches(chunk_size=_IDS_AT_A_TIME):
+        found[part["rank"].to_numpy() - 1] = [one.encode() for one in part["sample_id"]]
+    return (one.decode() for one in found)
 
 
 def library_versions(codec: str) -> dict[str, str]:

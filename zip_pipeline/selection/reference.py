@@ -18,9 +18,9 @@ from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.ledger import (
     build_ledger,
     build_manifest,
-    ids_at,
     known_before,
     measure_ratios,
+    picked_ids,
 )
 from zip_pipeline.selection.rounds import Ordering, ProgressHook, reference_ordering
 from zip_pipeline.selection.run import Checkpoint, Fate, Progress, Run
@@ -173,7 +173,7 @@ def select_reference(
             stage,
             config,
             ledger.lazy(),
-            ids_at(provenance["sample_id"], picks),
+            picked_ids(ledger.lazy(), len(picks)),
             tokenizer=tokenizer,
             inputs=inputs or {},
             counts={"num_rows_read": len(records)},

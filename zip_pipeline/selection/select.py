@@ -35,11 +35,11 @@ from zip_pipeline.selection.config import TOKEN_UNITS, SelectionConfig
 from zip_pipeline.selection.ledger import (
     build_ledger,
     build_manifest,
-    ids_at,
     known_before,
     marks_report,
     measure_ratios,
     noise_report,
+    picked_ids,
     target_facts,
 )
 from zip_pipeline.selection.noise import find_noise
@@ -318,7 +318,7 @@ def select_candidates(
     candidates = pool.candidates
     noise = find_noise(candidates, num_workers) if config.guards_noise else None
     marks = candidates.marks
-    takes_part = _takes_part(candidates.sample_ids, noise, marks)
+    takes_part = _takes_part(candidates, noise, marks)
     asked, texts = config, candidates.texts
     # What is known of each sample by now lies in a file while a strategy picks.
     known = TemporaryTable(
@@ -371,7 +371,7 @@ def select_candidates(
         stage,
         asked,
         ledger,
-        ids_at(candidates.sample_ids, picks),
+        picked_ids(ledger, len(picks)),
         tokenizer=tokenizer,
         inputs=inputs or {},
         counts=counts or {"num_rows_read": len(texts)},
@@ -416,17 +416,17 @@ def _facts(
     return facts
 
 
-def _takes_part(ids: pl.Series, noise: pl.Series | None, marks: Marks | None) -> Indices:
+def _takes_part(candidates: Candidates, noise: pl.Series | None, marks: Marks | None) -> Indices:
     """Return the positions of the samples that are not marked, by id.
 
     So what a strategy sees, and how it breaks ties, does not depend on the order of the pool.
     """
-    takes_part = np.ones(len(ids), np.bool_)
+    takes_part = np.ones(len(candidates.texts), np.bool_)
     for reasons in (noise, None if marks is None else marks.table["fate"]):
         if reasons is not None:
             takes_part &= reasons.is_null().to_numpy()
-    by_id = ids.arg_sort().to_numpy()
-    positions: Indices = by_id[takes_part[by_id]].astype(np.int64)
+    by_id = candidates.by_id()
+    positions: Indices = by_id[takes_part[by_id]]
     return positions
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from zip_pipeline.selection.candidates import Measured
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.rounds import ScoreStrategy
-from zip_pipeline.selection.strategies.random import random_keys
+from zip_pipeline.selection.strategies.random import random_numbers
 
 NUM_BUCKETS = 10_000
 _SMOOTHING = 1e-8
@@ -62,8 +62,7 @@ def _probabilities(texts: Iterable[Buckets]) -> NDArray[np.float64]:
 
 def gumbel_noise(sample_ids: Iterable[str], seed: int) -> NDArray[np.float64]:
     """Return Gumbel noise that depends on the ids and the seed alone, shape (samples,)."""
-    numbers = [int.from_bytes(key, "big") for key in random_keys(sample_ids, seed)]
-    uniform = (np.array(numbers, dtype=np.float64) + 0.5) / 2.0**64
+    uniform = (random_numbers(sample_ids, seed).astype(np.float64) + 0.5) / 2.0**64
     noise: NDArray[np.float64] = -np.log(-np.log(np.clip(uniform, 1e-300, 1 - 1e-16)))
     return noise
 
@@ -94,7 +93,8 @@ class Dsir(ScoreStrategy):
         raw = [buckets for part in pool.candidates.texts.parts() for buckets in ngram_buckets(part)]
         weight = log_importance(raw, ngram_buckets(pool.candidates.target))
         weights = np.array([weight[buckets].sum() for buckets in raw], dtype=np.float64)
-        return weights + gumbel_noise(pool.candidates.sample_ids, config.seed)
+        noise = pool.candidates.of_ids(lambda ids: gumbel_noise(ids, config.seed))
+        return np.asarray(weights + noise)
 
 
 STRATEGY = Dsir()

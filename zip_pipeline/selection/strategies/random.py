@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from zip_pipeline.selection.candidates import Indices, Measured
+from zip_pipeline.selection.candidates import Candidates, Indices, Measured
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.rounds import OrderStrategy
 
@@ -23,13 +23,23 @@ def random_keys(sample_ids: Iterable[str], seed: int) -> Iterator[bytes]:
         yield hashlib.blake2b(sample_id.encode(), digest_size=8, salt=salt).digest()
 
 
+def random_numbers(sample_ids: Iterable[str], seed: int) -> NDArray[np.uint64]:
+    """Return :func:`random_keys` as numbers, shape (ids,)."""
+    keys = b"".join(random_keys(sample_ids, seed))
+    return np.frombuffer(keys, ">u8").astype(np.uint64)
+
+
 def random_order(sample_ids: Sequence[str] | pl.Series, seed: int) -> Indices:
     """Return all positions in a uniform order: by :func:`random_keys`, ties by id."""
-    numbers = (int.from_bytes(key) for key in random_keys(sample_ids, seed))
-    keys = np.fromiter(numbers, np.uint64, len(sample_ids))
+    keys = random_numbers(sample_ids, seed)
     keyed = pl.DataFrame({"key": keys, "id": sample_ids}, schema_overrides={"id": pl.String})
     order: Indices = keyed.select(pl.arg_sort_by("key", "id")).to_series().to_numpy()
     return order.astype(np.int64)
+
+
+def order_by_chance(candidates: Candidates, seed: int) -> Indices:
+    """Return :func:`random_order` of candidates that come by their ids, without these in memory."""
+    return np.argsort(candidates.of_ids(lambda ids: random_numbers(ids, seed)), kind="stable")
 
 
 class Random(OrderStrategy):
@@ -48,7 +58,7 @@ class Random(OrderStrategy):
 
     def order(self, pool: Measured, config: SelectionConfig) -> Indices:
         """Return a uniform order of all positions."""
-        return random_order(pool.candidates.sample_ids, config.seed)
+        return order_by_chance(pool.candidates, config.seed)
 
 
 class RandomBalanced(Random):

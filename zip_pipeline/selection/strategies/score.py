@@ -10,7 +10,7 @@ from zip_pipeline.errors import UserError
 from zip_pipeline.selection.candidates import Indices, Measured
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.rounds import ScoreStrategy
-from zip_pipeline.selection.strategies.random import random_order
+from zip_pipeline.selection.strategies.random import order_by_chance
 
 
 class Score(ScoreStrategy):
@@ -49,7 +49,7 @@ class Score(ScoreStrategy):
         self, scores: NDArray[np.float64], pool: Measured, config: SelectionConfig
     ) -> Indices:
         """Return all positions, shape (samples,), highest score first."""
-        order = random_order(pool.candidates.sample_ids, config.seed)
+        order = order_by_chance(pool.candidates, config.seed)
         return order[np.argsort(-scores[order], kind="stable")]
 
 
