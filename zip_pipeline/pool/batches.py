@@ -466,7 +466,7 @@ def read_state(folder: StageFolder, batch: str) -> pl.DataFrame:
     return scan_state(folder, batch).collect()
 
 
-def read_sizes(folder: StageFolder, batch: str, samples: pl.DataFrame) -> pl.DataFrame:
+def read_sizes(folder: StageFolder, batch: str, samples: pl.LazyFrame) -> pl.DataFrame:
     """Return tokens and compressed bytes alone of some samples of a batch.
 
     Args:
@@ -485,12 +485,14 @@ def read_sizes(folder: StageFolder, batch: str, samples: pl.DataFrame) -> pl.Dat
     missing = [n for n in TOKENS_SCHEMA if n not in stored.collect_schema()]
     known = stored.with_columns(pl.lit(None, pl.Int64).alias(name) for name in missing)
     state = known.select("sample_id", *SIZES_SCHEMA)
-    rows, sample_ids = samples["row"].to_numpy(), samples["sample_id"]
+    rows = samples.select("row").collect()["row"].to_numpy()
+    sample_ids = samples.select("sample_id")
     found, first, start = [SIZES_SCHEMA.to_frame()], 0, 0
     for part in state.collect_batches(chunk_size=ROWS_PER_GROUP, maintain_order=True):
         end = int(np.searchsorted(rows, first + part.height))
         wanted = part[rows[start:end] - first]
-        if not wanted["sample_id"].equals(sample_ids[start:end]):
+        # Not all ids at once, as they take 48 bytes each.
+        if not wanted.select("sample_id").equals(sample_ids.slice(start, end - start).collect()):
             break
         found.append(wanted.select(SIZES_SCHEMA.names()))
         first, start = first + part.height, end

@@ -408,12 +408,12 @@ class SelectionPool:
         Raises:
             UserError: a batch has none, or one that describes an earlier form of the batch.
         """
-        index, start, parts = self.index, 0, [SIZES_SCHEMA.to_frame()]
-        num_of_batch = dict(index["batch_number"].value_counts().iter_rows())
+        index, start, parts = self.stored_index.lazy(), 0, [SIZES_SCHEMA.to_frame()]
+        num_of_batch = dict(self._places["batch_number"].value_counts().iter_rows())
         for number, batch in enumerate(self._tables.batches):
-            samples = index.slice(start, num_of_batch.get(number, 0)).select("sample_id", "row")
-            parts.append(read_sizes(self._folder, batch, samples))
-            start += samples.height
+            num_samples = num_of_batch.get(number, 0)
+            parts.append(read_sizes(self._folder, batch, index.slice(start, num_samples)))
+            start += num_samples
         return pl.concat(parts)
 
     def count_tokens(self, tokens: TokenCounter) -> pl.DataFrame:
