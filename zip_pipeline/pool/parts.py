@@ -34,7 +34,7 @@ class Parts:
         self.height = 0
         self._scratch = scratch
         self._folder: Path | None = None
-        self._stored: list[pl.LazyFrame] = []
+        self._stored: list[Path] = []
         self._rows = [none]
         self._num_bytes = 0
         self._least_part_rows = ROWS_PER_GROUP
@@ -57,7 +57,7 @@ class Parts:
             self._least_part_rows = min(self._least_part_rows, part.height)
             self._rows, self._num_bytes = [part.clear()], 0
 
-    def _store(self, rows: pl.DataFrame, name: str) -> pl.LazyFrame:
+    def _store(self, rows: pl.DataFrame, name: str) -> Path:
         if self._folder is None:
             if self._scratch is not None:
                 self._scratch.mkdir(parents=True, exist_ok=True)
@@ -67,11 +67,18 @@ class Parts:
         path = self._folder / name
         with named(path):
             rows.write_ipc(path)
-        return pl.scan_ipc(path, glob=False)
+        return path
 
     def scan(self) -> pl.LazyFrame:
         """Return all rows, yet to be read; this table must be held meanwhile."""
-        return pl.concat([*self._stored, pl.concat(self._rows, rechunk=False).lazy()])
+        rest = pl.concat(self._rows, rechunk=False)
+        if not self._stored:
+            return rest.lazy()
+        # As one scan of files: what polars concatenates it holds whole.
+        if rest.height:
+            self._stored.append(self._store(rest, f"{len(self._stored)}"))
+            self._rows, self._num_bytes = [rest.clear()], 0
+        return pl.scan_ipc(self._stored, glob=False)
 
     def select(self, *columns: str | pl.Expr) -> pl.DataFrame:
         """Return columns of all rows."""
@@ -83,7 +90,8 @@ class Parts:
 
     def each(self, *columns: str) -> Iterator[pl.DataFrame]:
         """Yield the parts, or columns of them, in order."""
-        for part in (*self._stored, pl.concat(self._rows, rechunk=False).lazy()):
+        stored = (pl.scan_ipc(path, glob=False) for path in self._stored)
+        for part in (*stored, pl.concat(self._rows, rechunk=False).lazy()):
             yield (part.select(columns) if columns else part).collect()
 
     def columns(self, names: Sequence[str]) -> Iterator[tuple[str, Iterator[pl.Series]]]:
@@ -135,7 +143,7 @@ class Parts:
         num_bytes = self.select(pl.col("raw").cast(pl.Binary).bin.size().cast(pl.Int64))["raw"]
         bucket = (num_bytes[order].cum_sum() // _PART_BYTES)[place]
         places = pl.DataFrame({"place": place, "bucket": bucket})
-        files: dict[int, list[pl.LazyFrame]] = defaultdict(list)
+        files: dict[int, list[Path]] = defaultdict(list)
         start = 0
         for number, part in enumerate(self.each()):
             rows = part.hstack(places[start : start + part.height])
@@ -144,7 +152,7 @@ class Parts:
                 into = inside["bucket"][0]
                 files[into].append(found._store(inside, f"{into}-{number}"))
         for _, pieces in sorted(files.items()):
-            rows = pl.concat(pieces).sort("place").collect()
+            rows = pl.scan_ipc(pieces, glob=False).sort("place").collect()
             found.append(rows.select(self.schema.names()))
         return found
 

@@ -338,7 +338,7 @@ class SelectionPool:
         self._folder = folder
         self._tables = tables
         self._places = pool.samples.select(_PLACE)
-        self.stored_index = TemporaryTable(pool.samples.lazy(), folder.root.cache)
+        self.stored_index = TemporaryTable([pool.samples.lazy()], folder.root.cache)
         """The provenance of every eligible sample, in the order of the pool."""
         self.num_samples = pool.samples.height
         self.duplicates = pool.duplicates

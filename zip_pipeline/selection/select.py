@@ -322,16 +322,18 @@ def select_candidates(
     asked, texts = config, candidates.texts
     # What is known of each sample by now lies in a file while a strategy picks.
     known = TemporaryTable(
-        known_before(
-            candidates.index,
-            pool.pi,
-            pool.num_bytes,
-            pool.tokens,
-            noise=noise,
-            marks=None if marks is None else marks.table,
-            quality=None if pool.weights is None else candidates.quality,
-            weights=pool.weights,
-        ),
+        [
+            known_before(
+                candidates.index,
+                pool.pi,
+                pool.num_bytes,
+                pool.tokens,
+                noise=noise,
+                marks=None if marks is None else marks.table,
+                quality=None if pool.weights is None else candidates.quality,
+                weights=pool.weights,
+            )
+        ],
         texts.path.parent,
     )
     has_tokens = pool.tokens is not None

@@ -124,7 +124,9 @@ def test_tokens_of_another_tokenizer_are_counted_anew(
     write_state(folder, "c.jsonl", tokens=_Letters())
     wanted = read_state(folder, "c.jsonl")
     samples = wanted.select("sample_id").with_row_index("row")
-    assert read_sizes(folder, "b.jsonl", samples.lazy())["num_target_tokens"].to_list() == [None] * 5
+    assert (
+        read_sizes(folder, "b.jsonl", samples.lazy())["num_target_tokens"].to_list() == [None] * 5
+    )
     assert counted_otherwise(folder, _Letters()) == {"a.jsonl": "tiny", "b.jsonl": "tiny"}
     # Compressed sizes are not computed anew.
     monkeypatch.setattr("zip_pipeline.pool.batches.compression_state", None)
