@@ -89,7 +89,9 @@ def clusters_of(candidates: Candidates) -> Clusters:
     names = [f"cluster {number:02d}" for number in range(1, num_clusters + 1)]
     own = {name: centres[c] for name, c in zip(names, by_size, strict=True) if sizes[c]}
     words = {name: space.heaviest(centre) for name, centre in own.items()}
-    return Clusters(pl.Series(names).gather(np.argsort(by_size)[found]), words)
+    # As categories, of which each sample keeps a number.
+    categories = pl.Series(names, dtype=pl.Enum(names))
+    return Clusters(categories.gather(np.argsort(by_size)[found]), words)
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import importlib.util
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
+from enum import IntEnum
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -113,7 +114,7 @@ def run_rounds(
     exceeded; unpicked samples of the shortlist stay in the pool, as the paper's text says.
     """
     engine.start(run.picks_by_round())
-    while len(eligible := open_round(run, budget, k[0], run.pi)):
+    while len(eligible := open_round(run, budget, k[0], run.pi, Order.LOWEST_FIRST)):
         run.num_rounds += 1
         # One more than k1: the lowest ratio outside, where somebody is outside.
         nearest = eligible[lowest_index_first(run.pi[eligible], k[0] + 1)]
@@ -129,8 +130,17 @@ def run_rounds(
         yield run
 
 
-def open_round(run: Run, budget: Budget, k1: int, keys: NDArray[np.floating[Any]]) -> Indices:
-    """Return who fits; mark those of the k1 lowest keys that do not and were never looked at."""
+class Order(IntEnum):
+    """Which keys are looked at first; what they are multiplied by for it."""
+
+    LOWEST_FIRST = 1
+    HIGHEST_FIRST = -1
+
+
+def open_round(
+    run: Run, budget: Budget, k1: int, keys: NDArray[np.floating[Any]], order: Order
+) -> Indices:
+    """Return who fits; mark those of the k1 first keys that do not and were never looked at."""
     unpicked_mask = run.unpicked
     (unpicked,) = np.nonzero(unpicked_mask)
     if not len(unpicked) or not budget.unused:
@@ -139,12 +149,14 @@ def open_round(run: Run, budget: Budget, k1: int, keys: NDArray[np.floating[Any]
     fit = budget.fits(unpicked)
     if not (fit == Fit.YES).any() and budget.release():
         fit = budget.fits(unpicked)
-    eligible: Indices = unpicked[fit == Fit.YES]
-    if len(eligible) < len(unpicked):
-        in_reach = lowest_index_first(keys[unpicked], k1)
-        for position in in_reach[fit[in_reach] != Fit.YES]:
-            if run.fate[unpicked[position]] == Fate.NEVER_REACHED:
-                run.pass_over(int(unpicked[position]), Fit(fit[position]))
+    fits = fit == Fit.YES
+    if fits.all():
+        return unpicked
+    eligible: Indices = unpicked[fits]
+    in_reach = lowest_index_first(order * keys[unpicked], k1)
+    for position in in_reach[~fits[in_reach]]:
+        if run.fate[unpicked[position]] == Fate.NEVER_REACHED:
+            run.pass_over(int(unpicked[position]), Fit(fit[position]))
     return eligible
 
 

@@ -336,9 +336,9 @@ def select_candidates(
         ],
         texts.path.parent,
     )
-    has_tokens = pool.tokens is not None
+    has_tokens, told_noise = pool.tokens is not None, None if noise is None else noise_report(noise)
     with part_of(pool, takes_part) as part:
-        del pool
+        del pool, noise
         refuse_to_pick_nothing(asked, part.costs)
         config = asked.of_pool(int(part.costs.sum()))
         is_covered = covers(part, config)
@@ -391,7 +391,7 @@ def select_candidates(
             name: {**figures, "words": words.get(name, [])} for name, figures in mixture.items()
         }
         manifest |= {"mixture_of": config.shares_by or "clusters", "mixture": told}
-    manifest |= _facts(candidates, ledger, noise)
+    manifest |= _facts(candidates, ledger, told_noise)
     manifest |= measure_ratios(picks, texts)
     clock.append(time.monotonic())
     durations = np.diff(clock).round(3).tolist()
@@ -401,14 +401,14 @@ def select_candidates(
 
 
 def _facts(
-    candidates: Candidates, ledger: pl.LazyFrame, noise: pl.Series | None
+    candidates: Candidates, ledger: pl.LazyFrame, noise: dict[str, object] | None
 ) -> dict[str, object]:
     """Return what the manifest tells of files, signals and noise, where there are any."""
     facts: dict[str, object] = {}
     if candidates.target:
         facts["target"] = target_facts(candidates.target)
     if noise is not None:
-        facts["noise"] = noise_report(noise)
+        facts["noise"] = noise
     if candidates.marks is not None:
         facts["marked"] = marks_report(ledger, candidates.marks)
     if candidates.signals is not None:
@@ -476,7 +476,7 @@ def _select_from(
         pool.candidates.texts,
         costs,
         pool.weights,
-        None if clusters is None else clusters.rank("dense").to_numpy(),
+        None if clusters is None else clusters.cast(pl.String).rank("dense").to_numpy(),
         facts=None if signals is None else signals.identities,
     )
     if not config.is_sharded:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from zip_pipeline.errors import require
 from zip_pipeline.selection.candidates import Budget, Indices, Measured
-from zip_pipeline.selection.rounds import Offer, fill_in_order, offer_to, open_round
+from zip_pipeline.selection.rounds import Offer, Order, fill_in_order, offer_to, open_round
 from zip_pipeline.selection.run import Run
 from zip_pipeline.signals.embedding import Vectors, normalised, vectors_of
 
@@ -93,7 +93,7 @@ def pick_rows(
     """
     offer = offer_to(run, budget)
     assert run.scores is not None, "the strategy tells scores"
-    while len(eligible := open_round(run, budget, num_in_reach, -run.scores)):
+    while len(eligible := open_round(run, budget, num_in_reach, run.scores, Order.HIGHEST_FIRST)):
         is_eligible = np.zeros(len(run.fate), dtype=np.bool_)
         is_eligible[eligible] = True
         (rows,) = np.nonzero(is_eligible[embedded.positions])

@@ -118,7 +118,7 @@ def test_coverage_equals_oracle_over_many_heads(monkeypatch: pytest.MonkeyPatch)
     """
     for name, value in (("_HEAD", 16), ("_REFRESHED", 4), ("PICKS_PER_ROUND", 7)):
         monkeypatch.setattr(coverage, name, value)
-    monkeypatch.setattr(coverage, "_MOST_NUMBERS", 1)
+    monkeypatch.setattr(coverage, "_MOST_MAPPED", 1)
     monkeypatch.setattr(texts_module, "_PART_BYTES", 500)
     twins = numbered_pool(150).sort("sample_id")
     texts = texts_of(twins, "sft")

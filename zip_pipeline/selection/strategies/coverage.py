@@ -16,7 +16,7 @@ from zip_pipeline.compression.texts import TemporaryTexts, TextFile, parts_of
 from zip_pipeline.errors import UserError
 from zip_pipeline.selection.candidates import Budget, Candidates, Indices, Mask, Measured
 from zip_pipeline.selection.config import SelectionConfig
-from zip_pipeline.selection.rounds import Offer, offer_to, open_round
+from zip_pipeline.selection.rounds import Offer, Order, offer_to, open_round
 from zip_pipeline.selection.run import Pilot, Run
 from zip_pipeline.selection.strategies import Strategy
 
@@ -26,8 +26,10 @@ PICKS_PER_ROUND = 200
 # refreshed at a time: more of them take fewer calls, and some that need not be refreshed.
 _HEAD = 4096
 _REFRESHED = 256
-# Of the counts so many are in memory; 64 MB.
-_MOST_NUMBERS = 1 << 24
+# Of the file of counts so many bytes are in memory; whoever reads a number of a mapped file gets
+# the window around it.
+_MOST_MAPPED = 1 << 26
+_WINDOW_BITS = 16
 Gains = NDArray[np.float64]
 Mass = NDArray[np.float64]
 
@@ -47,7 +49,7 @@ class Counts:
                 self._map = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
             self._numbers = np.frombuffer(self._map, np.uint32)
         self._offsets = file.offsets
-        self._num_read = 0
+        self._num_mapped = 0
 
     def of(self, indices: Indices) -> tuple[NDArray[np.uint32], Indices]:
         """Return the numbers of some samples, one after another, and how many each has."""
@@ -57,14 +59,16 @@ class Counts:
         borders = zip(starts.tolist(), ends.tolist(), strict=True)
         parts = (self._numbers[start:end] for start, end in borders)
         numbers = np.concatenate([self._numbers[:0], *parts])
-        self._forget(len(numbers))
+        windows = np.sort(starts * self._numbers.itemsize >> _WINDOW_BITS)
+        num_windows = 1 + int(np.count_nonzero(np.diff(windows)))
+        self._forget(numbers.nbytes + (num_windows << _WINDOW_BITS))
         return numbers, ends - starts
 
-    def _forget(self, num_read: int) -> None:
+    def _forget(self, num_mapped: int) -> None:
         """Give the pages of the file back to the system's cache once many of them are here."""
-        self._num_read += num_read
-        if self._map is not None and self._num_read > _MOST_NUMBERS:
-            self._num_read = 0
+        self._num_mapped += num_mapped
+        if self._map is not None and self._num_mapped > _MOST_MAPPED:
+            self._num_mapped = 0
             self._map.madvise(mmap.MADV_DONTNEED)
 
     def parts(self, indices: Indices) -> list[Indices]:
@@ -294,9 +298,11 @@ class CoverageStrategy(Strategy):
             if run.scores is not None:
                 greedy.scores[run.picks] = run.scores[run.picks]
             run.scores = greedy.scores
-            while len(eligible := open_round(run, budget, _HEAD, -run.scores)):
+            order = Order.HIGHEST_FIRST
+            while len(eligible := open_round(run, budget, _HEAD, run.scores, order)):
                 run.num_rounds += 1
                 greedy.pick(eligible, PICKS_PER_ROUND, offer_to(run, budget))
+                del eligible
                 yield run
 
     def mass(self, pool: Measured, counts: Counts) -> Mass:
