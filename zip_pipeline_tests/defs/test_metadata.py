@@ -170,7 +170,7 @@ def test_rounded_touches_floats_alone() -> None:
 
 def test_counts_table_sorts_by_count_then_name_and_cuts() -> None:
     """The most frequent values come first; an empty table says none."""
-    table = pl.DataFrame({"reason": ["b", "a", "c", "c"]})
+    table = pl.LazyFrame({"reason": ["b", "a", "c", "c"]})
     lines = str(counts_table(table, "reason", limit=2).value).splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:]] == ["c", "a"]
     assert counts_table(table.clear(), "reason").value == "none"
