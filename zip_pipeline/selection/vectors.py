@@ -65,7 +65,7 @@ class Embedded:
     def of(cls, pool: Measured) -> "Embedded":
         """Return those of a pool."""
         vectors = exact(vectors_of(pool.signal(SIGNAL)))
-        by_id = pool.candidates.sample_ids.arg_sort().to_numpy().astype(np.int64)
+        by_id = pool.candidates.by_id()
         has_vector = np.asarray(vectors.any(axis=1))[by_id]
         positions = by_id[has_vector]
         return cls(positions, vectors[positions], by_id[~has_vector])

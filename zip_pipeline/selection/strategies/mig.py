@@ -152,7 +152,7 @@ class Mig(Strategy):
             UserError: no sample has a tag.
         """
         tags = tags_of(pool, config)
-        by_id = pool.candidates.sample_ids.arg_sort().to_numpy().astype(np.int64)
+        by_id = pool.candidates.by_id()
         has_tags = (tags.list.len().fill_null(0) > 0).to_numpy()[by_id]
         positions = by_id[has_tags]
         # No vector is looked at but those of tags.
