@@ -63,6 +63,18 @@ class TextFile(Sequence[bytes]):
             for size, start in zip(sizes, starts.tolist(), strict=True)
         ]
 
+    def joined(self, indices: NDArray[np.int64]) -> bytes:
+        """Return the texts at these positions one after another.
+
+        Those that lie side by side are read at once.
+        """
+        (firsts,) = np.nonzero(np.diff(indices, prepend=-2) != 1)
+        lasts = np.append(firsts, len(indices))[1:] - 1
+        starts, ends = self.offsets[indices[firsts]], self.offsets[indices[lasts] + 1]
+        sizes = (ends - starts).tolist()
+        pieces = zip(sizes, starts.tolist(), strict=True)
+        return b"".join([_read_fully(self._descriptor, size, start) for size, start in pieces])
+
     def parts(self, indices: NDArray[np.int64] | None = None) -> Iterator[list[bytes]]:
         """Return all texts, or those at these positions, in order, some megabytes at a time."""
         where = np.arange(len(self)) if indices is None else indices

@@ -47,6 +47,21 @@ def test_parts_hold_every_text_once_and_little_at_a_time(
         assert [t for part in texts.parts(some) for t in part] == written[::-2]
 
 
+@given(
+    texts=st.lists(st.binary(max_size=9), max_size=12),
+    draw=st.data(),
+)
+def test_joined_texts_are_the_texts_one_after_another(
+    texts: list[bytes], draw: st.DataObject
+) -> None:
+    """At any positions: side by side, apart, twice, or none."""
+    position = st.integers(0, len(texts) - 1) if texts else st.nothing()
+    where = draw.draw(st.lists(position) | st.just(list(range(len(texts)))))
+    with TemporaryTexts.write([texts]) as file:
+        joined = file.joined(np.array(where, dtype=np.int64))
+        assert joined == b"".join(texts[index] for index in where)
+
+
 def test_a_text_beyond_the_last_is_an_index_error() -> None:
     """There is no text after the last one, nor one before the first."""
     with TemporaryTexts.write([TEXTS]) as texts:

@@ -114,11 +114,10 @@ def test_target_coverage_equals_oracle(
 def test_coverage_equals_oracle_over_many_heads(monkeypatch: pytest.MonkeyPatch) -> None:
     """The same where a head holds 16 samples, 4 are refreshed at a time and a round picks 7.
 
-    So it is where the counts of some samples are read at a time, and given back after each.
+    So it is where the counts of some samples are read at a time.
     """
     for name, value in (("_HEAD", 16), ("_REFRESHED", 4), ("PICKS_PER_ROUND", 7)):
         monkeypatch.setattr(coverage, name, value)
-    monkeypatch.setattr(coverage, "_MOST_MAPPED", 1)
     monkeypatch.setattr(texts_module, "_PART_BYTES", 500)
     twins = numbered_pool(150).sort("sample_id")
     texts = texts_of(twins, "sft")

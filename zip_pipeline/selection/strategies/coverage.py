@@ -1,7 +1,6 @@
 """Strategy ``coverage``: greedy on how much of the pool's word n-grams a subset covers."""
 
 import math
-import mmap
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -26,10 +25,6 @@ PICKS_PER_ROUND = 200
 # refreshed at a time: more of them take fewer calls, and some that need not be refreshed.
 _HEAD = 4096
 _REFRESHED = 256
-# Of the file of counts so many bytes are in memory; whoever reads a number of a mapped file gets
-# the window around it.
-_MOST_MAPPED = 1 << 26
-_WINDOW_BITS = 16
 Gains = NDArray[np.float64]
 Mass = NDArray[np.float64]
 
@@ -38,42 +33,20 @@ class Counts:
     """The n-gram counts of each sample of a pool, as :func:`.ngram_counts` gives them.
 
     Args:
-        file: holds them; it is mapped, as a read for each sample costs more than its gain.
+        file: holds them. It is read, not mapped: what is mapped counts as this process's memory.
     """
 
     def __init__(self, file: TextFile) -> None:
-        self._map: mmap.mmap | None = None
-        self._numbers = np.zeros(0, np.uint32)
-        if file.offsets[-1]:
-            with file.path.open("rb") as opened:
-                self._map = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
-            self._numbers = np.frombuffer(self._map, np.uint32)
-        self._offsets = file.offsets
-        self._num_mapped = 0
+        self._file = file
 
     def of(self, indices: Indices) -> tuple[NDArray[np.uint32], Indices]:
         """Return the numbers of some samples, one after another, and how many each has."""
-        starts, ends = (
-            self._offsets[places] // self._numbers.itemsize for places in (indices, indices + 1)
-        )
-        borders = zip(starts.tolist(), ends.tolist(), strict=True)
-        parts = (self._numbers[start:end] for start, end in borders)
-        numbers = np.concatenate([self._numbers[:0], *parts])
-        windows = np.sort(starts * self._numbers.itemsize >> _WINDOW_BITS)
-        num_windows = 1 + int(np.count_nonzero(np.diff(windows)))
-        self._forget(numbers.nbytes + (num_windows << _WINDOW_BITS))
-        return numbers, ends - starts
-
-    def _forget(self, num_mapped: int) -> None:
-        """Give the pages of the file back to the system's cache once many of them are here."""
-        self._num_mapped += num_mapped
-        if self._map is not None and self._num_mapped > _MOST_MAPPED:
-            self._num_mapped = 0
-            self._map.madvise(mmap.MADV_DONTNEED)
+        numbers = np.frombuffer(self._file.joined(indices), np.uint32)
+        return numbers, self._file.num_bytes_of(indices) // numbers.itemsize
 
     def parts(self, indices: Indices) -> list[Indices]:
         """Return samples in parts whose counts have some megabytes, or one sample's."""
-        return parts_of(indices, self._offsets[indices + 1] - self._offsets[indices])
+        return parts_of(indices, self._file.num_bytes_of(indices))
 
     def mass(self, indices: Indices) -> Mass:
         """Return the sum of the counts of some samples by bucket, shape (buckets,)."""
