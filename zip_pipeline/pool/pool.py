@@ -337,7 +337,9 @@ class SelectionPool:
     def __init__(self, folder: StageFolder, pool: AssembledPool, tables: StoredTables) -> None:
         self._folder = folder
         self._tables = tables
-        self._places = pool.samples.select(_PLACE)
+        self._stored_places = TemporaryTable(
+            [pool.samples.lazy().select(_PLACE)], folder.root.cache
+        )
         self.stored_index = TemporaryTable([pool.samples.lazy()], folder.root.cache)
         """The provenance of every eligible sample, in the order of the pool."""
         self.num_samples = pool.samples.height
@@ -358,6 +360,11 @@ class SelectionPool:
         """What a version records of what was not read: fields with counts, and files."""
         self.origins = recorded_origins(pool.origins)
         """What a version records of batches that were fetched: their address and revision."""
+
+    @property
+    def _places(self) -> pl.DataFrame:
+        """The place of every sample of the index, read anew: 8 bytes each."""
+        return self._stored_places.lazy().collect()
 
     @property
     def index(self) -> pl.DataFrame:
@@ -460,6 +467,7 @@ class SelectionPool:
     def close(self) -> None:
         """Remove the files that were written."""
         self.stored_index.close()
+        self._stored_places.close()
         for name in ("texts", "ngrams"):
             if name in self.__dict__:
                 getattr(self, name).close()

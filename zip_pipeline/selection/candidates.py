@@ -1,10 +1,9 @@
 """The pool as a selection sees it: narrow columns, texts in a file, sizes, and one budget."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
-from functools import cached_property
 from itertools import chain
 from typing import Any, TypeAlias
 
@@ -119,17 +118,18 @@ class Budget:
         had_any, self.allotment = self.allotment is not None, None
         return had_any
 
-    def fits(self, indices: Indices) -> NDArray[np.int8]:
-        """Return the :class:`Fit` of each sample, shape (indices,)."""
+    def all_fits(self) -> NDArray[np.int8]:
+        """Return the :class:`Fit` of each sample, shape (samples,)."""
         # In parts, as what is computed of a sample takes some forty bytes.
-        parts = range(0, len(indices), _FITTED_AT_A_TIME)
-        found = [self._fits(indices[start : start + _FITTED_AT_A_TIME]) for start in parts]
-        return np.concatenate(found) if found else np.zeros(0, np.int8)
+        starts = range(0, len(self.costs), _FITTED_AT_A_TIME)
+        parts = [self.fits(slice(start, start + _FITTED_AT_A_TIME)) for start in starts]
+        return np.concatenate([np.zeros(0, np.int8), *parts])
 
-    def _fits(self, indices: Indices) -> NDArray[np.int8]:
-        codes, costs = self._codes[indices], self.costs[indices]
+    def fits(self, which: Indices | slice) -> NDArray[np.int8]:
+        """Return the :class:`Fit` of each of some samples."""
+        codes, costs = self._codes[which], self.costs[which]
         for_others = self._reserved.sum() - self._reserved[codes]
-        verdict = np.full(len(indices), Fit.YES, dtype=np.int8)
+        verdict = np.full(len(costs), Fit.YES, dtype=np.int8)
         verdict[costs > self.unused - for_others] = Fit.QUOTA
         verdict[self._used[codes] + costs > self._maximum[codes]] = Fit.QUOTA
         if self.allotment is not None:
@@ -278,7 +278,8 @@ class Candidates:
         trusted: the serialised samples of the trusted file, none where there is no such file.
         signals: what the strategy asks for besides; None where that is nothing.
         clusters: the cluster of each sample, where clusters stand in for the sources.
-        ngrams: returns the n-gram counts of the samples, where they are stored.
+        ngrams: returns the n-gram counts of the samples, where they are stored; where this is a
+            part of an index, those of the whole.
         marks: which samples take no part; None where nobody looked.
     """
 
@@ -330,9 +331,9 @@ class Candidates:
             return self.sample_ids.arg_sort().to_numpy().astype(np.int64)
         return np.lexsort((low, high))
 
-    @cached_property
+    @property
     def sources(self) -> pl.Series:
-        """The source of each sample."""
+        """The source of each sample, read anew."""
         return self._column("source")
 
     @property
@@ -377,17 +378,13 @@ def part_of(pool: Measured, positions: Indices) -> Iterator[Measured]:
     if np.array_equal(positions, np.arange(len(whole.texts))):
         yield pool
         return
-    folder, ngrams = whole.texts.path.parent, whole.ngrams
-    with ExitStack() as files:
-
-        def copied(texts: TextFile) -> TextFile:
-            return files.enter_context(TemporaryTexts.write(texts.parts(positions), folder))
-
+    parts, folder = whole.texts.parts(positions), whole.texts.path.parent
+    with TemporaryTexts.write(parts, folder) as texts:
         candidates = Candidates(
             PartOfIndex.of(whole.index, positions),
-            copied(whole.texts),
+            texts,
             target=whole.target,
-            ngrams=None if ngrams is None else lambda: copied(ngrams()),
+            ngrams=whole.ngrams,
             quality=None if whole.quality is None else whole.quality[positions],
             signals=None if whole.signals is None else whole.signals.part(positions),
             clusters=None if whole.clusters is None else whole.clusters[positions],

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from zip_pipeline.compression.codecs import codecs
 from zip_pipeline.compression.sets import IndexedSet
-from zip_pipeline.selection.candidates import Budget, Fit, Indices, Measured
+from zip_pipeline.selection.candidates import Budget, Fit, Indices, Mask, Measured
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.run import (
     NOWHERE,
@@ -113,11 +113,12 @@ def run_rounds(
     Deviation: samples that do not fit what is left are passed over, so the budget is never
     exceeded; unpicked samples of the shortlist stay in the pool, as the paper's text says.
     """
+    run.pi = run.pi.copy()
     engine.start(run.picks_by_round())
-    while len(eligible := open_round(run, budget, k[0], run.pi, Order.LOWEST_FIRST)):
+    while (eligible := open_round(run, budget, k[0], run.pi, Order.LOWEST_FIRST)).any():
         run.num_rounds += 1
         # One more than k1: the lowest ratio outside, where somebody is outside.
-        nearest = eligible[lowest_index_first(run.pi[eligible], k[0] + 1)]
+        nearest = first_of(run.pi, eligible, k[0] + 1, Order.LOWEST_FIRST)
         candidates = nearest[: k[0]]
         run.reach(engine.coarse(candidates, k[1], run.pi), Fate.CANDIDATE)
         # In pool order, so that the lowest position is the lowest index in a tie.
@@ -130,6 +131,9 @@ def run_rounds(
         yield run
 
 
+_LOOKED_AT_AT_A_TIME = 1 << 18
+
+
 class Order(IntEnum):
     """Which keys are looked at first; what they are multiplied by for it."""
 
@@ -139,25 +143,43 @@ class Order(IntEnum):
 
 def open_round(
     run: Run, budget: Budget, k1: int, keys: NDArray[np.floating[Any]], order: Order
-) -> Indices:
-    """Return who fits; mark those of the k1 first keys that do not and were never looked at."""
-    unpicked_mask = run.unpicked
-    (unpicked,) = np.nonzero(unpicked_mask)
-    if not len(unpicked) or not budget.unused:
-        return unpicked[:0]
-    budget.open_round(unpicked_mask)
-    fit = budget.fits(unpicked)
-    if not (fit == Fit.YES).any() and budget.release():
-        fit = budget.fits(unpicked)
-    fits = fit == Fit.YES
-    if fits.all():
-        return unpicked
-    eligible: Indices = unpicked[fits]
-    in_reach = lowest_index_first(order * keys[unpicked], k1)
-    for position in in_reach[~fits[in_reach]]:
-        if run.fate[unpicked[position]] == Fate.NEVER_REACHED:
-            run.pass_over(int(unpicked[position]), Fit(fit[position]))
+) -> Mask:
+    """Return which unpicked samples fit, shape (samples,).
+
+    Marks those of the k1 first keys that do not fit and were never looked at.
+    """
+    unpicked = run.unpicked
+    if not unpicked.any() or not budget.unused:
+        return np.zeros_like(unpicked)
+    budget.open_round(unpicked)
+    fit = budget.all_fits()
+    if not (unpicked & (fit == Fit.YES)).any() and budget.release():
+        fit = budget.all_fits()
+    eligible: Mask = unpicked & (fit == Fit.YES)
+    if not np.array_equal(eligible, unpicked):
+        in_reach = first_of(keys, unpicked, k1, order)
+        for index in in_reach[~eligible[in_reach]].tolist():
+            if run.fate[index] == Fate.NEVER_REACHED:
+                run.pass_over(index, Fit(fit[index]))
     return eligible
+
+
+def first_of(keys: NDArray[np.floating[Any]], among: Mask, k: int, order: Order) -> Indices:
+    """Return the ``k`` samples with the first keys among some, first key first; ties: lowest index.
+
+    Args:
+        keys: of each sample, shape (samples,).
+        among: which samples may be returned, shape (samples,).
+        k: how many at most.
+        order: which keys are first.
+    """
+    found, size = np.zeros(0, np.int64), max(k, _LOOKED_AT_AT_A_TIME)
+    # In parts, as to order a sample takes some thirty bytes.
+    for start in range(0, len(keys), size):
+        (inside,) = np.nonzero(among[start : start + size])
+        found = np.concatenate([np.sort(found), start + inside])
+        found = found[lowest_index_first(order * keys[found], k)]
+    return found
 
 
 def _split(candidates: Indices, pi: NDArray[np.floating[Any]], k2: int) -> tuple[Indices, Indices]:

@@ -102,8 +102,8 @@ class Run:
 
     @classmethod
     def start(cls, pi: NDArray[np.floating[Any]]) -> "Run":
-        """Return the state before the first round."""
-        return cls(pi.copy(), np.zeros(len(pi), np.int8), np.zeros(len(pi), np.int32))
+        """Return the state before the first round; who changes ``pi`` copies it."""
+        return cls(pi, np.zeros(len(pi), np.int8), np.zeros(len(pi), np.int32))
 
     @property
     def unpicked(self) -> Mask:

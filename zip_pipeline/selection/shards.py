@@ -342,7 +342,7 @@ def _gather(
     pool: Measured, members: Sequence[Indices], outcomes: Sequence[ShardOutcome]
 ) -> tuple[Run, Indices]:
     """Return the shards' runs as one without picks, and the positions that any shard picked."""
-    run = Run.start(pool.pi)
+    run = Run.start(pool.pi.copy())
     union = []
     for positions, outcome in zip(members, outcomes, strict=True):
         run.pi[positions] = outcome.pi

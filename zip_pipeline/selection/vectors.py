@@ -93,10 +93,9 @@ def pick_rows(
     """
     offer = offer_to(run, budget)
     assert run.scores is not None, "the strategy tells scores"
-    while len(eligible := open_round(run, budget, num_in_reach, run.scores, Order.HIGHEST_FIRST)):
-        is_eligible = np.zeros(len(run.fate), dtype=np.bool_)
-        is_eligible[eligible] = True
-        (rows,) = np.nonzero(is_eligible[embedded.positions])
+    order = Order.HIGHEST_FIRST
+    while (eligible := open_round(run, budget, num_in_reach, run.scores, order)).any():
+        (rows,) = np.nonzero(eligible[embedded.positions])
         if len(rows):
             run.num_rounds += 1
             pick(rows, lambda row: offer(int(embedded.positions[row])))

@@ -139,8 +139,8 @@ def test_more_ties_than_are_refreshed_at_a_time(monkeypatch: pytest.MonkeyPatch)
         coverage.ThreadPoolExecutor(1) as executor,
     ):
         gains = coverage.Coverage(coverage.Counts(counts), np.ones(NUM_BUCKETS))
-        greedy = coverage.LazyGreedy(gains, np.ones(20), executor, 1)
-        greedy.pick(np.arange(20), 20, lambda index: picks.append(index) is None)
+        greedy = coverage.LazyGreedy(gains, 20, lambda indices: np.ones(len(indices)), executor, 1)
+        greedy.pick(np.ones(20, np.bool_), 20, lambda index: picks.append(index) is None)
     assert picks == list(range(20))
 
 

@@ -1,7 +1,7 @@
 """Strategy ``coverage``: greedy on how much of the pool's word n-grams a subset covers."""
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import ClassVar
@@ -13,9 +13,16 @@ from numpy.typing import NDArray
 from zip_pipeline.compression.ngrams import MAX_COUNT, NUM_BUCKETS, ngram_counts
 from zip_pipeline.compression.texts import TemporaryTexts, TextFile, parts_of
 from zip_pipeline.errors import UserError
-from zip_pipeline.selection.candidates import Budget, Candidates, Indices, Mask, Measured
+from zip_pipeline.selection.candidates import (
+    Budget,
+    Candidates,
+    Indices,
+    Mask,
+    Measured,
+    PartOfIndex,
+)
 from zip_pipeline.selection.config import SelectionConfig
-from zip_pipeline.selection.rounds import Offer, Order, offer_to, open_round
+from zip_pipeline.selection.rounds import Offer, Order, first_of, offer_to, open_round
 from zip_pipeline.selection.run import Pilot, Run
 from zip_pipeline.selection.strategies import Strategy
 
@@ -25,8 +32,10 @@ PICKS_PER_ROUND = 200
 # refreshed at a time: more of them take fewer calls, and some that need not be refreshed.
 _HEAD = 4096
 _REFRESHED = 256
+_ORDERED_AT_A_TIME = 1 << 20
 Gains = NDArray[np.float64]
 Mass = NDArray[np.float64]
+Costs = Callable[[Indices], NDArray[np.float64]]
 
 
 class Counts:
@@ -34,23 +43,36 @@ class Counts:
 
     Args:
         file: holds them. It is read, not mapped: what is mapped counts as this process's memory.
+        positions: where in the file those of each sample stand, shape (samples,); None where they
+            stand in the order of the samples.
     """
 
-    def __init__(self, file: TextFile) -> None:
+    def __init__(self, file: TextFile, positions: Indices | None = None) -> None:
         self._file = file
+        self._positions = positions
+
+    def _where(self, indices: Indices) -> Indices:
+        return indices if self._positions is None else self._positions[indices]
 
     def of(self, indices: Indices) -> tuple[NDArray[np.uint32], Indices]:
         """Return the numbers of some samples, one after another, and how many each has."""
-        numbers = np.frombuffer(self._file.joined(indices), np.uint32)
-        return numbers, self._file.num_bytes_of(indices) // numbers.itemsize
+        where = self._where(indices)
+        numbers = np.frombuffer(self._file.joined(where), np.uint32)
+        return numbers, self._file.num_bytes_of(where) // numbers.itemsize
 
-    def parts(self, indices: Indices) -> list[Indices]:
-        """Return samples in parts whose counts have some megabytes, or one sample's."""
-        return parts_of(indices, self._file.num_bytes_of(indices))
+    def parts(self, indices: Indices) -> Iterator[Indices]:
+        """Yield places in ``indices``: parts whose counts have some megabytes, or one sample's.
+
+        Of some hundred thousand samples at a time they come in the order of the file.
+        """
+        for start in range(0, len(indices), _ORDERED_AT_A_TIME):
+            where = self._where(indices[start : start + _ORDERED_AT_A_TIME])
+            order = np.argsort(where)
+            yield from parts_of(start + order, self._file.num_bytes_of(where[order]))
 
     def mass(self, indices: Indices) -> Mass:
         """Return the sum of the counts of some samples by bucket, shape (buckets,)."""
-        return mass_of(self.of(part)[0] for part in self.parts(indices))
+        return mass_of(self.of(indices[part])[0] for part in self.parts(indices))
 
     def balanced_mass(self, groups: pl.Series) -> Mass:
         """Return the mass of the average group by bucket, shape (buckets,).
@@ -109,7 +131,10 @@ class Coverage:
 
     def gains(self, indices: Indices) -> Gains:
         """Return f(S + sample) - f(S) for each sample on its own, shape (indices,)."""
-        return np.concatenate([np.zeros(0), *map(self._gains, self._counts.parts(indices))])
+        gains = np.zeros(len(indices))
+        for part in self._counts.parts(indices):
+            gains[part] = self._gains(indices[part])
+        return gains
 
     def _gains(self, indices: Indices) -> Gains:
         numbers, lengths = self._counts.of(indices)
@@ -143,7 +168,8 @@ class LazyGreedy:
 
     Args:
         coverage: tells gains, and takes what is picked.
-        costs: of each sample, above 0, shape (samples,); by quality^a less.
+        num_samples: of the pool.
+        costs: returns those of some samples, above 0; by quality^a less.
         executor: threads that tell gains; what is picked does not depend on their number.
         workers: their number.
 
@@ -153,7 +179,8 @@ class LazyGreedy:
     def __init__(
         self,
         coverage: Coverage,
-        costs: NDArray[np.float64],
+        num_samples: int,
+        costs: Costs,
         executor: ThreadPoolExecutor,
         workers: int,
     ) -> None:
@@ -162,39 +189,50 @@ class LazyGreedy:
         self._workers = workers
         self._costs = costs
         # The last known gain per cost of each sample.
-        self.scores = self._scores(np.arange(len(costs)))
+        self.scores = self._scores(np.arange(num_samples))
 
     def _scores(self, indices: Indices) -> Gains:
         # The gains of a part are looked up without the interpreter lock.
         parts = np.array_split(indices, self._workers)
         gains = np.concatenate([*self._executor.map(self._coverage.gains, parts)])
-        return np.asarray(gains / self._costs[indices])
+        return np.asarray(gains / self._costs(indices))
 
-    def pick(self, among: Indices, k: int, offer: Offer) -> None:
+    def pick(self, among: Mask, k: int, offer: Offer) -> None:
         """Offer samples, best first, until ``k`` are accepted or none is left.
 
         The best has the highest gain per cost given all that were accepted; ties: lowest index.
-        """
-        while len(among) and k:
-            known = self.scores[among]
-            # With all that tie with the last of the head, so that the lowest index is in it.
-            lowest = np.partition(known, -_HEAD)[-_HEAD] if len(among) > _HEAD else -np.inf
-            is_head = known >= lowest
-            floor = float(np.max(known, initial=-np.inf, where=~is_head))
-            del known
-            head, rest = np.sort(among[is_head]), among[~is_head]
-            left = np.ones(len(head), dtype=np.bool_)
-            k -= self._pick_from(head, left, floor, k, offer)
-            among = np.concatenate([head[left], rest])
 
-    def _pick_from(self, head: Indices, left: Mask, floor: float, k: int, offer: Offer) -> int:
-        """Pick while the best of the head is above all that is known of others; return how many.
+        Args:
+            among: which samples may be offered, shape (samples,); it loses those that were.
+            k: how many are wanted.
+            offer: returns whether a sample is accepted.
+        """
+        while k and among.any():
+            head = np.sort(first_of(self.scores, among, _HEAD, Order.HIGHEST_FIRST))
+            among[head] = False
+            left = np.ones(len(head), dtype=np.bool_)
+            k -= self._pick_from(head, left, self._best_of(among), k, offer)
+            among[head[left]] = True
+
+    def _best_of(self, among: Mask) -> tuple[float, int]:
+        """Return the highest of the last known scores, and the first sample that has it."""
+        highest = float(np.max(self.scores, initial=-np.inf, where=among))
+        return highest, int((among & (self.scores == highest)).argmax())
+
+    def _pick_from(
+        self, head: Indices, left: Mask, other: tuple[float, int], k: int, offer: Offer
+    ) -> int:
+        """Pick while the best of the head goes before the best other; return how many.
 
         ``left`` loses those that were offered.
         """
         known, num_picked = self.scores[head], 0
         is_fresh = np.zeros(len(head), dtype=np.bool_)
-        while num_picked < k and known[best := int(known.argmax())] > floor:
+        while num_picked < k:
+            best = int(known.argmax())
+            # In a tie the lower index does.
+            if (known[best], -head[best]) <= (other[0], -other[1]):
+                break
             if not is_fresh[best]:
                 stale = _highest(known, _REFRESHED)
                 # With the best: where many tie with it, these may all be fresh.
@@ -216,14 +254,28 @@ def _highest(values: Gains, k: int) -> Indices:
 
 
 @contextmanager
-def _counts_of(candidates: Candidates) -> Iterator[TextFile]:
+def _counts_of(candidates: Candidates) -> Iterator[Counts]:
     """Yield the n-gram counts of the candidates: those that are stored, or counted now."""
+    index = candidates.index
     if candidates.ngrams is not None:
-        yield candidates.ngrams()
+        positions = index.positions if isinstance(index, PartOfIndex) else None
+        yield Counts(candidates.ngrams(), positions)
         return
     parts = map(ngram_counts, candidates.texts.parts())
     with TemporaryTexts.write(parts, candidates.texts.path.parent) as counts:
-        yield counts
+        yield Counts(counts)
+
+
+def _costs_of(pool: Measured, config: SelectionConfig) -> Costs:
+    """Return what tells the costs of samples, of which no number each is held."""
+    of_texts = pool.candidates.texts.num_bytes_of
+
+    def costs(indices: Indices) -> NDArray[np.float64]:
+        own = of_texts(indices) if config.unit == "samples" else pool.costs[indices]
+        weights = 1.0 if pool.weights is None else pool.weights[indices]
+        return np.asarray(np.maximum(own, 1) / weights)
+
+    return costs
 
 
 class CoverageStrategy(Strategy):
@@ -257,25 +309,22 @@ class CoverageStrategy(Strategy):
         self, run: Run, budget: Budget, pool: Measured, config: SelectionConfig, workers: int
     ) -> Iterator[Run]:
         """Yield the run after each 200 picks; see :meth:`.Strategy.rounds`."""
-        costs = pool.num_bytes if config.unit == "samples" else pool.costs
         beta = DEFAULT_BETA if config.beta is None else config.beta
-        with _counts_of(pool.candidates) as file, ThreadPoolExecutor(workers) as executor:
-            counts = Counts(file)
+        num_samples = len(pool.candidates.texts)
+        with _counts_of(pool.candidates) as counts, ThreadPoolExecutor(workers) as executor:
             mass = self.mass(pool, counts)
             coverage = Coverage(counts, np.where(mass > 0, mass**beta, 0.0))
             for index in run.picks:
                 coverage.add(index)
-            weights = 1.0 if pool.weights is None else pool.weights
-            greedy = LazyGreedy(coverage, np.maximum(costs, 1) / weights, executor, workers)
-            del costs
+            costs = _costs_of(pool, config)
+            greedy = LazyGreedy(coverage, num_samples, costs, executor, workers)
             if run.scores is not None:
                 greedy.scores[run.picks] = run.scores[run.picks]
             run.scores = greedy.scores
             order = Order.HIGHEST_FIRST
-            while len(eligible := open_round(run, budget, _HEAD, run.scores, order)):
+            while (eligible := open_round(run, budget, _HEAD, run.scores, order)).any():
                 run.num_rounds += 1
                 greedy.pick(eligible, PICKS_PER_ROUND, offer_to(run, budget))
-                del eligible
                 yield run
 
     def mass(self, pool: Measured, counts: Counts) -> Mass:
