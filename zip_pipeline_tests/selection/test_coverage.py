@@ -10,12 +10,14 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from zip_pipeline.compression import texts as texts_module
 from zip_pipeline.compression.ngrams import NUM_BUCKETS, ngram_counts
 from zip_pipeline.compression.state import texts_of
 from zip_pipeline.errors import UserError
 from zip_pipeline.samples import Sample, Turn
+from zip_pipeline.selection.candidates import Indices
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.run import Progress
 from zip_pipeline.selection.select import select
@@ -128,6 +130,47 @@ def test_coverage_equals_oracle_over_many_heads(monkeypatch: pytest.MonkeyPatch)
     )
     assert len(selection.picks) > 40
     assert selection.manifest["num_rounds"] > 5
+
+
+@given(
+    st.lists(st.sampled_from([b"a", b"b", b"c", b"a b", b"b c", b"c a", b"a a", b""]), min_size=1),
+    st.data(),
+)
+@settings(max_examples=40, deadline=None)
+def test_the_best_is_offered_first_whatever_ties(texts: list[bytes], draw: st.DataObject) -> None:
+    """So it is with heads of a few samples, refused offers, and counts in any order of a file."""
+    numbers = range(len(texts))
+    places = np.array(draw.draw(st.permutations(numbers)), dtype=np.int64)
+    refused = draw.draw(st.sets(st.sampled_from(numbers)))
+    stored = [texts[index] for index in np.argsort(places)]
+    with (
+        pytest.MonkeyPatch.context() as patch,
+        coverage.TemporaryTexts.write([ngram_counts(stored)]) as file,
+        coverage.ThreadPoolExecutor(2) as executor,
+    ):
+        for name in ("_HEAD", "_REFRESHED", "_ORDERED_AT_A_TIME"):
+            patch.setattr(coverage, name, draw.draw(st.integers(1, 4)))
+        counts, weights = coverage.Counts(file, places), np.ones(NUM_BUCKETS)
+        slow, offered, expected = coverage.Coverage(counts, weights), [], []
+        while left := [index for index in numbers if index not in expected]:
+            gains = slow.gains(np.array(left))
+            expected.append(left[int(gains.argmax())])
+            if expected[-1] not in refused:
+                slow.add(expected[-1])
+
+        def offer(index: int) -> bool:
+            offered.append(index)
+            return index not in refused
+
+        def costs(indices: Indices) -> NDArray[np.float64]:
+            return np.ones(len(indices))
+
+        gains_of = coverage.Coverage(counts, weights)
+        greedy = coverage.LazyGreedy(gains_of, len(texts), costs, executor, 2)
+        among = np.ones(len(texts), dtype=np.bool_)
+        while among.any():
+            greedy.pick(among, draw.draw(st.integers(1, 5)), offer)
+    assert offered == expected
 
 
 def test_more_ties_than_are_refreshed_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
