@@ -176,7 +176,7 @@ class _Ingestion:
     def finish(self) -> IngestResult:
         """Return the three tables with their fingerprint."""
         taken = self._with_sources(self._samples.finish())
-        is_first, is_repeated = find_duplicates(taken.select("sample_id").to_series())
+        is_first, is_repeated = find_duplicates(taken)
         firsts = taken.filter(is_first & is_repeated, "sample_id", *PLACE).frame()
         repeats = taken.filter(~is_first, "sample_id", *PLACE)
         self._unread.update(_differences(taken, firsts["sample_id"], self._unread))

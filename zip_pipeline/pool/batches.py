@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from zip_pipeline.compression.state import (
     TOKENS_SCHEMA,
@@ -321,7 +322,7 @@ DUPLICATES_SCHEMA = pl.Schema(
 )
 
 
-def split_duplicates(samples: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+def split_duplicates(samples: Parts) -> tuple[Parts, pl.DataFrame]:
     """Split a pool table into the first sample of each ``sample_id`` and those that repeat it.
 
     Args:
@@ -331,19 +332,42 @@ def split_duplicates(samples: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]
         The first samples, and a table with one row per other sample that names it and the first
         (:data:`DUPLICATES_SCHEMA`), in the order of the input.
     """
-    is_first, is_repeated = find_duplicates(samples["sample_id"])
+    is_first, is_repeated = find_duplicates(samples)
     if is_first.all():
         return samples, DUPLICATES_SCHEMA.to_frame()
-    places = samples.select("sample_id", *PLACE)
-    duplicates = with_firsts(places.filter(~is_first), places.filter(is_first & is_repeated))
-    return samples.filter(is_first), duplicates
+    firsts = samples.filter(is_first & is_repeated, "sample_id", *PLACE).frame()
+    repeats = samples.filter(~is_first, "sample_id", *PLACE).frame()
+    return samples.filter(is_first), with_firsts(repeats, firsts)
 
 
-def find_duplicates(sample_ids: pl.Series) -> tuple[pl.Series, pl.Series]:
-    """Return whether each sample is the first of its id, and whether its id is there again."""
-    is_first = sample_ids.is_first_distinct()
-    # A table of all ids and how often they are there would be as large as the pool.
-    return is_first, sample_ids.is_in(sample_ids.filter(~is_first).unique().implode())
+def find_duplicates(samples: Parts) -> tuple[pl.Series, pl.Series]:
+    """Return whether each sample is the first of its id, and whether its id is there again.
+
+    Of each id a hash is in memory, 8 bytes; the ids are compared where a hash is there twice.
+    """
+    parts = [_hashes(part["sample_id"]) for part in samples.each("sample_id")]
+    hashes = np.concatenate(parts)
+    ordered = np.sort(hashes)
+    twice = np.unique(ordered[1:][ordered[1:] == ordered[:-1]])
+    del ordered
+    is_suspect = np.concatenate([_are_among(part, twice) for part in parts])
+    ids = samples.filter(pl.Series(is_suspect), "sample_id").frame()["sample_id"]
+    is_first, is_repeated = ~is_suspect, np.zeros(len(hashes), dtype=np.bool_)
+    is_first[is_suspect] = ids.is_first_distinct().to_numpy()
+    is_repeated[is_suspect] = ids.is_duplicated().to_numpy()
+    return pl.Series(is_first), pl.Series(is_repeated)
+
+
+def _hashes(sample_ids: pl.Series) -> NDArray[np.uint64]:
+    return sample_ids.hash().to_numpy()
+
+
+def _are_among(values: NDArray[np.uint64], ascending: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    if not len(ascending):
+        return np.zeros(len(values), dtype=np.bool_)
+    places = np.minimum(np.searchsorted(ascending, values), len(ascending) - 1)
+    among: NDArray[np.bool_] = ascending[places] == values
+    return among
 
 
 def with_firsts(repeats: pl.DataFrame, firsts: pl.DataFrame) -> pl.DataFrame:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from pydantic import Field
 from zip_pipeline.data_root import DataRoot, StageFolder
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint, locked, read_metadata, scan_table, write_table
+from zip_pipeline.pool.parts import Parts
 from zip_pipeline.samples import (
     STAGES,
     TURN_COLUMNS,
@@ -55,11 +56,13 @@ class HeldOut:
             "sources": dict(sources.iter_rows()),
         }
 
-    def split(self, samples: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
+    def split(self, samples: Parts) -> tuple[Parts, pl.DataFrame]:
         """Return the samples of a pool that may be selected, and those kept for evaluation."""
-        is_kept = samples["sample_id"].is_in(self.samples["sample_id"].to_list())
-        is_kept |= samples["source"].is_in(list(self.whole_sources))
-        return samples.filter(~is_kept), samples.filter(is_kept)
+        is_kept = pl.col("sample_id").is_in(self.samples["sample_id"].to_list())
+        is_kept |= pl.col("source").is_in(list(self.whole_sources))
+        parts = samples.each("sample_id", "source")
+        marked = pl.concat(part.select(is_kept=is_kept) for part in parts)["is_kept"]
+        return samples.filter(~marked), samples.filter(marked).frame()
 
 
 def read_held_out(folder: StageFolder) -> HeldOut | None:
@@ -169,11 +172,20 @@ def is_held_out(samples: pl.DataFrame, settings: HeldOutSettings) -> pl.Series:
     Returns:
         Booleans, shape (samples,).
     """
+    return _is_drawn(_draws(samples, settings), settings)
+
+
+def _draws(samples: pl.DataFrame, settings: HeldOutSettings) -> pl.DataFrame:
+    """Return source and seeded hash (``draw``) of each sample."""
     key = settings.seed.to_bytes(8, "little")
     draws = (hashlib.blake2b(i.encode(), digest_size=8, key=key) for i in samples["sample_id"])
     numbers = (int.from_bytes(draw.digest(), "little") for draw in draws)
-    draw = pl.Series(np.fromiter(numbers, np.uint64, len(samples)))
-    table = pl.DataFrame({"source": samples["source"], "draw": draw})
+    draw = pl.Series("draw", np.fromiter(numbers, np.uint64, len(samples)))
+    return pl.DataFrame([samples["source"], draw])
+
+
+def _is_drawn(table: pl.DataFrame, settings: HeldOutSettings) -> pl.Series:
+    """Return for each row of :func:`_draws` whether it is kept for evaluation."""
     num_samples = pl.len().over("source")
     num_held_out = (num_samples * settings.share).round().clip(0, settings.max_source_samples)
     is_drawn = pl.col("draw").rank("ordinal").over("source") <= num_held_out
@@ -185,7 +197,7 @@ def is_held_out(samples: pl.DataFrame, settings: HeldOutSettings) -> pl.Series:
 
 def freeze_held_out(
     folder: StageFolder,
-    samples: pl.DataFrame,
+    samples: Parts,
     settings: HeldOutSettings,
     rows: Callable[[pl.DataFrame], pl.DataFrame] = lambda held: held,
 ) -> HeldOut | None:
@@ -215,23 +227,27 @@ def freeze_held_out(
         if frozen is not None and frozen.is_given:
             return frozen
         seen = frozen.seen_sources if frozen else ()
-        fresh = (~samples["source"].is_in(list(seen))).arg_true()
-        if frozen is not None and fresh.is_empty():
+        sources = samples.select("source")["source"]
+        is_fresh = ~sources.is_in(list(seen))
+        if frozen is not None and not is_fresh.any():
             return frozen
         _check_sources(folder.root, settings)
-        is_drawn = is_held_out(samples.select("sample_id", "source")[fresh], settings)
-        held = rows(samples[fresh.filter(is_drawn)])
+        fresh = samples.filter(is_fresh, "sample_id", "source")
+        table = pl.concat(_draws(part, settings) for part in fresh.each())
+        is_held = np.array(is_fresh)
+        is_held[is_held] = _is_drawn(table, settings)
+        held = rows(samples.filter(pl.Series(is_held)).frame())
         if frozen is None and held.is_empty():
             return None
         _require_rest(folder, held, samples, settings)
-        _write(folder, frozen, held, samples, settings)
+        _write(folder, frozen, held, sources.unique().to_list(), settings)
         return read_held_out(folder)
 
 
 def _require_rest(
     folder: StageFolder,
     held: pl.DataFrame,
-    samples: pl.DataFrame,
+    samples: Parts,
     settings: HeldOutSettings,
 ) -> None:
     if held.height == samples.height:
@@ -245,11 +261,11 @@ def _write(
     folder: StageFolder,
     frozen: HeldOut | None,
     held: pl.DataFrame,
-    samples: pl.DataFrame,
+    sources: Sequence[str],
     settings: HeldOutSettings,
 ) -> None:
     before = frozen.samples if frozen else held.clear()
-    seen = {*(frozen.seen_sources if frozen else ()), *samples["source"].unique()}
+    seen = {*(frozen.seen_sources if frozen else ()), *sources}
     whole = {*(frozen.whole_sources if frozen else ()), *settings.whole_sources}
     grown = HeldOut(pl.concat([before, held]))
     described = {

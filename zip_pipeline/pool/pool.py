@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -47,7 +47,7 @@ class AssembledPool:
     """The eligible samples of all batches, and what became of the other rows.
 
     Args:
-        samples: the pool table, batches in the order of their names; of equal samples the first.
+        parts: the pool table, batches in the order of their names; of equal samples the first.
             It may have some of its columns only, then so has ``held_out``.
         duplicates: samples that repeat one of an earlier batch, and that sample.
         held_out: the samples of the batches that are kept for evaluation.
@@ -61,7 +61,7 @@ class AssembledPool:
         origins: where each batch was fetched from that was.
     """
 
-    samples: pl.DataFrame
+    parts: Parts
     duplicates: pl.DataFrame
     held_out: pl.DataFrame
     frozen: HeldOut | None
@@ -74,9 +74,14 @@ class AssembledPool:
     origins: Mapping[str, Mapping[str, str]]
 
     def __post_init__(self) -> None:
-        num_kept = self.samples.height + self.num_quarantined + self.num_duplicates
+        num_kept = self.parts.height + self.num_quarantined + self.num_duplicates
         num_kept += self.num_held_out
         assert num_kept == self.num_rows_read, f"{self.num_rows_read} rows read, {num_kept} kept"
+
+    @cached_property
+    def samples(self) -> pl.DataFrame:
+        """The ``parts``, whole in memory."""
+        return self.parts.frame()
 
     @property
     def num_duplicates(self) -> int:
@@ -100,20 +105,21 @@ class AssembledPool:
 
 
 def assemble(
-    tables: Iterable[pl.DataFrame],
+    tables: Parts,
     metadata: Mapping[str, Metadata],
-    freeze: Callable[[pl.DataFrame], HeldOut | None],
+    freeze: Callable[[Parts], HeldOut | None],
 ) -> AssembledPool:
-    """Return tables of samples as one pool, in their order.
+    """Return the samples of all batches as one pool, in their order.
 
     Args:
         tables: some or all columns of a pool table, at least ``sample_id`` and its place.
         metadata: fingerprint and counts of each batch.
         freeze: returns the held-out set, given all samples without duplicates.
     """
-    samples, duplicates = split_duplicates(pl.concat(tables, rechunk=False))
+    samples, duplicates = split_duplicates(tables)
     frozen = freeze(samples)
-    samples, held_out = frozen.split(samples) if frozen else (samples, samples.clear())
+    none = samples.schema.to_frame()
+    samples, held_out = frozen.split(samples) if frozen else (samples, none)
 
     def total(key: str) -> int:
         return sum(int(counts[key]) for counts in metadata.values())
@@ -136,7 +142,8 @@ def assemble(
 def assemble_results(stage: Stage, results: Mapping[str, IngestResult]) -> AssembledPool:
     """Return the pool of batches that are in memory, in the order of the mapping."""
     tables = [pool_schema(stage).to_frame(), *(result.samples for result in results.values())]
-    return assemble(tables, {b: result.metadata() for b, result in results.items()}, lambda _: None)
+    metadata = {batch: result.metadata() for batch, result in results.items()}
+    return assemble(Parts.of(pl.concat(tables, rechunk=False)), metadata, lambda _: None)
 
 
 def assemble_pool(folder: StageFolder) -> AssembledPool:
@@ -151,7 +158,8 @@ def assemble_pool(folder: StageFolder) -> AssembledPool:
     """
     found = stored_batches(folder)
     tables = [pool_schema(folder.stage).to_frame(), *(_read(folder, batch) for batch in found)]
-    return assemble(tables, found, lambda _: read_held_out(folder))
+    whole = Parts.of(pl.concat(tables, rechunk=False))
+    return assemble(whole, found, lambda _: read_held_out(folder))
 
 
 def _read(folder: StageFolder, batch: str) -> pl.DataFrame:
@@ -239,19 +247,21 @@ class StoredTables:
         num_samples = int(metadata["num_samples"])
         return StoredBatch(name, metadata["fingerprint"], num_samples, rows, positions)
 
-    def provenance(self) -> Iterator[pl.DataFrame]:
-        """Yield where the samples of each batch come from, and their places."""
+    def provenance(self) -> Parts:
+        """Return where the samples of all batches come from, and their places."""
         provenance = (pl.col(n).cast(pl.Categorical) if n in _SHARED else n for n in _PROVENANCE)
         columns = list(provenance)
         none = pool_schema(self._folder.stage).to_frame().select(columns)
-        yield none.with_columns(pl.lit(0, pl.UInt32).alias(name) for name in _PLACE)
+        none = none.with_columns(pl.lit(0, pl.UInt32).alias(name) for name in _PLACE)
+        found = Parts(none, self._folder.root.cache)
         for number, batch in enumerate(self.batches):
-            stored = scan_table(self._table(batch)).select(columns)
-            row = pl.int_range(pl.len(), dtype=pl.UInt32)
-            # Part by part, so that the words of no more than a part are in memory.
-            yield stored.collect(engine="streaming").with_columns(
-                batch_number=pl.lit(number, pl.UInt32), row=row
-            )
+            stored, start = scan_table(self._table(batch)).select(columns), 0
+            for part in stored.collect_batches(maintain_order=True):
+                end = start + part.height
+                row = pl.int_range(start, end, dtype=pl.UInt32)
+                found.append(part.with_columns(batch_number=pl.lit(number, pl.UInt32), row=row))
+                start = end
+        return found
 
     def rows(self, samples: pl.DataFrame) -> pl.DataFrame:
         """Return the rows of the pool table (``pool_schema``) of samples at any places."""
@@ -337,12 +347,9 @@ class SelectionPool:
     def __init__(self, folder: StageFolder, pool: AssembledPool, tables: StoredTables) -> None:
         self._folder = folder
         self._tables = tables
-        self._stored_places = TemporaryTable(
-            [pool.samples.lazy().select(_PLACE)], folder.root.cache
-        )
-        self.stored_index = TemporaryTable([pool.samples.lazy()], folder.root.cache)
-        """The provenance of every eligible sample, in the order of the pool."""
-        self.num_samples = pool.samples.height
+        self.stored_index = TemporaryTable([pool.parts.scan()], folder.root.cache)
+        """The provenance and place of every eligible sample, in the order of the pool."""
+        self.num_samples = pool.parts.height
         self.duplicates = pool.duplicates
         """The samples that repeat one of an earlier batch, and that sample."""
         self.held_out = pool.held_out
@@ -364,7 +371,7 @@ class SelectionPool:
     @property
     def _places(self) -> pl.DataFrame:
         """The place of every sample of the index, read anew: 8 bytes each."""
-        return self._stored_places.lazy().collect()
+        return self.stored_index.lazy().select(_PLACE).collect()
 
     @property
     def index(self) -> pl.DataFrame:
@@ -467,7 +474,6 @@ class SelectionPool:
     def close(self) -> None:
         """Remove the files that were written."""
         self.stored_index.close()
-        self._stored_places.close()
         for name in ("texts", "ngrams"):
             if name in self.__dict__:
                 getattr(self, name).close()
@@ -494,7 +500,7 @@ def open_selection_pool(
     with tempfile.TemporaryDirectory(prefix=_PREFIX, dir=folder.root.cache) as links:
         tables = StoredTables(folder, Path(links))
 
-        def freeze(samples: pl.DataFrame) -> HeldOut | None:
+        def freeze(samples: Parts) -> HeldOut | None:
             frozen = read_held_out(folder)
             if hold_out is None:
                 return frozen

@@ -30,6 +30,7 @@ from zip_pipeline.files import (
 from zip_pipeline.ingest.options import AS_FOUND, ReadOptions
 from zip_pipeline.ingest.rows import printable
 from zip_pipeline.pool.batches import split_duplicates
+from zip_pipeline.pool.parts import Parts
 from zip_pipeline.process import return_freed_memory
 from zip_pipeline.report.fates import explain_fate, fate_label, num_by_fate, top_sources
 from zip_pipeline.report.trace import checked_prefix, fate_of, ids_with, only_one
@@ -350,7 +351,8 @@ def select_texts(
         text="text",
         raw=pl.Series([json.dumps({"text": text}, ensure_ascii=False) for text in given["text"]]),
     )
-    firsts, duplicates = split_duplicates(rows)
+    samples, duplicates = split_duplicates(Parts.of(rows))
+    firsts = samples.frame()
     with TemporaryTexts.write([[text.encode() for text in firsts["text"]]]) as written:
         selection = select_candidates(
             Candidates(firsts, written, trusted=trusted_texts(settings, "sft")),

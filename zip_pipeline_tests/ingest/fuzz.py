@@ -132,7 +132,7 @@ def read_damaged_files(rng: random.Random, num: int) -> Counter[str]:
         pool = assemble_pool(root)
         before = pool.num_rows_read
         settings = HeldOutSettings(share=0.2, min_source_samples=0)
-        freeze_held_out(root, pool.samples, settings)
+        freeze_held_out(root, pool.parts, settings)
         pool = assemble_pool(root)
         fates = Counter(
             samples=pool.samples.height,

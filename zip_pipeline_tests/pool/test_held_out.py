@@ -39,7 +39,7 @@ def num_by_source(samples: pl.DataFrame) -> dict[str, int]:
 
 def freeze(root: DataRoot, settings: HeldOutSettings = SMALL) -> set[str]:
     """Freeze the set of the pool as it is now; return its ids."""
-    frozen = freeze_held_out(root["sft"], assemble_pool(root["sft"]).samples, settings)
+    frozen = freeze_held_out(root["sft"], assemble_pool(root["sft"]).parts, settings)
     return set(frozen.samples["sample_id"]) if frozen else set()
 
 
@@ -175,7 +175,7 @@ def test_whole_sources_must_be_known_to_one_of_the_stages(tmp_path):
     ):
         freeze(root, HeldOutSettings(whole_sources=("A",)))
     assert not root["sft"].held_out.exists()
-    samples = assemble_pool(root["preference"]).samples
+    samples = assemble_pool(root["preference"]).parts
     settings = HeldOutSettings(whole_sources=("a",))
     assert freeze_held_out(root["preference"], samples, settings) is None
 

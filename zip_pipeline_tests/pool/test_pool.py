@@ -91,7 +91,7 @@ def test_opening_freezes_what_the_whole_rows_would_freeze(tmp_path: Path, stage:
         store_pool(root[stage])
     for num_held_out in (3, 4):
         with open_selection_pool(narrow[stage], hold_out=HOLD_OUT) as pool:
-            freeze_held_out(whole[stage], assemble_pool(whole[stage]).samples, HOLD_OUT)
+            freeze_held_out(whole[stage], assemble_pool(whole[stage]).parts, HOLD_OUT)
             found, expected = (read_held_out(root[stage]) for root in (narrow, whole))
             assert found is not None
             assert expected is not None
