@@ -84,6 +84,9 @@ _NUM_DETECTION_ROWS = 20
 _DETECTION_CHARACTERS = 1 << 24
 # Fewer rows may well come from as many sources.
 _MIN_ROWS_OF_SOURCES = 20
+# Whatever its length, a row takes some eighty bytes of memory while a strategy picks.
+_MOST_SHORT_ROWS = 8_000_000
+_SHORT_CHARACTERS = 128
 _SOURCE_FIELDS = ("source", "dataset")
 
 
@@ -115,12 +118,19 @@ class _Ingestion:
         self._own_sources: Counter[str] = Counter()
         self._samples = GrowingTable(partial(frame_of, stage), scratch)
         self._quarantine = GrowingTable(_quarantine_of, scratch)
-        self._num_rows = 0
+        self._num_rows = self._num_short = 0
         self._outcome = outcome
 
     def add(self, row: RawRow, record_format: Format | None) -> None:
         """Take a row into the samples or into quarantine."""
         self._num_rows += 1
+        self._num_short += len(row.raw) < _SHORT_CHARACTERS
+        if self._num_short > _MOST_SHORT_ROWS:
+            raise UserError(
+                f"{self._batch}: got more than {_MOST_SHORT_ROWS:,} rows of fewer than "
+                f"{_SHORT_CHARACTERS} characters, which take too much memory at once; split it "
+                "into several drops"
+            )
         try:
             if row.record is None:
                 raise RejectionError(row.reason or "", row.detail)
@@ -386,7 +396,8 @@ def ingest(
 
     Raises:
         UserError: there is no such file, the folder is empty, the format is unknown, a link
-            leads out of bounds, or the system does not let a file be read.
+            leads out of bounds, the system does not let a file be read, or millions of rows are
+            shorter than a sentence or two.
     """
     outcome = Outcome()
     rows = read_rows(
@@ -432,7 +443,7 @@ def ingest_rows(
     """Take rows in as :func:`ingest` does those of a file; ``outcome`` tells what becomes of them.
 
     Raises:
-        UserError: the format is unknown.
+        UserError: the format is unknown, or millions of rows are shorter than a sentence or two.
     """
     ingestion = _Ingestion(stage, batch, options, scratch, outcome or Outcome())
     found = _with_formats(options.applied(rows), stage, options)

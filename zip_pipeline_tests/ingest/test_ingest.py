@@ -236,6 +236,24 @@ def test_ingest_drop_refuses_a_drop_that_changes(tmp_path, monkeypatch):
     assert root["sft"].batches() == []
 
 
+def test_ingest_drop_refuses_millions_of_tiny_rows(tmp_path, monkeypatch):
+    """Whatever becomes of the rows; longer ones are not counted, and nothing is written."""
+    monkeypatch.setattr(ingest_module, "_MOST_SHORT_ROWS", 4)
+    tiny, long = [question("a"), {"no": "sample"}], [question("a" * 100)]
+    root = DataRoot(tmp_path)
+    drop(root, "a.jsonl", json_lines(tiny * 2 + long * 9))
+    before = ingest_drop(root["sft"], "a.jsonl")
+    assert before.num_rows_read == 13
+    drop(root, "a.jsonl", json_lines(long * 9 + tiny * 2 + tiny[1:]))
+    with pytest.raises(ValueError) as caught:
+        ingest_drop(root["sft"], "a.jsonl")
+    assert str(caught.value) == (
+        "a.jsonl: got more than 4 rows of fewer than 128 characters, which take too much memory at "
+        "once; split it into several drops"
+    )
+    assert read_batch(root["sft"], "a.jsonl").equals(before.samples)
+
+
 def test_ingest_drop_fails_where_the_system_withholds_a_file(tmp_path, monkeypatch):
     """Nothing is written, an earlier batch stays, and the next try reads what can be read again."""
     root = DataRoot(tmp_path)
