@@ -1,7 +1,7 @@
 """The pool as a selection sees it: narrow columns, texts in a file, sizes, and one budget."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from itertools import chain
@@ -253,12 +253,12 @@ Index: TypeAlias = pl.DataFrame | TemporaryTable | PartOfIndex
 _IDS_AT_A_TIME = 1 << 14
 
 
-def _numbers(sample_ids: pl.Series) -> NDArray[np.uint64]:
-    """Return ids of 32 hexadecimal digits as two numbers each, shape (ids, 2)."""
+def _first_halves(sample_ids: pl.Series) -> NDArray[np.uint64]:
+    """Return the first half of ids of 32 hexadecimal digits as a number each, shape (ids,)."""
     digits = "".join(sample_ids)
     if len(digits) != 32 * len(sample_ids):
         raise ValueError("ids of other lengths")
-    return np.frombuffer(bytes.fromhex(digits), ">u8").reshape(-1, 2).astype(np.uint64)
+    return np.frombuffer(bytes.fromhex(digits), ">u8")[::2].astype(np.uint64)
 
 
 @dataclass(frozen=True)
@@ -325,11 +325,14 @@ class Candidates:
 
     def by_id(self) -> Indices:
         """Return all positions in the order of the ids."""
-        try:
-            high, low = self.of_ids(_numbers).T
-        except ValueError:
-            return self.sample_ids.arg_sort().to_numpy().astype(np.int64)
-        return np.lexsort((low, high))
+        # As ids are hashes, halves of them are in the same order, and take a sixth of the memory.
+        with suppress(ValueError):
+            halves = self.of_ids(_first_halves)
+            order = np.argsort(halves)
+            halves = halves[order]
+            if (halves[1:] != halves[:-1]).all():
+                return order
+        return self.sample_ids.arg_sort().to_numpy().astype(np.int64)
 
     @property
     def sources(self) -> pl.Series:

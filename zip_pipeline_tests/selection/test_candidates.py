@@ -1,4 +1,4 @@
-"""Budgets and quotas."""
+"""Budgets, quotas and orders."""
 
 from fractions import Fraction
 
@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zip_pipeline.compression.state import compression_state, texts_of
+from zip_pipeline.compression.texts import TemporaryTexts
 from zip_pipeline.errors import UserError
 from zip_pipeline.samples import Sample
-from zip_pipeline.selection.candidates import Budget, Fit, allotments
+from zip_pipeline.selection.candidates import Budget, Candidates, Fit, PartOfIndex, allotments
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.select import select
 from zip_pipeline_tests.selection.pools import (
@@ -220,3 +221,24 @@ def test_a_mixture_that_cannot_be_is_refused(options: dict[str, object]) -> None
 def test_shards_keep_the_mixture_of_the_whole_pool() -> None:
     """In three shards as in one."""
     assert _picked_by_source(strategy="long_range", num_shards=3) == {"a": 24, "b": 12, "c": 4}
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            [f"{half:016x}{low:016x}" for half in (0, 7, 2**63) for low in (0, 9)] + ["x"]
+        ),
+        unique=True,
+    ),
+    st.data(),
+)
+def test_positions_by_id_are_those_of_the_sorted_ids(ids: list[str], draw: st.DataObject) -> None:
+    """Also where ids begin alike, are no hashes, or are those of a part of an index."""
+    part = np.array(draw.draw(st.permutations(range(len(ids)))), dtype=np.int64)
+    whole = pl.DataFrame(
+        {"sample_id": ids, "source": ids}, schema=dict.fromkeys(("sample_id", "source"), pl.String)
+    )
+    index = PartOfIndex(whole, part)
+    with TemporaryTexts.write([[b""] * len(ids)]) as texts:
+        found = Candidates(index, texts).by_id()
+    assert [ids[part[place]] for place in found] == sorted(ids)
