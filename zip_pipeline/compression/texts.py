@@ -16,6 +16,7 @@ from zip_pipeline.files import named
 _CHUNK_BYTES = 1 << 22
 _PART_BYTES = 1 << 23
 _PART_TEXTS = 1 << 14
+_DIVIDED_AT_A_TIME = 1 << 18
 _PREFIX = ".tmp-texts-"
 
 
@@ -77,8 +78,24 @@ class TextFile(Sequence[bytes]):
 
     def parts(self, indices: NDArray[np.int64] | None = None) -> Iterator[list[bytes]]:
         """Return all texts, or those at these positions, in order, some megabytes at a time."""
-        where = np.arange(len(self)) if indices is None else indices
-        return map(self.read, parts_of(where, self.num_bytes_of(where)))
+        return (texts for _, texts in self.placed_parts(indices))
+
+    def placed_parts(
+        self, indices: NDArray[np.int64] | None = None, most_bytes: int = 0
+    ) -> Iterator[tuple[NDArray[np.int64], list[bytes]]]:
+        """Yield what :meth:`parts` does, each part with the positions of its texts.
+
+        Args:
+            indices: the positions, None for all.
+            most_bytes: of a part, some megabytes if not given.
+        """
+        num_texts = len(self) if indices is None else len(indices)
+        # Piece by piece, as to divide texts into parts takes some fifty bytes for each.
+        for start in range(0, num_texts, _DIVIDED_AT_A_TIME):
+            end = min(start + _DIVIDED_AT_A_TIME, num_texts)
+            where = np.arange(start, end) if indices is None else indices[start:end]
+            for part in parts_of(where, self.num_bytes_of(where), most_bytes):
+                yield part, self.read(part)
 
     def chunks(self) -> Iterator[bytes]:
         """Yield all texts joined, in pieces of a few megabytes."""
@@ -132,7 +149,9 @@ class TemporaryTexts(TextFile):
                         file.write(b"".join(part))
                         file.flush()
                     sizes.append(np.fromiter(map(len, part), np.int64, len(part)))
-            return cls(path, np.cumsum(np.concatenate(sizes)))
+            offsets = np.concatenate(sizes)
+            del sizes
+            return cls(path, np.cumsum(offsets, out=offsets))
         except BaseException:
             path.unlink(missing_ok=True)
             raise

@@ -151,15 +151,8 @@ class Joined:
 
 def parts_of(texts: TextFile, which: Indices | None = None) -> Iterator[list[tuple[int, bytes]]]:
     """Yield texts with their positions, some megabytes at a time."""
-    positions = np.arange(len(texts)) if which is None else which
-    ends = np.cumsum(texts.num_bytes_of(positions))
-    start = 0
-    while start < len(positions):
-        limit = (ends[start - 1] if start else 0) + _PART_BYTES
-        stop = max(start + 1, int(np.searchsorted(ends, limit)))
-        chosen = positions[start:stop]
-        yield list(zip(chosen.tolist(), texts.read(chosen), strict=True))
-        start = stop
+    for positions, part in texts.placed_parts(which, _PART_BYTES):
+        yield list(zip(positions.tolist(), part, strict=True))
 
 
 def _triples(joined: Bytes) -> Indices:

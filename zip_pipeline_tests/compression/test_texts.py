@@ -38,6 +38,7 @@ def test_parts_hold_every_text_once_and_little_at_a_time(
     with pytest.MonkeyPatch.context() as patch, TemporaryTexts.write([written]) as texts:
         patch.setattr("zip_pipeline.compression.texts._PART_BYTES", most_bytes)
         patch.setattr("zip_pipeline.compression.texts._PART_TEXTS", most_texts)
+        patch.setattr("zip_pipeline.compression.texts._DIVIDED_AT_A_TIME", 7)
         parts = list(texts.parts())
         assert [text for part in parts for text in part] == written
         for part in parts:
