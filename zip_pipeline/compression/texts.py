@@ -105,7 +105,7 @@ class TextFile(Sequence[bytes]):
 
     def fingerprint(self) -> str:
         """Return a hash of the texts and their borders: 32 hexadecimal digits."""
-        digest = hashlib.blake2b(self.offsets.tobytes(), digest_size=16)
+        digest = hashlib.blake2b(np.ascontiguousarray(self.offsets).data, digest_size=16)
         for chunk in self.chunks():
             digest.update(chunk)
         return digest.hexdigest()

@@ -224,6 +224,9 @@ class Marks:
         return Marks(self.identities, self.table[positions], masked, self.by_source)
 
 
+WholeIndex: TypeAlias = pl.DataFrame | TemporaryTable
+
+
 @dataclass(frozen=True)
 class PartOfIndex:
     """Some samples of an index, read when they are asked for.
@@ -233,7 +236,7 @@ class PartOfIndex:
         positions: the samples, in their order.
     """
 
-    whole: pl.DataFrame | TemporaryTable
+    whole: WholeIndex
     positions: Indices
 
     @classmethod
@@ -243,13 +246,8 @@ class PartOfIndex:
             return cls(index.whole, index.positions[positions])
         return cls(index, positions)
 
-    def lazy(self) -> pl.LazyFrame:
-        """Return id and source of each sample, yet to be read."""
-        columns = pl.col("sample_id", "source").gather(pl.Series(self.positions))
-        return self.whole.lazy().select(columns)
 
-
-Index: TypeAlias = pl.DataFrame | TemporaryTable | PartOfIndex
+Index: TypeAlias = WholeIndex | PartOfIndex
 _IDS_AT_A_TIME = 1 << 14
 
 
@@ -302,8 +300,16 @@ class Candidates:
             lengths.add(len(self.state))
         assert len(lengths) == 1, f"index, texts and state differ in length: {lengths}"
 
+    @property
+    def whole_index(self) -> WholeIndex:
+        """The index, or that of which it is a part."""
+        return self.index.whole if isinstance(self.index, PartOfIndex) else self.index
+
     def _column(self, column: str) -> pl.Series:
-        return self.index.lazy().select(column).collect().to_series()
+        whole = self.whole_index.lazy().select(column)
+        if isinstance(self.index, PartOfIndex):
+            whole = whole.select(pl.col(column).gather(pl.Series(self.index.positions)))
+        return whole.collect().to_series()
 
     @property
     def sample_ids(self) -> pl.Series:
@@ -316,8 +322,7 @@ class Candidates:
         Args:
             make: returns an array for some ids, shape (ids, ...).
         """
-        index = self.index.whole if isinstance(self.index, PartOfIndex) else self.index
-        ids = index.lazy().select("sample_id")
+        ids = self.whole_index.lazy().select("sample_id")
         parts = ids.collect_batches(chunk_size=_IDS_AT_A_TIME, maintain_order=True)
         none = make(pl.Series([], dtype=pl.String))
         found = np.concatenate([none, *(make(part.to_series()) for part in parts)])

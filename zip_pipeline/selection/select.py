@@ -324,7 +324,7 @@ def select_candidates(
     known = TemporaryTable(
         [
             known_before(
-                candidates.index,
+                candidates.whole_index,
                 pool.pi,
                 pool.num_bytes,
                 pool.tokens,
