@@ -29,9 +29,12 @@ from zip_pipeline.selection.strategies import Strategy
 DEFAULT_BETA = 1.0
 PICKS_PER_ROUND = 200
 # The next pick is looked for among so many of the highest known gains. Of these so many are
-# refreshed at a time: more of them take fewer calls, and some that need not be refreshed.
+# refreshed at a time: more of them take fewer calls, and some that need not be refreshed. Where
+# a few times bring no pick, as where many samples add the same, it is more and more of them.
 _HEAD = 4096
+_LONGEST_HEAD = 1 << 20
 _REFRESHED = 256
+_FEW = 4
 _ORDERED_AT_A_TIME = 1 << 20
 Gains = NDArray[np.float64]
 Mass = NDArray[np.float64]
@@ -207,12 +210,16 @@ class LazyGreedy:
             k: how many are wanted.
             offer: returns whether a sample is accepted.
         """
+        num_in_vain = 0
         while k and among.any():
-            head = np.sort(first_of(self.scores, among, _HEAD, Order.HIGHEST_FIRST))
+            size = min(_HEAD << max(num_in_vain - _FEW, 0), _LONGEST_HEAD)
+            head = np.sort(first_of(self.scores, among, size, Order.HIGHEST_FIRST))
             among[head] = False
             left = np.ones(len(head), dtype=np.bool_)
-            k -= self._pick_from(head, left, self._best_of(among), k, offer)
+            num_picked = self._pick_from(head, left, self._best_of(among), k, offer)
             among[head[left]] = True
+            k -= num_picked
+            num_in_vain = 0 if num_picked else num_in_vain + 1
 
     def _best_of(self, among: Mask) -> tuple[float, int]:
         """Return the highest of the last known scores, and the first sample that has it."""
@@ -226,7 +233,7 @@ class LazyGreedy:
 
         ``left`` loses those that were offered.
         """
-        known, num_picked = self.scores[head], 0
+        known, num_picked, num_in_vain = self.scores[head], 0, 0
         is_fresh = np.zeros(len(head), dtype=np.bool_)
         while num_picked < k:
             best = int(known.argmax())
@@ -234,17 +241,19 @@ class LazyGreedy:
             if (known[best], -head[best]) <= (other[0], -other[1]):
                 break
             if not is_fresh[best]:
-                stale = _highest(known, _REFRESHED)
+                stale = _highest(known, _REFRESHED << max(num_in_vain - _FEW, 0))
                 # With the best: where many tie with it, these may all be fresh.
                 stale = np.union1d(stale[left[stale] & ~is_fresh[stale]], best)
                 known[stale] = self.scores[head[stale]] = self._scores(head[stale])
                 is_fresh[stale] = True
+                num_in_vain += 1
                 continue
             left[best], known[best] = False, -np.inf
             if offer(index := int(head[best])):
                 self._coverage.add(index)
                 is_fresh[:] = False
                 num_picked += 1
+                num_in_vain = 0
         return num_picked
 
 
