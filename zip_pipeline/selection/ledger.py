@@ -68,7 +68,6 @@ def known_before(
     num_bytes: NDArray[np.int64],
     tokens: pl.DataFrame | None = None,
     *,
-    noise: pl.Series | None = None,
     marks: pl.DataFrame | None = None,
     quality: pl.Series | None = None,
     weights: NDArray[np.float64] | None = None,
@@ -81,7 +80,6 @@ def known_before(
         num_bytes: size of each sample, shape (samples,).
         tokens: ``num_tokens`` of each sample, and ``num_target_tokens`` where they are known; None
             where only those of the picks will be counted.
-        noise: why each sample is noise, null where it is not; None where nobody looked.
         marks: which samples signals left out (``MARKS_SCHEMA``): the fate, why (``evidence``), and
             the id of the sample that took part in its place (``other``).
         quality: of each sample, where the strategy asks for it.
@@ -89,8 +87,6 @@ def known_before(
     """
     columns = [pl.Series("initial_pi", initial_pi), pl.Series("num_bytes", num_bytes)]
     columns += [] if tokens is None else tokens.get_columns()
-    if noise is not None:
-        columns.append(noise.alias("noise"))
     if marks is not None:
         columns += [marks["fate"].alias("marked"), marks["evidence"], marks["other"]]
     if quality is not None:
@@ -122,7 +118,7 @@ def build_ledger(
     alone. Where the strategy scores samples, ``score`` is the last known score, higher = better.
 
     Args:
-        known: what :func:`known_before` returns.
+        known: what :func:`known_before` returns, and perhaps ``noise``: why each sample is noise.
         run: the finished selection.
         tokens: where ``known`` has none: ``num_tokens`` of each sample, null where they were not
             counted.

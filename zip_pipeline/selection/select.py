@@ -23,7 +23,6 @@ from zip_pipeline.samples import Stage
 from zip_pipeline.selection.candidates import (
     Candidates,
     Indices,
-    Marks,
     Measured,
     measure,
     part_of,
@@ -316,11 +315,8 @@ def select_candidates(
     num_workers = worker_count(workers)
     pool = measure(candidates, config, tokenizer, num_workers)
     candidates = pool.candidates
-    noise = find_noise(candidates, num_workers) if config.guards_noise else None
-    marks = candidates.marks
-    takes_part = _takes_part(candidates, noise, marks)
-    asked, texts = config, candidates.texts
-    # What is known of each sample by now lies in a file while a strategy picks.
+    marks, asked, texts = candidates.marks, config, candidates.texts
+    # What is known of each sample lies in files while noise is looked for and a strategy picks.
     known = TemporaryTable(
         [
             known_before(
@@ -328,7 +324,6 @@ def select_candidates(
                 pool.pi,
                 pool.num_bytes,
                 pool.tokens,
-                noise=noise,
                 marks=None if marks is None else marks.table,
                 quality=None if pool.weights is None else candidates.quality,
                 weights=pool.weights,
@@ -336,9 +331,10 @@ def select_candidates(
         ],
         texts.path.parent,
     )
-    has_tokens, told_noise = pool.tokens is not None, None if noise is None else noise_report(noise)
+    has_tokens, pool = pool.tokens is not None, replace(pool, tokens=None)
+    takes_part, noise, told_noise = _without_noise(candidates, config, num_workers)
     with part_of(pool, takes_part) as part:
-        del pool, noise
+        del pool
         refuse_to_pick_nothing(asked, part.costs)
         config = asked.of_pool(int(part.costs.sum()))
         is_covered = covers(part, config)
@@ -355,7 +351,7 @@ def select_candidates(
     clock.append(time.monotonic())
     run = run.spread(takes_part, len(texts))
     rows = build_ledger(
-        known.lazy(),
+        pl.concat([known.lazy(), noise.lazy()], how="horizontal"),
         run,
         None if has_tokens else picked_tokens(texts, run.picks, tokenizer),
         duplicates,
@@ -367,6 +363,7 @@ def select_candidates(
     del run, shards, takes_part
     stored = TemporaryTable(rows, texts.path.parent)
     known.close()
+    noise.close()
     del rows
     ledger = stored.lazy()
     manifest = build_manifest(
@@ -418,12 +415,27 @@ def _facts(
     return facts
 
 
-def _takes_part(candidates: Candidates, noise: pl.Series | None, marks: Marks | None) -> Indices:
+def _without_noise(
+    candidates: Candidates, config: SelectionConfig, workers: int
+) -> tuple[Indices, TemporaryTable, dict[str, object] | None]:
+    """Return who takes part, why each sample is noise, and what the manifest tells of that.
+
+    Why is the column ``noise``; there is none, and nothing to tell, where nobody looks.
+    """
+    folder = candidates.texts.path.parent
+    if not config.guards_noise:
+        return _takes_part(candidates, None), TemporaryTable([pl.LazyFrame()], folder), None
+    noise = find_noise(candidates, workers)
+    stored = TemporaryTable([pl.LazyFrame([noise.alias("noise")])], folder)
+    return _takes_part(candidates, noise), stored, noise_report(noise)
+
+
+def _takes_part(candidates: Candidates, noise: pl.Series | None) -> Indices:
     """Return the positions of the samples that are not marked, by id.
 
     So what a strategy sees, and how it breaks ties, does not depend on the order of the pool.
     """
-    takes_part = np.ones(len(candidates.texts), np.bool_)
+    takes_part, marks = np.ones(len(candidates.texts), np.bool_), candidates.marks
     for reasons in (noise, None if marks is None else marks.table["fate"]):
         if reasons is not None:
             takes_part &= reasons.is_null().to_numpy()

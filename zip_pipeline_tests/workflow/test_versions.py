@@ -195,7 +195,7 @@ from zip_pipeline.data_root import DataRoot
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.workflow.versions import select_version
 from zip_pipeline_tests.processes import peak_bytes
-config = SelectionConfig(strategy=sys.argv[2], budget_samples=100)
+config = SelectionConfig(strategy=sys.argv[2], budget_samples=5)
 select_version(DataRoot(Path(sys.argv[1]))["sft"], config, lambda _: None)
 print(peak_bytes())
 """
@@ -221,11 +221,10 @@ def _store_tiny(root: DataRoot, num: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["random", "coverage", "zip"])
 def test_a_sample_takes_little_memory_in_a_selection(tmp_path: Path, strategy: str) -> None:
-    """From the pool to the version 121 bytes; it was 541 with names and ledger in memory."""
+    """From the pool to the version 130 bytes; it was 541 with names and ledger in memory."""
     peaks = []
-    for num in (200_000, 800_000):
+    for num in (200_000, 600_000):
         _store_tiny(DataRoot(tmp_path / f"{num}"), num)
         command = [sys.executable, "-c", MEASURE, str(tmp_path / f"{num}"), strategy]
         peaks.append(int(subprocess.run(command, capture_output=True, check=True).stdout))
-    print("SLOPE", strategy, (peaks[1] - peaks[0]) / 600_000, [peak >> 20 for peak in peaks])
-    assert peaks[1] - peaks[0] < 600_000 * 200, [peak >> 20 for peak in peaks]
+    assert peaks[1] - peaks[0] < 400_000 * 200, [peak >> 20 for peak in peaks]
