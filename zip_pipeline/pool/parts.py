@@ -114,6 +114,9 @@ class Parts:
         if mask.all() and not columns:
             return self
         kept = Parts(self.schema.to_frame().select(columns or pl.all()), self._scratch)
+        # Most pools have no duplicates, and need not be read for them.
+        if not mask.any():
+            return kept
         start = 0
         for part in self.each(*columns):
             kept.append(part.filter(mask[start : start + part.height]))
