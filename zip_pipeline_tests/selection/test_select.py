@@ -8,6 +8,8 @@ from typing import Any, Literal
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from zip_pipeline.compression.codecs import compression_ratio
 from zip_pipeline.compression.state import compression_state, texts_of
@@ -15,11 +17,12 @@ from zip_pipeline.compression.texts import TemporaryTexts
 from zip_pipeline.errors import UserError
 from zip_pipeline.report.fates import explain_fate
 from zip_pipeline.samples import Sample, Turn
+from zip_pipeline.selection import rounds
 from zip_pipeline.selection.candidates import Candidates
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.ledger import FATES
 from zip_pipeline.selection.reference import select_reference
-from zip_pipeline.selection.rounds import lowest_index_first
+from zip_pipeline.selection.rounds import Order, first_of, lowest_index_first
 from zip_pipeline.selection.run import Checkpoint, Progress, Run
 from zip_pipeline.selection.select import Cluster, select, select_candidates
 from zip_pipeline.selection.shards import Runner, run_here
@@ -370,6 +373,18 @@ def test_lowest_index_wins_a_tie(k: int) -> None:
     """Lowest values first, ties by position."""
     values = np.array([3.0, 1.0, 2.0, 1.0, 3.0, 2.0, 1.0])
     assert lowest_index_first(values, k).tolist() == [1, 3, 6, 2, 5, 0, 4][:k]
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.booleans())), st.integers(1, 9))
+def test_first_of_parts_are_the_first_of_all(samples: list[tuple[int, bool]], k: int) -> None:
+    """In either order, ties by index, those alone that are asked for."""
+    keys = np.array([key for key, _ in samples], np.float64)
+    among = np.array([asked for _, asked in samples], np.bool_)
+    for order in Order:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(rounds, "_LOOKED_AT_AT_A_TIME", 2)
+            found = first_of(keys, among, k, order).tolist()
+        assert found == sorted(np.flatnonzero(among), key=lambda i: (order * keys[i], i))[:k]
 
 
 @pytest.mark.parametrize("strategy", ["zip", "long_range"])
