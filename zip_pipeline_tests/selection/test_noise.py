@@ -1,6 +1,7 @@
 """The noise guard: what it marks, what it leaves alone, and what a selection makes of it."""
 
 import base64
+import itertools
 import json
 import os
 import random
@@ -9,6 +10,7 @@ from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -20,7 +22,7 @@ from zip_pipeline.report.fates import explain_fate
 from zip_pipeline.samples import Sample, Turn
 from zip_pipeline.selection.candidates import Candidates
 from zip_pipeline.selection.config import SelectionConfig
-from zip_pipeline.selection.noise import find_noise
+from zip_pipeline.selection.noise import _bands, find_noise
 from zip_pipeline.selection.select import Selection, select, select_candidates
 from zip_pipeline_tests.selection.pools import pool_table
 
@@ -260,6 +262,35 @@ def test_an_answer_far_outside_the_ratios_of_its_length_is_marked() -> None:
     assert (poor or "").startswith(
         "its answer is less compressible than others of its source and length (ratio 3."
     )
+
+
+def test_bands_are_those_of_grouped_ratios() -> None:
+    """Nearest quantile and median of each kind that is many, to the bit, also of equal ratios."""
+    rng = np.random.default_rng(0)
+    for digits, num in itertools.product((0, 1, 7), (0, 1, 99, 100, 101, 731, 4_000)):
+        for num_kinds in (1, 3):
+            columns = {
+                "source": rng.integers(0, num_kinds, num).astype(np.uint32),
+                "length": np.full(num, 9, np.uint8),
+                "ratio": (rng.gamma(2, 1, num) + 0.1).round(digits).astype(np.float32) + 1,
+            }
+            answers = pl.DataFrame(columns).with_columns(
+                source=pl.when(pl.col("source") < 2).then("source")
+            )
+            ratio = pl.col("ratio").cast(pl.Float64)
+            wanted = (
+                answers.drop_nulls()
+                .group_by("source")
+                .agg(
+                    pl.len().alias("num"),
+                    low=2.5 * ratio.quantile(0.05) - 1.5 * ratio.median(),
+                    high=4 * ratio.median(),
+                )
+                .filter(pl.col("num") >= 100)
+                .sort("source")
+            )
+            found = _bands(answers, pl.col("source"))
+            assert found.equals(wanted.select(pl.col("source").alias("kind"), "low", "high"))
 
 
 def _samples(num_noisy: int = 6) -> pl.DataFrame:
