@@ -225,7 +225,7 @@ def test_a_turn_without_loss_is_context(name: str) -> None:
             bit and turns[next(n for n, end in enumerate(ends) if place < end)].loss
             for place, bit in enumerate(whole.assistant_mask)
         ]
-        assert found.assistant_mask == [int(bit) for bit in expected]
+        assert found.assistant_mask == bytes(expected)
         assert sum(found.assistant_mask) == sum(whole.assistant_mask) // 4 * sum(losses)
 
 

@@ -242,7 +242,7 @@ def _rows(
     for (sample_id, source), encoded, start in zip(
         names, encode(tokenizer, conversations, tools), starts, strict=True
     ):
-        ids = encoded.input_ids[:max_length]
+        ids = encoded.input_ids[:max_length].tolist()
         mask = encoded.assistant_mask[:max_length]
         is_target = [bool(speaks) and place >= start for place, speaks in enumerate(mask)]
         if any(is_target):

@@ -46,7 +46,7 @@ class LocalModel:
         """
         turns = [Turn(message["role"], message["content"]) for message in exchange.messages]
         with self._lock:
-            ids = encode(self._tokenizer, [turns], open_answer=True)[0].input_ids
+            ids = encode(self._tokenizer, [turns], open_answer=True)[0].input_ids.tolist()
             num_positions = int(self._network.config.max_position_embeddings)
             room = num_positions - len(ids)
             if room < 1:

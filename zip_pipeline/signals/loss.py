@@ -123,7 +123,7 @@ def said_in(
 def _cut(encoded: Encoded, start: int, max_length: int) -> Said:
     mask = enumerate(encoded.assistant_mask[:max_length])
     speaks = [bool(bit) and place >= max(start, 1) for place, bit in mask]
-    return Said(encoded.input_ids[:max_length], speaks)
+    return Said(encoded.input_ids[:max_length].tolist(), speaks)
 
 
 def _table(said: Sequence[Said], network: "PreTrainedModel") -> pl.DataFrame:

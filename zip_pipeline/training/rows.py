@@ -190,7 +190,7 @@ def num_targets(labels: Sequence[int]) -> int:
 
 
 def _token_row(encoded: Encoded, start: int, max_length: int) -> tuple[list[int], list[int]] | None:
-    ids = encoded.input_ids[:max_length]
+    ids = encoded.input_ids[:max_length].tolist()
     mask = encoded.assistant_mask[:max_length]
     labels = [
         token if speaks and place >= start else IGNORED

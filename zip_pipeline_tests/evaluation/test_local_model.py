@@ -40,7 +40,7 @@ def slow_greedy(folder: Path, messages: list[Message], num_tokens: int) -> list[
     """Return the likeliest tokens one by one, each from a whole forward pass."""
     tokenizer, model = load_tokenizer(str(folder), None), load_model(str(folder), None)
     turns = [Turn(message["role"], message["content"]) for message in messages]
-    ids = encode(tokenizer, [turns], open_answer=True)[0].input_ids
+    ids = encode(tokenizer, [turns], open_answer=True)[0].input_ids.tolist()
     said: list[int] = []
     with torch.no_grad():
         for _ in range(num_tokens):

@@ -130,7 +130,8 @@ def test_the_open_answer_is_the_beginning_of_the_whole(name: str) -> None:
     (whole,) = encode(tokenizer, [(*CONVERSATION[:2], Turn("assistant", "hello there"))])
     num_opening = len(opening.input_ids)
     assert whole.input_ids[:num_opening] == opening.input_ids
-    assert whole.assistant_mask == [0] * num_opening + [1] * (len(whole.input_ids) - num_opening)
+    num_said = len(whole.input_ids) - num_opening
+    assert whole.assistant_mask == bytes([0] * num_opening + [1] * num_said)
 
 
 @pytest.mark.parametrize("name", sorted(TEMPLATES))

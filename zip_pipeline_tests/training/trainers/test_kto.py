@@ -164,7 +164,7 @@ def test_calls_and_tools_reach_the_trainer_as_they_are(
         sample = sample_of({**row, "chosen_score": None, "rejected_score": None}, "preference")
         prompt, *sides = turn_groups(sample)
         expected += [
-            encode(tokenizer, [prompt + side], [sample.tools])[0].input_ids
+            encode(tokenizer, [prompt + side], [sample.tools])[0].input_ids.tolist()
             for side in sides
             if side
         ]
