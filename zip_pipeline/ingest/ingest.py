@@ -62,6 +62,7 @@ from zip_pipeline.pool.batches import (
     write_batch,
 )
 from zip_pipeline.pool.parts import GrowingTable, Parts, Rows
+from zip_pipeline.process import return_freed_memory
 from zip_pipeline.samples import (
     AnySample,
     Stage,
@@ -471,6 +472,7 @@ def ingest_drop(
             nothing is written then.
     """
     check_batch_name(batch)
+    return_freed_memory()
     path = folder.raw / batch
     options = read_sidecar(folder, batch)
     before = snapshot(path)

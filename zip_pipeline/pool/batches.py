@@ -31,6 +31,7 @@ from zip_pipeline.files import (
     scan_table,
 )
 from zip_pipeline.pool.parts import Parts
+from zip_pipeline.process import return_freed_memory
 from zip_pipeline.samples import TURN_COLUMNS, pool_schema, with_all_columns
 
 Metadata = Mapping[str, str]
@@ -401,6 +402,7 @@ def write_state(
         UserError: the batch is not ingested, or only half of it is.
     """
     pool_fingerprint = batch_metadata(folder, batch)["fingerprint"]
+    return_freed_memory()
     check_table(folder, batch)
     tokens, stage = tokens or TextTokens(), folder.stage
     none = pool_schema(stage).to_frame()

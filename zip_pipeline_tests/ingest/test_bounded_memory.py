@@ -10,8 +10,9 @@ from collections.abc import Callable
 
 import pytest
 
+from zip_pipeline.data_root import DataRoot
 from zip_pipeline.ingest import rows as rows_module
-from zip_pipeline.ingest.ingest import ingest, ingest_rows
+from zip_pipeline.ingest.ingest import ingest, ingest_drop, ingest_rows
 from zip_pipeline.ingest.options import ReadOptions
 from zip_pipeline.ingest.rows import RawRow
 from zip_pipeline.samples import Stage
@@ -82,6 +83,33 @@ def test_few_long_rows_are_held_at_a_time(tmp_path):
     growth_bytes, num_rows, num_samples = measured_drop(MEASURE_DROP, tmp_path)
     assert (num_rows, num_samples) == (20, 20)
     assert growth_bytes < 400 << 20
+
+
+MEASURE_STATE = """
+import sys
+from pathlib import Path
+from zip_pipeline.data_root import DataRoot
+from zip_pipeline.pool.batches import write_state
+from zip_pipeline.training.tokens import configured_tokens
+from zip_pipeline_tests.processes import peak_bytes
+before = peak_bytes()
+root = DataRoot(Path(sys.argv[1]))
+write_state(root["sft"], "a.jsonl", tokens=configured_tokens(root.path))
+print(peak_bytes() - before)
+"""
+
+
+@pytest.mark.slow
+def test_states_of_long_rows_hold_their_tokens_in_few_bytes_and_return_them(tmp_path):
+    """Rows of 3 MB need 330 MiB, half of it libraries; Python's numbers in kept blocks 400."""
+    folder = DataRoot(tmp_path)["sft"]
+    folder.raw.mkdir(parents=True)
+    text = random.Random(0).randbytes(1_500_000).hex()
+    rows = [{"prompt": f"{n}", "completion": f"{n} {text}"} for n in range(3)]
+    (folder.raw / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    ingest_drop(folder, "a.jsonl")
+    (growth_bytes,) = measured_drop(MEASURE_STATE, tmp_path)
+    assert growth_bytes < 330 << 20
 
 
 @pytest.mark.slow
