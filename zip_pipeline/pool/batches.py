@@ -21,6 +21,7 @@ from zip_pipeline.compression.state import (
     state_settings,
     token_settings,
 )
+from zip_pipeline.compression.texts import parts_of
 from zip_pipeline.data_root import StageFolder
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import (
@@ -254,7 +255,6 @@ def read_first_sample(folder: StageFolder, batch: str) -> pl.DataFrame:
     return with_all_columns(scan_table(folder.samples(batch)), folder.stage).head(1).collect()
 
 
-FIRST_NUM_ROWS = 1 << 5
 _MOST_ROWS = 10_000
 _PART_BYTES = 1 << 23
 
@@ -275,12 +275,43 @@ def _said_in_parts(folder: StageFolder, batch: str) -> Iterator[pl.DataFrame]:
 
 def in_parts(rows: pl.LazyFrame, path: Path) -> Iterator[pl.DataFrame]:
     """Yield rows of a file in order, some megabytes of them at a time."""
+    # In one pass: a slice decodes its row group anew.
+    most = first_num_rows(rows, path)
+    for group in rows.collect_batches(chunk_size=most, maintain_order=True):
+        yield from in_small_parts(group)
+
+
+def first_num_rows(rows: pl.LazyFrame, path: Path) -> int:
+    """Return about how many rows of a file have some megabytes."""
     num_rows = int(rows.select(pl.len()).collect().item())
     # Long rows must not wait until there are many; text is compressed to about a third.
-    most = max(1, min(_PART_BYTES * num_rows // (3 * path.stat().st_size), _MOST_ROWS))
-    # In one pass: a slice decodes its row group anew.
-    for group in rows.collect_batches(chunk_size=most, maintain_order=True):
-        yield from group.iter_slices(next_num_rows(group.height or 1, group))
+    return max(1, min(_PART_BYTES * num_rows // (3 * path.stat().st_size), _MOST_ROWS))
+
+
+def in_small_parts(rows: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    """Yield rows in order, some megabytes of text at a time, or one row that has more.
+
+    What is made of a part is as large as it again and again, and long rows may follow short ones.
+    """
+    if rows.estimated_size() <= _PART_BYTES:
+        yield rows
+        return
+    for places in parts_of(np.arange(rows.height), _num_bytes(rows), _PART_BYTES):
+        yield rows.slice(int(places[0]), len(places))
+
+
+def _num_bytes(rows: pl.DataFrame) -> NDArray[np.int64]:
+    """Return how much text each row has in its columns and in its lists of turns."""
+    sizes = []
+    for name, dtype in rows.schema.items():
+        if dtype == pl.String:
+            sizes.append(pl.col(name).str.len_bytes())
+        elif isinstance(dtype, pl.List) and isinstance(dtype.inner, pl.Struct):
+            texts = [field.name for field in dtype.inner.fields if field.dtype == pl.String]
+            of_turn = [pl.element().struct.field(text).str.len_bytes() for text in texts]
+            sizes.append(pl.col(name).list.eval(pl.sum_horizontal(of_turn)).list.sum())
+    total = rows.select(pl.sum_horizontal(sizes).cast(pl.Int64)).to_series()
+    return total.fill_null(0).to_numpy()
 
 
 def check_table(folder: StageFolder, batch: str) -> None:

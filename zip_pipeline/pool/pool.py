@@ -20,13 +20,14 @@ from zip_pipeline.compression.texts import TemporaryTexts
 from zip_pipeline.data_root import StageFolder
 from zip_pipeline.files import TemporaryTable, fingerprint, scan_table
 from zip_pipeline.pool.batches import (
-    FIRST_NUM_ROWS,
     SIZES_SCHEMA,
     IngestResult,
     Metadata,
     all_batches,
     check_table,
+    first_num_rows,
     gone_error,
+    in_small_parts,
     left_out_files,
     next_num_rows,
     read_sizes,
@@ -291,17 +292,15 @@ class StoredTables:
 
     def parts(self, places: pl.DataFrame, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
         """Yield columns of the samples at ascending places, from slices of some megabytes."""
-        num_rows = FIRST_NUM_ROWS
         for number, rows in _by_batch(places):
-            table = with_all_columns(
-                scan_table(self._table(self.batches[number])), self._folder.stage
-            )
-            start = 0
+            path = self._table(self.batches[number])
+            table = with_all_columns(scan_table(path), self._folder.stage)
+            start, num_rows = 0, first_num_rows(table, path)
             while start < len(rows):
                 end = int(np.searchsorted(rows, rows[start] + num_rows))
                 wanted = rows[start:end] - rows[start]
                 part = table.slice(int(rows[start]), int(wanted[-1]) + 1).select(columns).collect()
-                yield part[wanted]
+                yield from in_small_parts(part[wanted])
                 start, num_rows = end, next_num_rows(num_rows, part)
 
 

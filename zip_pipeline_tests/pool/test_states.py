@@ -18,7 +18,8 @@ from zip_pipeline.pool.batches import (
     state_metadata,
     write_state,
 )
-from zip_pipeline.samples import Stage, serialised_texts
+from zip_pipeline.samples import Sample, Stage, Turn, serialised_texts
+from zip_pipeline_tests.selection.pools import pool_table
 
 ROW = '{"prompt": "What is %d squared?", "completion": "It is %d."}\n'
 
@@ -54,7 +55,6 @@ def test_state_is_computed_some_megabytes_at_a_time(
             part_rows.append(samples.height)
             return super().count(samples, stage)
 
-    monkeypatch.setattr(batches, "FIRST_NUM_ROWS", 4)
     monkeypatch.setattr(batches, "_PART_BYTES", 1_000)
     write_state(root["sft"], "b.jsonl", tokens=Noted())
     assert read_state(root["sft"], "b.jsonl").equals(expected)
@@ -62,6 +62,21 @@ def test_state_is_computed_some_megabytes_at_a_time(
     assert read_state(root["sft"], "b.jsonl").equals(expected)
     assert sum(part_rows) == 2 * 70
     assert max(part_rows) < 15
+
+
+def test_long_rows_after_short_ones_come_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """How many rows fit is told by what each says, not by what rows say on average."""
+    sizes = [10] * 500 + [900] * 20 + [5_000, 10, 10]
+    texts = [str(n).ljust(size, ".") for n, size in enumerate(sizes)]
+    table = pool_table([Sample((Turn("user", "?"), Turn("assistant", text))) for text in texts])
+    monkeypatch.setattr(batches, "_PART_BYTES", 2_000)
+    parts = list(batches.in_small_parts(table.select("sample_id", "turns")))
+    assert pl.concat(parts).equals(table.select("sample_id", "turns"))
+    said = [sum(len(turns[-1]["content"]) for turns in part["turns"]) for part in parts]
+    assert all(
+        num_bytes <= 2_000 or part.height == 1 for num_bytes, part in zip(said, parts, strict=True)
+    )
+    assert len(parts) < 50
 
 
 def test_state_of_an_earlier_form_of_a_batch_is_refused(tmp_path: Path) -> None:
