@@ -255,6 +255,7 @@ def read_first_sample(folder: StageFolder, batch: str) -> pl.DataFrame:
     return with_all_columns(scan_table(folder.samples(batch)), folder.stage).head(1).collect()
 
 
+FIRST_NUM_ROWS = 1 << 5
 _MOST_ROWS = 10_000
 _PART_BYTES = 1 << 23
 
@@ -276,13 +277,16 @@ def _said_in_parts(folder: StageFolder, batch: str) -> Iterator[pl.DataFrame]:
 def in_parts(rows: pl.LazyFrame, path: Path) -> Iterator[pl.DataFrame]:
     """Yield rows of a file in order, some megabytes of them at a time."""
     # In one pass: a slice decodes its row group anew.
-    most = first_num_rows(rows, path)
+    most = fitting_num_rows(rows, path)
     for group in rows.collect_batches(chunk_size=most, maintain_order=True):
         yield from in_small_parts(group)
 
 
-def first_num_rows(rows: pl.LazyFrame, path: Path) -> int:
-    """Return about how many rows of a file have some megabytes."""
+def fitting_num_rows(rows: pl.LazyFrame, path: Path) -> int:
+    """Return about how many rows of a file have some megabytes, by the size of the file.
+
+    Where text repeats itself they have more.
+    """
     num_rows = int(rows.select(pl.len()).collect().item())
     # Long rows must not wait until there are many; text is compressed to about a third.
     return max(1, min(_PART_BYTES * num_rows // (3 * path.stat().st_size), _MOST_ROWS))
@@ -310,8 +314,7 @@ def _num_bytes(rows: pl.DataFrame) -> NDArray[np.int64]:
             texts = [field.name for field in dtype.inner.fields if field.dtype == pl.String]
             of_turn = [pl.element().struct.field(text).str.len_bytes() for text in texts]
             sizes.append(pl.col(name).list.eval(pl.sum_horizontal(of_turn)).list.sum())
-    total = rows.select(pl.sum_horizontal(sizes).cast(pl.Int64)).to_series()
-    return total.fill_null(0).to_numpy()
+    return rows.select(pl.sum_horizontal(sizes).cast(pl.Int64)).to_series().to_numpy()
 
 
 def check_table(folder: StageFolder, batch: str) -> None:

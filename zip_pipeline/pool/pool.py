@@ -20,12 +20,13 @@ from zip_pipeline.compression.texts import TemporaryTexts
 from zip_pipeline.data_root import StageFolder
 from zip_pipeline.files import TemporaryTable, fingerprint, scan_table
 from zip_pipeline.pool.batches import (
+    FIRST_NUM_ROWS,
     SIZES_SCHEMA,
     IngestResult,
     Metadata,
     all_batches,
     check_table,
-    first_num_rows,
+    fitting_num_rows,
     gone_error,
     in_small_parts,
     left_out_files,
@@ -292,10 +293,12 @@ class StoredTables:
 
     def parts(self, places: pl.DataFrame, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
         """Yield columns of the samples at ascending places, from slices of some megabytes."""
+        num_rows = FIRST_NUM_ROWS
         for number, rows in _by_batch(places):
             path = self._table(self.batches[number])
             table = with_all_columns(scan_table(path), self._folder.stage)
-            start, num_rows = 0, first_num_rows(table, path)
+            # A batch of long rows may follow one of short rows.
+            start, num_rows = 0, min(num_rows, fitting_num_rows(table, path))
             while start < len(rows):
                 end = int(np.searchsorted(rows, rows[start] + num_rows))
                 wanted = rows[start:end] - rows[start]

@@ -1,5 +1,6 @@
 """The pool as a selection reads it is the assembled pool, in little memory."""
 
+import json
 import shutil
 import subprocess
 import sys
@@ -12,6 +13,7 @@ import pytest
 from zip_pipeline.compression.state import texts_of
 from zip_pipeline.data_root import DataRoot, remove_leftovers
 from zip_pipeline.files import read_metadata
+from zip_pipeline.ingest.ingest import ingest_drop
 from zip_pipeline.ingest.rows import QUARANTINE_SCHEMA
 from zip_pipeline.pool import batches as batches_module
 from zip_pipeline.pool import parts
@@ -235,6 +237,27 @@ def test_pool_leaves_nothing_behind(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         interrupt()
     assert list(root.cache.iterdir()) == []
+
+
+def test_few_rows_are_read_before_their_length_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Text that repeats itself makes a small file, which tells nothing of how much it says."""
+    folder = DataRoot(tmp_path)["sft"]
+    folder.raw.mkdir(parents=True)
+    rows = [{"prompt": f"{n}", "completion": "x" * 5_000} for n in range(200)]
+    (folder.raw / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    ingest_drop(folder, "a.jsonl")
+    num_read = []
+
+    def noted(num_rows: int, read: pl.DataFrame) -> int:
+        num_read.append(read.height)
+        return batches_module.next_num_rows(num_rows, read)
+
+    monkeypatch.setattr(pool_module, "next_num_rows", noted)
+    with open_selection_pool(folder) as pool:
+        assert len(pool.texts) == 200
+    assert num_read == [32, 64, 104]
 
 
 def test_texts_are_written_only_when_asked_for(tmp_path: Path) -> None:
