@@ -18,8 +18,8 @@ from zip_pipeline.errors import UserError
 from zip_pipeline.files import (
     HASHES,
     LAYOUT,
-    ROWS_PER_GROUP,
     TEMPORARY,
+    Table,
     check_hash,
     check_layout,
     files_in,
@@ -128,16 +128,10 @@ class StageFolder:
         """Return the table of a signal of a batch."""
         return self.root.path / "signals" / self.stage / name / f"{batch}.parquet"
 
-    def write(
-        self,
-        path: Path,
-        table: pl.DataFrame | pl.LazyFrame,
-        metadata: Mapping[str, str],
-        rows_per_group: int = ROWS_PER_GROUP,
-    ) -> None:
+    def write(self, path: Path, table: Table, metadata: Mapping[str, str]) -> None:
         """Write a table with string metadata to ``path`` of the stage, and keep its hash."""
         with hashing(path):
-            write_table(path, table, metadata, rows_per_group)
+            write_table(path, table, metadata)
 
     def scan(self, path: Path) -> pl.LazyFrame:
         """Return the rows of a table of the stage, yet to be read.
@@ -391,23 +385,16 @@ class VersionStore:
         numbers = self.numbers()
         return numbers[-1] if numbers else None
 
-    def write(
-        self,
-        subset: pl.DataFrame | pl.LazyFrame,
-        ledger: pl.DataFrame | pl.LazyFrame,
-        manifest: Mapping[str, object],
-        rows_per_group: int = ROWS_PER_GROUP,
-    ) -> int:
+    def write(self, subset: Table, ledger: Table, manifest: Mapping[str, object]) -> int:
         """Write one new version, whole or not at all, and return its number.
 
         The files are completed in a hidden folder that is renamed to the next free number; two
-        writers at once get two numbers. What is lazy is written part by part, the subset in row
-        groups of so many rows.
+        writers at once get two numbers.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(prefix=TEMPORARY, dir=self.folder))
         try:
-            write_table(temporary / "subset.parquet", subset, {}, rows_per_group)
+            write_table(temporary / "subset.parquet", subset, {})
             write_table(temporary / "ledger.parquet", ledger, {})
             return self._publish(temporary, manifest)
         finally:

@@ -13,6 +13,7 @@ import tomllib
 import weakref
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO, TypeAlias
 
@@ -21,6 +22,7 @@ import polars as pl
 from zip_pipeline.errors import UserError, error_number
 
 TEMPORARY = ".tmp-"
+Table: TypeAlias = pl.DataFrame | pl.LazyFrame | Iterable[pl.DataFrame]
 # Who reads a few rows decodes little of a table in small groups; large pages compress better.
 ROWS_PER_GROUP = 1 << 14
 _PAGE_BYTES = 1 << 22
@@ -73,23 +75,62 @@ def scan_table(path: Path) -> pl.LazyFrame:
     return pl.scan_parquet(path, glob=False, hive_partitioning=False)
 
 
-def write_table(
-    path: Path,
-    table: pl.DataFrame | pl.LazyFrame,
-    metadata: Mapping[str, str],
-    rows_per_group: int = ROWS_PER_GROUP,
-) -> None:
-    """Write a table with string metadata to ``path``, atomically; a lazy one part by part."""
+def write_table(path: Path, table: Table, metadata: Mapping[str, str]) -> None:
+    """Write a table with string metadata to ``path``, atomically.
+
+    Whoever reads a row holds its row group. Each part of a table in parts, which has at least one,
+    becomes a group; any other table has groups of ``ROWS_PER_GROUP`` rows.
+    """
+    if not isinstance(table, pl.DataFrame | pl.LazyFrame):
+        write_atomically(path, lambda p: _write_row_groups(p, table, metadata))
+        return
     write_atomically(
         path,
         lambda p: table.lazy().sink_parquet(
             p,
             compression="zstd",
-            row_group_size=rows_per_group,
+            row_group_size=ROWS_PER_GROUP,
             data_page_size=_PAGE_BYTES,
             metadata=dict(metadata),
         ),
     )
+
+
+def _write_row_groups(
+    path: Path, groups: Iterable[pl.DataFrame], metadata: Mapping[str, str]
+) -> None:
+    # polars counts rows alone, and a group of long rows among short ones could be the whole file.
+    from pyarrow.parquet import ParquetWriter
+
+    tables = (rows.to_arrow(compat_level=pl.CompatLevel.oldest()) for rows in groups)
+    first = next(tables)
+    with ParquetWriter(
+        path,
+        first.schema.with_metadata(dict(metadata)),
+        compression="zstd",
+        compression_level=3,
+        data_page_size=_PAGE_BYTES,
+        # Hardly a text is there twice.
+        use_dictionary=False,
+    ) as writer:
+        for table in chain([first], tables):
+            writer.write_table(table)
+
+
+def row_group_heights(path: Path) -> list[int]:
+    """Return how many rows of a Parquet file are in each of its row groups."""
+    from pyarrow.parquet import read_metadata
+
+    read = read_metadata(path)
+    return [read.row_group(number).num_rows for number in range(read.num_row_groups)]
+
+
+def read_row_groups(rows: pl.LazyFrame, path: Path) -> Iterator[pl.DataFrame]:
+    """Yield rows of a file, as :func:`scan_table` gives them, a row group at a time."""
+    start = 0
+    for height in row_group_heights(path):
+        yield rows.slice(start, height).collect()
+        start += height
 
 
 class TemporaryTable:

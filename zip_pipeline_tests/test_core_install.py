@@ -73,7 +73,7 @@ def test_every_library_is_of_the_core_or_of_the_extra_that_messages_name() -> No
     extras = _extras()
     assert {library for library, extra in EXTRAS.items() if library not in extras[extra]} == set()
     brought_by_others = {
-        *("PIL", "dagster_pipes", "dagster_shared", "pyarrow", "safetensors", "threadpoolctl"),
+        *("PIL", "dagster_pipes", "dagster_shared", "safetensors", "threadpoolctl"),
     }
     assert _imported_libraries() - set(extras[""]) - set(EXTRAS) - brought_by_others == set()
     assert not set(extras[""]) & set(EXTRAS)

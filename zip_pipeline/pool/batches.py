@@ -28,6 +28,7 @@ from zip_pipeline.files import (
     ROWS_PER_GROUP,
     fingerprint,
     read_metadata,
+    read_row_groups,
     readable,
     scan_table,
 )
@@ -162,7 +163,7 @@ def write_batch(folder: StageFolder, batch: str, result: IngestResult) -> None:
         (folder.duplicates(batch), duplicates),
         (folder.samples(batch), samples),
     ):
-        folder.write(path, table.scan(), metadata, table.rows_per_group)
+        folder.write(path, table.row_groups(), metadata)
 
 
 _COUNTS = ("num_rows_read", "num_samples", "num_quarantined", "num_duplicates")
@@ -255,15 +256,7 @@ def read_first_sample(folder: StageFolder, batch: str) -> pl.DataFrame:
     return with_all_columns(scan_table(folder.samples(batch)), folder.stage).head(1).collect()
 
 
-FIRST_NUM_ROWS = 1 << 5
-_MOST_ROWS = 10_000
 _PART_BYTES = 1 << 23
-
-
-def next_num_rows(num_rows: int, read: pl.DataFrame) -> int:
-    """Return how many rows to read next, some megabytes, given the number before and its rows."""
-    fitting = int(_PART_BYTES * read.height / max(1, read.estimated_size()))
-    return max(1, min(2 * num_rows, fitting, _MOST_ROWS))
 
 
 def _said_in_parts(folder: StageFolder, batch: str) -> Iterator[pl.DataFrame]:
@@ -276,20 +269,8 @@ def _said_in_parts(folder: StageFolder, batch: str) -> Iterator[pl.DataFrame]:
 
 def in_parts(rows: pl.LazyFrame, path: Path) -> Iterator[pl.DataFrame]:
     """Yield rows of a file in order, some megabytes of them at a time."""
-    # In one pass: a slice decodes its row group anew.
-    most = fitting_num_rows(rows, path)
-    for group in rows.collect_batches(chunk_size=most, maintain_order=True):
+    for group in read_row_groups(rows, path):
         yield from in_small_parts(group)
-
-
-def fitting_num_rows(rows: pl.LazyFrame, path: Path) -> int:
-    """Return about how many rows of a file have some megabytes, by the size of the file.
-
-    Where text repeats itself they have more.
-    """
-    num_rows = int(rows.select(pl.len()).collect().item())
-    # Long rows must not wait until there are many; text is compressed to about a third.
-    return max(1, min(_PART_BYTES * num_rows // (3 * path.stat().st_size), _MOST_ROWS))
 
 
 def in_small_parts(rows: pl.DataFrame) -> Iterator[pl.DataFrame]:
@@ -463,7 +444,7 @@ def _write_state(
         "pool_fingerprint": pool_fingerprint,
         "fingerprint": fingerprint([csv, *settings.values()]),
     }
-    folder.write(folder.state(batch), state.scan(), described)
+    folder.write(folder.state(batch), state.row_groups(), described)
 
 
 def counted_otherwise(folder: StageFolder, tokens: TokenCounter) -> dict[str, str]:

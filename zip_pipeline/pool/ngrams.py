@@ -6,11 +6,10 @@ import polars as pl
 
 from zip_pipeline.compression.ngrams import NGRAMS_VERSION, ngram_counts
 from zip_pipeline.data_root import StageFolder
-from zip_pipeline.files import scan_table
+from zip_pipeline.files import read_row_groups, scan_table
 from zip_pipeline.pool.parts import Parts
 
 _SCHEMA = pl.Schema({"counts": pl.Binary})
-_ROWS_AT_A_TIME = 1 << 12
 
 
 def batch_ngrams(
@@ -35,7 +34,6 @@ def batch_ngrams(
         counted = Parts(_SCHEMA.to_frame(), folder.root.cache)
         for part in texts():
             counted.append(pl.DataFrame({"counts": ngram_counts(part)}, schema=_SCHEMA))
-        folder.write(path, counted.scan(), described, counted.rows_per_group)
-    stored = scan_table(path)
-    for rows in stored.collect_batches(chunk_size=_ROWS_AT_A_TIME, maintain_order=True):
+        folder.write(path, counted.row_groups(), described)
+    for rows in read_row_groups(scan_table(path), path):
         yield rows["counts"].to_list()

@@ -14,6 +14,7 @@ import polars as pl
 from zip_pipeline.files import ROWS_PER_GROUP, TEMPORARY, named
 
 _PART_BYTES = 1 << 23
+# The list of all of them is read again and again.
 _MOST_ROW_GROUPS = 1 << 11
 _NUM_BUFFERED_ROWS = 1 << 12
 _BUFFERED_CHARACTERS = 1 << 23
@@ -37,7 +38,6 @@ class Parts:
         self._stored: list[Path] = []
         self._rows = [none]
         self._num_bytes = 0
-        self._least_part_rows = ROWS_PER_GROUP
 
     @classmethod
     def of(cls, table: pl.DataFrame) -> "Parts":
@@ -54,7 +54,6 @@ class Parts:
         if self._num_bytes >= _PART_BYTES:
             part = pl.concat(self._rows)
             self._stored.append(self._store(part, f"{len(self._stored)}"))
-            self._least_part_rows = min(self._least_part_rows, part.height)
             self._rows, self._num_bytes = [part.clear()], 0
 
     def _store(self, rows: pl.DataFrame, name: str) -> Path:
@@ -159,10 +158,19 @@ class Parts:
             found.append(rows.select(self.schema.names()))
         return found
 
-    @property
-    def rows_per_group(self) -> int:
-        """How many rows a stored table has in a row group, which whoever reads it holds whole."""
-        return max(self._least_part_rows, -(-self.height // _MOST_ROW_GROUPS))
+    def row_groups(self) -> Iterator[pl.DataFrame]:
+        """Yield all rows, some megabytes at a time; more of a table of many gigabytes."""
+        num_bytes = sum(path.stat().st_size for path in self._stored)
+        most_rows = max(ROWS_PER_GROUP, self.height // _MOST_ROW_GROUPS)
+        rows = self.schema.to_frame()
+        for part in self.each():
+            rows.vstack(part, in_place=True)
+            if rows.estimated_size() >= num_bytes // _MOST_ROW_GROUPS:
+                yield from rows.iter_slices(most_rows)
+                rows = rows.clear()
+        yield from rows.iter_slices(most_rows)
+        if not self.height:
+            yield rows
 
 
 class GrowingTable:

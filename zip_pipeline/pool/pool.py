@@ -18,19 +18,16 @@ from numpy.typing import NDArray
 from zip_pipeline.compression.state import TokenCounter, texts_of
 from zip_pipeline.compression.texts import TemporaryTexts
 from zip_pipeline.data_root import StageFolder
-from zip_pipeline.files import TemporaryTable, fingerprint, scan_table
+from zip_pipeline.files import TemporaryTable, fingerprint, row_group_heights, scan_table
 from zip_pipeline.pool.batches import (
-    FIRST_NUM_ROWS,
     SIZES_SCHEMA,
     IngestResult,
     Metadata,
     all_batches,
     check_table,
-    fitting_num_rows,
     gone_error,
     in_small_parts,
     left_out_files,
-    next_num_rows,
     read_sizes,
     recorded_origins,
     refuse_gone,
@@ -292,19 +289,16 @@ class StoredTables:
         return self.parts(samples.select(_PLACE), columns)
 
     def parts(self, places: pl.DataFrame, columns: Sequence[str]) -> Iterator[pl.DataFrame]:
-        """Yield columns of the samples at ascending places, from slices of some megabytes."""
-        num_rows = FIRST_NUM_ROWS
+        """Yield columns of the samples at ascending places, some megabytes at a time."""
         for number, rows in _by_batch(places):
             path = self._table(self.batches[number])
-            table = with_all_columns(scan_table(path), self._folder.stage)
-            # A batch of long rows may follow one of short rows.
-            start, num_rows = 0, min(num_rows, fitting_num_rows(table, path))
-            while start < len(rows):
-                end = int(np.searchsorted(rows, rows[start] + num_rows))
-                wanted = rows[start:end] - rows[start]
-                part = table.slice(int(rows[start]), int(wanted[-1]) + 1).select(columns).collect()
-                yield from in_small_parts(part[wanted])
-                start, num_rows = end, next_num_rows(num_rows, part)
+            table = with_all_columns(scan_table(path), self._folder.stage).select(columns)
+            ends = np.cumsum(row_group_heights(path))
+            for wanted in np.split(rows, np.searchsorted(rows, ends)):
+                if len(wanted):
+                    first, last = int(wanted[0]), int(wanted[-1])
+                    part = table.slice(first, last - first + 1).collect()
+                    yield from in_small_parts(part[wanted - first])
 
 
 def _by_batch(places: pl.DataFrame) -> Iterator[tuple[int, NDArray[np.int64]]]:

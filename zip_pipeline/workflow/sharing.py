@@ -111,8 +111,7 @@ def publish_version(
     """
     # Nothing may come between, which would give the version another number.
     with _exchange(folder.root, log) as exchange:
-        rows_per_group = subset.rows_per_group
-        number = folder.versions.write(subset.scan(), ledger, manifest, rows_per_group)
+        number = folder.versions.write(subset.row_groups(), ledger, manifest)
         if exchange is None:
             return number
         exchange.run()

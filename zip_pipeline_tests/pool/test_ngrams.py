@@ -44,7 +44,6 @@ def test_counts_of_the_pool_are_those_of_its_texts(
     So it has where a batch is written and read in many parts.
     """
     monkeypatch.setattr(parts, "_PART_BYTES", 1)
-    monkeypatch.setattr(ngrams, "_ROWS_AT_A_TIME", 3)
     folder = DataRoot(tmp_path)[stage]
     store_pool(folder)
     for _ in range(2):

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 
@@ -12,7 +13,7 @@ import pytest
 
 from zip_pipeline.compression.state import texts_of
 from zip_pipeline.data_root import DataRoot, remove_leftovers
-from zip_pipeline.files import read_metadata
+from zip_pipeline.files import read_metadata, row_group_heights
 from zip_pipeline.ingest.ingest import ingest_drop
 from zip_pipeline.ingest.rows import QUARANTINE_SCHEMA
 from zip_pipeline.pool import batches as batches_module
@@ -26,6 +27,7 @@ from zip_pipeline.pool.batches import (
     Parts,
     read_state,
     write_batch,
+    write_state,
 )
 from zip_pipeline.pool.held_out import HeldOutSettings, freeze_held_out, read_held_out
 from zip_pipeline.pool.pool import SelectionPool, assemble_pool, open_selection_pool
@@ -63,17 +65,17 @@ def assert_equals_assembled(pool: SelectionPool, root: DataRoot, stage: Stage) -
         assert pool.rows(some).equals(slow.samples[some])
 
 
-@pytest.mark.parametrize("most_rows", [1, 2, 10_000])
+@pytest.mark.parametrize("rows_per_group", [1, 2, 10_000])
 @pytest.mark.parametrize("hold_out", [None, HOLD_OUT])
 def test_selection_pool_is_the_assembled_pool(
     tmp_path: Path,
     stage: Stage,
     hold_out: HeldOutSettings | None,
-    most_rows: int,
+    rows_per_group: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Order, duplicates, held-out samples, texts, states and rows are those of the slow way."""
-    monkeypatch.setattr(batches_module, "_MOST_ROWS", most_rows)
+    monkeypatch.setattr(parts, "ROWS_PER_GROUP", rows_per_group)
     root = DataRoot(tmp_path)
     store_pool(root[stage])
     with open_selection_pool(root[stage], hold_out=hold_out) as pool:
@@ -239,25 +241,35 @@ def test_pool_leaves_nothing_behind(tmp_path: Path) -> None:
     assert list(root.cache.iterdir()) == []
 
 
-def test_few_rows_are_read_before_their_length_is_known(
+def test_long_rows_side_by_side_are_stored_and_read_one_by_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Text that repeats itself makes a small file, which tells nothing of how much it says."""
+    """Short rows beside them, and text that makes a small file, do not hide how much they say."""
+    monkeypatch.setattr(parts, "_PART_BYTES", 20_000)
+    monkeypatch.setattr(parts, "_BUFFERED_CHARACTERS", 1)
     folder = DataRoot(tmp_path)["sft"]
     folder.raw.mkdir(parents=True)
-    rows = [{"prompt": f"{n}", "completion": "x" * 5_000} for n in range(200)]
+    sizes = [10] * 50 + [30_000] * 5 + [10] * 50
+    rows = [{"prompt": f"{n}", "completion": "x" * size} for n, size in enumerate(sizes)]
     (folder.raw / "a.jsonl").write_text("\n".join(map(json.dumps, rows)))
     ingest_drop(folder, "a.jsonl")
-    num_read = []
+    assert row_group_heights(folder.samples("a.jsonl")) == [51, 1, 1, 1, 1, 50]
+    read = []
 
-    def noted(num_rows: int, read: pl.DataFrame) -> int:
-        num_read.append(read.height)
-        return batches_module.next_num_rows(num_rows, read)
+    def noted(rows: pl.DataFrame) -> Iterator[pl.DataFrame]:
+        read.append(rows.height)
+        yield rows
 
-    monkeypatch.setattr(pool_module, "next_num_rows", noted)
+    monkeypatch.setattr(pool_module, "in_small_parts", noted)
+    monkeypatch.setattr(batches_module, "in_small_parts", noted)
     with open_selection_pool(folder) as pool:
-        assert len(pool.texts) == 200
-    assert num_read == [32, 64, 104]
+        assert pool.rows([104, 3, 1, 52])["turns"].list[0].struct[1].to_list() == [
+            *("104", "3", "1", "52")
+        ]
+        assert read == [2, 1, 1]
+        assert len(pool.texts) == 105
+    write_state(folder, "a.jsonl")
+    assert read[3:] == [51, 1, 1, 1, 1, 50] * 2
 
 
 def test_texts_are_written_only_when_asked_for(tmp_path: Path) -> None:
