@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 
@@ -21,6 +21,7 @@ _MAX_CLUSTERS = 64
 # Clusters are found among so many samples, by so many words: those that most of them use.
 _MAX_FITTED = 10_000
 _MAX_WORDS = 2048
+_MAX_COUNTED = 1 << 20
 _MAX_ITERATIONS = 30
 _NUM_TELLING = 6
 # Vectors are rounded to whole numbers and have this length. Products of two of them are whole
@@ -79,11 +80,12 @@ def clusters_of(candidates: Candidates) -> Clusters:
     texts = candidates.texts
     num_clusters = min(max(round(math.sqrt(len(texts) / 2)), 2), _MAX_CLUSTERS)
     fitted = candidates.by_id()[:_MAX_FITTED]
-    sampled = texts.read(fitted)
-    space = _Space.of(sampled)
-    centres = _fit(space.vectors(sampled), num_clusters)
-    parts = candidates.texts.parts()
-    found = np.concatenate([_nearest(space.vectors(part), centres) for part in parts])
+    # Twice from the file, as long texts are more than there is memory for.
+    space = _Space.of(chain.from_iterable(texts.parts(fitted)), len(fitted))
+    vectors = space.vectors(chain.from_iterable(texts.parts(fitted)), len(fitted))
+    centres = _fit(vectors, num_clusters)
+    parts = (space.vectors(part, len(part)) for part in texts.parts())
+    found = np.concatenate([_nearest(part, centres) for part in parts])
     sizes = np.bincount(found, minlength=num_clusters)
     by_size = np.argsort(-sizes, kind="stable")
     names = [f"cluster {number:02d}" for number in range(1, num_clusters + 1)]
@@ -102,17 +104,22 @@ class _Space:
     weights: NDArray[np.float64]
 
     @classmethod
-    def of(cls, texts: Sequence[bytes]) -> "_Space":
+    def of(cls, texts: Iterable[bytes], num_texts: int) -> "_Space":
         """Return the words that stand in most of the texts, at least in two."""
-        counts = Counter(chain.from_iterable(set(words_of(text)) for text in texts))
+        counts: Counter[str] = Counter()
+        for text in texts:
+            counts.update(set(words_of(text)))
+            # Long texts have no end of words that hardly any other has.
+            if len(counts) > _MAX_COUNTED:
+                counts = Counter(dict(counts.most_common(_MAX_COUNTED // 2)))
         common = sorted((-num, word) for word, num in counts.items() if num > 1)[:_MAX_WORDS]
-        weights = [math.log(len(texts) / -num) for num, _ in common]
+        weights = [math.log(num_texts / -num) for num, _ in common]
         return cls([word for _, word in common], np.array(weights))
 
-    def vectors(self, texts: Sequence[bytes]) -> Vectors:
+    def vectors(self, texts: Iterable[bytes], num_texts: int) -> Vectors:
         """Return the vector of each text, shape (texts, words)."""
         columns = {word: column for column, word in enumerate(self.words)}
-        vectors = np.zeros((len(texts), len(columns)), dtype=np.float32)
+        vectors = np.zeros((num_texts, len(columns)), dtype=np.float32)
         for vector, text in zip(vectors, texts, strict=True):
             counts = Counter(words_of(text))
             known = [word for word in counts if word in columns]

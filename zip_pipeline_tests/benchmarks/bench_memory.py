@@ -74,6 +74,17 @@ def chats(num_bytes: int) -> Records:
         yield {"messages": [{"role": role, "content": content} for role, content in turns]}
 
 
+def mixed(num_bytes: int) -> Records:
+    """Yield tiny rows and long ones in turn, four times as much of them each time."""
+    kinds = (pairs(60), pairs(num_bytes))
+    for power, records in enumerate(itertools.cycle(kinds)):
+        num_characters = 0
+        while num_characters < 1 << (20 + 2 * power):
+            record = next(records)
+            num_characters += len(json.dumps(record))
+            yield record
+
+
 def trees(num_bytes: int) -> Records:
     """Yield trees of 15 messages, which have eight conversations."""
     names, said = itertools.count(), texts(num_bytes // 15)
@@ -141,6 +152,7 @@ SHAPES: dict[str, tuple[str, Callable[[int], Records], int, Write, str]] = {
     "short rows": ("sft", pairs, 1_000, lines, "jsonl"),
     "long rows": ("sft", pairs, 100_000, lines, "jsonl"),
     "longest rows": ("sft", pairs, 15_000_000, lines, "jsonl"),
+    "mixed rows": ("sft", mixed, 15_000_000, lines, "jsonl"),
     "many turns": ("sft", chats, 15_000_000, lines, "jsonl"),
     "array": ("sft", pairs, 3_000, array, "json"),
     "csv": ("sft", pairs, 1_000, cells, "csv"),

@@ -1,19 +1,23 @@
 """Clusters stand in for sources that are of no use."""
 
 from base64 import b64encode
+from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from random import Random
+from typing import Any
 
 import polars as pl
 import pytest
 
+from zip_pipeline.compression import texts as texts_module
 from zip_pipeline.compression.state import texts_of
 from zip_pipeline.compression.texts import TemporaryTexts
 from zip_pipeline.report.trace import fate_of
 from zip_pipeline.sample_data.mixture import draw_tasks
 from zip_pipeline.samples import Sample, Turn, sample_id
+from zip_pipeline.selection import clusters as clusters_module
 from zip_pipeline.selection.candidates import Candidates
 from zip_pipeline.selection.clusters import Clusters, clusters_for, clusters_of
 from zip_pipeline.selection.config import SelectionConfig
@@ -91,6 +95,48 @@ def test_clusters_are_fitted_to_a_part_of_a_large_pool(monkeypatch: pytest.Monke
     assert sum(len(own) for own in kinds) == 360
     most = [max(own.to_list().count(kind) for kind in KINDS) for own in kinds]
     assert sum(most) > 350
+
+
+def test_few_texts_are_in_memory_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Long texts are more than there is memory for; their clusters are those of one reading."""
+    table = mixed_pool()
+    expected = found_in(table)
+    read, sizes = TemporaryTexts.read, []
+
+    def noted(texts: TemporaryTexts, indices: Sequence[int]) -> list[bytes]:
+        found = read(texts, indices)
+        sizes.append(sum(map(len, found)))
+        return found
+
+    monkeypatch.setattr(TemporaryTexts, "read", noted)
+    monkeypatch.setattr(texts_module, "_PART_BYTES", 5_000)
+    found = found_in(table)
+    assert max(sizes) <= 5_000
+    assert sum(sizes) > 3 * 50_000
+    assert found.names.equals(expected.names)
+    assert found.words == expected.words
+
+
+def test_words_that_hardly_a_text_has_are_not_all_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Few words are held at a time, and still those that tell kinds of text apart are found."""
+    table, sizes = mixed_pool(), []
+    texts = [
+        text + b" " + b" ".join(b"%dx%d" % (number, word) for word in range(50))
+        for number, text in enumerate(texts_of(table, "sft"))
+    ]
+
+    class Noted(Counter[str]):
+        def update(self, *more: Any) -> None:
+            super().update(*more)
+            sizes.append(len(self))
+
+    monkeypatch.setattr(clusters_module, "Counter", Noted)
+    monkeypatch.setattr(clusters_module, "_MAX_COUNTED", 5_000)
+    with TemporaryTexts.write([texts]) as stored:
+        names = clusters_of(Candidates(table, stored)).names
+    assert max(sizes) < 5_300
+    kinds = table.select("kind", name=names).group_by("name", "kind").len().group_by("name")
+    assert kinds.agg(pl.col("len").max())["len"].sum() > 0.95 * table.height
 
 
 def test_texts_that_are_alike_or_empty_have_clusters() -> None:

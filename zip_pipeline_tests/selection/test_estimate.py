@@ -1,10 +1,12 @@
 """How long a selection will take, in figures and in words."""
 
 import time
+from collections.abc import Iterable
 
 import numpy as np
 import polars as pl
 import pytest
+from numpy.typing import NDArray
 
 from zip_pipeline.compression.state import texts_of
 from zip_pipeline.compression.texts import TemporaryTexts
@@ -103,6 +105,26 @@ def test_more_picks_and_fewer_workers_take_longer() -> None:
             seconds.append(strategies["zip"].estimate(pool, config, workers))
     assert seconds[0] < seconds[1]
     assert seconds[2] < seconds[1] / 2
+
+
+def test_few_long_texts_are_probed() -> None:
+    """As many as fit into some megabytes, and one where none does."""
+    probed = []
+
+    class Noted(TemporaryTexts):
+        def read(self, indices: Iterable[int] | NDArray[np.int64]) -> list[bytes]:
+            found = super().read(indices)
+            probed.append(len(found))
+            return found
+
+    config = SelectionConfig(strategy="zip", budget_samples=5)
+    index = pl.DataFrame({"source": ["s"] * 20, "sample_id": [f"{n:02}" for n in range(20)]})
+    for size in (1_000_000, 9_000_000):
+        with Noted.write([[b" " * size] * 20]) as texts:
+            costs = np.full(20, size)
+            pool = Measured(Candidates(index, texts), None, costs / 1.0, costs)
+            strategies["zip"].estimate(pool, config, 1)
+    assert probed == [8, 1]
 
 
 def test_nothing_to_select_takes_no_time() -> None:

@@ -16,7 +16,8 @@ from zip_pipeline.selection.rounds import NewSet, Offer, RoundStrategy, lowest_i
 from zip_pipeline.selection.run import Run, num_picks
 
 _NUM_PROBES = 128
-_MAX_PROBE_BYTES = 1 << 21
+_PROBES_BYTES = 1 << 23
+_MAX_SET_BYTES = 1 << 21
 _SELECTED, _PICKED = "selected", "picked"
 
 
@@ -99,9 +100,12 @@ class Zip(RoundStrategy):
             return 0.0
         num_picked = min(num_picks(pool, config.budget), num_samples)
         num_rounds = math.ceil(num_picked / config.k3)
-        which = np.linspace(0, num_samples - 1, min(_NUM_PROBES, num_samples)).astype(np.int64)
+        mean_bytes = float(pool.num_bytes.mean())
+        fitting = max(1, int(_PROBES_BYTES / max(mean_bytes, 1)))
+        num_probes = min(_NUM_PROBES, num_samples, fitting)
+        which = np.linspace(0, num_samples - 1, num_probes).astype(np.int64)
         probes = pool.candidates.texts.read(which)
-        picked_bytes = num_picked * float(pool.num_bytes.mean())
+        picked_bytes = num_picked * mean_bytes
         coarse = _seconds_behind(config, probes, picked_bytes / 2)
         fine = _seconds_behind(config, probes, picked_bytes / num_rounds / 2)
         k1, k2, k3 = (min(k, num_samples) for k in (config.k1, config.k2, config.k3))
@@ -112,7 +116,7 @@ def _seconds_behind(config: SelectionConfig, probes: list[bytes], set_bytes: flo
     """Return seconds per measurement behind a set of about that size."""
     given = codecs[config.resolved_codec].new_set(config.resolved_level, workers=1)
     size = max(sum(map(len, probes)), 1)
-    for _ in range(round(min(set_bytes, _MAX_PROBE_BYTES) / size)):
+    for _ in range(round(min(set_bytes, _MAX_SET_BYTES) / size)):
         given.extend(probes)
     given.marginal_bytes(probes[:1])
     started = time.perf_counter()

@@ -102,8 +102,8 @@ class ZipFit(ScoreStrategy):
         which = np.linspace(0, num_samples - 1, min(_NUM_PROBES, num_samples)).astype(np.int64)
         started = time.perf_counter()
         sizes = TargetSizes(pool.candidates.target, config.resolved_level)
-        for text in pool.candidates.texts.read(which):
-            sizes.similarity(text)
+        for position in which.tolist():
+            sizes.similarity(pool.candidates.texts[position])
         return (time.perf_counter() - started) / max(len(which), 1) * num_samples
 
 
