@@ -3,7 +3,7 @@
 import logging
 import os
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
@@ -119,18 +119,18 @@ class DeflateSet:
         self._num_texts = 0
         self._num_bytes = 0
 
-    def add(self, texts: Sequence[bytes]) -> None:
+    def add(self, texts: Iterable[bytes]) -> None:
         """Append texts to the set, in order."""
         for text in texts:
             self._emitted_bytes += len(self._stream.compress(self._before_text() + text))
             self._num_texts += 1
             self._num_bytes += len(text)
 
-    def extend(self, texts: Sequence[bytes]) -> None:
+    def extend(self, texts: Iterable[bytes]) -> None:
         """Append texts to the set: the same as :meth:`add`, which costs nothing extra here."""
         self.add(texts)
 
-    def sizes_with(self, texts: Sequence[bytes]) -> Sizes:
+    def sizes_with(self, texts: Iterable[bytes]) -> Sizes:
         """Return the compressed bytes of (set + text) for each text on its own."""
         copy, emitted = self._stream.copy, self._emitted_bytes
         before, closing = self._before_text(), self._framing.closing
@@ -210,7 +210,10 @@ class IndexedSet(Protocol):
 
 
 class LocalSet:
-    """A set in this process that reads the texts from their file when they are asked for."""
+    """A set in this process that reads the texts from their file, some megabytes at a time.
+
+    Those that are added are read at once, as they may count as one piece.
+    """
 
     def __init__(self, texts: TextFile, inner: SelectedSet) -> None:
         self._texts = texts
@@ -222,15 +225,18 @@ class LocalSet:
 
     def extend(self, indices: Indices) -> None:
         """Append texts to the set, in order, for askers of ``marginal_bytes`` alone."""
-        self._inner.extend(self._texts.read(indices))
+        for part in self._texts.parts(indices):
+            self._inner.extend(part)
 
     def ratios_with(self, indices: Indices) -> Ratios:
         """Return R of (set + text), raw / compressed bytes, for each text on its own."""
-        return self._inner.ratios_with(self._texts.read(indices))
+        parts = [self._inner.ratios_with(part) for part in self._texts.parts(indices)]
+        return np.concatenate(parts) if parts else np.zeros(0)
 
     def marginal_bytes(self, indices: Indices) -> Sizes:
         """Return by how many bytes each text, on its own, would grow the compressed set."""
-        return self._inner.marginal_bytes(self._texts.read(indices))
+        parts = [self._inner.marginal_bytes(part) for part in self._texts.parts(indices)]
+        return np.concatenate(parts) if parts else np.zeros(0, dtype=np.int64)
 
 
 # Content that the dictionary keeps; beyond it the oldest texts of the set are forgotten.

@@ -3,6 +3,7 @@
 import lzma
 import random
 import zlib
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from zip_pipeline.compression.codecs import (
     compressed_bytes,
     compression_ratio,
 )
+from zip_pipeline.compression.texts import TemporaryTexts
 
 
 @pytest.mark.parametrize("codec", ["deflate", "zstd", "xz"])
@@ -42,6 +44,36 @@ def test_zstd_finds_a_copy_far_away() -> None:
     """Long-distance matching sees a repetition 8 MB back."""
     text = random.Random(2).randbytes(8_000_000)
     assert compressed_bytes(text + text[:1_000_000], "zstd", 3) < 8_010_000
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("codec", ["deflate", "zstd", "xz"])
+def test_few_texts_are_in_memory_at_a_time(
+    codec: str, workers: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Long texts are more than there is memory for; what is measured is as if all were there."""
+    draw = random.Random(4)
+    flat = [b" ".join(b"%d" % draw.randrange(50) for _ in range(200)) for _ in range(30)]
+    expected = codecs[codec].new_set(3, workers=1)
+    read, sizes = TemporaryTexts.read, []
+
+    def noted(texts: TemporaryTexts, indices: Sequence[int]) -> list[bytes]:
+        found = read(texts, indices)
+        sizes.append(len(found))
+        return found
+
+    monkeypatch.setattr(TemporaryTexts, "read", noted)
+    monkeypatch.setattr("zip_pipeline.compression.texts._PART_BYTES", 1_500)
+    everyone, members = np.arange(30), np.array([7, 3, 20, 21])
+    with TemporaryTexts.write([flat]) as texts, codecs[codec].sets(texts, 3, workers) as new_set:
+        found = new_set("picked")
+        assert found.ratios_with(everyone).tolist() == expected.ratios_with(flat).tolist()
+        # Of zstd they are one piece where they are added.
+        found.extend(members)
+        expected.extend([flat[n] for n in members])
+        assert found.marginal_bytes(everyone).tolist() == expected.marginal_bytes(flat).tolist()
+        assert found.marginal_bytes(everyone[:0]).tolist() == []
+    assert max(sizes) < 5
 
 
 def test_an_empty_string_has_ratio_zero() -> None:

@@ -10,6 +10,7 @@ import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from itertools import chain
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -23,7 +24,6 @@ from zip_pipeline.compression.sets import (
     Framing,
     IndexedSet,
     Indices,
-    LocalSet,
     Ratios,
     SelectedSet,
     Sizes,
@@ -34,6 +34,11 @@ from zip_pipeline.compression.texts import TextFile
 # In place of the number of a part: the question has no more.
 END = -1
 _NUMBER_BYTES = 4
+
+
+def _each(texts: TextFile, indices: Indices) -> Iterator[bytes]:
+    """Yield the texts at some positions; some megabytes of them are in memory at a time."""
+    return chain.from_iterable(texts.parts(indices))
 
 
 class Worker:
@@ -62,14 +67,15 @@ class Worker:
 
     def add(self, name: str, indices: bytes) -> None:
         """Append texts to a set."""
-        self._sets[name].add(self._texts.read(np.frombuffer(indices, dtype=np.int64)))
+        members = np.frombuffer(indices, dtype=np.int64)
+        self._sets[name].add(_each(self._texts, members))
 
     def sizes(self, name: str, indices: bytes, borders: list[int]) -> list[tuple[int, bytes]]:
         """Return numbers of parts, and the compressed bytes of (set + text) for their texts."""
         everyone = np.frombuffer(indices, dtype=np.int64)
         found = []
         while (number := self._next_number()) != END:
-            texts = self._texts.read(everyone[borders[number] : borders[number + 1]])
+            texts = _each(self._texts, everyone[borders[number] : borders[number + 1]])
             found.append((number, self._sets[name].sizes_with(texts).tobytes()))
         return found
 
@@ -150,15 +156,13 @@ class DeflateMeasurer:
 
     def new_set(self, name: str) -> IndexedSet:
         """Return an empty set; it takes the place of an earlier one of that name."""
-        inner = DeflateSet(self._level, self.framing)
-        if self._num_workers == 1:
-            return LocalSet(self.texts, inner)
-        return _SharedSet(self, name, inner)
+        return _SharedSet(self, name, DeflateSet(self._level, self.framing))
 
     def crew(self, num_questions: int) -> "_Crew | None":
-        """Return the processes, None while too little has been asked for to start them."""
+        """Return the processes, None while this one measures all, as one worker always does."""
         self._num_questions += num_questions
-        if self._crew is None and self._num_questions >= MIN_QUESTIONS:
+        is_enough = self._num_questions >= MIN_QUESTIONS and self._num_workers > 1
+        if self._crew is None and is_enough:
             setting = (str(self.texts.path), self.texts.offsets.tobytes(), self._level)
             self._crew = _Crew(self._num_workers, (*setting, self.framing))
         return self._crew
@@ -221,14 +225,14 @@ class _SharedSet:
     def _here(self) -> DeflateSet:
         """Return the set in this process, which is brought up to date only when it is asked."""
         for members in self._members[self._num_here :]:
-            self._inner.add(self._measurer.texts.read(members))
+            self._inner.add(_each(self._measurer.texts, members))
         self._num_here = len(self._members)
         return self._inner
 
     def _sizes(self, indices: Indices, num_bytes: Sizes) -> Sizes:
         crew = self._measurer.crew(len(indices))
         if crew is None or len(indices) <= _MIN_SHARED:
-            return self._here().sizes_with(self._measurer.texts.read(indices))
+            return self._here().sizes_with(_each(self._measurer.texts, indices))
         if self._num_sent < 0:
             crew.tell("new", self._name)
             self._num_sent = 0
