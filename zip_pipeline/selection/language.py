@@ -1,7 +1,6 @@
 """How characters and words follow one another in a pool, and how usual that is in a text."""
 
 from collections.abc import Iterator, Sequence
-from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -67,12 +66,13 @@ class Language:
         triples = np.zeros(_NUM_SYMBOLS**3, np.int64)
         self._words = np.zeros(1 << _WORD_BITS, np.int32)
         self._pairs = np.zeros(1 << _PAIR_BITS, np.int32)
+        self._powers = _Powers()
         # Of the same type, as numpy is many times slower with any other.
         one = np.int32(1)
         for part in parts_of(texts, self._counted):
             joined = Joined([text for _, text in part])
             triples += np.bincount(_triples(joined.bytes), minlength=len(triples))
-            words = _Words(joined.bytes)
+            words = _Words(joined.bytes, self._powers)
             np.add.at(self._words, _bucket(words.hashes, _WORD_BITS), one)
             np.add.at(self._pairs, _bucket_of_pair(words.left, words.right), one)
         self._num_words = max(1, int(self._words.sum()))
@@ -104,7 +104,7 @@ class Language:
             texts: what to judge.
             samples: the sample of the pool that each text is from.
         """
-        words = _Words(texts.bytes)
+        words = _Words(texts.bytes, self._powers)
         of_pair = np.searchsorted(texts.starts, words.starts_of_left, side="right") - 1
         is_own = np.isin(np.asarray(samples, np.int64), self._counted)[of_pair]
         num_left = self._words[_bucket(words.left, _WORD_BITS)] - is_own
@@ -177,19 +177,38 @@ def _bits_of(triples: Indices) -> tuple[NDArray[np.float32], int]:
     return bits.ravel(), int(is_frequent.sum())
 
 
+class _Powers:
+    """Powers of an odd number, and their inverses, modulo 2^64: as many as a text has needed."""
+
+    def __init__(self) -> None:
+        self._known = self._first(0)
+
+    def first(self, num: int) -> tuple[Hashes, Hashes]:
+        """Return the first ``num`` powers or more, 16 bytes for each."""
+        if len(self._known[0]) < num:
+            self._known = self._first(num)
+        return self._known
+
+    def _first(self, num: int) -> tuple[Hashes, Hashes]:
+        powers, inverses = (
+            np.full(num, base, np.uint64) for base in (_BASE, pow(_BASE, -1, 1 << 64))
+        )
+        return np.cumprod(powers, dtype=np.uint64), np.cumprod(inverses, dtype=np.uint64)
+
+
 class _Words:
     """The tokens of joined texts as hashes, and those left and right of a single space.
 
     Numbers are all one token, and two of them are no pair.
     """
 
-    def __init__(self, joined: Bytes) -> None:
+    def __init__(self, joined: Bytes, of_base: _Powers) -> None:
         kinds = np.concatenate([[0], KINDS[joined], [0]])
         edges = np.flatnonzero(kinds[1:] != kinds[:-1])
         is_token = kinds[edges[:-1] + 1] > 0
         starts, ends = edges[:-1][is_token], edges[1:][is_token]
         # Sums of bytes times powers differ by the token's own, and the start is divided out.
-        powers, inverses = _powers(1 << len(joined).bit_length())
+        powers, inverses = of_base.first(len(joined))
         sums = np.zeros(len(joined) + 1, np.uint64)
         np.cumsum(_LOWER[joined] * powers[: len(joined)], out=sums[1:])
         kinds = KINDS[joined[starts]]
@@ -206,14 +225,6 @@ class _Words:
         first = np.flatnonzero(is_pair)
         self.left, self.right = self.hashes[first], self.hashes[first + 1]
         self.starts_of_left: Indices = starts[first]
-
-
-@lru_cache(maxsize=2)
-def _powers(num: int) -> tuple[Hashes, Hashes]:
-    """Return powers of an odd number, and their inverses, modulo 2^64."""
-    bases = (_BASE, pow(_BASE, -1, 1 << 64))
-    powers, inverses = (np.full(num, base, np.uint64) for base in bases)
-    return np.cumprod(powers, dtype=np.uint64), np.cumprod(inverses, dtype=np.uint64)
 
 
 def _mixed(hashes: Hashes) -> Hashes:
