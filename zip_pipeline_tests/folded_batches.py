@@ -21,8 +21,6 @@ def fold(folder: StageFolder, batches: Sequence[str], generation: int = 1) -> st
     """
     members = {batch: batch_metadata(folder, batch) for batch in batches}
     states = {batch: state_metadata(folder, batch) or {} for batch in batches}
-    for state in states.values():
-        state.pop("ARROW:schema")
     content = fingerprint(
         part for batch, data in members.items() for part in (batch, data["fingerprint"])
     )

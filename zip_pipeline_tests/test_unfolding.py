@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from zip_pipeline.data_root import DataRoot, StageFolder
+from zip_pipeline.files import read_metadata
 from zip_pipeline.ingest.ingest import ingest_drop
 from zip_pipeline.pool.batches import (
     all_batches,
@@ -61,7 +62,7 @@ def _contents(root: DataRoot) -> dict[str, tuple[list[object], dict[str, str]]]:
     return {
         str(path.relative_to(root.path)): (
             pl.read_parquet(path, glob=False).to_dicts(),
-            dict(pl.read_parquet_metadata(path)),
+            read_metadata(path),
         )
         for path in sorted(paths)
     }
@@ -136,7 +137,7 @@ def test_damaged_table_of_folded_batches_is_refused(root: DataRoot, kind: str) -
     folder = root["sft"]
     folded = fold(folder, ["a.jsonl", "b.jsonl", "d.jsonl"])
     path = root.path / kind / "sft" / f"{folded}.parquet"
-    metadata = {k: v for k, v in pl.read_parquet_metadata(path).items() if k != "ARROW:schema"}
+    metadata = read_metadata(path)
     rows = pl.read_parquet(path)
     rows.head(rows.height - 1).write_parquet(path, metadata=metadata)
     message = r"rows of '[abd]\.jsonl' are missing\); let this user write there, or remove"

@@ -474,7 +474,7 @@ def recount_tokens(folder: StageFolder, batch: str, tokens: TokenCounter) -> Non
         if not part["sample_id"].equals(sizes["sample_id"]):
             raise _no_state(folder, batch)
         state.append(sizes.hstack(tokens.count(part, folder.stage)))
-    of_file = ("pool_fingerprint", "fingerprint", "ARROW:schema")
+    of_file = ("pool_fingerprint", "fingerprint")
     kept = {name: value for name, value in settings.items() if name not in of_file}
     described = kept | token_settings(tokens)
     _write_state(folder, batch, state, settings["pool_fingerprint"], described)

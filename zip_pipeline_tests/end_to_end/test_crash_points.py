@@ -12,6 +12,7 @@ import polars as pl
 import pytest
 
 from zip_pipeline.data_root import DataRoot
+from zip_pipeline.files import read_metadata
 from zip_pipeline.ingest.ingest import ingest_drop
 from zip_pipeline.pool.batches import (
     batch_metadata,
@@ -182,7 +183,7 @@ def _tables(folder: Path) -> dict[str, list[object]]:
     return {
         str(path.relative_to(folder)): [
             pl.read_parquet(path, glob=False).to_dicts(),
-            dict(pl.read_parquet_metadata(path)),
+            read_metadata(path),
         ]
         for path in paths
     }

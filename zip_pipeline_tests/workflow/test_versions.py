@@ -212,7 +212,6 @@ def _store_tiny(root: DataRoot, num: int) -> None:
     ids = ids.select(pl.col("sample_id").str.pad_start(16, "0").str.pad_end(32, "0"))
     for path in (folder.samples(batch), folder.state(batch)):
         row, told = pl.read_parquet(path), folder.metadata(path)
-        del told["ARROW:schema"]
         told |= {name: f"{num}" for name in ("num_rows_read", "num_samples") if name in told}
         rows = ids.join(row.drop("sample_id"), how="cross").select(row.columns)
         folder.write(path, rows, told)
