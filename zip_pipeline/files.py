@@ -119,10 +119,11 @@ def _write_row_groups(
 
 def row_group_heights(path: Path) -> list[int]:
     """Return how many rows of a Parquet file are in each of its row groups."""
-    from pyarrow.parquet import read_metadata
+    from pyarrow.parquet import ParquetFile
 
-    read = read_metadata(path)
-    return [read.row_group(number).num_rows for number in range(read.num_row_groups)]
+    with ParquetFile(path) as file:
+        groups = map(file.metadata.row_group, range(file.num_row_groups))
+        return [group.num_rows for group in groups]
 
 
 def read_row_groups(rows: pl.LazyFrame, path: Path) -> Iterator[pl.DataFrame]:

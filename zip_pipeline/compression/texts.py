@@ -4,6 +4,7 @@ import hashlib
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -79,6 +80,10 @@ class TextFile(Sequence[bytes]):
     def parts(self, indices: NDArray[np.int64] | None = None) -> Iterator[list[bytes]]:
         """Return all texts, or those at these positions, in order, some megabytes at a time."""
         return (texts for _, texts in self.placed_parts(indices))
+
+    def each(self, indices: NDArray[np.int64]) -> Iterator[bytes]:
+        """Return the texts at these positions, in this order; some megabytes are in memory."""
+        return chain.from_iterable(self.parts(indices))
 
     def placed_parts(
         self, indices: NDArray[np.int64] | None = None, most_bytes: int = 0

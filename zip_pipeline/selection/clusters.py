@@ -4,7 +4,6 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
 import numpy as np
 import polars as pl
@@ -81,9 +80,8 @@ def clusters_of(candidates: Candidates) -> Clusters:
     num_clusters = min(max(round(math.sqrt(len(texts) / 2)), 2), _MAX_CLUSTERS)
     fitted = candidates.by_id()[:_MAX_FITTED]
     # Twice from the file, as long texts are more than there is memory for.
-    space = _Space.of(chain.from_iterable(texts.parts(fitted)), len(fitted))
-    vectors = space.vectors(chain.from_iterable(texts.parts(fitted)), len(fitted))
-    centres = _fit(vectors, num_clusters)
+    space = _Space.of(texts.each(fitted), len(fitted))
+    centres = _fit(space.vectors(texts.each(fitted), len(fitted)), num_clusters)
     parts = (space.vectors(part, len(part)) for part in texts.parts())
     found = np.concatenate([_nearest(part, centres) for part in parts])
     sizes = np.bincount(found, minlength=num_clusters)

@@ -10,7 +10,6 @@ import sys
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
-from itertools import chain
 from multiprocessing.connection import Connection
 from pathlib import Path
 from types import TracebackType
@@ -34,11 +33,6 @@ from zip_pipeline.compression.texts import TextFile
 # In place of the number of a part: the question has no more.
 END = -1
 _NUMBER_BYTES = 4
-
-
-def _each(texts: TextFile, indices: Indices) -> Iterator[bytes]:
-    """Yield the texts at some positions; some megabytes of them are in memory at a time."""
-    return chain.from_iterable(texts.parts(indices))
 
 
 class Worker:
@@ -67,15 +61,14 @@ class Worker:
 
     def add(self, name: str, indices: bytes) -> None:
         """Append texts to a set."""
-        members = np.frombuffer(indices, dtype=np.int64)
-        self._sets[name].add(_each(self._texts, members))
+        self._sets[name].add(self._texts.each(np.frombuffer(indices, dtype=np.int64)))
 
     def sizes(self, name: str, indices: bytes, borders: list[int]) -> list[tuple[int, bytes]]:
         """Return numbers of parts, and the compressed bytes of (set + text) for their texts."""
         everyone = np.frombuffer(indices, dtype=np.int64)
         found = []
         while (number := self._next_number()) != END:
-            texts = _each(self._texts, everyone[borders[number] : borders[number + 1]])
+            texts = self._texts.each(everyone[borders[number] : borders[number + 1]])
             found.append((number, self._sets[name].sizes_with(texts).tobytes()))
         return found
 
@@ -225,14 +218,14 @@ class _SharedSet:
     def _here(self) -> DeflateSet:
         """Return the set in this process, which is brought up to date only when it is asked."""
         for members in self._members[self._num_here :]:
-            self._inner.add(_each(self._measurer.texts, members))
+            self._inner.add(self._measurer.texts.each(members))
         self._num_here = len(self._members)
         return self._inner
 
     def _sizes(self, indices: Indices, num_bytes: Sizes) -> Sizes:
         crew = self._measurer.crew(len(indices))
         if crew is None or len(indices) <= _MIN_SHARED:
-            return self._here().sizes_with(_each(self._measurer.texts, indices))
+            return self._here().sizes_with(self._measurer.texts.each(indices))
         if self._num_sent < 0:
             crew.tell("new", self._name)
             self._num_sent = 0
