@@ -1,10 +1,12 @@
 """The graph's process: its exit code, its words and its end."""
 
+import gc
 import os
 import signal
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -87,6 +89,19 @@ def test_the_graph_has_ended_even_if_a_process_of_it_has_not(
     assert seconds < 30
 
 
+@pytest.fixture
+def no_collection() -> Iterator[None]:
+    """Let nothing that other tests left be collected meanwhile.
+
+    Python drops a Ctrl-C that comes while it calls back for a weak reference.
+    """
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collection")
 @pytest.mark.slow
 def test_ctrl_c_ends_the_graph(
     graph: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
