@@ -89,6 +89,10 @@ _MIN_ROWS_OF_SOURCES = 20
 _MOST_SHORT_ROWS = 8_000_000
 _SHORT_CHARACTERS = 128
 _SOURCE_FIELDS = ("source", "dataset")
+# Rows may have names of their own, such as ids, and each name is kept in memory and with the batch.
+_MAX_UNREAD = 1_000
+_MAX_NAME = 200
+_FURTHER = f"fields beyond the first {_MAX_UNREAD:,}"
 
 
 def _quarantine_of(rows: Rows) -> pl.DataFrame:
@@ -167,8 +171,15 @@ class _Ingestion:
         self._outcome.num_taken += 1
         if own_source and not self._options.source:
             self._own_sources[row.source_file] += 1
-        if unread := {*reading.unread(), *row.left_out}:
-            self._unread.update(unread)
+        self._count_unread({_short(name) for name in (*reading.unread(), *row.left_out)})
+
+    def _count_unread(self, names: set[str]) -> None:
+        """Count a row for each field of it that no format reads, and once for those too many."""
+        new = sorted(name for name in names if name not in self._unread)
+        further = new[max(0, _MAX_UNREAD - len(self._unread)) :]
+        self._unread.update(names.difference(further))
+        if further:
+            self._unread[_FURTHER] += 1
 
     def _sample(self, reading: Reading, record_format: Format) -> AnySample:
         parsed: AnySample = record_format.parse(reading)
@@ -270,6 +281,10 @@ def _differing(one: object, other: object, path: str, wanted: set[str]) -> Itera
         for name in first.keys() | second.keys():
             inner = f"{path}.{name}" if path else name
             yield from _differing(first.get(name), second.get(name), inner, wanted)
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= _MAX_NAME else f"{name[:_MAX_NAME]}…"
 
 
 def _record_source(record: Record) -> str | None:

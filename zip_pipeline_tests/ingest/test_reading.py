@@ -99,6 +99,22 @@ def test_fields_that_are_not_read_are_counted() -> None:
     assert json.loads(result.metadata()["unread"]) == result.unread
 
 
+def test_fields_that_have_names_of_their_own_are_not_counted_without_end() -> None:
+    """A thousand names are kept, each of 200 characters at most; of the rest, the rows."""
+    wide = {f"field {n:03}": 1 for n in range(990)} | {"x" * 300: 1}
+    own = [{f"id {n}": 1, f"id {n} too": 1, "field 007": 1} for n in range(20)]
+    result = taken_in(
+        [
+            chat({"role": "user", "content": f"{n}"}, **fields)
+            for n, fields in enumerate([wide, *own])
+        ]
+    )
+    first = [f"field {n:03}" for n in range(990)] + ["x" * 200 + "…"]
+    first += [f"id {n}" for n in range(5)] + [f"id {n} too" for n in range(4)]
+    ones = dict.fromkeys(first, 1)
+    assert result.unread == ones | {"field 007": 21, "fields beyond the first 1,000": 16}
+
+
 def test_duplicates_that_differ_in_what_is_not_read_are_told() -> None:
     """Their text is the same, so one is kept; but nobody need find out by chance."""
     same = {"id": 1, "difficulty": "easy", "meta": {"x": 1}}
