@@ -1,6 +1,6 @@
 """How characters and words follow one another in a pool, and how usual that is in a text."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -13,9 +13,11 @@ Bytes = NDArray[np.uint8]
 Hashes = NDArray[np.uint64]
 Floats = NDArray[np.float64]
 
-_PART_BYTES = 1 << 21
+PART_BYTES = 1 << 21
 # A larger pool's language is learnt from texts of so many bytes, spread evenly.
 _MODEL_BYTES = 1 << 25
+# How usual a text is shows in so much of it.
+EXCERPT_BYTES, _NUM_STRETCHES = 1 << 20, 4
 _END = b"\0\0"
 
 # Printable ASCII is 1 to 95, and all space is one; what is not judged by it is 0.
@@ -61,7 +63,8 @@ class Language:
     """
 
     def __init__(self, texts: TextFile) -> None:
-        step = max(1.0, int(texts.offsets[-1]) / _MODEL_BYTES)
+        num_bytes = int(np.minimum(np.diff(texts.offsets), EXCERPT_BYTES).sum())
+        step = max(1.0, num_bytes / _MODEL_BYTES)
         self._counted = np.arange(0, len(texts), step).astype(np.int64)
         triples = np.zeros(_NUM_SYMBOLS**3, np.int64)
         self._words = np.zeros(1 << _WORD_BITS, np.int32)
@@ -69,8 +72,8 @@ class Language:
         self._powers = _Powers()
         # Of the same type, as numpy is many times slower with any other.
         one = np.int32(1)
-        for part in parts_of(texts, self._counted):
-            joined = Joined([text for _, text in part])
+        for _, part in texts.placed_parts(self._counted, PART_BYTES):
+            joined = Joined([excerpt(text) for text in part])
             triples += np.bincount(_triples(joined.bytes), minlength=len(triples))
             words = _Words(joined.bytes, self._powers)
             np.add.at(self._words, _bucket(words.hashes, _WORD_BITS), one)
@@ -149,10 +152,13 @@ class Joined:
         return sums
 
 
-def parts_of(texts: TextFile, which: Indices | None = None) -> Iterator[list[tuple[int, bytes]]]:
-    """Yield texts with their positions, some megabytes at a time."""
-    for positions, part in texts.placed_parts(which, _PART_BYTES):
-        yield list(zip(positions.tolist(), part, strict=True))
+def excerpt(text: bytes) -> bytes:
+    """Return a text, or of a long one four stretches, as each byte that is judged takes 100."""
+    if len(text) <= EXCERPT_BYTES:
+        return text
+    size = EXCERPT_BYTES // _NUM_STRETCHES
+    starts = np.linspace(0, len(text) - size, _NUM_STRETCHES).astype(int).tolist()
+    return b" ".join(text[start : start + size] for start in starts)
 
 
 def _triples(joined: Bytes) -> Indices:
@@ -203,7 +209,7 @@ class _Words:
     """
 
     def __init__(self, joined: Bytes, of_base: _Powers) -> None:
-        kinds = np.concatenate([[0], KINDS[joined], [0]])
+        kinds = np.pad(KINDS[joined], 1)
         edges = np.flatnonzero(kinds[1:] != kinds[:-1])
         is_token = kinds[edges[:-1] + 1] > 0
         starts, ends = edges[:-1][is_token], edges[1:][is_token]

@@ -14,9 +14,18 @@ import polars as pl
 from numpy.typing import NDArray
 
 from zip_pipeline.compression.codecs import codecs
+from zip_pipeline.compression.texts import parts_of
 from zip_pipeline.errors import UserError
 from zip_pipeline.selection.candidates import Candidates, Mask
-from zip_pipeline.selection.language import KINDS, NUMBER, Bytes, Joined, Language, parts_of
+from zip_pipeline.selection.language import (
+    KINDS,
+    NUMBER,
+    PART_BYTES,
+    Bytes,
+    Joined,
+    Language,
+    excerpt,
+)
 
 _ANSWER, _QUESTION, _TEXT = "its answer", "its question", "its text"
 # What is shorter is too short to tell; a noisy question is only told where it is long.
@@ -68,11 +77,12 @@ def find_noise(candidates: Candidates, workers: int) -> pl.Series:
     language = Language(texts)
     reasons: dict[int, str] = {}
     ratios = [_RATIOS.to_frame()]
-    for part in parts_of(texts):
-        turns = _long_turns(part)
-        for turn, sign in zip(turns, _signs(turns, language), strict=True):
-            if sign is not None:
-                reasons.setdefault(turn.sample, f"{turn.whose} {sign}")
+    for positions, part in texts.placed_parts(most_bytes=PART_BYTES):
+        turns = _long_turns(zip(positions.tolist(), part, strict=True))
+        for few in _parts_of_turns(turns):
+            for turn, sign in zip(few, _signs(few, language), strict=True):
+                if sign is not None:
+                    reasons.setdefault(turn.sample, f"{turn.whose} {sign}")
         ratios.append(_ratios(turns, workers))
     answers = pl.concat(ratios)
     sources = candidates.sources.cast(pl.Categorical).to_physical()
@@ -89,6 +99,14 @@ def find_noise(candidates: Candidates, workers: int) -> pl.Series:
 def _long_turns(samples: Iterable[tuple[int, bytes]]) -> list[Turn]:
     turns = (turn for sample, text in samples for turn in turns_of(sample, text))
     return [turn for turn in turns if len(turn.content) >= _MIN_BYTES[turn.whose]]
+
+
+def _parts_of_turns(turns: Sequence[Turn]) -> Iterator[list[Turn]]:
+    """Yield turns some megabytes at a time, long ones with an excerpt of their content."""
+    short = [turn._replace(content=excerpt(turn.content)) for turn in turns]
+    num_bytes = np.array([len(turn.content) for turn in short], np.int64)
+    for places in parts_of(np.arange(len(short)), num_bytes, PART_BYTES):
+        yield [short[place] for place in places.tolist()]
 
 
 _RATIOS = pl.Schema(

@@ -6,6 +6,7 @@ import json
 import os
 import random
 import re
+import tracemalloc
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -22,6 +23,7 @@ from zip_pipeline.report.fates import explain_fate
 from zip_pipeline.samples import Sample, Turn
 from zip_pipeline.selection.candidates import Candidates
 from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.selection.language import EXCERPT_BYTES, excerpt
 from zip_pipeline.selection.noise import _bands, find_noise
 from zip_pipeline.selection.select import Selection, select, select_candidates
 from zip_pipeline_tests.selection.pools import pool_table
@@ -224,6 +226,31 @@ def test_words_in_no_order_are_marked_and_the_same_words_in_order_are_not() -> N
     assert [(words or "").partition(" (")[0] for words in found[20:]] == [_SALAD] * 30
     (gain,) = re.findall(r"tells (\S+) bits a pair, allowed is at least 2.2\)", found[20] or "")
     assert float(gain) < 2.2
+
+
+def test_long_texts_are_judged_in_little_memory() -> None:
+    """A text of 8 MB, and as much in turns of 1 MB, need 200 MB; each byte took a hundred."""
+    words = random.Random(1).choices(_NOUNS + _VERBS, k=1_000_000)
+    prose = " ".join(_prose(seed, 1000) for seed in range(100))
+    turns = [_text("Why?", " ".join(words[n : n + 125_000])) for n in range(0, len(words), 125_000)]
+    texts = [_text("Why?", prose), _text("Why?", " ".join(words)), b"".join(turns)]
+    pool = _pool()
+    tracemalloc.start()
+    found = [(reason or "").partition(" (")[0] for reason in _reasons(texts, pool)]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    repetitive = "its answer is far more repetitive than others of its source and length"
+    assert found == [repetitive, _SALAD, _SALAD]
+    assert peak < 300 << 20
+
+
+def test_an_excerpt_is_of_the_whole_text() -> None:
+    """Four stretches from the first byte to the last; a text that is short is left as it is."""
+    assert excerpt(text := bytes(EXCERPT_BYTES)) is text
+    long = bytes([1]) * EXCERPT_BYTES + bytes([2]) * EXCERPT_BYTES + bytes([3]) * EXCERPT_BYTES
+    stretches = excerpt(long).split(b" ")
+    assert [set(stretch) for stretch in stretches] == [{1}, {1, 2}, {2, 3}, {3}]
+    assert len(excerpt(long)) == EXCERPT_BYTES + 3
 
 
 def test_an_order_is_not_judged_where_the_pool_knows_too_little() -> None:
