@@ -89,7 +89,8 @@ _MIN_ROWS_OF_SOURCES = 20
 _MOST_SHORT_ROWS = 8_000_000
 _SHORT_CHARACTERS = 128
 _SOURCE_FIELDS = ("source", "dataset")
-# Rows may have names of their own, such as ids, and each name is kept in memory and with the batch.
+# Rows may have fields with names of their own, such as ids: those that no format reads are kept in
+# memory and with the batch, and so are sources.
 _MAX_UNREAD = 1_000
 _MAX_NAME = 200
 _FURTHER = f"fields beyond the first {_MAX_UNREAD:,}"
@@ -290,9 +291,10 @@ def _short(name: str) -> str:
 def _record_source(record: Record) -> str | None:
     for field in _SOURCE_FIELDS:
         value = peek(record, field)
-        if isinstance(value, str) and value.strip():
+        name = value.strip() if isinstance(value, str) else ""
+        if 0 < len(name) <= _MAX_NAME:
             record.get(field)
-            return value.strip()
+            return name
     return None
 
 

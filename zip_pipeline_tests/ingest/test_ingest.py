@@ -75,6 +75,15 @@ def test_ingest_takes_the_source_from_override_record_or_file(tmp_path):
     assert overridden["source"].to_list() == ["x"] * 3
 
 
+def test_a_long_text_is_no_source(tmp_path):
+    """Names of sources are all in memory; what is longer than one is not read, and said so."""
+    rows = [question("a", source="s" * 200), question("b", source="s" * 201, dataset="set")]
+    rows.append(question("c", source="s" * 201))
+    result = ingest(write(tmp_path / "file.jsonl", json_lines(rows)), "sft", batch="b")
+    assert result.samples["source"].to_list() == ["s" * 200, "set", "file"]
+    assert result.unread == {"source": 2}
+
+
 def test_ingest_keeps_the_first_of_equal_samples(tmp_path):
     """Equal normalised turns are one sample; each repeat is recorded with the first."""
     rows = [question("a"), question("b"), {"question": " a\r\n", "answer": "a!", "id": 7}]
