@@ -95,12 +95,12 @@ def snapshot(path: Path) -> Snapshot:
     """
     files = list_files(path, path.parent)
     try:
-        stats = [(name, file.stat()) for name, file in files]
+        stats = ((name, file.stat()) for name, file in files)
+        return tuple((name, s.st_size, s.st_mtime_ns, s.st_ino) for name, s in stats)
     except FileNotFoundError as error:
         raise UserError(f"{error.filename}: the file is gone; drop it again") from error
     except OSError as error:
         raise unreadable(path, error) from error
-    return tuple((name, s.st_size, s.st_mtime_ns, s.st_ino) for name, s in stats)
 
 
 # What Dagster forbids in a partition key, and what a file name has no room for.

@@ -4,7 +4,7 @@ import json
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from functools import cache, partial
+from functools import lru_cache, partial
 from itertools import chain, groupby, zip_longest
 from operator import attrgetter, itemgetter
 from pathlib import Path
@@ -239,7 +239,7 @@ def _by_file(names: Mapping[str, str]) -> pl.Expr:
     return pl.col("source_file").replace_strict(names, default=None, return_dtype=pl.String)
 
 
-@cache
+@lru_cache
 def _plain_name(file: str) -> str:
     return plain_name(Path(file).name)
 

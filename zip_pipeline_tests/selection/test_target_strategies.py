@@ -4,18 +4,23 @@ import gzip
 import hashlib
 import math
 import re
+import tracemalloc
 import zlib
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from zip_pipeline.compression.state import texts_of
+from zip_pipeline.compression.texts import TemporaryTexts
+from zip_pipeline.selection.candidates import Candidates, Measured
 from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.selection.strategies.dsir import STRATEGY as dsir
 from zip_pipeline.selection.strategies.dsir import gumbel_noise, log_importance, ngram_buckets
 from zip_pipeline.selection.strategies.zip_fit import TargetSizes
 from zip_pipeline.workflow.sources import read
@@ -137,6 +142,22 @@ def test_similarities_are_those_of_the_published_package(
     scores = np.array([sizes.similarity(text) for text in texts])
     assert scores.mean() == pytest.approx(mean, abs=1e-12)
     assert _hash(scores) == hash_
+
+
+def test_importance_is_measured_without_the_words_of_the_pool_in_memory() -> None:
+    """100,000 samples take 60 bytes each; their words as arrays took 110 more."""
+    num = 100_000
+    index = pl.DataFrame({"sample_id": [f"{n:032x}" for n in range(num)]})
+    zeros = np.zeros(num, np.int64)
+    config = SelectionConfig(strategy="dsir", target="t.jsonl", budget_samples=1)
+    with TemporaryTexts.write([[b"a word"] * 1000] * (num // 1000)) as texts:
+        pool = Measured(Candidates(index, texts, target=[b"a word"]), None, zeros, zeros)
+        tracemalloc.start()
+        scores = dsir.scores(pool, config, workers=1)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert scores.shape == (num,)
+    assert peak < 100 * num
 
 
 def test_importance_weights_are_those_of_the_published_package(

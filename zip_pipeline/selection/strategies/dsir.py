@@ -2,13 +2,14 @@
 
 import hashlib
 import re
-from collections.abc import Iterable, Mapping
-from itertools import pairwise
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain, pairwise
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zip_pipeline.compression.texts import TemporaryTexts
 from zip_pipeline.selection.candidates import Measured
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.rounds import ScoreStrategy
@@ -90,9 +91,18 @@ class Dsir(ScoreStrategy):
 
     def scores(self, pool: Measured, config: SelectionConfig, workers: int) -> NDArray[np.float64]:
         """Return log importance weight plus noise of each sample, shape (samples,)."""
-        raw = [buckets for part in pool.candidates.texts.parts() for buckets in ngram_buckets(part)]
-        weight = log_importance(raw, ngram_buckets(pool.candidates.target))
-        weights = np.array([weight[buckets].sum() for buckets in raw], dtype=np.float64)
+        texts = pool.candidates.texts
+        # In a file, as they take up to four bytes for each of the pool.
+        parts = ([of.tobytes() for of in ngram_buckets(part)] for part in texts.parts())
+        with TemporaryTexts.write(parts, texts.path.parent) as file:
+
+            def raw() -> Iterator[Buckets]:
+                every = chain.from_iterable(file.parts())
+                return (np.frombuffer(buckets, np.uint16) for buckets in every)
+
+            weight = log_importance(raw(), ngram_buckets(pool.candidates.target))
+            sums = (weight[buckets].sum() for buckets in raw())
+            weights = np.fromiter(sums, np.float64, len(texts))
         noise = pool.candidates.of_ids(lambda ids: gumbel_noise(ids, config.seed))
         return np.asarray(weights + noise)
 
