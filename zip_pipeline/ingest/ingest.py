@@ -93,6 +93,7 @@ _SOURCE_FIELDS = ("source", "dataset")
 # memory and with the batch, and so are sources.
 _MAX_UNREAD = 1_000
 _MAX_NAME = 200
+_MAX_SOURCES = 100_000
 _FURTHER = f"fields beyond the first {_MAX_UNREAD:,}"
 
 
@@ -214,7 +215,7 @@ class _Ingestion:
         return IngestResult(tables, self._num_rows, content, unread)
 
     def _with_sources(self, samples: Parts) -> Parts:
-        """Return the samples with their file as source where nearly each row names one of its own.
+        """Return the samples with their file as source where too many rows name one of their own.
 
         An address of each row is no source: to group by it would mean to group nothing.
         """
@@ -226,7 +227,8 @@ class _Ingestion:
         own = samples.scan().filter(pl.col("source") != plain)
         found = own.group_by("source_file").agg(pl.col("source").n_unique())
         nums = found.collect(engine="streaming").iter_rows()
-        files = {file: _plain_name(file) for file, num in nums if num > named[file] / 2}
+        most = {file: min(num / 2, _MAX_SOURCES) for file, num in named.items()}
+        files = {file: _plain_name(file) for file, num in nums if num > most[file]}
         if not files:
             return samples
         self._unread["source"] += sum(named[file] for file in files)

@@ -353,8 +353,8 @@ def test_ingest_drop_refuses_names_that_lead_elsewhere(tmp_path):
         ingest_drop(DataRoot(tmp_path)["sft"], "folder")
 
 
-def test_a_source_in_every_row_is_none(tmp_path):
-    """An address of each row groups nothing: the file is the source, and the field is not read."""
+def test_a_source_in_every_row_is_none(tmp_path, monkeypatch):
+    """An address of each row groups nothing, nor do too many names: the source is the file's."""
     rows = [question(str(n), source=f"https://example.org/{n}") for n in range(30)]
     path = write(tmp_path / "web.jsonl", json_lines(rows))
     result = ingest(path, "sft", batch="b")
@@ -365,6 +365,8 @@ def test_a_source_in_every_row_is_none(tmp_path):
     named = [question(str(n), source=f"part {n % 15}") for n in range(30)]
     parts = write(tmp_path / "parts.jsonl", json_lines(named))
     assert ingest(parts, "sft", batch="b").samples["source"].n_unique() == 15
+    monkeypatch.setattr(ingest_module, "_MAX_SOURCES", 14)
+    assert set(ingest(parts, "sft", batch="b").samples["source"]) == {"parts"}
 
 
 def test_files_for_tests_are_left_out_and_told(tmp_path):
