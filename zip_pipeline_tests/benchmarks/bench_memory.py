@@ -85,6 +85,24 @@ def mixed(num_bytes: int) -> Records:
             yield record
 
 
+def alike(num_bytes: int) -> Records:
+    """Yield answers of one letter again and again."""
+    for number in itertools.count():
+        yield {"prompt": f"Why {number}?", "completion": f"{number} {'n' * num_bytes}"}
+
+
+def letters(num_bytes: int) -> Records:
+    """Yield answers in words of one letter."""
+    for text in texts(num_bytes // 2):
+        yield {"prompt": f"Why {text[:30]}?", "completion": " ".join(text.replace(" ", ""))}
+
+
+def named(num_bytes: int) -> Records:
+    """Yield answers with fields of names of their own, and a source that two others have."""
+    for number, record in enumerate(pairs(num_bytes)):
+        yield {**record, f"field {number}": number, "source": f"{number // 3} {'s' * 190}"}
+
+
 def trees(num_bytes: int) -> Records:
     """Yield trees of 15 messages, which have eight conversations."""
     names, said = itertools.count(), texts(num_bytes // 15)
@@ -153,6 +171,9 @@ SHAPES: dict[str, tuple[str, Callable[[int], Records], int, Write, str]] = {
     "long rows": ("sft", pairs, 100_000, lines, "jsonl"),
     "longest rows": ("sft", pairs, 15_000_000, lines, "jsonl"),
     "mixed rows": ("sft", mixed, 15_000_000, lines, "jsonl"),
+    "alike rows": ("sft", alike, 100_000, lines, "jsonl"),
+    "letters": ("sft", letters, 15_000_000, lines, "jsonl"),
+    "named rows": ("sft", named, 60, lines, "jsonl"),
     "many turns": ("sft", chats, 15_000_000, lines, "jsonl"),
     "array": ("sft", pairs, 3_000, array, "json"),
     "csv": ("sft", pairs, 1_000, cells, "csv"),
