@@ -6,7 +6,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -75,25 +75,32 @@ def find_noise(candidates: Candidates, workers: int) -> pl.Series:
     texts = candidates.texts
     trusted = _trusted(candidates.trusted, workers) if candidates.trusted else None
     language = Language(texts)
-    reasons: dict[int, str] = {}
+    # A pool may be noise alone, and of the words few differ.
+    words: dict[str, int] = {}
+    none = np.iinfo(np.uint32).max
+    places = np.full(len(texts), none, np.uint32)
+
+    def mark(sample: int, reason: str) -> None:
+        if places[sample] == none:
+            places[sample] = words.setdefault(reason, len(words))
+
     ratios = [_RATIOS.to_frame()]
     for positions, part in texts.placed_parts(most_bytes=PART_BYTES):
         turns = _long_turns(zip(positions.tolist(), part, strict=True))
         for few in _parts_of_turns(turns):
             for turn, sign in zip(few, _signs(few, language), strict=True):
                 if sign is not None:
-                    reasons.setdefault(turn.sample, f"{turn.whose} {sign}")
+                    mark(turn.sample, f"{turn.whose} {sign}")
         ratios.append(_ratios(turns, workers))
     answers = pl.concat(ratios)
     sources = candidates.sources.cast(pl.Categorical).to_physical()
     answers = answers.with_columns(source=sources.gather(answers["sample"]))
     for sample, reason in _outside(answers, answers if trusted is None else trusted):
-        reasons.setdefault(sample, reason)
+        mark(sample, reason)
     # The last of the words is that of all that have no reason.
-    words = pl.Series([*reasons.values(), None], dtype=pl.String).cast(pl.Categorical)
-    places = np.full(len(texts), len(reasons), np.uint32)
-    places[list(reasons)] = np.arange(len(reasons))
-    return words.gather(places)
+    places[places == none] = len(words)
+    categories = pl.Series([*words, None], dtype=pl.String).cast(pl.Categorical)
+    return categories.gather(places)
 
 
 def _long_turns(samples: Iterable[tuple[int, bytes]]) -> list[Turn]:
@@ -173,7 +180,6 @@ def _outside(answers: pl.DataFrame, trusted: pl.DataFrame) -> Iterator[tuple[int
         (ratio < least, _INCOMPRESSIBLE, least, "at least"),
         (ratio > most, _REPETITIVE, most, "at most"),
     )
-    found: list[list[tuple[int, str]]] = [[] for _ in sides]
     for part in answers.iter_slices(_ANSWERS_AT_ONCE):
         bounds = (
             part.with_columns(length=longest.cast(pl.UInt32))
@@ -191,12 +197,11 @@ def _outside(answers: pl.DataFrame, trusted: pl.DataFrame) -> Iterator[tuple[int
                 pl.coalesce(name, f"{name}_of_all").alias(name) for name in ("low", "high")
             )
         )
-        for (side, sign, limit, words), of_side in zip(sides, found, strict=True):
+        for side, sign, limit, words in sides:
             rows = bounds.filter(side).select("sample", "whose", "ratio", limit.alias("limit"))
             for sample, whose, value, bound in rows.iter_rows():
                 told = _told(sign, f"ratio {value:.2f}", f"{words} {bound:.2f}")
-                of_side.append((sample, f"{whose} {told}"))
-    yield from chain.from_iterable(found)
+                yield sample, f"{whose} {told}"
 
 
 def _bands(answers: pl.DataFrame, kind: pl.Expr) -> pl.DataFrame:

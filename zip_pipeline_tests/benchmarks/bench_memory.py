@@ -97,6 +97,15 @@ def letters(num_bytes: int) -> Records:
         yield {"prompt": f"Why {text[:30]}?", "completion": " ".join(text.replace(" ", ""))}
 
 
+def salad(num_bytes: int) -> Records:
+    """Yield answers in words that are in no order, so that each is noise."""
+    draw = random.Random(num_bytes)
+    words = next(texts(100_000)).split()[:5_000]
+    for number in itertools.count():
+        said = " ".join(draw.choices(words, k=num_bytes // 5))
+        yield {"prompt": f"Why {number}?", "completion": said}
+
+
 def named(num_bytes: int) -> Records:
     """Yield answers with fields of names of their own, and a source that two others have."""
     for number, record in enumerate(pairs(num_bytes)):
@@ -174,6 +183,7 @@ SHAPES: dict[str, tuple[str, Callable[[int], Records], int, Write, str]] = {
     "alike rows": ("sft", alike, 100_000, lines, "jsonl"),
     "letters": ("sft", letters, 15_000_000, lines, "jsonl"),
     "named rows": ("sft", named, 60, lines, "jsonl"),
+    "noise": ("sft", salad, 60, lines, "jsonl"),
     "many turns": ("sft", chats, 15_000_000, lines, "jsonl"),
     "array": ("sft", pairs, 3_000, array, "json"),
     "csv": ("sft", pairs, 1_000, cells, "csv"),
