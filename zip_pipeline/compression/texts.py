@@ -81,8 +81,8 @@ class TextFile(Sequence[bytes]):
         """Return all texts, or those at these positions, in order, some megabytes at a time."""
         return (texts for _, texts in self.placed_parts(indices))
 
-    def each(self, indices: NDArray[np.int64]) -> Iterator[bytes]:
-        """Return the texts at these positions, in this order; some megabytes are in memory."""
+    def each(self, indices: NDArray[np.int64] | None = None) -> Iterator[bytes]:
+        """Return the texts that :meth:`parts` does, one by one; some megabytes are in memory."""
         return chain.from_iterable(self.parts(indices))
 
     def placed_parts(

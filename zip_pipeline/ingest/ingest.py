@@ -173,7 +173,8 @@ class _Ingestion:
         self._outcome.num_taken += 1
         if own_source and not self._options.source:
             self._own_sources[row.source_file] += 1
-        self._count_unread({_short(name) for name in (*reading.unread(), *row.left_out)})
+        if unread := {_short(name) for name in (*reading.unread(), *row.left_out)}:
+            self._count_unread(unread)
 
     def _count_unread(self, names: set[str]) -> None:
         """Count a row for each field of it that no format reads, and once for those too many."""

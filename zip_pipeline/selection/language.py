@@ -63,7 +63,7 @@ class Language:
     """
 
     def __init__(self, texts: TextFile) -> None:
-        num_bytes = int(np.minimum(np.diff(texts.offsets), EXCERPT_BYTES).sum())
+        num_bytes = int(np.minimum(texts.num_bytes, EXCERPT_BYTES).sum())
         step = max(1.0, num_bytes / _MODEL_BYTES)
         self._counted = np.arange(0, len(texts), step).astype(np.int64)
         triples = np.zeros(_NUM_SYMBOLS**3, np.int64)

@@ -75,13 +75,12 @@ def find_noise(candidates: Candidates, workers: int) -> pl.Series:
     texts = candidates.texts
     trusted = _trusted(candidates.trusted, workers) if candidates.trusted else None
     language = Language(texts)
-    # A pool may be noise alone, and of the words few differ.
-    words: dict[str, int] = {}
-    none = np.iinfo(np.uint32).max
-    places = np.full(len(texts), none, np.uint32)
+    # A pool may be noise alone, and of the words few differ; the first are of what is no noise.
+    words: dict[str | None, int] = {None: 0}
+    places = np.zeros(len(texts), np.uint32)
 
     def mark(sample: int, reason: str) -> None:
-        if places[sample] == none:
+        if places[sample] == words[None]:
             places[sample] = words.setdefault(reason, len(words))
 
     ratios = [_RATIOS.to_frame()]
@@ -97,10 +96,7 @@ def find_noise(candidates: Candidates, workers: int) -> pl.Series:
     answers = answers.with_columns(source=sources.gather(answers["sample"]))
     for sample, reason in _outside(answers, answers if trusted is None else trusted):
         mark(sample, reason)
-    # The last of the words is that of all that have no reason.
-    places[places == none] = len(words)
-    categories = pl.Series([*words, None], dtype=pl.String).cast(pl.Categorical)
-    return categories.gather(places)
+    return pl.Series(list(words), dtype=pl.String).cast(pl.Categorical).gather(places)
 
 
 def _long_turns(samples: Iterable[tuple[int, bytes]]) -> list[Turn]:

@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from itertools import chain, pairwise
+from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
@@ -97,8 +97,7 @@ class Dsir(ScoreStrategy):
         with TemporaryTexts.write(parts, texts.path.parent) as file:
 
             def raw() -> Iterator[Buckets]:
-                every = chain.from_iterable(file.parts())
-                return (np.frombuffer(buckets, np.uint16) for buckets in every)
+                return (np.frombuffer(buckets, np.uint16) for buckets in file.each())
 
             weight = log_importance(raw(), ngram_buckets(pool.candidates.target))
             sums = (weight[buckets].sum() for buckets in raw())
