@@ -5,6 +5,7 @@ import fcntl
 import functools
 import hashlib
 import json
+import math
 import os
 import shutil
 import stat
@@ -17,7 +18,9 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO, TypeAlias
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from zip_pipeline.errors import UserError, error_number
 
@@ -70,9 +73,9 @@ def named(path: Path) -> Iterator[None]:
         raise
 
 
-def scan_table(path: Path) -> pl.LazyFrame:
-    """Return the rows of one Parquet file, yet to be read, whatever its name looks like."""
-    return pl.scan_parquet(path, glob=False, hive_partitioning=False)
+def scan_table(*paths: Path) -> pl.LazyFrame:
+    """Return the rows of Parquet files, yet to be read, whatever their names look like."""
+    return pl.scan_parquet(list(paths), glob=False, hive_partitioning=False)
 
 
 def write_table(path: Path, table: Table, metadata: Mapping[str, str]) -> None:
@@ -145,6 +148,7 @@ class TemporaryTable:
     """
 
     def __init__(self, parts: Sequence[pl.LazyFrame], folder: Path) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
         own = tempfile.mkdtemp(prefix=f"{TEMPORARY}table-", dir=folder)
         self._remove = weakref.finalize(self, shutil.rmtree, own, ignore_errors=True)
         self._paths = [Path(own) / f"{number}" for number in range(len(parts))]
@@ -155,11 +159,67 @@ class TemporaryTable:
 
     def lazy(self) -> pl.LazyFrame:
         """Return the table, yet to be read; this must be held meanwhile."""
-        return pl.scan_parquet(self._paths, glob=False, hive_partitioning=False)
+        return scan_table(*self._paths)
 
     def close(self) -> None:
         """Remove the files."""
         self._remove()
+
+
+class TemporaryMatrix:
+    """A matrix in a file of its own, which goes when nobody holds this; zeros until written.
+
+    Rows are read at random, and what was read stays in the system's cache instead of this process.
+
+    Args:
+        shape: its rows and columns.
+        dtype: of its numbers.
+        folder: of the file.
+    """
+
+    def __init__(self, shape: tuple[int, int], dtype: type[np.generic], folder: Path) -> None:
+        self.shape, self.dtype = shape, np.dtype(dtype)
+        self._folder = folder
+        # It has no name, so that a killed process leaves nothing.
+        with named(folder):
+            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
+            self._file.truncate(math.prod(shape) * self.dtype.itemsize)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice | NDArray[np.int64]) -> NDArray[Any]:
+        """Return some rows, shape (rows, columns), as a slice or by their numbers."""
+        numbers = np.arange(len(self))[rows] if isinstance(rows, slice) else rows
+        found = np.empty((len(numbers), self.shape[1]), self.dtype)
+        # Those that lie side by side are read at once.
+        (firsts,) = np.nonzero(np.diff(numbers, prepend=-2) != 1)
+        starts = (numbers[firsts] * found.strides[0]).tolist()
+        ends = np.append(firsts, len(numbers))[1:].tolist()
+        for first, end, start in zip(firsts.tolist(), ends, starts, strict=True):
+            _fill(self._file.fileno(), found[first:end], start)
+        return found
+
+    def write(self, rows: NDArray[np.int64], numbers: NDArray[Any], first_column: int = 0) -> None:
+        """Write numbers of some rows from a column on, shape (rows, columns)."""
+        width = self.shape[1] * self.dtype.itemsize
+        starts = (rows * width + first_column * self.dtype.itemsize).tolist()
+        with named(self._folder):
+            for start, own in zip(starts, np.ascontiguousarray(numbers, self.dtype), strict=True):
+                left = own.data.cast("B")
+                while left:
+                    written = os.pwrite(self._file.fileno(), left, start)
+                    left, start = left[written:], start + written
+
+
+def _fill(descriptor: int, numbers: NDArray[Any], start: int) -> None:
+    """Read numbers that a file holds from ``start`` on; one read returns at most 2 GiB."""
+    left = numbers.data.cast("B")
+    while left:
+        num_read = os.preadv(descriptor, [left], start)
+        if not num_read:
+            raise OSError(f"file of numbers ends {len(left)} bytes too early")
+        left, start = left[num_read:], start + num_read
 
 
 def read_metadata(path: Path) -> dict[str, str]:

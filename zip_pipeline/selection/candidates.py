@@ -171,29 +171,6 @@ def allotments(budget: int, weights: NDArray[np.float64], least: Indices, most: 
 _HALVINGS = 100
 
 
-@dataclass(frozen=True)
-class SignalTables:
-    """What the signals of a strategy tell, by their names.
-
-    Args:
-        identities: of what measured them.
-        pool: row i is that of row i of the index.
-        target: a row for each sample of the target file, none where there is no such file.
-        tags: ``tag`` and ``vector`` of each tag of the pool in its plain form, by tag, where the
-            strategy embeds them.
-    """
-
-    identities: Mapping[str, str]
-    pool: Mapping[str, pl.DataFrame]
-    target: Mapping[str, pl.DataFrame]
-    tags: pl.DataFrame | None = None
-
-    def part(self, positions: Indices) -> "SignalTables":
-        """Return them for the samples at some positions of the index."""
-        parts = {name: table[positions] for name, table in self.pool.items()}
-        return replace(self, pool=parts)
-
-
 MARKS_SCHEMA = pl.Schema(dict.fromkeys(("fate", "evidence", "other"), pl.String))
 
 
@@ -224,31 +201,51 @@ class Marks:
         return Marks(self.identities, self.table[positions], masked, self.by_source)
 
 
-WholeIndex: TypeAlias = pl.DataFrame | TemporaryTable
+WholeTable: TypeAlias = pl.DataFrame | TemporaryTable
 
 
 @dataclass(frozen=True)
-class PartOfIndex:
-    """Some samples of an index, read when they are asked for.
+class PartOfTable:
+    """Some rows of a table, read when they are asked for.
 
     Args:
-        whole: the index.
-        positions: the samples, in their order.
+        whole: the table.
+        positions: the rows, in their order.
     """
 
-    whole: WholeIndex
+    whole: WholeTable
     positions: Indices
 
     @classmethod
-    def of(cls, index: "Index", positions: Indices) -> "PartOfIndex":
-        """Return the samples at some positions of an index, or of a part of one."""
-        if isinstance(index, PartOfIndex):
-            return cls(index.whole, index.positions[positions])
-        return cls(index, positions)
+    def of(cls, table: "Table", positions: Indices) -> "PartOfTable":
+        """Return the rows at some positions of a table, or of a part of one."""
+        if isinstance(table, PartOfTable):
+            return cls(table.whole, table.positions[positions])
+        return cls(table, positions)
 
 
-Index: TypeAlias = WholeIndex | PartOfIndex
-_IDS_AT_A_TIME = 1 << 14
+Table: TypeAlias = WholeTable | PartOfTable
+_ROWS_AT_A_TIME = 1 << 14
+
+
+def whole_of(table: Table) -> WholeTable:
+    """Return a table, or that of which it is a part."""
+    return table.whole if isinstance(table, PartOfTable) else table
+
+
+def read_rows(table: Table, *columns: str) -> pl.DataFrame:
+    """Return the rows of a table, or some columns of them, read anew."""
+    rows = whole_of(table).lazy().select(columns or pl.all())
+    if isinstance(table, PartOfTable):
+        rows = rows.select(pl.all().gather(pl.Series(table.positions)))
+    return rows.collect()
+
+
+def column_in_parts(table: WholeTable, column: str, num_rows: int) -> Iterator[pl.Series]:
+    """Yield a column, so many rows of which are in memory at a time."""
+    rows = table.lazy().select(column)
+    parts = rows.collect_batches(chunk_size=num_rows, maintain_order=True)
+    return (part.to_series() for part in parts)
 
 
 def _first_halves(sample_ids: pl.Series) -> NDArray[np.uint64]:
@@ -257,6 +254,29 @@ def _first_halves(sample_ids: pl.Series) -> NDArray[np.uint64]:
     if len(digits) != 32 * len(sample_ids):
         raise ValueError("ids of other lengths")
     return np.frombuffer(bytes.fromhex(digits), ">u8")[::2].astype(np.uint64)
+
+
+@dataclass(frozen=True)
+class SignalTables:
+    """What the signals of a strategy tell, by their names.
+
+    Args:
+        identities: of what measured them.
+        pool: row i is that of row i of the index.
+        target: a row for each sample of the target file, none where there is no such file.
+        tags: ``tag`` and ``vector`` of each tag of the pool in its plain form, by tag, where the
+            strategy embeds them.
+    """
+
+    identities: Mapping[str, str]
+    pool: Mapping[str, Table]
+    target: Mapping[str, pl.DataFrame]
+    tags: pl.DataFrame | None = None
+
+    def part(self, positions: Indices) -> "SignalTables":
+        """Return them for the samples at some positions of the index."""
+        parts = {name: PartOfTable.of(table, positions) for name, table in self.pool.items()}
+        return replace(self, pool=parts)
 
 
 @dataclass(frozen=True)
@@ -281,7 +301,7 @@ class Candidates:
         marks: which samples take no part; None where nobody looked.
     """
 
-    index: Index
+    index: Table
     texts: TextFile
     state: pl.DataFrame | None = None
     target: Sequence[bytes] = ()
@@ -301,20 +321,9 @@ class Candidates:
         assert len(lengths) == 1, f"index, texts and state differ in length: {lengths}"
 
     @property
-    def whole_index(self) -> WholeIndex:
-        """The index, or that of which it is a part."""
-        return self.index.whole if isinstance(self.index, PartOfIndex) else self.index
-
-    def _column(self, column: str) -> pl.Series:
-        whole = self.whole_index.lazy().select(column)
-        if isinstance(self.index, PartOfIndex):
-            whole = whole.select(pl.col(column).gather(pl.Series(self.index.positions)))
-        return whole.collect().to_series()
-
-    @property
     def sample_ids(self) -> pl.Series:
         """The id of each sample, read anew: nobody holds them, as they take 48 bytes each."""
-        return self._column("sample_id")
+        return read_rows(self.index, "sample_id")["sample_id"]
 
     def of_ids(self, make: Callable[[pl.Series], NDArray[Any]]) -> NDArray[Any]:
         """Return what a function makes of the ids, of which some thousands are in memory at a time.
@@ -322,11 +331,9 @@ class Candidates:
         Args:
             make: returns an array for some ids, shape (ids, ...).
         """
-        ids = self.whole_index.lazy().select("sample_id")
-        parts = ids.collect_batches(chunk_size=_IDS_AT_A_TIME, maintain_order=True)
-        none = make(pl.Series([], dtype=pl.String))
-        found = np.concatenate([none, *(make(part.to_series()) for part in parts)])
-        return found[self.index.positions] if isinstance(self.index, PartOfIndex) else found
+        parts = column_in_parts(whole_of(self.index), "sample_id", _ROWS_AT_A_TIME)
+        found = np.concatenate([make(pl.Series([], dtype=pl.String)), *map(make, parts)])
+        return found[self.index.positions] if isinstance(self.index, PartOfTable) else found
 
     def by_id(self) -> Indices:
         """Return all positions in the order of the ids."""
@@ -339,10 +346,15 @@ class Candidates:
                 return order
         return self.sample_ids.arg_sort().to_numpy().astype(np.int64)
 
+    def signal_table(self, name: str) -> Table:
+        """Return what a signal that the strategy asks for tells, a row for each sample."""
+        assert self.signals is not None, "the strategy declares its signals"
+        return self.signals.pool[name]
+
     @property
     def sources(self) -> pl.Series:
         """The source of each sample, read anew."""
-        return self._column("source")
+        return read_rows(self.index, "source")["source"]
 
     @property
     def competes_in(self) -> pl.Series:
@@ -371,9 +383,8 @@ class Measured:
         return self.candidates.texts.num_bytes
 
     def signal(self, name: str) -> pl.DataFrame:
-        """Return what a signal that the strategy asks for tells of each sample."""
-        assert self.candidates.signals is not None, "the strategy declares its signals"
-        return self.candidates.signals.pool[name]
+        """Return what a signal that the strategy asks for tells of each sample, read anew."""
+        return read_rows(self.candidates.signal_table(name))
 
 
 @contextmanager
@@ -389,7 +400,7 @@ def part_of(pool: Measured, positions: Indices) -> Iterator[Measured]:
     parts, folder = whole.texts.parts(positions), whole.texts.path.parent
     with TemporaryTexts.write(parts, folder) as texts:
         candidates = Candidates(
-            PartOfIndex.of(whole.index, positions),
+            PartOfTable.of(whole.index, positions),
             texts,
             target=whole.target,
             ngrams=whole.ngrams,

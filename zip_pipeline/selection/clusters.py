@@ -10,7 +10,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from zip_pipeline.compression.ngrams import words_of
-from zip_pipeline.selection.candidates import Candidates, Indices
+from zip_pipeline.selection.candidates import Candidates, Indices, read_rows
 from zip_pipeline.selection.config import SelectionConfig
 
 # Fewer samples have no clusters to speak of.
@@ -53,9 +53,9 @@ def clusters_for(candidates: Candidates, config: SelectionConfig) -> Clusters | 
     sample stands in for its source.
     """
     if (place := config.shares_signal) is not None:
-        assert candidates.signals is not None, "the configuration needs the signal"
         signal, column = place
-        return Clusters(candidates.signals.pool[signal][column].fill_null("unknown"), {})
+        told = read_rows(candidates.signal_table(signal), column)[column]
+        return Clusters(told.fill_null("unknown"), {})
     sources = candidates.sources
     sizes = sources.value_counts()["count"]
     num_in_small = int(sizes.filter(sizes < _SMALL_SOURCE).sum())

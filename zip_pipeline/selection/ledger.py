@@ -18,7 +18,7 @@ from zip_pipeline.compression.codecs import codec_versions, codecs, pool_levels
 from zip_pipeline.compression.sets import MAX_WINDOW_BYTES
 from zip_pipeline.compression.texts import TextFile
 from zip_pipeline.files import fingerprint
-from zip_pipeline.selection.candidates import Marks, WholeIndex
+from zip_pipeline.selection.candidates import Marks, WholeTable
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.run import Fate, Run
 
@@ -63,7 +63,7 @@ _OPTIONAL = (
 
 
 def known_before(
-    samples: WholeIndex,
+    samples: WholeTable,
     initial_pi: NDArray[np.floating[Any]],
     num_bytes: NDArray[np.int64],
     tokens: pl.DataFrame | None = None,

@@ -308,8 +308,8 @@ class ScoreStrategy(Strategy):
         self, scores: NDArray[np.float64], pool: Measured, config: SelectionConfig
     ) -> Indices:
         """Return all positions of the pool, shape (samples,), highest score first, ties by id."""
-        places = pool.candidates.sample_ids.rank("ordinal").to_numpy()
-        order: Indices = np.lexsort((places, -scores))
+        by_id = pool.candidates.by_id()
+        order: Indices = by_id[np.argsort(-scores[by_id], kind="stable")]
         return order
 
 

@@ -28,6 +28,7 @@ from zip_pipeline.selection.candidates import (
     part_of,
     picked_tokens,
     refuse_to_pick_nothing,
+    whole_of,
 )
 from zip_pipeline.selection.clusters import clusters_for
 from zip_pipeline.selection.config import TOKEN_UNITS, SelectionConfig
@@ -320,7 +321,7 @@ def select_candidates(
     known = TemporaryTable(
         [
             known_before(
-                candidates.whole_index,
+                whole_of(candidates.index),
                 pool.pi,
                 pool.num_bytes,
                 pool.tokens,

@@ -1,21 +1,33 @@
 """Vectors of the samples of a pool: exact cosines, clusters, and clusters that take turns."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from zip_pipeline.errors import require
-from zip_pipeline.selection.candidates import Budget, Indices, Measured
+from zip_pipeline.files import TemporaryMatrix
+from zip_pipeline.selection.candidates import (
+    Budget,
+    Candidates,
+    Indices,
+    Measured,
+    PartOfTable,
+    column_in_parts,
+    whole_of,
+)
 from zip_pipeline.selection.rounds import Offer, Order, fill_in_order, offer_to, open_round
 from zip_pipeline.selection.run import Run
+from zip_pipeline.selection.strategies.random import order_by_chance
 from zip_pipeline.signals.embedding import Vectors, normalised, vectors_of
 
 SIGNAL = "embedding"
 MOST_CLUSTERS = 1024
+MOST_LEARNT = 1 << 26
+"""numbers of the vectors that k-means learns from"""
 PICKS_PER_ROUND = 200
 _IN_REACH = 4096
 _STEPS = 2**20
@@ -47,6 +59,31 @@ def blocks(num_rows: int, size: int = _ROWS_AT_A_TIME) -> Iterator[slice]:
         yield slice(start, min(start + size, num_rows))
 
 
+class Rows(Protocol):
+    """Vectors in memory or in a file, shape (rows, dimensions)."""
+
+    def __len__(self) -> int:
+        """Return how many there are."""
+
+    def __getitem__(self, rows: slice | Indices) -> Any:  # noqa: ANN401  as of numpy
+        """Return some of them, in memory."""
+
+
+@dataclass(frozen=True)
+class PartOfRows:
+    """Some of the rows, by their numbers."""
+
+    whole: Rows
+    numbers: Indices
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def __getitem__(self, rows: slice | Indices) -> Vectors:
+        vectors: Vectors = self.whole[self.numbers[rows]]
+        return vectors
+
+
 @dataclass(frozen=True)
 class Embedded:
     """The samples of a pool that are looked at by their vectors, by sample id, and the others.
@@ -58,17 +95,42 @@ class Embedded:
     """
 
     positions: Indices
-    vectors: Vectors
+    vectors: Rows
     others: Indices
 
     @classmethod
     def of(cls, pool: Measured) -> "Embedded":
-        """Return those of a pool."""
-        vectors = exact(vectors_of(pool.signal(SIGNAL)))
-        by_id = pool.candidates.by_id()
-        has_vector = np.asarray(vectors.any(axis=1))[by_id]
-        positions = by_id[has_vector]
-        return cls(positions, vectors[positions], by_id[~has_vector])
+        """Return those of a pool, with their vectors in a file."""
+        table = pool.candidates.signal_table(SIGNAL)
+        whole, num_dimensions = whole_of(table), 0
+        has_vector = [np.zeros(0, np.bool_)]
+        for part in column_in_parts(whole, "vector", _ROWS_AT_A_TIME):
+            has_vector.append(part.is_not_null().to_numpy())
+            num_dimensions = max(num_dimensions, int(part.list.len().max() or 0))  # type: ignore[arg-type]
+        is_row, by_id = np.concatenate(has_vector), pool.candidates.by_id()
+        in_whole = table.positions[by_id] if isinstance(table, PartOfTable) else by_id
+        is_own = is_row[in_whole]
+        # Of each sample of the whole its row among the vectors.
+        row_of = np.full(len(is_row), -1)
+        row_of[in_whole[is_own]] = np.arange(is_own.sum())
+        shape, folder = (int(is_own.sum()), num_dimensions), pool.candidates.texts.path.parent
+        vectors, start = TemporaryMatrix(shape, np.float32, folder), 0
+        for part in column_in_parts(whole, "vector", _ROWS_AT_A_TIME):
+            rows = row_of[start : start + len(part)]
+            vectors.write(rows[rows >= 0], exact(vectors_of(part.to_frame()))[rows >= 0])
+            start += len(part)
+        return cls(by_id[is_own], vectors, by_id[~is_own])
+
+    def rows_of(self, positions: Sequence[int] | Indices) -> Indices:
+        """Return the row of each of some positions, -1 where it has no vector."""
+        rows = np.full(len(self.positions) + len(self.others), -1)
+        rows[self.positions] = np.arange(len(self.positions))
+        return rows[positions]
+
+    def by_chance(self, candidates: Candidates, seed: int) -> Indices:
+        """Return all rows in a uniform order that the seed draws."""
+        rows = self.rows_of(order_by_chance(candidates, seed))
+        return rows[rows >= 0]
 
     def order(self, rows: Indices) -> Indices:
         """Return the positions of all rows in an order, and after them the others."""
@@ -129,10 +191,9 @@ def pick_greedily(
         objective: of the empty set.
     """
     positions = embedded.positions
-    row_of = {position: row for row, position in enumerate(positions.tolist())}
-    for position in run.picks:
-        if position in row_of:
-            objective.add(row_of[position])
+    for row in embedded.rows_of(run.picks).tolist():
+        if row >= 0:
+            objective.add(row)
     costs = np.maximum(pool.costs[positions], 1)
     scores = np.full(len(pool.pi), -np.inf) if run.scores is None else run.scores
     run.scores = scores
@@ -185,10 +246,11 @@ def num_clusters(num_rows: int) -> int:
     return min(max(math.isqrt(num_rows // 2), 1), MOST_CLUSTERS)
 
 
-def clusters_of(vectors: Vectors, seed: int, what: str) -> Clusters:
+def clusters_of(vectors: Rows, seed: int, what: str) -> Clusters:
     """Return the clusters of exact vectors, by the cosine to the nearest centroid of k-means.
 
-    Ties go to the lowest cluster.
+    Ties go to the lowest cluster. Of more than 67 million numbers, 262,144 vectors of 256, k-means
+    learns from so many rows that the seed draws.
 
     Args:
         vectors: shape (rows, dimensions).
@@ -205,16 +267,24 @@ def clusters_of(vectors: Vectors, seed: int, what: str) -> Clusters:
     return Clusters(labels, nearest)
 
 
-def _centroids(vectors: Vectors, seed: int) -> Vectors:
+def _centroids(vectors: Rows, seed: int) -> Vectors:
     if not len(vectors):
-        return vectors
+        return exact(vectors[:])
     from sklearn.cluster import MiniBatchKMeans
     from threadpoolctl import threadpool_limits
 
     random = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(seed)))
+    num, num_learnt = num_clusters(len(vectors)), MOST_LEARNT // vectors[:1].size
+    if num_learnt < len(vectors):
+        drawn = random.permutation(len(vectors))[:num_learnt]
+        vectors = PartOfRows(vectors, np.sort(drawn))
     model = MiniBatchKMeans(
-        num_clusters(len(vectors)), n_init=1, batch_size=_BATCH, random_state=random
+        num,
+        n_init=1,
+        batch_size=_BATCH,
+        random_state=random,
+        compute_labels=False,
     )
     # Sums of single precision depend on how many threads share them.
     with threadpool_limits(1):
-        return exact(model.fit(vectors).cluster_centers_)
+        return exact(model.fit(vectors[:]).cluster_centers_)

@@ -9,7 +9,7 @@ import polars.selectors as cs
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint
 from zip_pipeline.pool.pool import SelectionPool
-from zip_pipeline.selection.candidates import SignalTables
+from zip_pipeline.selection.candidates import SignalTables, read_rows
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.strategies import strategies
 
@@ -78,7 +78,7 @@ def qualities(
 
 def _told(place: tuple[str, str], signals: SignalTables | None) -> pl.Series:
     name, column = place
-    table = signals.pool[name] if signals else pl.DataFrame()
+    table = read_rows(signals.pool[name]) if signals else pl.DataFrame()
     numbers = table.select(cs.numeric()).columns
     if column not in numbers:
         raise UserError(

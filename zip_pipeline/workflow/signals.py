@@ -15,11 +15,11 @@ import polars as pl
 from zip_pipeline.chat_models import load_model, model_identity, prepare_environment
 from zip_pipeline.data_root import StageFolder
 from zip_pipeline.errors import UserError
-from zip_pipeline.files import fingerprint, scan_table, write_table
+from zip_pipeline.files import TemporaryTable, fingerprint, scan_table, write_table
 from zip_pipeline.pool.batches import batch_metadata
 from zip_pipeline.pool.pool import SelectionPool, StoredBatch
 from zip_pipeline.samples import with_all_columns
-from zip_pipeline.selection.candidates import MARKS_SCHEMA, Marks, SignalTables
+from zip_pipeline.selection.candidates import MARKS_SCHEMA, Marks, SignalTables, Table, read_rows
 from zip_pipeline.selection.config import SelectionConfig, stage_selection
 from zip_pipeline.selection.run import about
 from zip_pipeline.settings import Settings
@@ -156,7 +156,7 @@ class Measuring:
     def __exit__(self, *_: object) -> None:
         self._opened.close()
 
-    def tables(self, batches: Sequence[StoredBatch]) -> Iterator[pl.DataFrame]:
+    def tables(self, batches: Sequence[StoredBatch]) -> Iterator[pl.LazyFrame]:
         """Yield the signal of each sample of each batch, measured where it is not stored.
 
         The log tells where another model, or another way, measured before.
@@ -177,22 +177,26 @@ class Measuring:
         for batch in batches:
             yield self._table(batch)
 
-    def pool_table(self, batches: Sequence[StoredBatch]) -> pl.DataFrame:
-        """Return the signal of each sample of the index; see :meth:`tables`."""
-        found = zip(self.tables(batches), batches, strict=True)
-        parts = (table[batch.positions] for table, batch in found)
-        return pl.concat([self._wanted.signal.columns.to_frame(), *parts])
+    def pool_table(self, batches: Sequence[StoredBatch]) -> TemporaryTable:
+        """Return the signal of each sample of the index, in a file; see :meth:`tables`."""
+        parts = [self._wanted.signal.columns.to_frame().lazy()]
+        for table, batch in zip(self.tables(batches), batches, strict=True):
+            is_of_index = np.zeros(batch.num_samples, np.bool_)
+            is_of_index[batch.positions] = True
+            parts.append(table if is_of_index.all() else table.filter(pl.Series(is_of_index)))
+        return TemporaryTable(parts, self._wanted.folder.root.cache)
 
-    def _table(self, batch: StoredBatch) -> pl.DataFrame:
+    def _table(self, batch: StoredBatch) -> pl.LazyFrame:
         path, size = self._wanted.path(batch.name), self._wanted.signal.block
         if not self._is_known(batch, path):
             blocks = path.with_suffix(".blocks")
-            parts = [self._block(batch, blocks, n) for n in range(0, batch.num_samples, size)]
-            table = pl.concat([self._wanted.signal.columns.to_frame(), *parts])
+            starts = range(0, batch.num_samples, size)
+            parts = [self._block(batch, blocks, start) for start in starts]
+            table = scan_table(*parts) if parts else self._wanted.signal.columns.to_frame()
             self._wanted.folder.write(path, table, self._described(batch))
             shutil.rmtree(blocks, ignore_errors=True)
         self._wanted.folder.check(path)
-        return scan_table(path).collect()
+        return scan_table(path)
 
     def _described(self, batch: StoredBatch) -> dict[str, str]:
         return {"pool_fingerprint": batch.fingerprint, "identity": self._identity}
@@ -202,18 +206,18 @@ class Measuring:
             return False
         return self._described(batch).items() <= self._wanted.folder.metadata(path).items()
 
-    def _block(self, batch: StoredBatch, blocks: Path, start: int) -> pl.DataFrame:
-        """Return the signal of some samples, measured where no stopped run did."""
+    def _block(self, batch: StoredBatch, blocks: Path, start: int) -> Path:
+        """Return the table of some samples, measured where no stopped run did."""
         path = blocks / f"{start:09d}.parquet"
         size = min(self._wanted.signal.block, batch.num_samples - start)
         if self._is_known(batch, path):
             self._num_left -= size
-            return scan_table(path).collect()
+            return path
         rows = with_all_columns(batch.rows.slice(start, size), self._wanted.folder.stage)
         measured = self.measure(rows.collect())
         write_table(path, measured, self._described(batch))
         self._tell(size)
-        return measured
+        return path
 
     def measure(self, samples: pl.DataFrame) -> pl.DataFrame:
         """Return the signal of each row of a pool table, measured now."""
@@ -273,7 +277,8 @@ def measure_batch(folder: StageFolder, name: str, log: Log) -> dict[str, Measure
         wanted = wanted_signal(signal, config.signals, folder)
         with Measuring(wanted, log) as measuring:
             (table,) = measuring.tables([batch])
-        num_unknown = table.filter(pl.any_horizontal(pl.all().is_null())).height
+        unknown = table.select(pl.any_horizontal(pl.all().is_null()).sum())
+        num_unknown = unknown.collect(engine="streaming").item()
         found[signal] = Measured(wanted.identity, num_unknown)
     return found
 
@@ -355,7 +360,8 @@ def pool_marks(
     tables = {}
     for wanted in marking:
         with Measuring(wanted, log) as measuring:
-            told = tables[wanted.signal.name] = measuring.pool_table(batches)
+            told = read_rows(measuring.pool_table(batches))
+        tables[wanted.signal.name] = told
         kept = wanted.tools.folder
         of_pool = MarkedPool(folder.stage, index, told, pool.said, kept, quality)
         marks = wanted.signal.mark(of_pool, wanted.settings).cast(MARKS)
@@ -399,7 +405,7 @@ def pool_signals(
     """
     if not config.needed_signals:
         return None
-    found: dict[str, pl.DataFrame] = {}
+    found: dict[str, Table] = {}
     of_target: dict[str, pl.DataFrame] = {}
     identities: dict[str, str] = {}
     batches = list(pool.batches())
@@ -414,7 +420,7 @@ def pool_signals(
         return SignalTables(identities, found, of_target)
     wanted = wanted_signal("embedding", config.signals, folder)
     identities["embedding"] = wanted.identity
-    tags = _tag_vectors(found["tags"]["tags"], wanted.settings)
+    tags = _tag_vectors(read_rows(found["tags"])["tags"], wanted.settings)
     return SignalTables(identities, found, of_target, tags)
 
 

@@ -12,7 +12,7 @@ from zip_pipeline.compression.state import compression_state, texts_of
 from zip_pipeline.compression.texts import TemporaryTexts
 from zip_pipeline.errors import UserError
 from zip_pipeline.samples import Sample
-from zip_pipeline.selection.candidates import Budget, Candidates, Fit, PartOfIndex, allotments
+from zip_pipeline.selection.candidates import Budget, Candidates, Fit, PartOfTable, allotments
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.select import select
 from zip_pipeline_tests.selection.pools import (
@@ -238,7 +238,7 @@ def test_positions_by_id_are_those_of_the_sorted_ids(ids: list[str], draw: st.Da
     whole = pl.DataFrame(
         {"sample_id": ids, "source": ids}, schema=dict.fromkeys(("sample_id", "source"), pl.String)
     )
-    index = PartOfIndex(whole, part)
+    index = PartOfTable(whole, part)
     with TemporaryTexts.write([[b""] * len(ids)]) as texts:
         found = Candidates(index, texts).by_id()
     assert [ids[part[place]] for place in found] == sorted(ids)

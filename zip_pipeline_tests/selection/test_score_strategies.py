@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -163,7 +164,7 @@ def test_deita_passes_over_what_is_close_to_a_better_one() -> None:
     assert "was too low before the budget" in words_of(few, chosen[-1])
 
 
-def test_kept_is_the_same_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kept_is_the_same_across_blocks(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Of 1,500 samples, three blocks of 512, against blocks of 100."""
     monkeypatch.setattr("zip_pipeline.selection.strategies.deita._KEPT_AT_A_TIME", 100)
     vectors = unit_vectors(1500, seed=1)
@@ -172,7 +173,7 @@ def test_kept_is_the_same_across_blocks(monkeypatch: pytest.MonkeyPatch) -> None
     for row in order:
         if not expected or (vectors[expected] @ vectors[row]).max() <= 0.9:
             expected.append(row)
-    assert order[kept(vectors, order, 0.9)].tolist() == expected
+    assert order[kept(vectors, order, 0.9, tmp_path)].tolist() == expected
 
 
 def instag_oracle(tags: Sequence[Sequence[str]]) -> list[int]:

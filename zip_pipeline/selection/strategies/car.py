@@ -54,8 +54,8 @@ class Car(OrderStrategy):
         """Return all positions, the best half of the budget first."""
         assert pool.weights is not None, "the configuration is checked"
         embedded = Embedded.of(pool)
-        ids = pool.candidates.sample_ids.rank("ordinal").to_numpy()
-        best_first = np.lexsort((ids, -pool.weights))
+        by_id = pool.candidates.by_id()
+        best_first = by_id[np.argsort(-pool.weights[by_id], kind="stable")]
         num_best = int((np.cumsum(pool.costs[best_first]) <= config.budget / 2).sum())
         best = best_first[:num_best]
         clusters = clusters_of(embedded.vectors, config.seed, f"strategy {self.name}")

@@ -19,7 +19,7 @@ from zip_pipeline.selection.candidates import (
     Indices,
     Mask,
     Measured,
-    PartOfIndex,
+    PartOfTable,
 )
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.rounds import Offer, Order, first_of, offer_to, open_round
@@ -267,7 +267,7 @@ def _counts_of(candidates: Candidates) -> Iterator[Counts]:
     """Yield the n-gram counts of the candidates: those that are stored, or counted now."""
     index = candidates.index
     if candidates.ngrams is not None:
-        positions = index.positions if isinstance(index, PartOfIndex) else None
+        positions = index.positions if isinstance(index, PartOfTable) else None
         yield Counts(candidates.ngrams(), positions)
         return
     parts = map(ngram_counts, candidates.texts.parts())

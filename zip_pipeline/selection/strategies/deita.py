@@ -1,16 +1,18 @@
 """Strategy ``deita``: quality times complexity, without what is close to a better sample."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
+from zip_pipeline.files import TemporaryMatrix
 from zip_pipeline.selection.candidates import Budget, Indices, Mask, Measured
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.rounds import ScoreStrategy, fill_in_order
 from zip_pipeline.selection.run import Fate, Run
 from zip_pipeline.selection.strategies.score import Score
-from zip_pipeline.signals.embedding import Vectors, vectors_of
+from zip_pipeline.selection.vectors import Embedded, Rows
 
 MOST_COSINE = 0.9
 _SAMPLES_AT_A_TIME = 512
@@ -55,23 +57,26 @@ class Deita(Score):
         """Yield the run at its end; see :meth:`.Strategy.rounds`."""
         run.scores = self.scores(pool, config, workers)
         order = self.ranked(run.scores, pool, config)
-        is_kept = kept(vectors_of(pool.signal("embedding")), order, MOST_COSINE)
+        embedded, is_kept = Embedded.of(pool), np.ones(len(order), np.bool_)
+        rows, folder = embedded.rows_of(order), pool.candidates.texts.path.parent
+        is_kept[rows >= 0] = kept(embedded.vectors, rows[rows >= 0], MOST_COSINE, folder)
         passed = order[~is_kept]
         fill_in_order(run, budget, np.concatenate([order[is_kept], passed]))
         run.reach(passed, Fate.CANDIDATE)
         yield run
 
 
-def kept(vectors: Vectors, order: Indices, most_cosine: float) -> Mask:
+def kept(vectors: Rows, order: Indices, most_cosine: float, folder: Path) -> Mask:
     """Return whether each of an order is far enough from all kept before it, shape (order,).
 
     Args:
-        vectors: normalised, shape (samples, dimensions).
-        order: positions of them.
+        vectors: of length 1, shape (rows, dimensions).
+        order: numbers of rows.
         most_cosine: to a kept one.
+        folder: of a temporary file.
     """
     is_kept = np.zeros(len(order), dtype=np.bool_)
-    found = np.empty((len(order), vectors.shape[1]), dtype=np.float32)
+    found = TemporaryMatrix((len(order), vectors[:0].shape[1]), np.float32, folder)
     num_kept = 0
     for start in range(0, len(order), _SAMPLES_AT_A_TIME):
         block = vectors[order[start : start + _SAMPLES_AT_A_TIME]]
@@ -85,7 +90,7 @@ def kept(vectors: Vectors, order: Indices, most_cosine: float) -> Mask:
             if is_far[row]:
                 is_far[row + 1 :] &= cosines[row, row + 1 :] <= most_cosine
         own = block[is_far]
-        found[num_kept : num_kept + len(own)] = own
+        found.write(np.arange(num_kept, num_kept + len(own)), own)
         num_kept += len(own)
         is_kept[start : start + len(block)] = is_far
     return is_kept

@@ -1,20 +1,22 @@
 """Strategy ``facility_location``: a subset in which each sample of the pool has its like."""
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from zip_pipeline.files import TemporaryMatrix
 from zip_pipeline.selection.candidates import Budget, Indices, Measured
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.run import Run
 from zip_pipeline.selection.strategies import Strategy
-from zip_pipeline.selection.strategies.random import random_order
 from zip_pipeline.selection.vectors import (
     SIGNAL,
     Embedded,
     Gains,
+    Rows,
     blocks,
     cosines,
     pick_greedily,
@@ -27,6 +29,7 @@ MOST_POINTS = 1024
 # Of a cosine between 0 and 1: two bytes hold it, and sums of whole numbers have no rounding error.
 STEPS = (1 << 16) - 1
 _ROWS_AT_A_TIME = 1 << 13
+_NUMBERS_AT_A_TIME = 1 << 24
 _Steps = NDArray[np.uint16]
 
 
@@ -36,32 +39,40 @@ class Facilities:
     Cosines are rounded to 65,535 steps from 0 to 1, those below count as 0; f of the empty S is 0.
     A row that is added changes what others add at those points alone to which it is nearer than all
     before, which are ever fewer. So the sums of all rows are kept up to date; they are exact, and
-    what is equal ties. All cosines are kept, so 1,024 points take 2 KB of memory a row.
+    what is equal ties. All cosines are kept in a file, where 1,024 points take 2 KB a row.
 
     Args:
         vectors: of the n rows, exact ones, shape (rows, dimensions).
         points: the represented rows V, ascending.
         qualities: q of each row, shape (rows,); None for a = 0.
+        folder: of the file.
     """
 
     def __init__(
-        self, vectors: Vectors, points: Indices, qualities: NDArray[np.float64] | None
+        self, vectors: Rows, points: Indices, qualities: NDArray[np.float64] | None, folder: Path
     ) -> None:
-        self._near = _in_steps(vectors, vectors[points])
+        self._vectors, self._points = vectors, vectors[points]
         self._nearest = np.zeros(len(points), dtype=np.uint16)
         share = 0.0 if qualities is None else SHARE_OF_QUALITY
         self._weight = (1 - share) * len(vectors) / max(len(points), 1) / STEPS
-        self._bonus = np.zeros(len(vectors)) if qualities is None else share * qualities
-        self._sums = self._near.sum(axis=0, dtype=np.int64)
+        self._bonus = 0.0 if qualities is None else share * qualities
+        self._near = TemporaryMatrix((len(points), len(vectors)), np.uint16, folder)
+        self._sums = np.zeros(len(vectors), np.int64)
+        for block in blocks(len(vectors)):
+            near = _in_steps(self._points, vectors[block])
+            self._near.write(np.arange(len(points)), near, block.start)
+            self._sums[block] = near.sum(axis=0, dtype=np.int64)
 
     def add(self, row: int) -> None:
         """Add a row to S."""
-        near = self._near[:, row]
+        near = _in_steps(self._points, self._vectors[np.array([row])])[:, 0]
         (nearer,) = np.nonzero(near > self._nearest)
-        low, high = self._nearest[nearer, None], near[nearer, None]
-        for block in blocks(len(self._sums), _ROWS_AT_A_TIME):
-            between = self._near[nearer, block].clip(low, high) - low
-            self._sums[block] -= between.sum(axis=0, dtype=np.int64)
+        for part in blocks(len(nearer), max(_NUMBERS_AT_A_TIME // len(self._sums), 1)):
+            points = nearer[part]
+            low, high, rows = self._nearest[points, None], near[points, None], self._near[points]
+            for block in blocks(len(self._sums), _ROWS_AT_A_TIME):
+                between = rows[:, block].clip(low, high) - low
+                self._sums[block] -= between.sum(axis=0, dtype=np.int64)
         self._nearest[nearer] = near[nearer]
 
     def gains(self) -> Gains:
@@ -69,12 +80,10 @@ class Facilities:
         return np.asarray(self._weight * self._sums + self._bonus, np.float64)
 
 
-def _in_steps(vectors: Vectors, points: Vectors) -> _Steps:
+def _in_steps(points: Vectors, vectors: Vectors) -> _Steps:
     """Return the cosines of points and rows in steps, shape (points, rows)."""
-    found = np.empty((len(points), len(vectors)), dtype=np.uint16)
-    for block in blocks(len(vectors)):
-        found[:, block] = np.rint(cosines(points, vectors[block]).clip(0, 1) * STEPS)
-    return found
+    steps: _Steps = np.rint(cosines(points, vectors).clip(0, 1) * STEPS).astype(np.uint16)
+    return steps
 
 
 class FacilityLocation(Strategy):
@@ -107,11 +116,10 @@ class FacilityLocation(Strategy):
     ) -> Iterator[Run]:
         """Yield the run after each 200 picks; see :meth:`.Strategy.rounds`."""
         embedded = Embedded.of(pool)
-        positions = embedded.positions
-        ids = pool.candidates.sample_ids[positions].to_list()
-        points = np.sort(random_order(ids, config.seed)[:MOST_POINTS])
-        qualities = None if pool.weights is None else pool.weights[positions]
-        facilities = Facilities(embedded.vectors, points, qualities)
+        points = np.sort(embedded.by_chance(pool.candidates, config.seed)[:MOST_POINTS])
+        qualities = None if pool.weights is None else pool.weights[embedded.positions]
+        folder = pool.candidates.texts.path.parent
+        facilities = Facilities(embedded.vectors, points, qualities, folder)
         yield from pick_greedily(run, budget, pool, embedded, facilities)
 
 

@@ -28,6 +28,7 @@ LEAST_COSINE = 0.9
 # phi(x) = (x + A)^B
 A = 1e-6
 B = 0.8
+_NUMBERS_AT_A_TIME = 1 << 23
 Numbers = NDArray[np.float64]
 
 
@@ -45,7 +46,7 @@ class TagGraph:
     def __init__(self, vectors: Vectors, least_cosine: float) -> None:
         parts = [np.zeros((2, 0), dtype=np.int64)]
         weights = [np.zeros(0)]
-        for block in blocks(len(vectors)):
+        for block in blocks(len(vectors), max(_NUMBERS_AT_A_TIME // max(len(vectors), 1), 1)):
             near = cosines(vectors[block], vectors)
             near[np.arange(len(near)), np.arange(len(vectors))[block]] = 1
             rows, others = np.nonzero(near >= least_cosine)

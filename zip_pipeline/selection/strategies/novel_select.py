@@ -11,7 +11,6 @@ from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.rounds import Offer
 from zip_pipeline.selection.run import Run
 from zip_pipeline.selection.strategies import Strategy
-from zip_pipeline.selection.strategies.random import random_order
 from zip_pipeline.selection.vectors import SIGNAL, Embedded, blocks, cosines, pick_rows
 from zip_pipeline.signals.embedding import Vectors
 
@@ -137,17 +136,14 @@ class NovelSelect(Strategy):
         self, run: Run, budget: Budget, pool: Measured, config: SelectionConfig, workers: int
     ) -> Iterator[Run]:
         """Yield the run after each 200 picks; see :meth:`.Strategy.rounds`."""
-        embedded = Embedded.of(pool)
-        ids = pool.candidates.sample_ids[embedded.positions].to_list()
-        draw = random_order(ids, config.seed)
-        embedded, draw = _drawn(embedded, draw)
-        positions, vectors = embedded.positions, embedded.vectors
+        whole = Embedded.of(pool)
+        embedded, draw = _drawn(whole, whole.by_chance(pool.candidates, config.seed))
+        positions, vectors = embedded.positions, embedded.vectors[:]
         among = vectors[draw[:MOST_NEIGHBOURS]]
         novelty = Novelty(vectors, densities(vectors, among))
-        row_of = {position: row for row, position in enumerate(positions.tolist())}
-        for index in run.picks:
-            if index in row_of:
-                novelty.add(row_of[index])
+        for row in embedded.rows_of(run.picks).tolist():
+            if row >= 0:
+                novelty.add(row)
         scores = np.full(len(pool.pi), -np.inf) if run.scores is None else run.scores
         run.scores = scores
 

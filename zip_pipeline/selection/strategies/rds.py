@@ -15,6 +15,7 @@ from zip_pipeline.selection.vectors import (
     SIGNAL,
     Cosines,
     Embedded,
+    Rows,
     blocks,
     cosines,
     exact,
@@ -25,24 +26,32 @@ from zip_pipeline.signals.embedding import Vectors, vectors_of
 # As many picks of a round, and as many samples of which each row of the target knows the order.
 PICKS_PER_ROUND = 4096
 _TARGETS_AT_A_TIME = 32
+_ROWS_AT_A_TIME = 1 << 16
+# Of larger targets each row knows the order of fewer samples, and a round ends sooner.
+_MOST_NEAREST = 1 << 23
+_LEAST_NEAREST = 64
 
 
-def _nearest(vectors: Vectors, target: Vectors, rows: Indices) -> Indices:
+def _nearest(vectors: Rows, target: Vectors, rows: Indices) -> Indices:
     """Return the rows nearest to each row of the target, nearest first, shape (target, most).
 
     Ties go to the lowest row.
     """
-    num = min(PICKS_PER_ROUND, len(rows))
-    found = np.empty((len(target), num), dtype=np.int64)
-    for block in blocks(len(target), _TARGETS_AT_A_TIME):
-        near = np.concatenate(
-            [cosines(target[block], vectors[rows[part]]) for part in blocks(len(rows))], axis=1
-        )
-        for own, values in zip(found[block], near, strict=True):
-            # With all that tie with the last of them, so that the lowest rows are among them.
-            least = np.partition(values, -num)[-num]
-            (among,) = np.nonzero(values >= least)
-            own[:] = rows[among[np.argsort(-values[among], kind="stable")[:num]]]
+    num = min(PICKS_PER_ROUND, len(rows), max(_MOST_NEAREST // len(target), _LEAST_NEAREST))
+    found = np.zeros((len(target), num), dtype=np.int64)
+    highest = np.full(found.shape, -np.inf)
+    for part in blocks(len(rows), _ROWS_AT_A_TIME):
+        some = vectors[rows[part]]
+        for block in blocks(len(target), _TARGETS_AT_A_TIME):
+            near = [cosines(target[block], some[few]) for few in blocks(len(some))]
+            for number, own in enumerate(np.concatenate(near, axis=1), start=block.start):
+                # With those of the parts before, which have lower rows, and so stand first.
+                values = np.concatenate([highest[number], own])
+                # With all that tie with the last of them, so that the lowest rows are among them.
+                (among,) = np.nonzero(values >= np.partition(values, -num)[-num])
+                first = among[np.argsort(-values[among], kind="stable")[:num]]
+                found[number] = np.concatenate([found[number], rows[part]])[first]
+                highest[number] = values[first]
     return found
 
 
@@ -56,7 +65,7 @@ def _take_turns(nearest: Indices, first: int, num_rows: int, offer: Offer) -> No
         offer: tells whether a row was accepted; only then the turn is over.
     """
     is_offered = np.zeros(num_rows, dtype=np.bool_)
-    lists = [iter(own) for own in nearest.tolist()]
+    lists = [iter(own) for own in nearest]
     for turn in range(first, first + PICKS_PER_ROUND):
         for row in lists[turn % len(lists)]:
             if not is_offered[row]:
@@ -120,11 +129,12 @@ def _target(pool: Measured) -> Vectors:
     return vectors
 
 
-def _highest(vectors: Vectors, target: Vectors) -> Cosines:
+def _highest(vectors: Rows, target: Vectors) -> Cosines:
     highest = np.full(len(vectors), -np.inf)
     for block in blocks(len(vectors)):
+        some = vectors[block]
         for part in blocks(len(target)):
-            near = cosines(vectors[block], target[part]).max(axis=1)
+            near = cosines(some, target[part]).max(axis=1)
             highest[block] = np.maximum(highest[block], near)
     return highest
 

@@ -62,8 +62,9 @@ class TShirt(ScoreStrategy):
         listed, others = order[:num_listed], order[num_listed:]
         table = pool.signal("selective_ifd")
         deviations = table["deviations"].list.get(threshold_of(table)).to_numpy()
-        ids = pool.candidates.sample_ids.rank("ordinal").to_numpy()
-        listed = listed[np.lexsort((ids[listed], deviations[listed]))]
+        by_id = pool.candidates.by_id()
+        listed = by_id[np.isin(by_id, listed)]
+        listed = listed[np.argsort(deviations[listed], kind="stable")]
         fill_in_order(run, budget, np.concatenate([listed, others]))
         run.reach(listed, Fate.SHORTLISTED)
         yield run
