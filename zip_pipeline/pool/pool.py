@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -190,15 +191,25 @@ class StoredBatch:
         name: as the drop's.
         fingerprint: hash of its content.
         num_samples: its rows.
-        rows: its pool table.
+        path: its pool table.
         positions: which of its rows are of the index, ascending.
     """
 
     name: str
     fingerprint: str
     num_samples: int
-    rows: pl.LazyFrame
+    path: Path
     positions: NDArray[np.int64]
+
+    @cached_property
+    def _ends(self) -> NDArray[np.int64]:
+        return np.cumsum(row_group_heights(self.path))
+
+    def parts(self, start: int, end: int) -> Iterator[pl.DataFrame]:
+        """Yield its rows from one on to before another, some megabytes at a time."""
+        inside = self._ends[(self._ends > start) & (self._ends < end)].tolist()
+        for first, last in pairwise((start, *inside, end)):
+            yield from in_small_parts(scan_table(self.path).slice(first, last - first).collect())
 
 
 class StoredTables:
@@ -242,9 +253,9 @@ class StoredTables:
     def batch(self, number: int, positions: NDArray[np.int64]) -> StoredBatch:
         """Return a batch of which the samples at some positions are of the index."""
         name = self.batches[number]
-        rows, metadata = scan_table(self._table(name)), self.metadata[name]
+        path, metadata = self._table(name), self.metadata[name]
         num_samples = int(metadata["num_samples"])
-        return StoredBatch(name, metadata["fingerprint"], num_samples, rows, positions)
+        return StoredBatch(name, metadata["fingerprint"], num_samples, path, positions)
 
     def provenance(self) -> Parts:
         """Return where the samples of all batches come from, and their places."""

@@ -1,6 +1,6 @@
 """Signal ``embedding``: a vector of what a sample says."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -104,7 +104,40 @@ def _wordllama() -> Callable[[list[str]], NDArray[Any]]:
     # The weights of its wheel: otherwise it looks for a cache, and fetches what is not there.
     folder = Path(wordllama.__file__).parent
     model = wordllama.WordLlama.load(cache_dir=folder, disable_download=True)
-    return lambda texts: np.asarray(model.embed(texts))
+
+    def of_pieces(text: str) -> NDArray[Any]:
+        pieces = [text[n : n + _PIECE] for n in range(0, len(text), _PIECE)]
+        num_tokens = [len(model.tokenize([piece])[0].ids) for piece in pieces]
+        means = [model.embed([piece])[0] for piece in pieces]
+        return np.average(means, axis=0, weights=num_tokens)[None]
+
+    def embed(texts: list[str]) -> NDArray[Any]:
+        groups = list(_of_like_memory(texts))
+        found = [of_pieces(*g) if len(g[0]) > _PIECE else model.embed(g) for g in groups]
+        return np.concatenate(found) if found else np.asarray(model.embed([]))
+
+    return embed
+
+
+# The mean over the tokens of a text; those of texts that are looked at together take 1 kB each, as
+# many as the longest of them has for every one.
+_PIECE = 1 << 16
+_MOST_CHARACTERS = 1 << 18
+
+
+def _of_like_memory(texts: Sequence[str]) -> Iterator[list[str]]:
+    """Yield texts in order, some at a time; alone what is longer than a piece."""
+    group: list[str] = []
+    longest = 0
+    for text in texts:
+        longest = max(longest, len(text))
+        is_full = longest > _PIECE or longest * (len(group) + 1) > _MOST_CHARACTERS
+        if group and is_full:
+            yield group
+            group, longest = [], len(text)
+        group.append(text)
+    if group:
+        yield group
 
 
 def _sentence_transformer(settings: EmbeddingSettings) -> Callable[[list[str]], NDArray[Any]]:

@@ -16,7 +16,7 @@ from zip_pipeline.chat_models import load_model, model_identity, prepare_environ
 from zip_pipeline.data_root import StageFolder
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import TemporaryTable, fingerprint, scan_table, write_table
-from zip_pipeline.pool.batches import batch_metadata
+from zip_pipeline.pool.batches import batch_metadata, in_small_parts
 from zip_pipeline.pool.pool import SelectionPool, StoredBatch
 from zip_pipeline.samples import with_all_columns
 from zip_pipeline.selection.candidates import MARKS_SCHEMA, Marks, SignalTables, Table, read_rows
@@ -213,8 +213,7 @@ class Measuring:
         if self._is_known(batch, path):
             self._num_left -= size
             return path
-        rows = with_all_columns(batch.rows.slice(start, size), self._wanted.folder.stage)
-        measured = self.measure(rows.collect())
+        measured = pl.concat(map(self.measure, batch.parts(start, start + size)))
         write_table(path, measured, self._described(batch))
         self._tell(size)
         return path
@@ -229,7 +228,8 @@ class Measuring:
             opening = signal.open(settings, self._wanted.folder.stage, self._wanted.tools)
             self._measure = self._opened.enter_context(opening)
             self._started = self._told = time.monotonic()
-        measured = self._measure(samples).cast(signal.columns)
+        rows = with_all_columns(samples.lazy(), self._wanted.folder.stage).collect()
+        measured = self._measure(rows).cast(signal.columns)
         assert measured.height == samples.height, "one row per sample"
         return measured
 
@@ -268,8 +268,8 @@ def measure_batch(folder: StageFolder, name: str, log: Log) -> dict[str, Measure
         return {}
     metadata = batch_metadata(folder, name)
     num_samples = int(metadata["num_samples"])
-    rows, every = scan_table(folder.samples(name)), np.arange(num_samples)
-    batch = StoredBatch(name, metadata["fingerprint"], num_samples, rows, every)
+    path, every = folder.samples(name), np.arange(num_samples)
+    batch = StoredBatch(name, metadata["fingerprint"], num_samples, path, every)
     found = {}
     for signal in sorted({*config.signals, *config.needed_signals}):
         if folder.stage not in signals[signal].stages:
@@ -305,7 +305,8 @@ def marked_held_out(
         if not wanted.signal.checks_held_out or samples.is_empty():
             continue
         with Measuring(wanted, log) as measuring:
-            marks = wanted.signal.marks(measuring.measure(samples), wanted.settings)
+            told = pl.concat(map(measuring.measure, in_small_parts(samples)))
+            marks = wanted.signal.marks(told, wanted.settings)
         marked = samples.select("sample_id", evidence=marks).drop_nulls("evidence")
         fate = wanted.signal.fate.replace("_", " ")
         if marked.height:
