@@ -5,22 +5,18 @@ import fcntl
 import functools
 import hashlib
 import json
-import math
 import os
 import shutil
 import stat
 import tempfile
 import tomllib
-import weakref
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO, TypeAlias
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
 from zip_pipeline.errors import UserError, error_number
 
@@ -85,7 +81,7 @@ def write_table(path: Path, table: Table, metadata: Mapping[str, str]) -> None:
     becomes a group; any other table has groups of ``ROWS_PER_GROUP`` rows.
     """
     if not isinstance(table, pl.DataFrame | pl.LazyFrame):
-        write_atomically(path, lambda p: _write_row_groups(p, table, metadata))
+        write_atomically(path, lambda p: write_row_groups(p, table, metadata))
         return
     write_atomically(
         path,
@@ -99,9 +95,10 @@ def write_table(path: Path, table: Table, metadata: Mapping[str, str]) -> None:
     )
 
 
-def _write_row_groups(
+def write_row_groups(
     path: Path, groups: Iterable[pl.DataFrame], metadata: Mapping[str, str]
 ) -> None:
+    """Write a table in parts with string metadata to ``path``, each as a row group."""
     # polars counts rows alone, and a group of long rows among short ones could be the whole file.
     from pyarrow.parquet import ParquetWriter
 
@@ -135,91 +132,6 @@ def read_row_groups(rows: pl.LazyFrame, path: Path) -> Iterator[pl.DataFrame]:
     for height in row_group_heights(path):
         yield rows.slice(start, height).collect()
         start += height
-
-
-class TemporaryTable:
-    """A table in files of its own, which go when nobody holds this.
-
-    A killed process leaves them to :func:`.remove_leftovers`.
-
-    Args:
-        parts: the table, one below the other; a little of one is in memory at a time.
-        folder: of the files.
-    """
-
-    def __init__(self, parts: Sequence[pl.LazyFrame], folder: Path) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        own = tempfile.mkdtemp(prefix=f"{TEMPORARY}table-", dir=folder)
-        self._remove = weakref.finalize(self, shutil.rmtree, own, ignore_errors=True)
-        self._paths = [Path(own) / f"{number}" for number in range(len(parts))]
-        # Each in its file: what polars concatenates it holds whole (*measured*: 70 bytes a row).
-        for path, rows in zip(self._paths, parts, strict=True):
-            with named(path):
-                rows.sink_parquet(path, row_group_size=ROWS_PER_GROUP)
-
-    def lazy(self) -> pl.LazyFrame:
-        """Return the table, yet to be read; this must be held meanwhile."""
-        return scan_table(*self._paths)
-
-    def close(self) -> None:
-        """Remove the files."""
-        self._remove()
-
-
-class TemporaryMatrix:
-    """A matrix in a file of its own, which goes when nobody holds this; zeros until written.
-
-    Rows are read at random, and what was read stays in the system's cache instead of this process.
-
-    Args:
-        shape: its rows and columns.
-        dtype: of its numbers.
-        folder: of the file.
-    """
-
-    def __init__(self, shape: tuple[int, int], dtype: type[np.generic], folder: Path) -> None:
-        self.shape, self.dtype = shape, np.dtype(dtype)
-        self._folder = folder
-        # It has no name, so that a killed process leaves nothing.
-        with named(folder):
-            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
-            self._file.truncate(math.prod(shape) * self.dtype.itemsize)
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: slice | NDArray[np.int64]) -> NDArray[Any]:
-        """Return some rows, shape (rows, columns), as a slice or by their numbers."""
-        numbers = np.arange(len(self))[rows] if isinstance(rows, slice) else rows
-        found = np.empty((len(numbers), self.shape[1]), self.dtype)
-        # Those that lie side by side are read at once.
-        (firsts,) = np.nonzero(np.diff(numbers, prepend=-2) != 1)
-        starts = (numbers[firsts] * found.strides[0]).tolist()
-        ends = np.append(firsts, len(numbers))[1:].tolist()
-        for first, end, start in zip(firsts.tolist(), ends, starts, strict=True):
-            _fill(self._file.fileno(), found[first:end], start)
-        return found
-
-    def write(self, rows: NDArray[np.int64], numbers: NDArray[Any], first_column: int = 0) -> None:
-        """Write numbers of some rows from a column on, shape (rows, columns)."""
-        width = self.shape[1] * self.dtype.itemsize
-        starts = (rows * width + first_column * self.dtype.itemsize).tolist()
-        with named(self._folder):
-            for start, own in zip(starts, np.ascontiguousarray(numbers, self.dtype), strict=True):
-                left = own.data.cast("B")
-                while left:
-                    written = os.pwrite(self._file.fileno(), left, start)
-                    left, start = left[written:], start + written
-
-
-def _fill(descriptor: int, numbers: NDArray[Any], start: int) -> None:
-    """Read numbers that a file holds from ``start`` on; one read returns at most 2 GiB."""
-    left = numbers.data.cast("B")
-    while left:
-        num_read = os.preadv(descriptor, [left], start)
-        if not num_read:
-            raise OSError(f"file of numbers ends {len(left)} bytes too early")
-        left, start = left[num_read:], start + num_read
 
 
 def read_metadata(path: Path) -> dict[str, str]:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from zip_pipeline.compression.state import TokenCounter, texts_of
 from zip_pipeline.compression.texts import TemporaryTexts
 from zip_pipeline.data_root import StageFolder
-from zip_pipeline.files import TemporaryTable, fingerprint, row_group_heights, scan_table
+from zip_pipeline.files import fingerprint, row_group_heights, scan_table
 from zip_pipeline.pool.batches import (
     SIZES_SCHEMA,
     IngestResult,
@@ -40,6 +40,7 @@ from zip_pipeline.pool.held_out import HeldOut, HeldOutSettings, freeze_held_out
 from zip_pipeline.pool.ngrams import batch_ngrams
 from zip_pipeline.pool.parts import Parts
 from zip_pipeline.samples import TURN_COLUMNS, Stage, pool_schema, with_all_columns
+from zip_pipeline.tables import TemporaryTable
 
 
 @dataclass(frozen=True)

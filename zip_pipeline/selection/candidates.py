@@ -1,11 +1,10 @@
 """The pool as a selection sees it: narrow columns, texts in a file, sizes, and one budget."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from itertools import chain
-from typing import Any, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -17,9 +16,9 @@ from zip_pipeline.compression.state import TOKENS_SCHEMA
 from zip_pipeline.compression.texts import TemporaryTexts, TextFile
 from zip_pipeline.compression.tokens import count_tokens
 from zip_pipeline.errors import UserError
-from zip_pipeline.files import TemporaryTable
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.strategies import strategies
+from zip_pipeline.tables import PartOfTable, Table, positions_by_id, rows_of
 
 Indices = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -201,61 +200,6 @@ class Marks:
         return Marks(self.identities, self.table[positions], masked, self.by_source)
 
 
-WholeTable: TypeAlias = pl.DataFrame | TemporaryTable
-
-
-@dataclass(frozen=True)
-class PartOfTable:
-    """Some rows of a table, read when they are asked for.
-
-    Args:
-        whole: the table.
-        positions: the rows, in their order.
-    """
-
-    whole: WholeTable
-    positions: Indices
-
-    @classmethod
-    def of(cls, table: "Table", positions: Indices) -> "PartOfTable":
-        """Return the rows at some positions of a table, or of a part of one."""
-        if isinstance(table, PartOfTable):
-            return cls(table.whole, table.positions[positions])
-        return cls(table, positions)
-
-
-Table: TypeAlias = WholeTable | PartOfTable
-_ROWS_AT_A_TIME = 1 << 14
-
-
-def whole_of(table: Table) -> WholeTable:
-    """Return a table, or that of which it is a part."""
-    return table.whole if isinstance(table, PartOfTable) else table
-
-
-def read_rows(table: Table, *columns: str) -> pl.DataFrame:
-    """Return the rows of a table, or some columns of them, read anew."""
-    rows = whole_of(table).lazy().select(columns or pl.all())
-    if isinstance(table, PartOfTable):
-        rows = rows.select(pl.all().gather(pl.Series(table.positions)))
-    return rows.collect()
-
-
-def column_in_parts(table: WholeTable, column: str, num_rows: int) -> Iterator[pl.Series]:
-    """Yield a column, so many rows of which are in memory at a time."""
-    rows = table.lazy().select(column)
-    parts = rows.collect_batches(chunk_size=num_rows, maintain_order=True)
-    return (part.to_series() for part in parts)
-
-
-def _first_halves(sample_ids: pl.Series) -> NDArray[np.uint64]:
-    """Return the first half of ids of 32 hexadecimal digits as a number each, shape (ids,)."""
-    digits = "".join(sample_ids)
-    if len(digits) != 32 * len(sample_ids):
-        raise ValueError("ids of other lengths")
-    return np.frombuffer(bytes.fromhex(digits), ">u8")[::2].astype(np.uint64)
-
-
 @dataclass(frozen=True)
 class SignalTables:
     """What the signals of a strategy tell, by their names.
@@ -323,28 +267,11 @@ class Candidates:
     @property
     def sample_ids(self) -> pl.Series:
         """The id of each sample, read anew: nobody holds them, as they take 48 bytes each."""
-        return read_rows(self.index, "sample_id")["sample_id"]
-
-    def of_ids(self, make: Callable[[pl.Series], NDArray[Any]]) -> NDArray[Any]:
-        """Return what a function makes of the ids, of which some thousands are in memory at a time.
-
-        Args:
-            make: returns an array for some ids, shape (ids, ...).
-        """
-        parts = column_in_parts(whole_of(self.index), "sample_id", _ROWS_AT_A_TIME)
-        found = np.concatenate([make(pl.Series([], dtype=pl.String)), *map(make, parts)])
-        return found[self.index.positions] if isinstance(self.index, PartOfTable) else found
+        return rows_of(self.index, "sample_id")["sample_id"]
 
     def by_id(self) -> Indices:
         """Return all positions in the order of the ids."""
-        # As ids are hashes, halves of them are in the same order, and take a sixth of the memory.
-        with suppress(ValueError):
-            halves = self.of_ids(_first_halves)
-            order = np.argsort(halves)
-            halves = halves[order]
-            if (halves[1:] != halves[:-1]).all():
-                return order
-        return self.sample_ids.arg_sort().to_numpy().astype(np.int64)
+        return positions_by_id(self.index)
 
     def signal_table(self, name: str) -> Table:
         """Return what a signal that the strategy asks for tells, a row for each sample."""
@@ -354,7 +281,7 @@ class Candidates:
     @property
     def sources(self) -> pl.Series:
         """The source of each sample, read anew."""
-        return read_rows(self.index, "source")["source"]
+        return rows_of(self.index, "source")["source"]
 
     @property
     def competes_in(self) -> pl.Series:
@@ -384,7 +311,7 @@ class Measured:
 
     def signal(self, name: str) -> pl.DataFrame:
         """Return what a signal that the strategy asks for tells of each sample, read anew."""
-        return read_rows(self.candidates.signal_table(name))
+        return rows_of(self.candidates.signal_table(name))
 
 
 @contextmanager

@@ -10,8 +10,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from zip_pipeline.compression.ngrams import words_of
-from zip_pipeline.selection.candidates import Candidates, Indices, read_rows
+from zip_pipeline.selection.candidates import Candidates, Indices
 from zip_pipeline.selection.config import SelectionConfig
+from zip_pipeline.tables import rows_of
 
 # Fewer samples have no clusters to speak of.
 _MIN_SAMPLES = 100
@@ -54,7 +55,7 @@ def clusters_for(candidates: Candidates, config: SelectionConfig) -> Clusters | 
     """
     if (place := config.shares_signal) is not None:
         signal, column = place
-        told = read_rows(candidates.signal_table(signal), column)[column]
+        told = rows_of(candidates.signal_table(signal), column)[column]
         return Clusters(told.fill_null("unknown"), {})
     sources = candidates.sources
     sizes = sources.value_counts()["count"]

@@ -18,9 +18,10 @@ from zip_pipeline.compression.codecs import codec_versions, codecs, pool_levels
 from zip_pipeline.compression.sets import MAX_WINDOW_BYTES
 from zip_pipeline.compression.texts import TextFile
 from zip_pipeline.files import fingerprint
-from zip_pipeline.selection.candidates import Marks, WholeTable
+from zip_pipeline.selection.candidates import Marks
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.run import Fate, Run
+from zip_pipeline.tables import WholeTable
 
 FATES = {
     "never_reached": "its known ratio was never among the k1 lowest before the budget was used",

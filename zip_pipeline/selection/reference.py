@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from zip_pipeline.compression.codecs.deflate import DeflateMeasurer
 from zip_pipeline.compression.sets import Framing, IndexedSet, worker_count
 from zip_pipeline.compression.texts import TemporaryTexts, TextFile
-from zip_pipeline.files import TemporaryTable
 from zip_pipeline.samples import Stage
 from zip_pipeline.selection.candidates import Indices, picked_tokens, refuse_to_pick_nothing
 from zip_pipeline.selection.config import SelectionConfig
@@ -25,6 +24,7 @@ from zip_pipeline.selection.ledger import (
 from zip_pipeline.selection.rounds import Ordering, ProgressHook, reference_ordering
 from zip_pipeline.selection.run import Checkpoint, Fate, Progress, Run
 from zip_pipeline.selection.select import Selection
+from zip_pipeline.tables import TemporaryTable
 
 # What the published code writes over the ratio of a sample that is out of the running.
 _DROPPED = 1_000_000.0

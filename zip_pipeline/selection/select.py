@@ -18,7 +18,6 @@ from zip_pipeline.compression.sets import worker_count
 from zip_pipeline.compression.state import texts_of
 from zip_pipeline.compression.texts import TemporaryTexts
 from zip_pipeline.errors import UserError
-from zip_pipeline.files import TemporaryTable
 from zip_pipeline.samples import Stage
 from zip_pipeline.selection.candidates import (
     Candidates,
@@ -28,7 +27,6 @@ from zip_pipeline.selection.candidates import (
     part_of,
     picked_tokens,
     refuse_to_pick_nothing,
-    whole_of,
 )
 from zip_pipeline.selection.clusters import clusters_for
 from zip_pipeline.selection.config import TOKEN_UNITS, SelectionConfig
@@ -56,6 +54,7 @@ from zip_pipeline.selection.shards import (
     shard_of,
 )
 from zip_pipeline.selection.strategies import strategies
+from zip_pipeline.tables import TemporaryTable, whole_of
 
 LOCAL = "local"
 # How often a shard is started again when its process or its node is lost.

@@ -9,20 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zip_pipeline.errors import require
-from zip_pipeline.files import TemporaryMatrix
 from zip_pipeline.selection.candidates import (
     Budget,
     Candidates,
     Indices,
     Measured,
-    PartOfTable,
-    column_in_parts,
-    whole_of,
 )
 from zip_pipeline.selection.rounds import Offer, Order, fill_in_order, offer_to, open_round
 from zip_pipeline.selection.run import Run
 from zip_pipeline.selection.strategies.random import order_by_chance
 from zip_pipeline.signals.embedding import Vectors, normalised, vectors_of
+from zip_pipeline.tables import PartOfTable, TemporaryMatrix, rows_in_parts, whole_of
 
 SIGNAL = "embedding"
 MOST_CLUSTERS = 1024
@@ -104,9 +101,9 @@ class Embedded:
         table = pool.candidates.signal_table(SIGNAL)
         whole, num_dimensions = whole_of(table), 0
         has_vector = [np.zeros(0, np.bool_)]
-        for part in column_in_parts(whole, "vector", _ROWS_AT_A_TIME):
-            has_vector.append(part.is_not_null().to_numpy())
-            num_dimensions = max(num_dimensions, int(part.list.len().max() or 0))  # type: ignore[arg-type]
+        for part in rows_in_parts(whole, "vector", num_rows=_ROWS_AT_A_TIME):
+            has_vector.append(part["vector"].is_not_null().to_numpy())
+            num_dimensions = max(num_dimensions, int(part["vector"].list.len().max() or 0))  # type: ignore[arg-type]
         is_row, by_id = np.concatenate(has_vector), pool.candidates.by_id()
         in_whole = table.positions[by_id] if isinstance(table, PartOfTable) else by_id
         is_own = is_row[in_whole]
@@ -115,10 +112,10 @@ class Embedded:
         row_of[in_whole[is_own]] = np.arange(is_own.sum())
         shape, folder = (int(is_own.sum()), num_dimensions), pool.candidates.texts.path.parent
         vectors, start = TemporaryMatrix(shape, np.float32, folder), 0
-        for part in column_in_parts(whole, "vector", _ROWS_AT_A_TIME):
-            rows = row_of[start : start + len(part)]
-            vectors.write(rows[rows >= 0], exact(vectors_of(part.to_frame()))[rows >= 0])
-            start += len(part)
+        for part in rows_in_parts(whole, "vector", num_rows=_ROWS_AT_A_TIME):
+            rows = row_of[start : start + part.height]
+            vectors.write(rows[rows >= 0], exact(vectors_of(part))[rows >= 0])
+            start += part.height
         return cls(by_id[is_own], vectors, by_id[~is_own])
 
     def rows_of(self, positions: Sequence[int] | Indices) -> Indices:

@@ -9,9 +9,10 @@ import polars.selectors as cs
 from zip_pipeline.errors import UserError
 from zip_pipeline.files import fingerprint
 from zip_pipeline.pool.pool import SelectionPool
-from zip_pipeline.selection.candidates import SignalTables, read_rows
+from zip_pipeline.selection.candidates import SignalTables
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.strategies import strategies
+from zip_pipeline.tables import rows_of
 
 _COLUMNS = ("sample_id", "score")
 
@@ -78,7 +79,7 @@ def qualities(
 
 def _told(place: tuple[str, str], signals: SignalTables | None) -> pl.Series:
     name, column = place
-    table = read_rows(signals.pool[name]) if signals else pl.DataFrame()
+    table = rows_of(signals.pool[name]) if signals else pl.DataFrame()
     numbers = table.select(cs.numeric()).columns
     if column not in numbers:
         raise UserError(

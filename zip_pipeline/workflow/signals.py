@@ -15,11 +15,11 @@ import polars as pl
 from zip_pipeline.chat_models import load_model, model_identity, prepare_environment
 from zip_pipeline.data_root import StageFolder
 from zip_pipeline.errors import UserError
-from zip_pipeline.files import TemporaryTable, fingerprint, scan_table, write_table
+from zip_pipeline.files import fingerprint, scan_table, write_table
 from zip_pipeline.pool.batches import batch_metadata, in_small_parts
 from zip_pipeline.pool.pool import SelectionPool, StoredBatch
 from zip_pipeline.samples import with_all_columns
-from zip_pipeline.selection.candidates import MARKS_SCHEMA, Marks, SignalTables, Table, read_rows
+from zip_pipeline.selection.candidates import MARKS_SCHEMA, Marks, SignalTables
 from zip_pipeline.selection.config import SelectionConfig, stage_selection
 from zip_pipeline.selection.run import about
 from zip_pipeline.settings import Settings
@@ -34,6 +34,7 @@ from zip_pipeline.signals import (
 )
 from zip_pipeline.signals.embedding import VECTOR, EmbeddingSettings, embedder
 from zip_pipeline.signals.tags import plain
+from zip_pipeline.tables import Table, TemporaryTable, rows_of
 from zip_pipeline.training.presets import (
     OWN_TEMPLATE,
     Preset,
@@ -361,7 +362,7 @@ def pool_marks(
     tables = {}
     for wanted in marking:
         with Measuring(wanted, log) as measuring:
-            told = read_rows(measuring.pool_table(batches))
+            told = rows_of(measuring.pool_table(batches))
         tables[wanted.signal.name] = told
         kept = wanted.tools.folder
         of_pool = MarkedPool(folder.stage, index, told, pool.said, kept, quality)
@@ -421,7 +422,7 @@ def pool_signals(
         return SignalTables(identities, found, of_target)
     wanted = wanted_signal("embedding", config.signals, folder)
     identities["embedding"] = wanted.identity
-    tags = _tag_vectors(read_rows(found["tags"])["tags"], wanted.settings)
+    tags = _tag_vectors(rows_of(found["tags"])["tags"], wanted.settings)
     return SignalTables(identities, found, of_target, tags)
 
 

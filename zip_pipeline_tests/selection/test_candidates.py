@@ -12,9 +12,10 @@ from zip_pipeline.compression.state import compression_state, texts_of
 from zip_pipeline.compression.texts import TemporaryTexts
 from zip_pipeline.errors import UserError
 from zip_pipeline.samples import Sample
-from zip_pipeline.selection.candidates import Budget, Candidates, Fit, PartOfTable, allotments
+from zip_pipeline.selection.candidates import Budget, Candidates, Fit, allotments
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.select import select
+from zip_pipeline.tables import PartOfTable
 from zip_pipeline_tests.selection.pools import (
     budget_within,
     conversations,

@@ -19,12 +19,12 @@ from zip_pipeline.selection.candidates import (
     Indices,
     Mask,
     Measured,
-    PartOfTable,
 )
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.rounds import Offer, Order, first_of, offer_to, open_round
 from zip_pipeline.selection.run import Pilot, Run
 from zip_pipeline.selection.strategies import Strategy
+from zip_pipeline.tables import PartOfTable
 
 DEFAULT_BETA = 1.0
 PICKS_PER_ROUND = 200

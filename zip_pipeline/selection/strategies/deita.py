@@ -6,13 +6,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from zip_pipeline.files import TemporaryMatrix
 from zip_pipeline.selection.candidates import Budget, Indices, Mask, Measured
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.rounds import ScoreStrategy, fill_in_order
 from zip_pipeline.selection.run import Fate, Run
 from zip_pipeline.selection.strategies.score import Score
 from zip_pipeline.selection.vectors import Embedded, Rows
+from zip_pipeline.tables import TemporaryMatrix
 
 MOST_COSINE = 0.9
 _SAMPLES_AT_A_TIME = 512

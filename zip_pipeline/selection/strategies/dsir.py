@@ -14,6 +14,7 @@ from zip_pipeline.selection.candidates import Measured
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.rounds import ScoreStrategy
 from zip_pipeline.selection.strategies.random import random_numbers
+from zip_pipeline.tables import of_ids
 
 NUM_BUCKETS = 10_000
 _SMOOTHING = 1e-8
@@ -102,7 +103,7 @@ class Dsir(ScoreStrategy):
             weight = log_importance(raw(), ngram_buckets(pool.candidates.target))
             sums = (weight[buckets].sum() for buckets in raw())
             weights = np.fromiter(sums, np.float64, len(texts))
-        noise = pool.candidates.of_ids(lambda ids: gumbel_noise(ids, config.seed))
+        noise = of_ids(pool.candidates.index, lambda ids: gumbel_noise(ids, config.seed))
         return np.asarray(weights + noise)
 
 

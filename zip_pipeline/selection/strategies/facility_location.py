@@ -7,7 +7,6 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from zip_pipeline.files import TemporaryMatrix
 from zip_pipeline.selection.candidates import Budget, Indices, Measured
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.run import Run
@@ -22,6 +21,7 @@ from zip_pipeline.selection.vectors import (
     pick_greedily,
 )
 from zip_pipeline.signals.embedding import Vectors
+from zip_pipeline.tables import TemporaryMatrix
 
 # The a of the formula, where there are qualities.
 SHARE_OF_QUALITY = 0.5

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from zip_pipeline.selection.candidates import Candidates, Indices, Measured
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.rounds import OrderStrategy
+from zip_pipeline.tables import of_ids
 
 
 def random_keys(sample_ids: Iterable[str], seed: int) -> Iterator[bytes]:
@@ -39,7 +40,9 @@ def random_order(sample_ids: Sequence[str] | pl.Series, seed: int) -> Indices:
 
 def order_by_chance(candidates: Candidates, seed: int) -> Indices:
     """Return :func:`random_order` of candidates that come by their ids, without these in memory."""
-    return np.argsort(candidates.of_ids(lambda ids: random_numbers(ids, seed)), kind="stable")
+    return np.argsort(
+        of_ids(candidates.index, lambda ids: random_numbers(ids, seed)), kind="stable"
+    )
 
 
 class Random(OrderStrategy):
