@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
 import polars as pl
@@ -67,10 +67,8 @@ class TemporaryMatrix:
     def __init__(self, shape: tuple[int, int], dtype: type[np.generic], folder: Path) -> None:
         self.shape, self.dtype = shape, np.dtype(dtype)
         self._folder = folder
-        # It has no name, so that a killed process leaves nothing.
-        with named(folder):
-            self._file = tempfile.TemporaryFile(dir=folder, buffering=0)  # noqa: SIM115
-            self._file.truncate(math.prod(shape) * self.dtype.itemsize)
+        self._file = _file_without_name(folder)
+        self._file.truncate(math.prod(shape) * self.dtype.itemsize)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -93,10 +91,68 @@ class TemporaryMatrix:
         starts = (rows * width + first_column * self.dtype.itemsize).tolist()
         with named(self._folder):
             for start, own in zip(starts, np.ascontiguousarray(numbers, self.dtype), strict=True):
-                left = own.data.cast("B")
-                while left:
-                    written = os.pwrite(self._file.fileno(), left, start)
-                    left, start = left[written:], start + written
+                _write(self._file.fileno(), own, start)
+
+
+class Buckets:
+    """Rows of numbers in a file of its own, by ranges of a key, each of which is read by itself.
+
+    Args:
+        dtype: of a row.
+        num_keys: keys are at least 0, and below this.
+        folder: of the file.
+    """
+
+    def __init__(self, dtype: np.dtype[Any], num_keys: int, folder: Path) -> None:
+        self._dtype, self._folder = dtype, folder
+        self.width = max(-(-num_keys // _MOST_BUCKETS), _LEAST_KEYS)
+        """keys of a bucket: the n-th has those from n times this on"""
+        self._pieces: list[list[tuple[int, int]]] = [[] for _ in range(0, num_keys, self.width)]
+        self._end = 0
+        self._file = _file_without_name(folder)
+
+    def add(self, keys: NDArray[Any], rows: NDArray[Any]) -> None:
+        """Add rows, each to the bucket of its key."""
+        bucket = (keys // self.width).astype(np.uint16)
+        rows = rows[np.argsort(bucket, kind="stable")]
+        sizes = np.bincount(bucket, minlength=len(self._pieces)).tolist()
+        with named(self._folder):
+            _write(self._file.fileno(), rows.view(np.uint8), self._end)
+        for pieces, size in zip(self._pieces, sizes, strict=True):
+            if size:
+                pieces.append((self._end, size))
+            self._end += size * self._dtype.itemsize
+
+    def each(self, least: int = 0) -> Iterator[NDArray[Any]]:
+        """Yield the rows of each bucket, or of as many as have so many rows."""
+        found: list[NDArray[Any]] = []
+        for pieces in self._pieces:
+            for start, size in pieces:
+                found.append(np.empty(size, self._dtype))
+                _fill(self._file.fileno(), found[-1].view(np.uint8), start)
+            if not least or sum(map(len, found)) >= least:
+                yield np.concatenate([np.empty(0, self._dtype), *found])
+                found = []
+        if found:
+            yield np.concatenate(found)
+
+
+_MOST_BUCKETS = 128
+_LEAST_KEYS = 1 << 14
+
+
+def _file_without_name(folder: Path) -> BinaryIO:
+    """Return a new file of which a killed process leaves nothing."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with named(folder):
+        return tempfile.TemporaryFile(dir=folder, buffering=0)
+
+
+def _write(descriptor: int, numbers: NDArray[Any], start: int) -> None:
+    left = numbers.data.cast("B") if numbers.size else memoryview(b"")
+    while left:
+        written = os.pwrite(descriptor, left, start)
+        left, start = left[written:], start + written
 
 
 def _fill(descriptor: int, numbers: NDArray[Any], start: int) -> None:
@@ -140,12 +196,17 @@ def whole_of(table: Table) -> WholeTable:
     return table.whole if isinstance(table, PartOfTable) else table
 
 
-def rows_of(table: Table, *columns: str) -> pl.DataFrame:
-    """Return the rows of a table, or some columns of them, read anew."""
+def lazy_rows(table: Table, *columns: str) -> pl.LazyFrame:
+    """Return the rows of a table, or some columns of them, yet to be read."""
     rows = whole_of(table).lazy().select(columns or pl.all())
     if isinstance(table, PartOfTable):
-        rows = rows.select(pl.all().gather(pl.Series(table.positions)))
-    return rows.collect()
+        return rows.select(pl.all().gather(pl.Series(table.positions)))
+    return rows
+
+
+def rows_of(table: Table, *columns: str) -> pl.DataFrame:
+    """Return the rows of a table, or some columns of them, read anew."""
+    return lazy_rows(table, *columns).collect()
 
 
 def rows_in_parts(
@@ -156,19 +217,23 @@ def rows_in_parts(
     return rows.collect_batches(chunk_size=num_rows, maintain_order=True)
 
 
-def of_ids(
-    table: Table, make: Callable[[pl.Series], NDArray[Any]], column: str = "sample_id"
-) -> NDArray[Any]:
+def of_ids(table: Table, make: Callable[[pl.Series], NDArray[Any]]) -> NDArray[Any]:
     """Return what a function makes of the ids of a table, a few of which are in memory at a time.
 
     Args:
-        table: with the ids.
+        table: with the column ``sample_id``.
         make: returns an array for some ids, shape (ids, ...).
-        column: of the ids.
     """
-    parts = (part[column] for part in rows_in_parts(whole_of(table), column))
+    parts = (part.to_series() for part in rows_in_parts(whole_of(table), "sample_id"))
     found = np.concatenate([make(pl.Series([], dtype=pl.String)), *map(make, parts)])
     return found[table.positions] if isinstance(table, PartOfTable) else found
+
+
+def id_numbers(table: Table) -> NDArray[np.uint64]:
+    """Return a number for each id, shape (rows,): in their order where they are hashes."""
+    with suppress(ValueError):
+        return of_ids(table, _first_halves)
+    return of_ids(table, lambda ids: ids.hash().to_numpy())
 
 
 def positions_by_id(table: Table) -> NDArray[np.int64]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import IntEnum
 from itertools import chain
 
@@ -181,23 +181,32 @@ class Marks:
         identities: of what measured the signals.
         table: row i is of row i of the index: the fate, why in words, and the id of the sample that
             takes part in its place (``MARKS_SCHEMA``); null where a sample takes part.
+        told: by signal, what it told of each sample, where its policy hides something.
+        hide: returns rows of the pool table as they are given out, without what a policy hides;
+            given what was told of each.
         by_source: by signal, what it told, counted by source.
-        masked: returns rows of the pool table at some positions of the index as they are given
-            out, without what a policy hides.
     """
 
     identities: Mapping[str, str]
-    table: pl.DataFrame
-    masked: Callable[[Sequence[int], pl.DataFrame], pl.DataFrame] = lambda _, rows: rows
-    by_source: Mapping[str, pl.DataFrame] = field(default_factory=dict)
+    table: Table
+    told: Mapping[str, Table]
+    hide: Callable[[Mapping[str, pl.DataFrame], pl.DataFrame], pl.DataFrame]
+    by_source: Mapping[str, pl.DataFrame]
 
     def part(self, positions: Indices) -> "Marks":
         """Return those of the samples at some positions of the index."""
+        told = {name: PartOfTable.of(table, positions) for name, table in self.told.items()}
+        return replace(self, table=PartOfTable.of(self.table, positions), told=told)
 
-        def masked(places: Sequence[int], rows: pl.DataFrame) -> pl.DataFrame:
-            return self.masked(positions[list(places)].tolist(), rows)
+    def told_of(self, positions: Indices) -> "Marks":
+        """Return those of the samples at some positions, with what was told of them in memory."""
+        part = self.part(positions)
+        return replace(part, told={name: rows_of(table) for name, table in part.told.items()})
 
-        return Marks(self.identities, self.table[positions], masked, self.by_source)
+    def masked(self, positions: Indices, rows: pl.DataFrame) -> pl.DataFrame:
+        """Return rows of the pool table at some positions as they are given out."""
+        told = self.part(positions).told
+        return self.hide({name: rows_of(table) for name, table in told.items()}, rows)
 
 
 @dataclass(frozen=True)

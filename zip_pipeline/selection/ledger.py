@@ -21,7 +21,7 @@ from zip_pipeline.files import fingerprint
 from zip_pipeline.selection.candidates import Marks
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.run import Fate, Run
-from zip_pipeline.tables import WholeTable
+from zip_pipeline.tables import Table, WholeTable, lazy_rows
 
 FATES = {
     "never_reached": "its known ratio was never among the k1 lowest before the budget was used",
@@ -69,7 +69,7 @@ def known_before(
     num_bytes: NDArray[np.int64],
     tokens: pl.DataFrame | None = None,
     *,
-    marks: pl.DataFrame | None = None,
+    marks: Table | None = None,
     quality: pl.Series | None = None,
     weights: NDArray[np.float64] | None = None,
 ) -> pl.LazyFrame:
@@ -88,14 +88,15 @@ def known_before(
     """
     columns = [pl.Series("initial_pi", initial_pi), pl.Series("num_bytes", num_bytes)]
     columns += [] if tokens is None else tokens.get_columns()
-    if marks is not None:
-        columns += [marks["fate"].alias("marked"), marks["evidence"], marks["other"]]
     if quality is not None:
         columns.append(quality.alias("quality"))
     if weights is not None:
         columns.append(pl.Series("weight", weights))
     provenance = samples.lazy().select(cs.by_name(_PROVENANCE, require_all=False))
-    return pl.concat([provenance, pl.LazyFrame(columns)], how="horizontal")
+    tables = [provenance, pl.LazyFrame(columns)]
+    if marks is not None:
+        tables.append(lazy_rows(marks).rename({"fate": "marked"}))
+    return pl.concat(tables, how="horizontal")
 
 
 def build_ledger(
@@ -279,9 +280,11 @@ def marks_report(ledger: pl.LazyFrame, marks: Marks) -> dict[str, Any]:
         largest share first, how many of how many; ``by_source``: what signals count by source,
         whatever their policies.
     """
-    pool = ledger.head(marks.table.height).select("source", "fate")
+    told = lazy_rows(marks.table, "fate")
+    num_samples = told.select(pl.len()).collect().item()
+    pool = ledger.head(num_samples).select("source", "fate")
     fates = {}
-    for fate in sorted(set(marks.table["fate"].drop_nulls())):
+    for fate in told.unique().collect(engine="streaming").to_series().drop_nulls().sort():
         is_marked = pl.col("fate") == fate
         by_source = pool.group_by("source").agg(marked=is_marked.sum(), of=pl.len())
         lost = (

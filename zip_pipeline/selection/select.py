@@ -54,7 +54,7 @@ from zip_pipeline.selection.shards import (
     shard_of,
 )
 from zip_pipeline.selection.strategies import strategies
-from zip_pipeline.tables import TemporaryTable, whole_of
+from zip_pipeline.tables import TemporaryTable, lazy_rows, whole_of
 
 LOCAL = "local"
 # How often a shard is started again when its process or its node is lost.
@@ -436,9 +436,11 @@ def _takes_part(candidates: Candidates, noise: pl.Series | None) -> Indices:
     So what a strategy sees, and how it breaks ties, does not depend on the order of the pool.
     """
     takes_part, marks = np.ones(len(candidates.texts), np.bool_), candidates.marks
-    for reasons in (noise, None if marks is None else marks.table["fate"]):
-        if reasons is not None:
-            takes_part &= reasons.is_null().to_numpy()
+    if noise is not None:
+        takes_part &= noise.is_null().to_numpy()
+    if marks is not None:
+        is_marked = lazy_rows(marks.table, "fate").select(pl.col("fate").is_not_null())
+        takes_part &= ~is_marked.collect(engine="streaming").to_series().to_numpy()
     by_id = candidates.by_id()
     positions: Indices = by_id[takes_part[by_id]]
     return positions

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
+import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from zip_pipeline.errors import UserError
 from zip_pipeline.registry import Registry
 from zip_pipeline.samples import STAGES, Stage
 from zip_pipeline.settings import Settings
+from zip_pipeline.tables import WholeTable, rows_in_parts
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -65,17 +68,21 @@ class MarkedPool:
         stage: of the samples.
         index: where they come from, as ``sample_id``, ``source``, ``source_file``, ``source_row``.
         table: what the signal told, a row for each of the index.
+        num_bytes: of what is said in each sample, shape (samples,).
         said: yields what is said at ascending positions of the index, as columns of the pool table,
             some thousands of rows at a time.
         folder: the signal's own, of the stage; what it keeps there is kept.
+        scratch: where temporary files go.
         quality: of each sample, None where the selection asks for none.
     """
 
     stage: Stage
-    index: pl.DataFrame
-    table: pl.DataFrame
+    index: WholeTable
+    table: WholeTable
+    num_bytes: NDArray[np.int64]
     said: Callable[[Sequence[int]], Iterator[pl.DataFrame]]
     folder: Path
+    scratch: Path
     quality: pl.Series | None = None
 
 
@@ -129,19 +136,23 @@ class Signal(ABC):
         """
         return pl.Series([None] * table.height, dtype=pl.String)
 
-    def mark(self, pool: MarkedPool, settings: Any) -> pl.DataFrame:  # noqa: ANN401  its own
-        """Return :data:`MARKS` of each sample of a pool; of those that take part all is null.
+    def mark(self, pool: MarkedPool, settings: Any) -> Iterator[pl.DataFrame]:  # noqa: ANN401
+        """Yield :data:`MARKS` of each sample of a pool; of those that take part all is null.
 
-        A signal that has to compare samples with one another replaces this.
+        They come in the order of the index, some thousands at a time. A signal that has to compare
+        samples with one another replaces this.
 
         Raises:
             UserError: the policy of the settings cannot be followed.
         """
-        evidence = self.marks(pool.table, settings)
-        return pl.DataFrame({"evidence": evidence, "other": None}, schema=MARKS)
+        for part in rows_in_parts(pool.table):
+            evidence = self.marks(part, settings)
+            yield pl.DataFrame({"evidence": evidence, "other": None}, schema=MARKS)
 
     def by_source(self, sources: pl.Series, table: pl.DataFrame) -> pl.DataFrame:
-        """Return what it told of the samples, counted by source; empty where it counts nothing.
+        """Return what it told of some samples, counted by source; empty where it counts nothing.
+
+        Numbers that stand beside the same words are added up over all samples.
 
         Args:
             sources: of the samples, shape (samples,).

@@ -2,8 +2,9 @@
 
 import re
 import zlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.metadata import version
 from itertools import chain, pairwise
@@ -16,31 +17,34 @@ from numpy.typing import NDArray
 from pydantic import Field
 
 from zip_pipeline.compression.ngrams import UNSPACED
+from zip_pipeline.compression.texts import TemporaryTexts, parts_of
 from zip_pipeline.errors import UserError, require
-from zip_pipeline.files import hashing, read_metadata, scan_table, write_table
+from zip_pipeline.files import ROWS_PER_GROUP
 from zip_pipeline.samples import Stage
 from zip_pipeline.settings import Settings
 from zip_pipeline.signals import MARKS, MarkedPool, Measure, Signal, Tools
+from zip_pipeline.signals.near_pairs import (
+    NUM_HASHES,
+    RULE,
+    Members,
+    Pairs,
+    found_pairs,
+    members_of,
+)
+from zip_pipeline.tables import Buckets, WholeTable, rows_in_parts
 
-NUM_HASHES = 128
-"""of a signature; a band, by which signatures are looked up, is four of them"""
 MIN_JACCARD = 0.4
 """of the word 2-grams of two texts that are near-copies"""
-_RULE = "1"  # changes when what is measured, or how pairs are judged, does
 _SEED = 42
 # A shorter text is the same where all words are, and says too little to be looked up by.
 _MIN_WORDS = 8
-# What the signatures say of the Jaccard index is some hundredths off.
-_MIN_ESTIMATE = 0.32
-# In a bucket of a band each signature is compared with so many that follow it.
-_NEIGHBOURS = 5
 _PAIRS_AT_A_TIME = 1 << 14
+_BYTES_AT_A_TIME = 1 << 25
 _TEXTS_WITH_WORDS = 1 << 12
+_BYTES_WITH_WORDS = 1 << 23
 _MIN_SOURCE_SAMPLES = 20
 
 Policy: TypeAlias = Literal["keep", "first", "longest", "best"]
-Pairs: TypeAlias = NDArray[np.int64]
-Numbers: TypeAlias = NDArray[np.uint64]
 Words: TypeAlias = list[str]
 
 
@@ -83,6 +87,8 @@ KINDS = {
     "same_answer": "the same answer to another prompt",
 }
 """of near-copies, in words; who is marked for one kind is not looked at for the next"""
+NAMES = ("", *KINDS)
+"""of kinds, the first of what is none"""
 
 
 class NearDuplicates(Signal):
@@ -109,7 +115,7 @@ class NearDuplicates(Signal):
     def identity(self, settings: NearDuplicatesSettings, tools: Tools) -> str:
         """Return the version of what hashes; the policy changes no signature."""
         require("rensa", "signal near_duplicates")
-        return f"rensa {version('rensa')}, rule {_RULE}"
+        return f"rensa {version('rensa')}, rule {RULE}"
 
     @contextmanager
     def open(
@@ -130,19 +136,22 @@ class NearDuplicates(Signal):
 
         yield measure
 
-    def mark(self, pool: MarkedPool, settings: NearDuplicatesSettings) -> pl.DataFrame:
-        """Return which samples are near-copies of one that takes part, and of which.
+    def mark(self, pool: MarkedPool, settings: NearDuplicatesSettings) -> Iterator[pl.DataFrame]:
+        """Yield which samples are near-copies of one that takes part, and of which.
 
         Raises:
             UserError: a source would lose too much, or the best is asked for without a quality.
         """
         policies = settings.policies()
-        pairs = _judged(pool, policies)
-        marks: dict[int, tuple[int, str]] = {}
+        by_id, found = found_pairs(
+            pool, policies, NAMES, lambda pairs: _judge(pool, pairs, policies)
+        )
+        marked = _Marked.none_of(len(by_id))
         for kind, policy in policies.items():
-            _mark(pairs.filter(kind=kind), _precedence(pool, policy), marks)
-        check_losses(pool.index, list(marks), settings.max_loss)
-        return _as_table(pool.index, marks)
+            pairs = ((by_id[members_of(own)], own) for own in found.each())
+            _mark(kind, pairs, _precedence(pool, policy), marked, pool.scratch)
+        check_losses(pool.index, marked.first >= 0, settings.max_loss)
+        yield from _as_tables(pool, marked)
 
 
 def sides_of(samples: pl.DataFrame, stage: Stage) -> tuple[list[str], list[str]]:
@@ -201,230 +210,33 @@ def _signed(texts: Sequence[str]) -> list[bytes]:
     ]
 
 
-class _Side:
-    """The signatures of the prompts, or of the answers, of some samples."""
-
-    def __init__(self, column: pl.Series) -> None:
-        is_long = column.bin.size() == NUM_HASHES * np.dtype(np.uint16).itemsize
-        self.is_long = is_long.to_numpy()
-        self._number = np.cumsum(self.is_long) - 1
-        numbers = column.filter(is_long).bin.reinterpret(dtype=pl.Array(pl.UInt16, NUM_HASHES))
-        self._signatures = numbers.to_numpy()
-        # The same number for the same words; those of long texts are not asked for.
-        self._words = column.hash(_SEED).to_numpy()
-
-    @cached_property
-    def halves(self) -> NDArray[np.uint32]:
-        """Half of a hash of each band, shape (bands, texts); of a short text of its words."""
-        bands = ((self._signatures.view(np.uint64) * _FACTORS[0]) >> _HALF).astype(np.uint32)
-        halves = np.empty((bands.shape[1], len(self.is_long)), np.uint32)
-        halves[:] = (self._words * _FACTORS[0]) >> _HALF
-        halves[:, self.is_long] = bands.T
-        return halves
-
-    def alike(self, pairs: Pairs) -> NDArray[np.bool_]:
-        """Return which pairs have a Jaccard index of perhaps 0.4, or are short and the same."""
-        alike: NDArray[np.bool_] = self._words[pairs[:, 0]] == self._words[pairs[:, 1]]
-        (long,) = np.nonzero(self.are_long(pairs))
-        for part in np.array_split(long, len(long) // _PAIRS_AT_A_TIME + 1):
-            x, y = self._signatures[self._number[pairs[part]]].swapaxes(0, 1)
-            alike[part] = np.count_nonzero(x == y, axis=1) >= _MIN_ESTIMATE * NUM_HASHES
-        return alike
-
-    def are_long(self, pairs: Pairs) -> NDArray[np.bool_]:
-        """Return of which pairs both are long enough to be looked up by."""
-        return np.asarray(self.is_long[pairs].all(axis=1))
-
-
-def _changes(side: _Side, other: _Side, is_new: NDArray[np.bool_]) -> tuple[Numbers, Numbers]:
-    """Return which pairs stand near each other in a band of new samples, and which no longer do.
-
-    A pair is one number, and stands there once for each such band. In a bucket stand together those
-    that are alike on the other side as well, or share the next band, then in the order of samples:
-    in templated sources a bucket can hold hundreds. So who stands near whom depends on the samples
-    alone, and only buckets with a new one are looked at.
-    """
-    (members,) = np.nonzero(side.is_long)
-    halves, others = side.halves[:, members], other.halves[:, members]
-    is_new = is_new[members]
-    found = []
-    for number, band in enumerate(halves):
-        second = halves[number - 1] if number % 2 else others[number]
-        is_hit = np.zeros(1 << 16, np.bool_)
-        is_hit[band[is_new] >> _HIT_BITS] = True
-        (near,) = np.nonzero(is_hit[band >> _HIT_BITS])
-        # 24 bits of the band, 12 of what it is sorted by and 28 of the place, for they sort fast.
-        keys = (band[near].astype(np.uint64) >> 8) << 40
-        keys |= (second[near].astype(np.uint64) >> 20) << 28
-        keys |= near.astype(np.uint64)
-        keys.sort()
-        place = (keys & _PLACE).astype(np.int64)
-        found.append(_neighbours(keys >> 40, members[place], is_new[place]))
-    come, gone = zip(*found, strict=True)
-    return np.concatenate(come), np.concatenate(gone)
-
-
-def _neighbours(
-    buckets: NDArray[np.uint64], members: NDArray[np.int64], is_new: NDArray[np.bool_]
-) -> tuple[Numbers, Numbers]:
-    """Return each two members of a bucket that new ones made neighbours, and that they parted."""
-    numbers = members.astype(np.uint64)
-    (old,) = np.nonzero(~is_new)
-    come, gone = [], []
-    for step in range(1, _NEIGHBOURS + 1):
-        is_same = buckets[step:] == buckets[:-step]
-        (first,) = np.nonzero(is_same & (is_new[step:] | is_new[:-step]))
-        come.append(_as_numbers(numbers[first], numbers[first + step]))
-        one, two = old[:-step], old[step:]
-        is_parted = (buckets[one] == buckets[two]) & (two - one > _NEIGHBOURS)
-        gone.append(_as_numbers(numbers[one[is_parted]], numbers[two[is_parted]]))
-    return np.concatenate(come), np.concatenate(gone)
-
-
-def _as_numbers(one: Numbers, two: Numbers) -> Numbers:
-    """Return pairs as one number each, the lower member first."""
-    return np.minimum(one, two) << _HALF | np.maximum(one, two)
-
-
-def _counted(numbers: Numbers) -> pl.DataFrame:
-    """Return each of some numbers once, and how often it is there."""
-    # Faster than numpy's unique, which hashes.
-    numbers.sort()
-    (first,) = np.nonzero(np.diff(numbers, prepend=_NO_PAIR))
-    times = np.diff(first, append=len(numbers))
-    return pl.DataFrame({"pair": numbers[first], "num": times}, schema=_TIMES)
-
-
-_NO_PAIR = np.uint64(2**64 - 1)
-_LOW = np.uint64(2**32 - 1)
-_PLACE = np.uint64(2**28 - 1)
-_HIT_BITS = 16
-
-
-def _wanted(prompt: _Side, answer: _Side, pairs: Pairs, kinds: Collection[str]) -> pl.Series:
-    """Return which pairs may be near-copies of some kinds."""
-    by_prompt, by_answer = prompt.alike(pairs), answer.alike(pairs)
-    wanted = by_prompt & by_answer
-    if "same_prompt" in kinds:
-        wanted |= by_prompt & prompt.are_long(pairs)
-    if "same_answer" in kinds:
-        wanted |= by_answer & answer.are_long(pairs)
-    return pl.Series(wanted)
-
-
-# What a look at two samples tells: see :func:`kind_of`.
-_FOUND = pl.Schema({"kind": pl.String, "prompt": pl.Float32, "answer": pl.Float32})
-# In how many bands two samples stand near each other; each is a number of 32 bits of ``pair``.
-_TIMES = pl.Schema({"pair": pl.UInt64, "num": pl.Int64})
-_PAIRS = pl.Schema({**_TIMES, **_FOUND})
-
-
-def _judged(pool: MarkedPool, kinds: Collection[str]) -> pl.DataFrame:
-    """Return the near-copies of the pool: positions ``x`` and ``y``, and ``_FOUND``.
-
-    Who stands near whom, and what was found of them, is kept: a new batch costs its own pairs
-    alone. Samples are in the order of their ids, so that it does not matter when they came.
-    """
-    order = pool.index["sample_id"].arg_sort()
-    ids = pool.index["sample_id"].gather(order)
-    path = pool.folder / f"pairs-{'-'.join(sorted(kinds))}.parquet"
-    pairs, is_new = _read_pairs(path, ids)
-    if is_new.any():
-        pairs = _with_new(pairs, pool.table[order], is_new, kinds)
-        is_known = pairs["kind"].is_not_null()
-        new = pairs.filter(~is_known)
-        judged = _judge(pool, order.to_numpy()[_members(new)], kinds)
-        pairs = pl.concat([pairs.filter(is_known), new.select(*_TIMES).hstack(judged)])
-        _write_pairs(path, ids, pairs)
-    copies = pairs.filter(pl.col("kind") != "")
-    x, y = order.to_numpy()[_members(copies)].T
-    return copies.select(*_FOUND).with_columns(x=pl.Series(x), y=pl.Series(y))
-
-
-def _members(pairs: pl.DataFrame) -> Pairs:
-    """Return the two samples of each pair, by their places."""
-    numbers = pairs["pair"].to_numpy()
-    return np.stack([numbers >> _HALF, numbers & _LOW], axis=1).astype(np.int64)
-
-
-def _with_new(
-    known: pl.DataFrame, table: pl.DataFrame, is_new: NDArray[np.bool_], kinds: Collection[str]
-) -> pl.DataFrame:
-    """Return the pairs of all samples, of which those with new ones have no kind yet."""
-    prompt, answer = _Side(table["prompt"]), _Side(table["answer"])
-    both = _changes(prompt, answer, is_new), _changes(answer, prompt, is_new)
-    come, gone = (_counted(np.concatenate(numbers)) for numbers in zip(*both, strict=True))
-    changes = pl.concat([come, gone.with_columns(-pl.col("num"))])
-    times = changes.group_by("pair").agg(change=pl.col("num").sum())
-    num = pl.sum_horizontal("num", "change")
-    pairs = known.join(times, on="pair", how="full", coalesce=True).with_columns(num=num)
-    pairs = pairs.filter(pl.col("num") > 0).select(*_PAIRS).sort("pair")
-    is_known = pairs["kind"].is_not_null()
-    new = pairs.filter(~is_known)
-    new = new.filter(_wanted(prompt, answer, _members(new), kinds))
-    return pl.concat([pairs.filter(is_known), new])
-
-
-def _made_by() -> dict[str, str]:
-    """Return what pairs hang on besides the ids of samples."""
-    return {"rule": _RULE, "rensa": version("rensa"), "polars": version("polars")}
-
-
-def _read_pairs(path: Path, ids: pl.Series) -> tuple[pl.DataFrame, NDArray[np.bool_]]:
-    """Return the pairs that are kept, by places among some ids, and which of these are new.
-
-    Where a sample is gone all are new: who stands near whom is told anew, and what was found of
-    them stays. A table that cannot be read, or was made by other means, counts for none.
-    """
-    is_new = np.ones(len(ids), np.bool_)
-    try:
-        is_ours = _made_by().items() <= read_metadata(path).items()
-        table = scan_table(path).collect() if is_ours else None
-    except (FileNotFoundError, pl.exceptions.PolarsError):
-        table = None
-    if table is None:
-        return _PAIRS.to_frame(), is_new
-    every = ids.to_frame().with_row_index("place")
-    place = table.join(every, on="sample_id", how="left", maintain_order="left")["place"]
-    found = table.select("pairs", low=place).explode("pairs").drop_nulls().unnest("pairs")
-    found = found.with_columns(high=place.gather(found["high"])).drop_nulls("high")
-    number = pl.col("low").cast(pl.UInt64) * 2**32 + pl.col("high")
-    pairs = found.with_columns(pair=number).select(*_PAIRS).cast(_PAIRS)
-    if place.null_count():
-        return pairs.with_columns(num=pl.lit(0, pl.Int64)), is_new
-    is_new[place.to_numpy()] = False
-    return pairs, is_new
-
-
-def _write_pairs(path: Path, ids: pl.Series, pairs: pl.DataFrame) -> None:
-    """Keep pairs by the sample with the lower id, with the place of the other one."""
-    low, high = _members(pairs).astype(np.uint32).T
-    found = pairs.with_columns(low=pl.Series(low), high=pl.Series(high))
-    lists = found.group_by("low").agg(pairs=pl.struct("high", "num", *_FOUND))
-    every = ids.to_frame().with_row_index("low")
-    table = every.join(lists, on="low", how="left", maintain_order="left").drop("low")
-    with hashing(path):
-        write_table(path, table, _made_by())
-
-
-def _judge(pool: MarkedPool, pairs: Pairs, kinds: Collection[str]) -> pl.DataFrame:
-    """Return ``_FOUND`` of pairs of positions, by the words of the samples."""
+def _judge(
+    pool: MarkedPool, pairs: Members, kinds: Collection[str]
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Return the kind and likenesses of pairs of positions, by the words of the samples."""
     # Samples that stand together in the pool are read together.
     order = np.lexsort((pairs.max(axis=1), pairs.min(axis=1)))
-    found = []
-    for part in np.array_split(pairs[order], len(pairs) // _PAIRS_AT_A_TIME + 1):
-        texts = _texts(pool, np.unique(part).tolist())
-        found += [kind_of(texts(x), texts(y), kinds) for x, y in part.tolist()]
-    return pl.DataFrame(found, schema=_FOUND, orient="row")[np.argsort(order)]
+    num_bytes = pool.num_bytes[pairs[order]].sum(axis=1)
+    found, alike = np.zeros(len(pairs), np.int8), np.zeros((len(pairs), 2), np.float32)
+    for part in parts_of(order, num_bytes, _BYTES_AT_A_TIME, _PAIRS_AT_A_TIME):
+        texts = _texts(pool, np.unique(pairs[part]))
+        for place, (x, y) in zip(part.tolist(), pairs[part].tolist(), strict=True):
+            kind, *likeness = kind_of(texts(x), texts(y), kinds)
+            found[place], alike[place] = NAMES.index(kind), likeness
+    return found, alike
 
 
-def _texts(pool: MarkedPool, positions: Sequence[int]) -> Callable[[int], tuple["Text", "Text"]]:
+def _texts(
+    pool: MarkedPool, positions: NDArray[np.int64]
+) -> Callable[[int], tuple["Text", "Text"]]:
     """Return what gives prompt and answer at one of some ascending positions."""
-    sides = (zip(*sides_of(part, pool.stage), strict=True) for part in pool.said(positions))
-    said = dict(zip(positions, chain.from_iterable(sides), strict=True))
+    places = positions.tolist()
+    sides = (zip(*sides_of(part, pool.stage), strict=True) for part in pool.said(places))
+    said = dict(zip(places, chain.from_iterable(sides), strict=True))
+    most_bytes = max(int(pool.num_bytes[positions].max()), 1)
 
     # Words take more memory than texts, and new memory takes time.
-    @lru_cache(_TEXTS_WITH_WORDS)
+    @lru_cache(max(min(_TEXTS_WITH_WORDS, _BYTES_WITH_WORDS // most_bytes), 2))
     def texts(position: int) -> tuple[Text, Text]:
         prompt, answer = said[position]
         return Text(prompt), Text(answer)
@@ -540,7 +352,7 @@ def kind_of(
 
 def _precedence(pool: MarkedPool, policy: str) -> NDArray[np.int64]:
     """Return the place of each sample, shape (samples,): the lowest of some near-copies stays."""
-    num_samples = pool.index.height
+    num_samples = len(pool.num_bytes)
     if policy == "first":
         return np.arange(num_samples)
     if policy == "best":
@@ -559,42 +371,78 @@ def _precedence(pool: MarkedPool, policy: str) -> NDArray[np.int64]:
 
 def _lengths(pool: MarkedPool) -> NDArray[np.int64]:
     """Return the characters of each sample."""
-    lengths: list[int] = []
-    for part in pool.said(range(pool.index.height)):
+    lengths = np.zeros(len(pool.num_bytes), np.int64)
+    start = 0
+    for part in pool.said(range(len(lengths))):
         prompts, answers = sides_of(part, pool.stage)
-        lengths += [len(p) + len(a) for p, a in zip(prompts, answers, strict=True)]
-    return np.array(lengths, np.int64)
+        own = [len(p) + len(a) for p, a in zip(prompts, answers, strict=True)]
+        lengths[start : start + len(own)] = own
+        start += len(own)
+    return lengths
+
+
+@dataclass(frozen=True)
+class _Marked:
+    """The sample that stays in place of each, -1 where it takes part, and what they were found."""
+
+    first: NDArray[np.int64]
+    kind: NDArray[np.int8]
+    likeness: NDArray[np.float32]
+
+    @classmethod
+    def none_of(cls, num_samples: int) -> "_Marked":
+        """Return that all take part."""
+        likeness = np.zeros((num_samples, 2), np.float32)
+        return cls(np.full(num_samples, -1), np.zeros(num_samples, np.int8), likeness)
+
+
+# The place of the one in the order of precedence, both, and how alike their sides are.
+_COPY = np.dtype(
+    [("place", np.int64), ("copy", np.int64), ("first", np.int64), ("likeness", np.float32, 2)]
+)
 
 
 def _mark(
-    pairs: pl.DataFrame, places: NDArray[np.int64], marks: dict[int, tuple[int, str]]
+    kind: str,
+    pairs: Iterable[tuple[Members, Pairs]],
+    places: NDArray[np.int64],
+    marked: _Marked,
+    scratch: Path,
 ) -> None:
     """Mark who is like a sample that takes part and goes before it, in the order of precedence.
 
     Of several such samples the one stands that is most alike.
 
     Args:
-        pairs: near-copies of one kind, see :func:`_judged`.
+        kind: of near-copies.
+        pairs: near-copies of all kinds, with their positions.
         places: of each sample, see :func:`_precedence`.
-        marks: by position: the position of the sample that stays, and words; more come in.
+        marked: who is marked already; more come in.
+        scratch: where a file goes.
     """
-    x, y = pairs["x"].to_numpy(), pairs["y"].to_numpy()
-    is_first = places[x] < places[y]
-    firsts, copies = np.where(is_first, x, y), np.where(is_first, y, x)
-    likeness = (pairs["prompt"] + pairs["answer"]).to_numpy()
-    order = np.lexsort((places[firsts], -likeness, places[copies]))
-    ordered = zip(copies[order].tolist(), firsts[order].tolist(), order.tolist(), strict=True)
-    told = pairs.select(*_FOUND).rows()
-    for copy, first, row in ordered:
-        if copy not in marks and first not in marks:
-            kind, prompt, answer = told[row]
-            words = f"{KINDS[kind]}: prompts alike by {prompt:.2f}, answers by {answer:.2f}"
-            marks[copy] = first, words
+    code = NAMES.index(kind)
+    by_place = Buckets(_COPY, len(places), scratch)
+    for positions, found in pairs:
+        of_kind = found["kind"] == code
+        both = positions[of_kind]
+        order = np.argsort(places[both], axis=1)
+        first, copy = np.take_along_axis(both, order, axis=1).T
+        rows = np.zeros(len(both), _COPY)
+        rows["place"], rows["copy"], rows["first"] = places[copy], copy, first
+        rows["likeness"] = found["likeness"][of_kind]
+        by_place.add(rows["place"], rows)
+    for rows in by_place.each():
+        likeness = -rows["likeness"].sum(axis=1)
+        rows = rows[np.lexsort((places[rows["first"]], likeness, rows["place"]))]
+        for copy, first, alike in zip(rows["copy"], rows["first"], rows["likeness"], strict=True):
+            if marked.first[copy] < 0 and marked.first[first] < 0:
+                marked.first[copy], marked.kind[copy] = first, code
+                marked.likeness[copy] = alike
 
 
-def check_losses(index: pl.DataFrame, marked: Sequence[int], max_loss: float) -> None:
+def check_losses(index: WholeTable, is_marked: NDArray[np.bool_], max_loss: float) -> None:
     """Raise UserError where a source of 20 samples or more loses too large a share."""
-    losses = source_losses(index, marked)
+    losses = source_losses(index, is_marked)
     worst = losses.filter(
         (pl.col("share") > max_loss) & (pl.col("num_pool") >= _MIN_SOURCE_SAMPLES)
     )
@@ -612,30 +460,42 @@ def check_losses(index: pl.DataFrame, marked: Sequence[int], max_loss: float) ->
     )
 
 
-def source_losses(index: pl.DataFrame, marked: Sequence[int]) -> pl.DataFrame:
+def source_losses(index: WholeTable, is_marked: NDArray[np.bool_]) -> pl.DataFrame:
     """Return what each source loses: ``source``, ``num_pool``, ``num_marked`` and ``share``.
 
     Most samples come first, then by name.
     """
-    is_marked = np.zeros(index.height, np.bool_)
-    is_marked[list(marked)] = True
+    rows = [index.lazy().select("source"), pl.LazyFrame({"is_marked": is_marked})]
     grouped = (
-        index.select("source", is_marked=pl.Series(is_marked))
+        pl.concat(rows, how="horizontal")
         .group_by("source")
         .agg(num_pool=pl.len(), num_marked=pl.col("is_marked").sum())
+        .collect(engine="streaming")
     )
     shares = grouped.with_columns(share=pl.col("num_marked") / pl.col("num_pool"))
     return shares.sort("share", "num_marked", "source", descending=[True, True, False])
 
 
-def _as_table(index: pl.DataFrame, marks: Mapping[int, tuple[int, str]]) -> pl.DataFrame:
-    firsts = [first for first, _ in marks.values()]
-    said = pl.Series("words", [words for _, words in marks.values()], dtype=pl.String)
-    where = pl.format("{}, as {} ({}, row {})", said, "sample_id", "source_file", "source_row")
-    found = index[firsts].select(where.alias("evidence"), other="sample_id")
-    found = found.with_columns(position=pl.Series(list(marks), dtype=pl.Int64))
-    every = pl.DataFrame({"position": pl.int_range(index.height, eager=True)})
-    return every.join(found, on="position", how="left", maintain_order="left").select(*MARKS)
+def _as_tables(pool: MarkedPool, marked: _Marked) -> Iterator[pl.DataFrame]:
+    """Yield the marks of the samples in order."""
+    place = pl.format("{} ({}, row {})", "sample_id", "source_file", "source_row")
+    columns = ("sample_id", "source_file", "source_row")
+    places = (part.select(place).to_series() for part in rows_in_parts(pool.index, *columns))
+    texts = ([own.encode() for own in part] for part in places)
+    with TemporaryTexts.write(texts, pool.scratch) as where:
+        for start in range(0, len(marked.first), ROWS_PER_GROUP):
+            rows = slice(start, start + ROWS_PER_GROUP)
+            (own,) = np.nonzero(marked.first[rows] >= 0)
+            firsts = [text.decode() for text in where.read(marked.first[rows][own])]
+            evidence: list[str | None] = [None] * len(marked.first[rows])
+            other = evidence.copy()
+            for n, first in zip(own.tolist(), firsts, strict=True):
+                prompt, answer = marked.likeness[start + n].tolist()
+                words = KINDS[NAMES[marked.kind[start + n]]]
+                likeness = f"prompts alike by {prompt:.2f}, answers by {answer:.2f}"
+                evidence[n] = f"{words}: {likeness}, as {first}"
+                other[n] = first.partition(" ")[0]
+            yield pl.DataFrame({"evidence": evidence, "other": other}, schema=MARKS)
 
 
 SIGNAL = NearDuplicates()

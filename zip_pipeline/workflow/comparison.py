@@ -144,8 +144,8 @@ def _select(comparison: Comparison, name: str, seed: int, log: Log) -> dict[str,
                 tokenizer=configured_tokens(root.path).name,
                 checkpoint=run / "selection",
             )
-        picks = rows[selection.places].tolist()
-        subset = pool.rows(picks)
+        picks = rows[selection.places]
+        subset = pool.rows(picks.tolist())
         if marks is not None:
             subset = marks.masked(picks, subset)
     if subset.is_empty():

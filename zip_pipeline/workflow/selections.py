@@ -484,7 +484,7 @@ def _select_curated(
         )
         subset = given.pool.picked_rows(selection.places, selection.told_of_picks).frame()
         if marks is not None:
-            subset = marks.masked(selection.picks, subset)
+            subset = marks.masked(selection.places, subset)
         ledger, not_read = selection.ledger, given.pool.not_read
     reasons = dict(given.quarantine["reason"].value_counts(sort=True).iter_rows())
     manifest = _with_ingestion(selection.manifest, ingest_seconds, reasons, not_read)

@@ -2,7 +2,7 @@
 
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import polars as pl
+import polars.selectors as cs
 
 from zip_pipeline.chat_models import load_model, model_identity, prepare_environment
 from zip_pipeline.data_root import StageFolder
 from zip_pipeline.errors import UserError
-from zip_pipeline.files import fingerprint, scan_table, write_table
+from zip_pipeline.files import ROWS_PER_GROUP, fingerprint, scan_table, write_table
 from zip_pipeline.pool.batches import batch_metadata, in_small_parts
 from zip_pipeline.pool.pool import SelectionPool, StoredBatch
 from zip_pipeline.samples import with_all_columns
@@ -34,7 +35,7 @@ from zip_pipeline.signals import (
 )
 from zip_pipeline.signals.embedding import VECTOR, EmbeddingSettings, embedder
 from zip_pipeline.signals.tags import plain
-from zip_pipeline.tables import Table, TemporaryTable, rows_of
+from zip_pipeline.tables import Table, TemporaryTable, WholeTable, rows_of
 from zip_pipeline.training.presets import (
     OWN_TEMPLATE,
     Preset,
@@ -357,33 +358,82 @@ def pool_marks(
     marking = _marking(config, folder)
     if not marking:
         return None
-    index, batches = pool.index, list(pool.batches())
-    table = MARKS_SCHEMA.to_frame(eager=True).clear(index.height)
-    tables = {}
+    batches, scratch = list(pool.batches()), folder.root.cache
+    marked, by_source, told = [], {}, {}
     for wanted in marking:
+        signal, name = wanted.signal, wanted.signal.name
         with Measuring(wanted, log) as measuring:
-            told = rows_of(measuring.pool_table(batches))
-        tables[wanted.signal.name] = told
-        kept = wanted.tools.folder
-        of_pool = MarkedPool(folder.stage, index, told, pool.said, kept, quality)
-        marks = wanted.signal.mark(of_pool, wanted.settings).cast(MARKS)
-        is_new = table["fate"].is_null() & marks["evidence"].is_not_null()
-        fate = pl.Series([wanted.signal.fate]).new_from_index(0, index.height)
-        found = marks.with_columns(fate=fate).select(MARKS_SCHEMA.names())
-        table = pl.DataFrame(
-            [new.zip_with(is_new, old) for new, old in zip(found, table, strict=True)]
+            table = measuring.pool_table(batches)
+        of_pool = MarkedPool(
+            folder.stage,
+            pool.stored_index,
+            table,
+            pool.texts.num_bytes,
+            pool.said,
+            wanted.tools.folder,
+            scratch,
+            quality,
         )
+        marks = _with_fates(signal.fate, signal.mark(of_pool, wanted.settings))
+        marked.append(TemporaryTable([marks], scratch))
+        counted = _counted(signal, pool.stored_index, table)
+        if counted.height:
+            by_source[name] = counted
+        if type(signal).masked is not Signal.masked:
+            told[name] = table
 
-    def masked(positions: Sequence[int], rows: pl.DataFrame) -> pl.DataFrame:
+    def hide(told: Mapping[str, pl.DataFrame], rows: pl.DataFrame) -> pl.DataFrame:
         for wanted in marking:
-            told = tables[wanted.signal.name][list(positions)]
-            rows = wanted.signal.masked(rows, told, wanted.settings, folder.stage)
+            if wanted.signal.name in told:
+                own = told[wanted.signal.name]
+                rows = wanted.signal.masked(rows, own, wanted.settings, folder.stage)
         return rows
 
     identities = {wanted.signal.name: wanted.identity for wanted in marking}
-    counts = {n: signals[n].by_source(index["source"], told) for n, told in tables.items()}
-    by_source = {name: counted for name, counted in counts.items() if counted.height}
-    return Marks(identities, table, masked, by_source)
+    return Marks(identities, _firsts_of(marked, scratch), told, hide, by_source)
+
+
+def _with_fates(fate: str, marks: Iterable[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Yield marks with the fate of who has one, as ``MARKS_SCHEMA``."""
+    yield MARKS_SCHEMA.to_frame()
+    for part in marks:
+        has_fate = pl.when(pl.col("evidence").is_not_null()).then(pl.lit(fate))
+        yield part.cast(MARKS).select(has_fate.alias("fate"), "evidence", "other")
+
+
+def _firsts_of(marked: Sequence[TemporaryTable], scratch: Path) -> TemporaryTable:
+    """Return what the first of some tables says of each sample that it marks."""
+    if len(marked) == 1:
+        return marked[0]
+    tables = [t.lazy().select(pl.all().name.prefix(f"{n} ")) for n, t in enumerate(marked)]
+    columns = []
+    for column in MARKS_SCHEMA:
+        first: pl.Expr = pl.lit(None, pl.String)
+        for n in reversed(range(len(marked))):
+            is_marked = pl.col(f"{n} fate").is_not_null()
+            first = pl.when(is_marked).then(pl.col(f"{n} {column}")).otherwise(first)
+        columns.append(first.alias(column))
+    return TemporaryTable([pl.concat(tables, how="horizontal").select(columns)], scratch)
+
+
+def _counted(signal: Signal, index: WholeTable, table: WholeTable) -> pl.DataFrame:
+    """Return what a signal told of all samples, counted by source."""
+    found = pl.DataFrame()
+    if type(signal).by_source is Signal.by_source:
+        return found
+    sources = index.lazy().select(pl.col("source").alias(_SOURCE))
+    rows = pl.concat([sources, table.lazy()], how="horizontal")
+    for part in rows.collect_batches(chunk_size=ROWS_PER_GROUP, maintain_order=True):
+        own = signal.by_source(part[_SOURCE], part.drop(_SOURCE))
+        if own.height:
+            found = pl.concat([found, own]) if found.height else own
+            words = found.select(~cs.numeric()).columns
+            found = found.group_by(words).sum().sort(words)
+    return found
+
+
+# Unlike any column of a signal.
+_SOURCE = " source"
 
 
 def pool_signals(

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from zip_pipeline.compression.state import TextTokens, TokenCounter
@@ -198,13 +199,13 @@ def select_version(
                 told.lazy().with_columns(fate=pl.lit("held_out")), on=["sample_id", "fate"]
             )
         subset = pool.picked_rows(selection.places, selection.told_of_picks)
-        if marks is not None:
-            hide = marks.masked
+        if marks is not None and marks.told:
+            of_picks = marks.told_of(selection.places)
 
             def masked(rows: pl.DataFrame) -> pl.DataFrame:
                 # The record as it came stays in the version; what is trained on is masked.
-                positions = selection.places[rows["rank"].to_numpy() - 1].tolist()
-                return hide(positions, rows).with_columns(rows["raw"])
+                places = rows["rank"].to_numpy().astype(np.int64) - 1
+                return of_picks.masked(places, rows).with_columns(rows["raw"])
 
             subset = subset.map(masked)
     frozen = pool.frozen.summary() if pool.frozen else None

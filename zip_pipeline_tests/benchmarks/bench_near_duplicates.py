@@ -12,9 +12,9 @@ from zip_pipeline.data_root import DataRoot, StageFolder
 from zip_pipeline.files import scan_table
 from zip_pipeline.ingest.ingest import ingest, write_batch
 from zip_pipeline.pool.pool import open_selection_pool
-from zip_pipeline.selection.candidates import Marks
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.signals.near_duplicates import KINDS, sides_of, source_losses, words_of
+from zip_pipeline.tables import rows_of
 from zip_pipeline.workflow.signals import pool_marks
 from zip_pipeline_tests.benchmarks.machine import pools_folder, report, stopwatch
 from zip_pipeline_tests.signals.near_copies import edited, with_other_numbers
@@ -24,14 +24,14 @@ SHARES = (0.01, 0.03, 0.05, 0.1, 0.15, 0.2, 0.3)
 Said: TypeAlias = tuple[str, str]
 
 
-def marks(folder: StageFolder, **policies: str) -> tuple[pl.DataFrame, Marks]:
-    """Return the index of the pool, and which of its samples are marked."""
+def marks(folder: StageFolder, **policies: str) -> pl.DataFrame:
+    """Return the index of the pool with the fate of each sample."""
     settings = {"near_duplicates": {"max_loss": 1.0, **policies}}
     config = SelectionConfig(strategy="random", budget_samples=1, signals=settings)
     with open_selection_pool(folder) as pool:
         found = pool_marks(pool, config, folder, lambda _: None, None)
         assert found is not None
-        return pool.index, found
+        return pool.index.hstack(rows_of(found.table))
 
 
 def plants(texts: list[Said], rng: random.Random) -> dict[str, tuple[str, list[Said]]]:
@@ -67,8 +67,8 @@ def planted(root: DataRoot, texts: list[Said], kind: str, copies: list[Said]) ->
     rows = [{"prompt": prompt, "completion": answer, "source": "zz"} for prompt, answer in copies]
     drop.write_text("".join(json.dumps(row) + "\n" for row in rows))
     write_batch(root["sft"], drop.name, ingest(drop, "sft", batch=drop.name))
-    index, found = marks(root["sft"], **dict.fromkeys(KINDS, "first"))
-    table = index.hstack(found.table).filter(batch=drop.name)
+    index = marks(root["sft"], **dict.fromkeys(KINDS, "first"))
+    table = index.filter(batch=drop.name)
     by_row = dict(zip(table["source_row"], table.select("evidence", "other").rows(), strict=True))
     originals = {(p, a): i for i, p, a in _said_by_id(root["sft"], set(index["sample_id"]))}
     changed = [n for n, said in enumerate(texts) if copies[n] != said and n + 1 in by_row]
@@ -99,9 +99,9 @@ def main() -> None:
         for file in sorted((pools_folder() / "sft").iterdir()):
             write_batch(root["sft"], file.name, ingest(file, "sft", batch=file.name))
         with stopwatch() as whole:
-            index, found = marks(root["sft"])
-        alone = set(index["sample_id"].filter(found.table["fate"].is_null()))
-        alone -= set(found.table["other"].drop_nulls())
+            index = marks(root["sft"])
+        alone = set(index["sample_id"].filter(index["fate"].is_null()))
+        alone -= set(index["other"].drop_nulls())
         said = {(p, a) for _, p, a in _said_by_id(root["sft"], alone) if p and a}
         rng = random.Random(0)
         long = sorted(s for s in said if sum(len(words_of(side)) for side in s) >= MIN_WORDS)
@@ -114,7 +114,7 @@ def main() -> None:
         write_batch(root["sft"], drop.name, ingest(drop, "sft", batch=drop.name))
         with stopwatch() as increment:
             marks(root["sft"])
-        losses = source_losses(index, found.table["fate"].is_not_null().arg_true().to_list())
+        losses = source_losses(index, index["fate"].is_not_null().to_numpy())
         told = {
             name: planted(root, texts, kind, copies)
             for name, (kind, copies) in plants(texts, rng).items()

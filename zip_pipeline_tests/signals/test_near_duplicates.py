@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -13,12 +14,14 @@ from hypothesis import strategies as st
 from polars.testing import assert_frame_equal
 
 import zip_pipeline
+from zip_pipeline import tables
+from zip_pipeline.compression.state import texts_of
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.errors import UserError
 from zip_pipeline.report.trace import trace_sample
 from zip_pipeline.samples import Sample
 from zip_pipeline.selection.config import SelectionConfig
-from zip_pipeline.signals import MarkedPool, near_duplicates, settings_of, signals
+from zip_pipeline.signals import MarkedPool, near_duplicates, near_pairs, settings_of, signals
 from zip_pipeline.signals.near_duplicates import Text, kind_of, sides_of
 from zip_pipeline.workflow.versions import current_version, read_version, select_version
 from zip_pipeline_tests.defs.trained_roots import ingest_rows
@@ -83,11 +86,14 @@ def _marked(
         "sft",
         table.with_columns(source_file=pl.lit("a.jsonl"), source_row=pl.int_range(1, pl.len() + 1)),
         measured("near_duplicates", table) if told is None else told,
+        np.array([len(text) for text in texts_of(table, "sft")], np.int64),
         lambda positions: iter([table[list(positions)]]),
+        folder,
         folder,
         settings.pop("quality", None),
     )
-    return signal.mark(pool, settings_of("near_duplicates", {"max_loss": 1.0} | settings)).rows()
+    wanted = settings_of("near_duplicates", {"max_loss": 1.0} | settings)
+    return pl.concat(signal.mark(pool, wanted)).rows()
 
 
 def _pool(num: int, share: float, seed: int = 0) -> pl.DataFrame:
@@ -283,10 +289,25 @@ def test_what_is_kept_makes_no_difference(pools: list[list[int]]) -> None:
             found = _marked(*of_pool, same_answer="first")
             assert found == _marked(of_pool[0], whole, TOLD[rows], same_answer="first")
             pairs = [pl.read_parquet(each / FILE).explode("pairs") for each in (kept, whole)]
-            in_order = [each.unnest("pairs").sort("sample_id", "high") for each in pairs]
+            in_order = [each.unnest("pairs").sort("id", "high") for each in pairs]
             assert_frame_equal(*in_order)
-            assert rows.len() == in_order[0]["sample_id"].n_unique()
+            assert rows.len() == in_order[0]["id"].n_unique()
     assert any(evidence for evidence, _ in found)
+
+
+def test_marks_do_not_hang_on_what_is_looked_at_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether all pairs are in memory at a time, or those of a few samples."""
+    found = _marked(CROWD, tmp_path / "whole", TOLD, same_answer="first")
+    monkeypatch.setattr(tables, "_LEAST_KEYS", 7)
+    for name in ("SIGNATURES", "SAMPLES", "PAIRS_JUDGED", "PAIRS"):
+        monkeypatch.setattr(near_pairs, f"_{name}_AT_A_TIME", 5)
+    monkeypatch.setattr(near_duplicates, "_BYTES_AT_A_TIME", 5_000)
+    monkeypatch.setattr(near_duplicates, "_BYTES_WITH_WORDS", 1)
+    _marked(CROWD[::2], tmp_path / "parts", TOLD[::2], same_answer="first")
+    assert _marked(CROWD, tmp_path / "parts", TOLD, same_answer="first") == found
+    assert _bands(tmp_path / "parts") == _bands(tmp_path / "whole")
 
 
 def test_new_samples_part_old_neighbours(tmp_path: Path) -> None:
@@ -302,12 +323,12 @@ def test_new_samples_part_old_neighbours(tmp_path: Path) -> None:
     assert len(fewer) > 10
 
 
-def _bands(folder: Path) -> dict[tuple[str, str], int]:
+def _bands(folder: Path) -> dict[tuple[int, int], int]:
     """Return in how many bands each two samples stand near each other."""
     table = pl.read_parquet(folder / FILE)
     pairs = table.explode("pairs").unnest("pairs").drop_nulls("high")
-    others = table["sample_id"].gather(pairs["high"])
-    return dict(zip(zip(pairs["sample_id"], others, strict=True), pairs["num"], strict=True))
+    others = table["id"].gather(pairs["high"])
+    return dict(zip(zip(pairs["id"], others, strict=True), pairs["num"], strict=True))
 
 
 @pytest.mark.parametrize("harm", [b"", b"PAR1 no more"])
