@@ -148,8 +148,12 @@ def _file_without_name(folder: Path) -> BinaryIO:
         return tempfile.TemporaryFile(dir=folder, buffering=0)
 
 
+def _bytes_of(numbers: NDArray[Any]) -> memoryview:
+    return numbers.data.cast("B") if numbers.size else memoryview(b"")
+
+
 def _write(descriptor: int, numbers: NDArray[Any], start: int) -> None:
-    left = numbers.data.cast("B") if numbers.size else memoryview(b"")
+    left = _bytes_of(numbers)
     while left:
         written = os.pwrite(descriptor, left, start)
         left, start = left[written:], start + written
@@ -157,7 +161,7 @@ def _write(descriptor: int, numbers: NDArray[Any], start: int) -> None:
 
 def _fill(descriptor: int, numbers: NDArray[Any], start: int) -> None:
     """Read numbers that a file holds from ``start`` on; one read returns at most 2 GiB."""
-    left = numbers.data.cast("B")
+    left = _bytes_of(numbers)
     while left:
         num_read = os.preadv(descriptor, [left], start)
         if not num_read:

@@ -38,6 +38,7 @@ MIN_JACCARD = 0.4
 _SEED = 42
 # A shorter text is the same where all words are, and says too little to be looked up by.
 _MIN_WORDS = 8
+_MANY_WORDS = 1 << 14
 _PAIRS_AT_A_TIME = 1 << 14
 _BYTES_AT_A_TIME = 1 << 25
 _TEXTS_WITH_WORDS = 1 << 12
@@ -258,10 +259,18 @@ class Text:
     def jaccard(self, other: "Text") -> float:
         """Return the Jaccard index of the word 2-grams, 0 to 1."""
         # Made anew for each pair: what is kept takes new memory, which costs more.
+        if self.has_many_words(other):
+            numbers, of_other = _numbers_of_pairs(self.words), _numbers_of_pairs(other.words)
+            num_common = len(np.intersect1d(numbers, of_other, assume_unique=True))
+            return num_common / (len(numbers) + len(of_other) - num_common)
         pairs, others = set(pairwise(self.words)), set(pairwise(other.words))
         num_common = len(pairs & others)
         num_all = len(pairs) + len(others) - num_common
         return num_common / num_all if num_all else float(self.words == other.words)
+
+    def has_many_words(self, other: "Text") -> bool:
+        """Return whether it takes a lot of memory and time to compare two texts."""
+        return max(len(self.words), len(other.words)) > _MANY_WORDS
 
     def differs_in_numbers(self, other: "Text") -> bool:
         """Return whether another text is this one with other numbers."""
@@ -280,7 +289,10 @@ class Text:
 
         changed: list[int] = []
         num_words = 0
-        for step in Levenshtein.opcodes(self.words, other.words):
+        # What looks for few changes first is faster, and may find others that are as few.
+        most = max(len(self.words), len(other.words))
+        hint = most // 20 if self.has_many_words(other) else None
+        for step in Levenshtein.opcodes(self.words, other.words, score_hint=hint):
             size = max(step.src_end - step.src_start, step.dest_end - step.dest_start)
             if step.tag != "equal":
                 changed += range(num_words, num_words + size)
@@ -290,6 +302,12 @@ class Text:
         sixths = zip(changed, changed[5:], strict=False)
         is_rewritten = any(last - first < 8 for first, last in sixths)
         return num_together <= 1 + 4 * by_chance and not is_rewritten
+
+
+def _numbers_of_pairs(words: Words) -> NDArray[np.uint64]:
+    """Return a hash of each two words that stand together, once and ascending."""
+    hashes = np.fromiter((zlib.crc32(word.encode()) for word in words), np.uint64, len(words))
+    return np.unique(hashes[:-1] << _HALF | hashes[1:])
 
 
 def _is_number(word: str) -> bool:
@@ -304,6 +322,8 @@ def _relation(one: Text, other: Text) -> tuple[str, float | None]:
         return "numbers", None
     # Most texts that are alike are rewritten; to see that takes less time than the index.
     is_long = min(len(one.words), len(other.words)) >= _MIN_WORDS
+    if is_long and one.has_many_words(other) and (likeness := one.jaccard(other)) < MIN_JACCARD:
+        return "other", likeness
     if is_long and one.is_edited(other):
         likeness = one.jaccard(other)
         return "same" if likeness >= MIN_JACCARD else "other", likeness

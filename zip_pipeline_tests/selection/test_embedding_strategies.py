@@ -1,6 +1,7 @@
 """Strategies that look at vectors of samples or tags, against slow oracles, on made-up ones."""
 
 import math
+import tracemalloc
 from collections.abc import Callable, Sequence
 from functools import cache
 from importlib.util import find_spec
@@ -18,7 +19,7 @@ from zip_pipeline.errors import UserError
 from zip_pipeline.report.fates import explain_fate
 from zip_pipeline.samples import contents_text
 from zip_pipeline.selection import vectors as of_vectors
-from zip_pipeline.selection.candidates import Candidates, SignalTables
+from zip_pipeline.selection.candidates import Candidates, Measured, SignalTables
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.run import Progress
 from zip_pipeline.selection.select import Selection, select_candidates
@@ -648,6 +649,85 @@ def test_near_duplicates_go_but_for_the_farthest() -> None:
     assert repeats[1] == 0
     assert repeats[3] == 0
     assert (repeats[[0, 2]] > 0.999).all()
+
+
+def test_far_members_of_a_large_cluster_are_not_compared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Each is compared with the few next farther ones, as in a loop over them."""
+    monkeypatch.setattr(d4, "MOST_FARTHER", 4)
+    monkeypatch.setattr(d4, "_ROWS_AT_A_TIME", 3)
+    vectors = EXACT[HAS_VECTOR]
+    clusters = clusters_of(vectors, 1, "a test")
+    expected = np.zeros(len(vectors))
+    for label in range(max(clusters.labels) + 1):
+        own = [row for row in range(len(vectors)) if clusters.labels[row] == label]
+        own.sort(key=lambda row: (clusters.cosines[row], row))
+        for place, row in enumerate(own):
+            farther = own[max(place - 4, 0) : place]
+            near = [cosine(vectors[row], vectors[other]) for other in farther]
+            expected[row] = max([0.0, *near])
+    assert np.bincount(clusters.labels).max() > 8
+    assert d4.redundancies(vectors, clusters).tolist() == expected.tolist()
+
+
+def test_clusters_are_learnt_from_a_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of many vectors; there are as many clusters, and all rows are in the nearest one."""
+    vectors = exact(made_up(600, 5))
+    whole = of_vectors._centroids(vectors, 3)
+    monkeypatch.setattr(of_vectors, "MOST_LEARNT", 100 * 8)
+    drawn = of_vectors._centroids(vectors, 3)
+    assert whole.shape == drawn.shape == (17, 8)
+    assert (whole != drawn).any()
+    assert drawn.tolist() == of_vectors._centroids(vectors, 3).tolist()
+    found = clusters_of(vectors, 3, "a test")
+    near = cosines(vectors, drawn)
+    assert found.labels.tolist() == near.argmax(axis=1).tolist()
+    assert found.cosines.tolist() == near.max(axis=1).tolist()
+
+
+def test_the_nearest_are_the_same_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of all rows at once, or of some and then of others; equal vectors go by the lowest row."""
+    vectors, target = EXACT[HAS_VECTOR], exact(TARGET)
+    rows = np.arange(0, len(vectors), 2)
+    monkeypatch.setattr(rds, "PICKS_PER_ROUND", 20)
+    whole = rds._nearest(vectors, target, rows)
+    order = [sorted(rows, key=lambda row: (-cosine(vectors[row], own), row)) for own in target]
+    assert whole.tolist() == [own[:20] for own in order]
+    monkeypatch.setattr(rds, "_ROWS_AT_A_TIME", 7)
+    monkeypatch.setattr(rds, "_TARGETS_AT_A_TIME", 2)
+    assert rds._nearest(vectors, target, rows).tolist() == whole.tolist()
+
+
+def test_large_targets_know_the_order_of_fewer_samples(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rounds end sooner then, and the picks are the same."""
+    picks = select_by(config_of("rds")).picks
+    monkeypatch.setattr(rds, "_MOST_NEAREST", 10)
+    monkeypatch.setattr(rds, "_LEAST_NEAREST", 2)
+    selection = select_by(config_of("rds"))
+    assert selection.picks == picks
+    assert selection.told_of_picks["round"].max() > 1
+
+
+def test_vectors_of_a_pool_are_not_held() -> None:
+    """A strategy looks at some of them at a time."""
+    num, width = 1 << 15, 128
+    vectors = np.random.default_rng(1).normal(size=(num, width)).astype(np.float32)
+    table = pl.DataFrame({"vector": pl.Series(vectors).cast(pl.List(pl.Float32))})
+    ids = [f"{number:032x}" for number in range(num)]
+    with TemporaryTexts.write([[b"x"] * num]) as texts:
+        signals = SignalTables({}, {"embedding": table}, {})
+        candidates = Candidates(pl.DataFrame({"sample_id": ids}), texts, signals=signals)
+        pool = Measured(candidates, None, np.ones(num), np.ones(num, np.int64))
+        tracemalloc.start()
+        embedded = of_vectors.Embedded.of(pool)
+        clusters = clusters_of(of_vectors.PartOfRows(embedded.vectors, np.arange(99)), 1, "a test")
+        rds._highest(embedded.vectors, exact(vectors[:5]))
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    assert len(clusters.labels) == 99
+    assert embedded.vectors[np.array([7, 3])].tolist() == exact(vectors[[7, 3]]).tolist()
+    assert peak < vectors.nbytes
 
 
 def test_without_scikit_learn_the_remedy_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,15 +1,19 @@
 """Signal embedding: a vector for each sample, whatever is measured beside it."""
 
+import random
 from importlib.util import find_spec
+from itertools import chain
 
 import numpy as np
 import polars as pl
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from zip_pipeline.errors import UserError
 from zip_pipeline.samples import Sample, Turn
-from zip_pipeline.signals import signals
-from zip_pipeline.signals.embedding import EmbeddingSettings, normalised, vectors_of
+from zip_pipeline.signals import embedding, signals
+from zip_pipeline.signals.embedding import EmbeddingSettings, embedder, normalised, vectors_of
 from zip_pipeline.workflow.signals import preset_model
 from zip_pipeline_tests.selection.pools import numbered_pool, pool_table
 
@@ -34,6 +38,36 @@ def test_a_vector_does_not_depend_on_its_block() -> None:
     turned = vectors_of(measured(table.reverse()))
     assert turned[::-1].tolist() == vectors.tolist()
     assert np.linalg.norm(vectors, axis=1) == pytest.approx(np.ones(70), abs=1e-6)
+
+
+@needs_wordllama
+def test_a_long_text_is_looked_at_in_pieces() -> None:
+    """Its vector is the mean over all its tokens, as that of a shorter one."""
+    rng = random.Random(1)
+    words = [" ".join(rng.choices(("harbour", "stone", "monk", "sea"), k=k)) for k in (9, 30_000)]
+    short, long = words
+    assert len(long) > 2 * embedding._PIECE
+    embed = embedder(EmbeddingSettings())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedding, "_PIECE", len(long))
+        whole = embed([long])[0]
+    found = embed([short, long, short])
+    assert np.abs(found[1] - whole).max() < 1e-3
+    assert found[[0, 2]].tolist() == embed([short, short]).tolist()
+
+
+@given(st.lists(st.integers(0, 90), max_size=40))
+def test_texts_are_looked_at_together_while_they_are_short(sizes: list[int]) -> None:
+    """A long one alone; the others as many as fit, each counted as the longest."""
+    texts = ["x" * size for size in sizes]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(embedding, "_PIECE", 60)
+        patch.setattr(embedding, "_MOST_CHARACTERS", 150)
+        groups = list(embedding._of_like_memory(texts))
+    assert list(chain(*groups)) == texts
+    for group in groups:
+        assert len(group) == 1 or max(map(len, group)) * len(group) <= 150
+        assert len(group) == 1 or max(map(len, group)) <= 60
 
 
 @needs_wordllama

