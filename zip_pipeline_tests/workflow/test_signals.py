@@ -48,9 +48,8 @@ def test_long_samples_are_measured_a_few_at_a_time(
         return measure(self, samples)
 
     monkeypatch.setattr(Measuring, "measure", counted)
-    rows = [
-        {"instruction": f"Say {number}.", "output": f"{number} " * 500_000} for number in range(30)
-    ]
+    said = [(f"Say {number}.", f"{number} " * 500_000) for number in range(30)]
+    rows = [{"instruction": asked, "output": answer} for asked, answer in said]
     root["sft"].raw.mkdir(parents=True)
     (root["sft"].raw / "a.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     ingest_drop(root["sft"], "a.jsonl")
