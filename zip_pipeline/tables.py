@@ -107,38 +107,43 @@ class Buckets:
         self._dtype, self._folder = dtype, folder
         self.width = max(-(-num_keys // _MOST_BUCKETS), _LEAST_KEYS)
         """keys of a bucket: the n-th has those from n times this on"""
-        self._pieces: list[list[tuple[int, int]]] = [[] for _ in range(0, num_keys, self.width)]
-        self._end = 0
+        self._num_buckets = -(-num_keys // self.width)
+        # Of each time that rows came the rows of each bucket, which lie one after another.
+        self._sizes: list[NDArray[np.int32]] = []
         self._file = _file_without_name(folder)
 
     def add(self, keys: NDArray[Any], rows: NDArray[Any]) -> None:
         """Add rows, each to the bucket of its key."""
         bucket = (keys // self.width).astype(np.uint16)
         rows = rows[np.argsort(bucket, kind="stable")]
-        sizes = np.bincount(bucket, minlength=len(self._pieces)).tolist()
         with named(self._folder):
-            _write(self._file.fileno(), rows.view(np.uint8), self._end)
-        for pieces, size in zip(self._pieces, sizes, strict=True):
-            if size:
-                pieces.append((self._end, size))
-            self._end += size * self._dtype.itemsize
+            _write(self._file.fileno(), rows.view(np.uint8), self._file.seek(0, os.SEEK_END))
+        self._sizes.append(np.bincount(bucket, minlength=self._num_buckets).astype(np.int32))
 
     def each(self, least: int = 0) -> Iterator[NDArray[Any]]:
         """Yield the rows of each bucket, or of as many as have so many rows."""
-        found: list[NDArray[Any]] = []
-        for pieces in self._pieces:
-            for start, size in pieces:
-                found.append(np.empty(size, self._dtype))
-                _fill(self._file.fileno(), found[-1].view(np.uint8), start)
-            if not least or sum(map(len, found)) >= least:
-                yield np.concatenate([np.empty(0, self._dtype), *found])
-                found = []
-        if found:
-            yield np.concatenate(found)
+        sizes = np.array(self._sizes, np.int32).reshape(-1, self._num_buckets)
+        ends = sizes.cumsum(dtype=np.int64).reshape(sizes.shape)
+        first = 0
+        for bucket in range(self._num_buckets):
+            own = slice(first, bucket + 1)
+            num_rows = int(sizes[:, own].sum())
+            if num_rows < least and bucket + 1 < self._num_buckets:
+                continue
+            found, filled = np.empty(num_rows, self._dtype), 0
+            for each in range(first, bucket + 1):
+                (came,) = np.nonzero(sizes[:, each])
+                for end, size in zip(ends[came, each].tolist(), sizes[came, each], strict=True):
+                    rows = found[filled : filled + size]
+                    start = (end - int(size)) * self._dtype.itemsize
+                    _fill(self._file.fileno(), rows.view(np.uint8), start)
+                    filled += int(size)
+            first = bucket + 1
+            yield found
 
 
-_MOST_BUCKETS = 128
-_LEAST_KEYS = 1 << 14
+_MOST_BUCKETS = 1 << 10
+_LEAST_KEYS = 1 << 13
 
 
 def _file_without_name(folder: Path) -> BinaryIO:

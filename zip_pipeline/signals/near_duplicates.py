@@ -40,9 +40,9 @@ _SEED = 42
 _MIN_WORDS = 8
 _MANY_WORDS = 1 << 14
 _PAIRS_AT_A_TIME = 1 << 14
-_BYTES_AT_A_TIME = 1 << 25
+_BYTES_AT_A_TIME = 1 << 26
 _TEXTS_WITH_WORDS = 1 << 12
-_BYTES_WITH_WORDS = 1 << 23
+_BYTES_WITH_WORDS = 1 << 24
 _MIN_SOURCE_SAMPLES = 20
 
 Policy: TypeAlias = Literal["keep", "first", "longest", "best"]
@@ -259,7 +259,7 @@ class Text:
     def jaccard(self, other: "Text") -> float:
         """Return the Jaccard index of the word 2-grams, 0 to 1."""
         # Made anew for each pair: what is kept takes new memory, which costs more.
-        if self.has_many_words(other):
+        if max(len(self.words), len(other.words)) > _MANY_WORDS:
             numbers, of_other = _numbers_of_pairs(self.words), _numbers_of_pairs(other.words)
             num_common = len(np.intersect1d(numbers, of_other, assume_unique=True))
             return num_common / (len(numbers) + len(of_other) - num_common)
@@ -267,10 +267,6 @@ class Text:
         num_common = len(pairs & others)
         num_all = len(pairs) + len(others) - num_common
         return num_common / num_all if num_all else float(self.words == other.words)
-
-    def has_many_words(self, other: "Text") -> bool:
-        """Return whether it takes a lot of memory and time to compare two texts."""
-        return max(len(self.words), len(other.words)) > _MANY_WORDS
 
     def differs_in_numbers(self, other: "Text") -> bool:
         """Return whether another text is this one with other numbers."""
@@ -291,7 +287,7 @@ class Text:
         num_words = 0
         # What looks for few changes first is faster, and may find others that are as few.
         most = max(len(self.words), len(other.words))
-        hint = most // 20 if self.has_many_words(other) else None
+        hint = most // 20 if most > _MANY_WORDS else None
         for step in Levenshtein.opcodes(self.words, other.words, score_hint=hint):
             size = max(step.src_end - step.src_start, step.dest_end - step.dest_start)
             if step.tag != "equal":
@@ -321,10 +317,10 @@ def _relation(one: Text, other: Text) -> tuple[str, float | None]:
     if one.differs_in_numbers(other):
         return "numbers", None
     # Most texts that are alike are rewritten; to see that takes less time than the index.
-    is_long = min(len(one.words), len(other.words)) >= _MIN_WORDS
-    if is_long and one.has_many_words(other) and (likeness := one.jaccard(other)) < MIN_JACCARD:
-        return "other", likeness
-    if is_long and one.is_edited(other):
+    few, many = sorted((len(one.words), len(other.words)))
+    if few >= _MIN_WORDS and many > _MANY_WORDS and (index := one.jaccard(other)) < MIN_JACCARD:
+        return "other", index
+    if few >= _MIN_WORDS and one.is_edited(other):
         likeness = one.jaccard(other)
         return "same" if likeness >= MIN_JACCARD else "other", likeness
     return "other", None

@@ -166,8 +166,10 @@ class Side:
         alike: NDArray[np.bool_] = self._words[pairs[:, 0]] == self._words[pairs[:, 1]]
         (long,) = np.nonzero(self.are_long(pairs))
         for part in np.array_split(long, len(long) // _PAIRS_AT_A_TIME + 1):
-            x, y = (self._signatures[own] for own in pairs[part].T)
-            alike[part] = np.count_nonzero(x == y, axis=1) >= _MIN_ESTIMATE * NUM_HASHES
+            own, places = np.unique(pairs[part], return_inverse=True)
+            signatures, (x, y) = self._signatures[own], places.reshape(-1, 2).T
+            num_equal = np.count_nonzero(signatures[x] == signatures[y], axis=1)
+            alike[part] = num_equal >= _MIN_ESTIMATE * NUM_HASHES
         return alike
 
     def are_long(self, pairs: Members) -> NDArray[np.bool_]:
