@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeAlias
 
-import numpy as np
 import polars as pl
-from numpy.typing import NDArray
 
+from zip_pipeline.compression.texts import TextFile
 from zip_pipeline.errors import UserError
 from zip_pipeline.registry import Registry
 from zip_pipeline.samples import STAGES, Stage
@@ -68,7 +67,7 @@ class MarkedPool:
         stage: of the samples.
         index: where they come from, as ``sample_id``, ``source``, ``source_file``, ``source_row``.
         table: what the signal told, a row for each of the index.
-        num_bytes: of what is said in each sample, shape (samples,).
+        texts: the serialised samples.
         said: yields what is said at ascending positions of the index, as columns of the pool table,
             some thousands of rows at a time.
         folder: the signal's own, of the stage; what it keeps there is kept.
@@ -79,7 +78,7 @@ class MarkedPool:
     stage: Stage
     index: WholeTable
     table: WholeTable
-    num_bytes: NDArray[np.int64]
+    texts: TextFile
     said: Callable[[Sequence[int]], Iterator[pl.DataFrame]]
     folder: Path
     scratch: Path

@@ -217,7 +217,7 @@ def _judge(
     """Return the kind and likenesses of pairs of positions, by the words of the samples."""
     # Samples that stand together in the pool are read together.
     order = np.lexsort((pairs.max(axis=1), pairs.min(axis=1)))
-    num_bytes = pool.num_bytes[pairs[order]].sum(axis=1)
+    num_bytes = pool.texts.num_bytes_of(pairs[order]).sum(axis=1)
     found, alike = np.zeros(len(pairs), np.int8), np.zeros((len(pairs), 2), np.float32)
     for part in parts_of(order, num_bytes, _BYTES_AT_A_TIME, _PAIRS_AT_A_TIME):
         texts = _texts(pool, np.unique(pairs[part]))
@@ -234,7 +234,7 @@ def _texts(
     places = positions.tolist()
     sides = (zip(*sides_of(part, pool.stage), strict=True) for part in pool.said(places))
     said = dict(zip(places, chain.from_iterable(sides), strict=True))
-    most_bytes = max(int(pool.num_bytes[positions].max()), 1)
+    most_bytes = max(int(pool.texts.num_bytes_of(positions).max()), 1)
 
     # Words take more memory than texts, and new memory takes time.
     @lru_cache(max(min(_TEXTS_WITH_WORDS, _BYTES_WITH_WORDS // most_bytes), 2))
@@ -368,7 +368,7 @@ def kind_of(
 
 def _precedence(pool: MarkedPool, policy: str) -> NDArray[np.int64]:
     """Return the place of each sample, shape (samples,): the lowest of some near-copies stays."""
-    num_samples = len(pool.num_bytes)
+    num_samples = len(pool.texts)
     if policy == "first":
         return np.arange(num_samples)
     if policy == "best":
@@ -387,7 +387,7 @@ def _precedence(pool: MarkedPool, policy: str) -> NDArray[np.int64]:
 
 def _lengths(pool: MarkedPool) -> NDArray[np.int64]:
     """Return the characters of each sample."""
-    lengths = np.zeros(len(pool.num_bytes), np.int64)
+    lengths = np.zeros(len(pool.texts), np.int64)
     start = 0
     for part in pool.said(range(len(lengths))):
         prompts, answers = sides_of(part, pool.stage)

@@ -39,7 +39,7 @@ _MIN_ESTIMATE = 0.32
 _NEIGHBOURS = 5
 _PAIRS_AT_A_TIME = 1 << 14
 _PAIRS_JUDGED_AT_A_TIME = 1 << 18
-_SIGNATURES_AT_A_TIME = 1 << 20
+_SIGNATURES_AT_A_TIME = 1 << 18
 _SAMPLES_AT_A_TIME = 1 << 12
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)
 _HALF = np.uint64(32)
@@ -87,14 +87,13 @@ def found_pairs(
     Returns:
         Positions in the order of the ids, shape (samples,), and :data:`PAIR` of all pairs.
     """
-    by_id = positions_by_id(pool.index)
-    ids, scratch = id_numbers(pool.index)[by_id], pool.scratch
+    by_id, scratch = positions_by_id(pool.index), pool.scratch
     path = pool.folder / f"pairs-{'-'.join(sorted(kinds))}.parquet"
-    known, is_new = _read(path, ids, names, scratch)
+    known, is_new = _read(path, id_numbers(pool.index)[by_id], names, scratch)
     if not is_new.any():
         return by_id, known
-    rank = np.empty(len(by_id), np.int64)
-    rank[by_id] = np.arange(len(by_id))
+    rank = np.empty(len(by_id), np.uint32)
+    rank[by_id] = np.arange(len(by_id), dtype=np.uint32)
     prompt, answer = (Side(pool.table, name, len(by_id), scratch) for name in ("prompt", "answer"))
     come, gone = (Buckets(_NUMBER, len(by_id), scratch) for _ in range(2))
     for side, other in ((prompt, answer), (answer, prompt)):
@@ -115,6 +114,7 @@ def found_pairs(
         pairs["kind"], pairs["likeness"] = judge(by_id[members_of(pairs)])
         _add(found, pairs)
     with hashing(path):
+        ids = id_numbers(pool.index)[by_id]
         write_table(path, _stored(ids, found, names), _made_by())
     return by_id, found
 
@@ -135,7 +135,6 @@ class Side:
 
     def __init__(self, table: WholeTable, column: str, num_samples: int, scratch: Path) -> None:
         self.is_long = np.zeros(num_samples, np.bool_)
-        self._words = np.zeros(num_samples, np.uint64)
         self._signatures = TemporaryMatrix((num_samples, NUM_HASHES), np.uint16, scratch)
         # By band, as bands are looked at one by one.
         self._halves = TemporaryMatrix((NUM_BANDS, num_samples), np.uint32, scratch)
@@ -146,14 +145,12 @@ class Side:
             array = pl.Array(pl.UInt16, NUM_HASHES)
             signatures = own.filter(is_long).bin.reinterpret(dtype=array).to_numpy()
             self.is_long[rows] = is_long
-            # The same number for the same words; those of long texts are not asked for.
-            self._words[rows] = own.hash(_SEED)
-            self._signatures.write(start + np.flatnonzero(self.is_long[rows]), signatures)
-            halves = np.empty((NUM_BANDS, part.height), np.uint32)
-            halves[:] = (self._words[rows] * _FACTOR) >> _HALF
-            bands = np.ascontiguousarray(signatures).view(np.uint64)
-            halves[:, self.is_long[rows]] = ((bands * _FACTOR) >> _HALF).T
-            self._halves.write(np.arange(NUM_BANDS), halves, start)
+            # Of a short text the same number for the same words stands for each band.
+            bands = np.repeat(own.hash(_SEED).to_numpy()[:, None], NUM_BANDS, axis=1)
+            bands[self.is_long[rows]] = np.ascontiguousarray(signatures).view(np.uint64)
+            self._signatures.write(np.arange(start, rows.stop), bands.view(np.uint16))
+            halves = ((bands * _FACTOR) >> _HALF).astype(np.uint32)
+            self._halves.write(np.arange(NUM_BANDS), halves.T, start)
             start = rows.stop
 
     def half(self, band: int) -> NDArray[np.uint32]:
@@ -163,14 +160,14 @@ class Side:
 
     def alike(self, pairs: Members) -> NDArray[np.bool_]:
         """Return which pairs have a Jaccard index of perhaps 0.4, or are short and the same."""
-        alike: NDArray[np.bool_] = self._words[pairs[:, 0]] == self._words[pairs[:, 1]]
-        (long,) = np.nonzero(self.are_long(pairs))
-        for part in np.array_split(long, len(long) // _PAIRS_AT_A_TIME + 1):
+        least = np.where(self.are_long(pairs), _MIN_ESTIMATE * NUM_HASHES, NUM_HASHES)
+        num_equal = np.zeros(len(pairs), np.int64)
+        for start in range(0, len(pairs), _PAIRS_AT_A_TIME):
+            part = slice(start, start + _PAIRS_AT_A_TIME)
             own, places = np.unique(pairs[part], return_inverse=True)
             signatures, (x, y) = self._signatures[own], places.reshape(-1, 2).T
-            num_equal = np.count_nonzero(signatures[x] == signatures[y], axis=1)
-            alike[part] = num_equal >= _MIN_ESTIMATE * NUM_HASHES
-        return alike
+            num_equal[part] = np.count_nonzero(signatures[x] == signatures[y], axis=1)
+        return np.asarray(num_equal >= least)
 
     def are_long(self, pairs: Members) -> NDArray[np.bool_]:
         """Return of which pairs both are long enough to be looked up by."""
@@ -178,7 +175,7 @@ class Side:
 
 
 def _changes(
-    side: Side, other: Side, rank: NDArray[np.int64], is_new: NDArray[np.bool_]
+    side: Side, other: Side, rank: NDArray[np.uint32], is_new: NDArray[np.bool_]
 ) -> Iterator[tuple[Numbers, Numbers]]:
     """Yield which pairs stand near each other in a band of new samples, and which no longer do.
 
@@ -193,16 +190,16 @@ def _changes(
         rank: place of each sample in the order of the ids, shape (samples,).
         is_new: by those places.
     """
-    (members,) = np.nonzero(side.is_long)
-    ranks = rank[members]
-    num_parts = np.uint64(len(members) // _SIGNATURES_AT_A_TIME + 1)
+    ranks = rank[side.is_long]
+    is_new_one = is_new[ranks]
+    num_parts = np.uint64(len(ranks) // _SIGNATURES_AT_A_TIME + 1)
     for number in range(NUM_BANDS):
-        band = side.half(number)[members]
-        second = (side.half(number - 1) if number % 2 else other.half(number))[members]
+        band = side.half(number)[side.is_long]
+        second = (side.half(number - 1) if number % 2 else other.half(number))[side.is_long]
         is_hit = np.zeros(1 << 16, np.bool_)
-        is_hit[band[is_new[ranks]] >> _HIT_BITS] = True
+        is_hit[band[is_new_one] >> _HIT_BITS] = True
         # Some buckets at a time, as to sort a signature takes some fifty bytes.
-        part_of = ((band * num_parts) >> _HALF).astype(np.uint8)
+        part_of = ((band * num_parts) >> _HALF).astype(np.uint16)
         part_of[~is_hit[band >> _HIT_BITS]] = num_parts
         for part in range(int(num_parts)):
             (near,) = np.nonzero(part_of == part)

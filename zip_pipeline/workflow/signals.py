@@ -358,17 +358,17 @@ def pool_marks(
     marking = _marking(config, folder)
     if not marking:
         return None
-    batches, scratch = list(pool.batches()), folder.root.cache
+    scratch = folder.root.cache
     marked, by_source, told = [], {}, {}
     for wanted in marking:
         signal, name = wanted.signal, wanted.signal.name
         with Measuring(wanted, log) as measuring:
-            table = measuring.pool_table(batches)
+            table = measuring.pool_table(list(pool.batches()))
         of_pool = MarkedPool(
             folder.stage,
             pool.stored_index,
             table,
-            pool.texts.num_bytes,
+            pool.texts,
             pool.said,
             wanted.tools.folder,
             scratch,

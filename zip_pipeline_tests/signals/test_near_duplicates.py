@@ -6,7 +6,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given, settings
@@ -16,6 +15,7 @@ from polars.testing import assert_frame_equal
 import zip_pipeline
 from zip_pipeline import tables
 from zip_pipeline.compression.state import texts_of
+from zip_pipeline.compression.texts import TemporaryTexts
 from zip_pipeline.data_root import DataRoot
 from zip_pipeline.errors import UserError
 from zip_pipeline.report.trace import trace_sample
@@ -101,7 +101,7 @@ def _marked(
         "sft",
         table.with_columns(source_file=pl.lit("a.jsonl"), source_row=pl.int_range(1, pl.len() + 1)),
         measured("near_duplicates", table) if told is None else told,
-        np.array([len(text) for text in texts_of(table, "sft")], np.int64),
+        TemporaryTexts.write([texts_of(table, "sft")], folder),
         lambda positions: iter([table[list(positions)]]),
         folder,
         folder,
