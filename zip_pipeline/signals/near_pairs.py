@@ -192,9 +192,12 @@ def _changes(
     """
     ranks = rank[side.is_long]
     is_new_one = is_new[ranks]
+    # The bits of the band for which there is no room in what is sorted.
+    ends = np.zeros(len(rank), np.uint8)
     num_parts = np.uint64(len(ranks) // _SIGNATURES_AT_A_TIME + 1)
     for number in range(NUM_BANDS):
         band = side.half(number)[side.is_long]
+        ends[ranks] = band & 0xFF
         second = (side.half(number - 1) if number % 2 else other.half(number))[side.is_long]
         is_hit = np.zeros(1 << 16, np.bool_)
         is_hit[band[is_new_one] >> _HIT_BITS] = True
@@ -209,26 +212,34 @@ def _changes(
             keys |= (second[near].astype(np.uint64) >> np.uint64(20)) << np.uint64(28)
             keys |= ranks[near].astype(np.uint64)
             keys.sort()
-            place, buckets = (
-                (keys & _PLACE).astype(np.int64),
-                np.right_shift(keys, 40, dtype=np.uint64),
-            )
-            yield _neighbours(buckets, place, is_new[place])
+            place = (keys & _PLACE).astype(np.int64)
+            yield _neighbours(keys >> np.uint64(40), ends[place], place, is_new[place])
 
 
 def _neighbours(
-    buckets: Numbers, members: NDArray[np.int64], is_new: NDArray[np.bool_]
+    buckets: Numbers,
+    ends: NDArray[np.uint8],
+    members: NDArray[np.int64],
+    is_new: NDArray[np.bool_],
 ) -> tuple[Numbers, Numbers]:
-    """Return each two members of a bucket that new ones made neighbours, and that they parted."""
+    """Return each two members of a bucket that new ones made neighbours, and that they parted.
+
+    Args:
+        buckets: of the members, ascending.
+        ends: more of the band by which they are in a bucket; neighbours have the same.
+        members: places of samples.
+        is_new: which of them are.
+    """
     numbers = members.astype(np.uint64)
     (old,) = np.nonzero(~is_new)
     come, gone = [], []
     for step in range(1, _NEIGHBOURS + 1):
-        is_same = buckets[step:] == buckets[:-step]
+        is_same = (buckets[step:] == buckets[:-step]) & (ends[step:] == ends[:-step])
         (first,) = np.nonzero(is_same & (is_new[step:] | is_new[:-step]))
         come.append(_as_numbers(numbers[first], numbers[first + step]))
         one, two = old[:-step], old[step:]
-        is_parted = (buckets[one] == buckets[two]) & (two - one > _NEIGHBOURS)
+        is_parted = (buckets[one] == buckets[two]) & (ends[one] == ends[two])
+        is_parted &= two - one > _NEIGHBOURS
         gone.append(_as_numbers(numbers[one[is_parted]], numbers[two[is_parted]]))
     return np.concatenate(come), np.concatenate(gone)
 
