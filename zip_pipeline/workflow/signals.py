@@ -35,7 +35,7 @@ from zip_pipeline.signals import (
 )
 from zip_pipeline.signals.embedding import VECTOR, EmbeddingSettings, embedder
 from zip_pipeline.signals.tags import plain
-from zip_pipeline.tables import Table, TemporaryTable, WholeTable, rows_of
+from zip_pipeline.tables import Table, TemporaryTable, WholeTable, rows_in_parts, whole_of
 from zip_pipeline.training.presets import (
     OWN_TEMPLATE,
     Preset,
@@ -472,13 +472,28 @@ def pool_signals(
         return SignalTables(identities, found, of_target)
     wanted = wanted_signal("embedding", config.signals, folder)
     identities["embedding"] = wanted.identity
-    tags = _tag_vectors(rows_of(found["tags"])["tags"], wanted.settings)
+    tags = _tag_vectors(found["tags"], wanted.settings)
     return SignalTables(identities, found, of_target, tags)
 
 
-def _tag_vectors(tags: pl.Series, settings: Settings) -> pl.DataFrame:
-    """Return each tag of some samples in its plain form, and its vector, by tag."""
+MOST_EMBEDDED_TAGS = 1 << 16
+
+
+def _tag_vectors(table: Table, settings: Settings) -> pl.DataFrame:
+    """Return each tag of some samples in its plain form, and its vector, by tag.
+
+    Raises:
+        UserError: there are too many different ones.
+    """
     assert isinstance(settings, EmbeddingSettings), "the signal is ours"
-    texts = plain(tags.drop_nulls().explode()).unique().sort()
+    texts = pl.Series([], dtype=pl.String)
+    for part in rows_in_parts(whole_of(table), "tags"):
+        tags = plain(part["tags"].drop_nulls().explode().drop_nulls())
+        texts = pl.concat([texts, tags]).unique().sort()
+        if len(texts) > MOST_EMBEDDED_TAGS:
+            raise UserError(
+                f"signals: tags: field: more than {MOST_EMBEDDED_TAGS:,} different tags are too "
+                "many to compare with one another; name a field of tags that samples share"
+            )
     vectors = embedder(settings)(texts.to_list()).tolist() if len(texts) else []
     return pl.DataFrame({"tag": texts, "vector": pl.Series(vectors, dtype=VECTOR)})

@@ -219,6 +219,13 @@ STEPS: dict[str, Callable[[DataRoot, str, str], object]] = {
         strategy="random",
         budget_samples=int(batch_metadata(root[stage], name)["num_samples"]) // 2,
     ),
+    "near-duplicates": lambda root, stage, name: select(
+        root, stage, strategy="random", budget_samples=200, signals={"near_duplicates": {}}
+    ),
+    "cluster": lambda root, stage, name: select(
+        root, stage, strategy="cluster", budget_samples=200
+    ),
+    "d4": lambda root, stage, name: select(root, stage, strategy="d4", budget_samples=200),
     "read": lambda root, stage, name: read(root[stage].raw / name, stage),
 }
 

@@ -26,6 +26,7 @@ from zip_pipeline.selection.select import Selection, select_candidates
 from zip_pipeline.selection.strategies import (
     d4,
     facility_location,
+    mig,
     novel_select,
     rds,
     strategies,
@@ -765,6 +766,24 @@ def test_records_are_selected_by_what_they_say() -> None:
     assert chosen.manifest["signals"]["embedding"].startswith("wordllama ")
     again = zip_pipeline.select(sft_records(40), strategy="cluster", budget_samples=12)
     assert again.subset["sample_id"].to_list() == chosen.subset["sample_id"].to_list()
+
+
+def test_too_many_joined_tags_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names the option that joins fewer."""
+    monkeypatch.setattr(mig, "MOST_JOINED", 20)
+    with pytest.raises(UserError, match=r"tag_cosine: at 0.1 more than 20 pairs of the 15 tags"):
+        select_by(config_of("mig", tag_cosine=0.1))
+
+
+@pytest.mark.skipif(find_spec("wordllama") is None, reason="needs wordllama")
+def test_too_many_tags_are_not_embedded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names the field."""
+    monkeypatch.setattr("zip_pipeline.workflow.signals.MOST_EMBEDDED_TAGS", 2)
+    records = [
+        {"prompt": f"{n}?", "completion": f"{n}.", "tags": [f"tag {n}"], "q": 1} for n in range(9)
+    ]
+    with pytest.raises(UserError, match="field: more than 2 different tags are too many to"):
+        zip_pipeline.select(records, strategy="mig", budget_samples=2, quality="q")
 
 
 @pytest.mark.skipif(find_spec("wordllama") is None, reason="needs wordllama")

@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -14,13 +15,15 @@ from zip_pipeline.compression.state import texts_of
 from zip_pipeline.compression.texts import TemporaryTexts
 from zip_pipeline.errors import UserError
 from zip_pipeline.report.fates import explain_fate
-from zip_pipeline.selection.candidates import Candidates, SignalTables
+from zip_pipeline.selection.candidates import Candidates, Measured, SignalTables
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.select import Selection, select_candidates
+from zip_pipeline.selection.strategies import instag
 from zip_pipeline.selection.strategies.deita import kept
-from zip_pipeline.selection.strategies.instag import passes
+from zip_pipeline.selection.strategies.instag import passes, tags_of
 from zip_pipeline.selection.strategies.random import random_order
 from zip_pipeline.signals.selective_ifd import THRESHOLDS, SelectiveIfd, figures
+from zip_pipeline.signals.tags import plain
 from zip_pipeline_tests.selection.pools import numbered_pool
 
 TABLE = numbered_pool(60)
@@ -174,6 +177,37 @@ def test_kept_is_the_same_across_blocks(monkeypatch: pytest.MonkeyPatch, tmp_pat
         if not expected or (vectors[expected] @ vectors[row]).max() <= 0.9:
             expected.append(row)
     assert order[kept(vectors, order, 0.9, tmp_path)].tolist() == expected
+
+
+_TAGS = pl.List(pl.String)
+
+
+def test_tags_are_read_in_parts() -> None:
+    """As numbers, of a whole pool or of some of its samples in any order; forms are one tag."""
+    rng = random.Random(5)
+    given = [rng.sample(["Maths", "maths", "code", "Law", "art"], k=n % 4) for n in range(40_000)]
+    table = pl.DataFrame({"tags": pl.Series([own or None for own in given], dtype=_TAGS)})
+    positions = np.array(rng.sample(range(40_000), k=9_000))
+    config = SelectionConfig(strategy="instag", budget_samples=1)
+    with TemporaryTexts.write([[b"x"] * 40_000]) as texts:
+        whole = Candidates(table, texts, signals=SignalTables({}, {"tags": table}, {}))
+        for rows in (np.arange(40_000), positions):
+            own = replace(whole, signals=whole.signals and whole.signals.part(rows))
+            pool = Measured(own, None, np.ones(1), np.ones(1, np.int64))
+            tags, plain_tags = tags_of(pool, config), tags_of(pool, config, plain)
+            said = [given[row] for row in rows]
+            assert [[tags.names[n] for n in tags.of(m)] for m in range(len(rows))] == said
+            assert tags.counts.tolist() == [len(own) for own in said]
+            assert sorted(plain_tags.names) == ["art", "code", "law", "maths"]
+            assert plain_tags.counts.tolist() == [len({tag.lower() for tag in own}) for own in said]
+
+
+def test_too_many_different_tags_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The message names the field and the remedy."""
+    tags = pl.DataFrame({"tags": pl.Series([[f"tag {n}"] for n in range(60)], dtype=_TAGS)})
+    monkeypatch.setattr(instag, "MOST_TAGS", 59)
+    with pytest.raises(UserError, match="more than 59 different tags in 'tags'; name a field of"):
+        select_by(SelectionConfig(strategy="instag", budget_samples=9), {"tags": tags}, None)
 
 
 def instag_oracle(tags: Sequence[Sequence[str]]) -> list[int]:

@@ -1,6 +1,8 @@
 """Strategy ``instag``: many tags first, and every tag in turn."""
 
-from collections.abc import Mapping, Sequence
+from array import array
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
@@ -11,6 +13,7 @@ from zip_pipeline.errors import UserError
 from zip_pipeline.selection.candidates import Indices, Measured
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.rounds import ScoreStrategy
+from zip_pipeline.tables import PartOfTable, rows_in_parts, whole_of
 
 
 class InsTag(ScoreStrategy):
@@ -41,55 +44,119 @@ class InsTag(ScoreStrategy):
         Raises:
             UserError: no sample has any.
         """
-        return tags_of(pool, config).list.len().fill_null(0).cast(float).to_numpy()
+        return tags_of(pool, config).counts.astype(np.float64)
 
     def ranked(
         self, scores: NDArray[np.float64], pool: Measured, config: SelectionConfig
     ) -> Indices:
         """Return all positions, shape (samples,), pass by pass."""
         order = super().ranked(scores, pool, config)
-        tags = pool.signal("tags")["tags"][order].fill_null([]).to_list()
-        return order[np.argsort(passes(tags), kind="stable")]
+        tags = tags_of(pool, config)
+        return order[np.argsort(passes(map(tags.of, order.tolist())), kind="stable")]
 
 
-def tags_of(pool: Measured, config: SelectionConfig) -> pl.Series:
-    """Return the tags of each sample, null where it has none.
+MOST_TAGS = 1 << 20
+"""that the samples of a pool have"""
+
+
+@dataclass(frozen=True)
+class Tags:
+    """The tags of the samples of a pool, as numbers.
+
+    Args:
+        names: of the tags, by their numbers.
+        numbers: of the tags of each sample, one sample after another.
+        ends: where the numbers of each sample end, shape (samples,).
+    """
+
+    names: Sequence[str]
+    numbers: NDArray[np.int32]
+    ends: Indices
+
+    @property
+    def counts(self) -> Indices:
+        """How many tags each sample has, shape (samples,)."""
+        return np.diff(self.ends, prepend=0)
+
+    def of(self, sample: int) -> list[int]:
+        """Return the numbers of the tags of a sample."""
+        start = self.ends[sample - 1] if sample else 0
+        found: list[int] = self.numbers[start : self.ends[sample]].tolist()
+        return found
+
+
+def tags_of(
+    pool: Measured, config: SelectionConfig, form: Callable[[pl.Series], pl.Series] = lambda t: t
+) -> Tags:
+    """Return the tags of each sample.
+
+    Args:
+        pool: the candidates, measured.
+        config: names the field of the tags.
+        form: in which tags that are one are the same.
 
     Raises:
-        UserError: no sample has any.
+        UserError: no sample has any, or there are too many different ones.
     """
-    tags = pool.signal("tags")["tags"]
-    if len(tags) and not tags.list.len().sum():
-        field = config.signals.get("tags", {}).get("field", "tags")
+    table, field = pool.candidates.signal_table("tags"), tags_field(config)
+    number_of: dict[str, int] = {}
+    counts, numbers = [np.zeros(0, np.int64)], [np.zeros(0, np.int32)]
+    for part in rows_in_parts(whole_of(table), "tags"):
+        rows = part.with_row_index("row").explode("tags").drop_nulls("tags")
+        # A sample has a tag once, also where it has it in two forms.
+        rows = rows.with_columns(form(rows["tags"])).unique(maintain_order=True)
+        known = (number_of.setdefault(tag, len(number_of)) for tag in rows["tags"])
+        numbers.append(np.fromiter(known, np.int32, rows.height))
+        counts.append(np.bincount(rows["row"].to_numpy(), minlength=part.height))
+        if len(number_of) > MOST_TAGS:
+            raise UserError(
+                f"signals: tags: field: the samples have more than {MOST_TAGS:,} different tags in "
+                f"{field!r}; name a field of tags that samples share"
+            )
+    tags = Tags(list(number_of), np.concatenate(numbers), np.cumsum(np.concatenate(counts)))
+    if isinstance(table, PartOfTable):
+        counts_of_part = tags.counts[table.positions]
+        ends = np.cumsum(counts_of_part)
+        shift = tags.ends[table.positions] - ends
+        tags = Tags(
+            tags.names,
+            tags.numbers[np.arange(counts_of_part.sum()) + np.repeat(shift, counts_of_part)],
+            ends,
+        )
+    if len(tags.ends) and not len(tags.numbers):
         raise UserError(
-            f"signals: tags: field: none of {len(tags):,} samples has tags in {field!r}; name the "
-            "field of the records that holds them"
+            f"signals: tags: field: none of {len(tags.ends):,} samples has tags in {field!r}; name "
+            "the field of the records that holds them"
         )
     return tags
 
 
-def passes(tags: Sequence[Sequence[str]]) -> Indices:
+def tags_field(config: SelectionConfig) -> str:
+    """Return the field of the records that holds the tags."""
+    return str(config.signals.get("tags", {}).get("field", "tags"))
+
+
+def passes(tags: Iterable[Sequence[Hashable]]) -> Indices:
     """Return the pass that takes each sample of an order, shape (samples,).
 
     Which one it is depends on the samples before it alone: the first pass in which they have not
     shown all of its tags, so that one run over the order is enough.
     """
-    seen: dict[str, set[int]] = {}
-    first_unseen: dict[str, int] = {}
-    found = np.full(len(tags), np.iinfo(np.int64).max)
-    for place, own in enumerate(tags):
-        if not own:
-            continue
-        number = found[place] = min(first_unseen.get(tag, 0) for tag in own)
+    seen: dict[Hashable, set[int]] = {}
+    first_unseen: dict[Hashable, int] = {}
+    found = array("q")
+    for own in tags:
+        number = min((first_unseen.get(tag, 0) for tag in own), default=np.iinfo(np.int64).max)
+        found.append(number)
         for tag in own:
             shown_in = seen.setdefault(tag, set())
-            shown_in.add(int(number))
+            shown_in.add(number)
             unseen = first_unseen.get(tag, 0)
             while unseen in shown_in:
                 shown_in.remove(unseen)
                 unseen += 1
             first_unseen[tag] = unseen
-    return found
+    return np.array(found, np.int64)
 
 
 STRATEGY = InsTag()

@@ -12,7 +12,7 @@ from zip_pipeline.selection.candidates import Budget, Indices, Measured
 from zip_pipeline.selection.config import SelectionConfig
 from zip_pipeline.selection.run import Run
 from zip_pipeline.selection.strategies import Strategy
-from zip_pipeline.selection.strategies.instag import tags_of
+from zip_pipeline.selection.strategies.instag import Tags, tags_of
 from zip_pipeline.selection.vectors import (
     Embedded,
     Gains,
@@ -28,6 +28,8 @@ LEAST_COSINE = 0.9
 # phi(x) = (x + A)^B
 A = 1e-6
 B = 0.8
+MOST_JOINED = 1 << 23
+"""pairs of tags"""
 _NUMBERS_AT_A_TIME = 1 << 23
 Numbers = NDArray[np.float64]
 
@@ -41,6 +43,9 @@ class TagGraph:
     Args:
         vectors: exact ones, zeros where a tag has none, shape (tags, dimensions).
         least_cosine: of tags that are joined, above 0.
+
+    Raises:
+        UserError: too many pairs are joined.
     """
 
     def __init__(self, vectors: Vectors, least_cosine: float) -> None:
@@ -52,6 +57,11 @@ class TagGraph:
             rows, others = np.nonzero(near >= least_cosine)
             parts.append(np.stack([rows + block.start, others]))
             weights.append(near[rows, others])
+            if sum(map(len, weights)) > MOST_JOINED:
+                raise UserError(
+                    f"tag_cosine: at {least_cosine:g} more than {MOST_JOINED:,} pairs of the "
+                    f"{len(vectors):,} tags are joined; give a higher one"
+                )
         self.rows, self.others = np.concatenate(parts, axis=1)
         joined = np.concatenate(weights)
         sums = np.bincount(self.rows, joined, minlength=len(vectors))
@@ -59,7 +69,7 @@ class TagGraph:
         self.shares = joined / sums[self.others]
         self._starts = np.searchsorted(self.rows, np.arange(len(vectors)))
 
-    def told(self, tags: Indices) -> tuple[Indices, Numbers]:
+    def told(self, tags: NDArray[np.int32]) -> tuple[Indices, Numbers]:
         """Return what some tags tell of, and how much: P times 1 at each of them."""
         among = np.isin(self.rows, tags)
         return self.others[among], self.shares[among]
@@ -80,16 +90,21 @@ class Information:
 
     Args:
         graph: of the tags.
-        rows: with ``tags`` the pairs of a row and its tag, ascending, each row at least once.
-        tags: shape (pairs,).
+        starts: where the tags of each row start, shape (rows,); each has at least one.
+        tags: of one row after another, ascending, shape (pairs,).
         qualities: shape (rows,).
     """
 
     def __init__(
-        self, graph: TagGraph, rows: Indices, tags: Indices, qualities: Numbers, num_tags: int
+        self,
+        graph: TagGraph,
+        starts: Indices,
+        tags: NDArray[np.int32],
+        qualities: Numbers,
+        num_tags: int,
     ) -> None:
         self._graph, self._tags, self._qualities = graph, tags, qualities
-        self._starts = np.searchsorted(rows, np.arange(len(qualities)))
+        self._starts = starts
         self._told = np.zeros(num_tags)
 
     def add(self, row: int) -> None:
@@ -152,9 +167,9 @@ class Mig(Strategy):
         Raises:
             UserError: no sample has a tag.
         """
-        tags = tags_of(pool, config)
+        tags = tags_of(pool, config, plain)
         by_id = pool.candidates.by_id()
-        has_tags = (tags.list.len().fill_null(0) > 0).to_numpy()[by_id]
+        has_tags = (tags.counts > 0)[by_id]
         positions = by_id[has_tags]
         # No vector is looked at but those of tags.
         nothing = np.zeros((len(positions), 0), np.float32)
@@ -164,22 +179,25 @@ class Mig(Strategy):
         vectors = pool.candidates.signals.tags
         assert vectors is not None, "the strategy embeds tags"
         least = LEAST_COSINE if config.tag_cosine is None else config.tag_cosine
-        information = _information(tags[positions], pool.weights[positions], vectors, least)
+        information = _information(tags, positions, pool.weights[positions], vectors, least)
         yield from pick_greedily(run, budget, pool, embedded, information)
 
 
 def _information(
-    tags: pl.Series, qualities: Numbers, vectors: pl.DataFrame, least_cosine: float
+    tags: Tags, positions: Indices, qualities: Numbers, vectors: pl.DataFrame, least_cosine: float
 ) -> Information:
-    """Return the information of rows, given their tags, and the vectors of these and others."""
-    pairs = pl.DataFrame({"row": np.arange(len(tags)), "tag": tags}).explode("tag")
-    # A sample has a tag once, also where it has it in two forms.
-    pairs = pairs.with_columns(plain(pairs["tag"])).unique()
-    nodes = vectors.filter(pl.col("tag").is_in(pairs["tag"].implode())).with_row_index("node")
-    pairs = pairs.join(nodes.select("tag", "node"), on="tag").sort("row", "node")
-    rows, own = (pairs[name].to_numpy().astype(np.int64) for name in ("row", "node"))
+    """Return the information of samples, given their tags, and the vectors of these and others."""
+    is_used = np.zeros(len(tags.names), np.bool_)
+    is_used[tags.numbers] = True
+    used = pl.Series([name for name, own in zip(tags.names, is_used, strict=True) if own])
+    nodes = vectors.filter(pl.col("tag").is_in(used.implode())).with_row_index("node")
+    names = pl.DataFrame({"tag": tags.names}, schema={"tag": pl.String})
+    node_of = names.join(nodes, on="tag", how="left", maintain_order="left")["node"]
+    nodes_of_tags = node_of.fill_null(0).to_numpy().astype(np.int32)
+    found = [np.zeros(0, np.int32), *(np.sort(nodes_of_tags[tags.of(p)]) for p in positions)]
     graph = TagGraph(exact(vectors_of(nodes)), least_cosine)
-    return Information(graph, rows, own, qualities, len(nodes))
+    starts = np.cumsum(tags.counts[positions]) - tags.counts[positions]
+    return Information(graph, starts, np.concatenate(found), qualities, len(nodes))
 
 
 STRATEGY = Mig()
