@@ -66,7 +66,7 @@ class Embedding(Signal):
             vectors = embed(texts.to_list())
             # A model has a vector for the line ends between turns, too.
             has_words = pl.Series(vectors.any(axis=1)) & (texts.str.strip_chars() != "")
-            found = pl.Series("vector", vectors.tolist(), VECTOR)
+            found = pl.Series("vector", vectors).cast(VECTOR)
             return pl.select(vector=pl.when(has_words).then(found))
 
         yield measure
@@ -107,9 +107,8 @@ def _wordllama() -> Callable[[list[str]], NDArray[Any]]:
 
     def of_pieces(text: str) -> NDArray[Any]:
         pieces = [text[n : n + _PIECE] for n in range(0, len(text), _PIECE)]
-        num_tokens = [len(model.tokenize([piece])[0].ids) for piece in pieces]
         means = [model.embed([piece])[0] for piece in pieces]
-        return np.average(means, axis=0, weights=num_tokens)[None]
+        return np.average(means, axis=0, weights=list(map(len, pieces)))[None]
 
     def embed(texts: list[str]) -> NDArray[Any]:
         groups = list(_of_like_memory(texts))
@@ -119,8 +118,8 @@ def _wordllama() -> Callable[[list[str]], NDArray[Any]]:
     return embed
 
 
-# The mean over the tokens of a text; those of texts that are looked at together take 1 kB each, as
-# many as the longest of them has for every one.
+# A vector is the mean over the tokens of a text. Those of texts that are looked at together take
+# 1 kB each, as many for every text as the longest one has.
 _PIECE = 1 << 16
 _MOST_CHARACTERS = 1 << 18
 

@@ -42,7 +42,7 @@ def test_a_vector_does_not_depend_on_its_block() -> None:
 
 @needs_wordllama
 def test_a_long_text_is_looked_at_in_pieces() -> None:
-    """Its vector is the mean over all its tokens, as that of a shorter one."""
+    """Its vector is the mean over all of them, next to that of the whole."""
     rng = random.Random(1)
     words = [" ".join(rng.choices(("harbour", "stone", "monk", "sea"), k=k)) for k in (9, 30_000)]
     short, long = words
