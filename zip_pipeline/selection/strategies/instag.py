@@ -78,6 +78,13 @@ class Tags:
         """How many tags each sample has, shape (samples,)."""
         return np.diff(self.ends, prepend=0)
 
+    def part(self, positions: Indices) -> "Tags":
+        """Return those of some samples, in their order."""
+        counts = self.counts[positions]
+        ends = np.cumsum(counts)
+        places = np.arange(counts.sum()) + np.repeat(self.ends[positions] - ends, counts)
+        return Tags(self.names, self.numbers[places], ends)
+
     def of(self, sample: int) -> list[int]:
         """Return the numbers of the tags of a sample."""
         start = self.ends[sample - 1] if sample else 0
@@ -114,15 +121,7 @@ def tags_of(
                 f"{field!r}; name a field of tags that samples share"
             )
     tags = Tags(list(number_of), np.concatenate(numbers), np.cumsum(np.concatenate(counts)))
-    if isinstance(table, PartOfTable):
-        counts_of_part = tags.counts[table.positions]
-        ends = np.cumsum(counts_of_part)
-        shift = tags.ends[table.positions] - ends
-        tags = Tags(
-            tags.names,
-            tags.numbers[np.arange(counts_of_part.sum()) + np.repeat(shift, counts_of_part)],
-            ends,
-        )
+    tags = tags.part(table.positions) if isinstance(table, PartOfTable) else tags
     if len(tags.ends) and not len(tags.numbers):
         raise UserError(
             f"signals: tags: field: none of {len(tags.ends):,} samples has tags in {field!r}; name "

@@ -179,25 +179,28 @@ class Mig(Strategy):
         vectors = pool.candidates.signals.tags
         assert vectors is not None, "the strategy embeds tags"
         least = LEAST_COSINE if config.tag_cosine is None else config.tag_cosine
-        information = _information(tags, positions, pool.weights[positions], vectors, least)
+        information = _information(tags.part(positions), pool.weights[positions], vectors, least)
         yield from pick_greedily(run, budget, pool, embedded, information)
 
 
 def _information(
-    tags: Tags, positions: Indices, qualities: Numbers, vectors: pl.DataFrame, least_cosine: float
+    tags: Tags, qualities: Numbers, vectors: pl.DataFrame, least_cosine: float
 ) -> Information:
-    """Return the information of samples, given their tags, and the vectors of these and others."""
+    """Return the information of rows, given their tags, and the vectors of these and others."""
     is_used = np.zeros(len(tags.names), np.bool_)
     is_used[tags.numbers] = True
     used = pl.Series([name for name, own in zip(tags.names, is_used, strict=True) if own])
     nodes = vectors.filter(pl.col("tag").is_in(used.implode())).with_row_index("node")
     names = pl.DataFrame({"tag": tags.names}, schema={"tag": pl.String})
     node_of = names.join(nodes, on="tag", how="left", maintain_order="left")["node"]
-    nodes_of_tags = node_of.fill_null(0).to_numpy().astype(np.int32)
-    found = [np.zeros(0, np.int32), *(np.sort(nodes_of_tags[tags.of(p)]) for p in positions)]
     graph = TagGraph(exact(vectors_of(nodes)), least_cosine)
-    starts = np.cumsum(tags.counts[positions]) - tags.counts[positions]
-    return Information(graph, starts, np.concatenate(found), qualities, len(nodes))
+    # Rows and their nodes as one number each, ascending.
+    pairs = np.repeat(np.arange(len(tags.ends)), tags.counts) * len(nodes)
+    pairs += node_of.fill_null(0).to_numpy()[tags.numbers]
+    pairs.sort()
+    starts = tags.ends - tags.counts
+    own = (pairs % len(nodes)).astype(np.int32) if len(nodes) else np.zeros(0, np.int32)
+    return Information(graph, starts, own, qualities, len(nodes))
 
 
 STRATEGY = Mig()
