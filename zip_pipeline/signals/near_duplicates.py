@@ -39,7 +39,7 @@ _SEED = 42
 # A shorter text is the same where all words are, and says too little to be looked up by.
 _MIN_WORDS = 8
 _MANY_WORDS = 1 << 14
-_PAIRS_AT_A_TIME = 1 << 14
+_PAIRS_AT_A_TIME = 1 << 17
 _BYTES_AT_A_TIME = 1 << 26
 _TEXTS_WITH_WORDS = 1 << 12
 _BYTES_WITH_WORDS = 1 << 24

@@ -18,7 +18,7 @@ class Cluster(OrderStrategy):
     without a vector come last.
 
     Source: the baseline of ZIP (arXiv 2407.06645), section 5.1, which does not tell the number.
-    Deviation: k-means in small batches, and the embedder of the configuration.
+    Deviation: k-means in small batches, on a draw of large pools; the configured embedder.
     """
 
     name = "cluster"
