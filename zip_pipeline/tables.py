@@ -122,7 +122,7 @@ class Buckets:
 
     def each(self, least: int = 0) -> Iterator[NDArray[Any]]:
         """Yield the rows of each bucket, or of as many as have so many rows."""
-        sizes = np.array(self._sizes, np.int32).reshape(-1, self._num_buckets)
+        sizes = np.array(self._sizes, np.int32).reshape(len(self._sizes), self._num_buckets)
         ends = sizes.cumsum(dtype=np.int64).reshape(sizes.shape)
         first = 0
         for bucket in range(self._num_buckets):

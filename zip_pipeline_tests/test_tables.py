@@ -65,6 +65,13 @@ def test_buckets_hold_all_rows_by_their_keys(parts: Sequence[Sequence[int]], lea
         assert all(len(part) >= least for part in joined[:-1])
 
 
+def test_buckets_of_nothing_are_none(tmp_path: Path) -> None:
+    """Where there is no key; where there are keys and no rows they are empty."""
+    assert list(Buckets(np.dtype(np.uint64), 0, tmp_path).each()) == []
+    (only,) = Buckets(np.dtype(np.uint64), 3, tmp_path).each()
+    assert len(only) == 0
+
+
 def test_parts_of_a_table_are_those_of_a_frame(tmp_path: Path) -> None:
     """Whether it lies in a file, is a part, or a part of a part."""
     frame = numbered_pool(50).select("sample_id", "source")

@@ -21,7 +21,14 @@ from zip_pipeline.errors import UserError
 from zip_pipeline.report.trace import trace_sample
 from zip_pipeline.samples import Sample
 from zip_pipeline.selection.config import SelectionConfig
-from zip_pipeline.signals import MarkedPool, near_duplicates, near_pairs, settings_of, signals
+from zip_pipeline.signals import (
+    MARKS,
+    MarkedPool,
+    near_duplicates,
+    near_pairs,
+    settings_of,
+    signals,
+)
 from zip_pipeline.signals.near_duplicates import Text, kind_of, sides_of
 from zip_pipeline.workflow.versions import current_version, read_version, select_version
 from zip_pipeline_tests.defs.trained_roots import ingest_rows
@@ -108,7 +115,7 @@ def _marked(
         settings.pop("quality", None),
     )
     wanted = settings_of("near_duplicates", {"max_loss": 1.0} | settings)
-    return pl.concat(signal.mark(pool, wanted)).rows()
+    return pl.concat([MARKS.to_frame(), *signal.mark(pool, wanted)]).rows()
 
 
 def _pool(num: int, share: float, seed: int = 0) -> pl.DataFrame:
@@ -144,6 +151,11 @@ def test_edited_copies_are_found(share: float, tmp_path: Path) -> None:
     num_marked = sum(other is not None for _, other in found)
     assert sum(is_right) >= 0.95 * 300
     assert sum(is_right) >= 0.98 * num_marked
+
+
+def test_a_pool_of_nothing_has_no_marks(tmp_path: Path) -> None:
+    """As where all its rows are refused."""
+    assert _marked(CROWD.clear(), tmp_path, TOLD.clear()) == []
 
 
 def test_evidence_names_the_sample_that_stays(tmp_path: Path) -> None:
