@@ -720,6 +720,8 @@ def test_vectors_of_a_pool_are_not_held() -> None:
         signals = SignalTables({}, {"embedding": table}, {})
         candidates = Candidates(pl.DataFrame({"sample_id": ids}), texts, signals=signals)
         pool = Measured(candidates, None, np.ones(num), np.ones(num, np.int64))
+        # What is imported for the first clusters of a process is none of their memory.
+        clusters_of(EXACT, 1, "a test")
         tracemalloc.start()
         embedded = of_vectors.Embedded.of(pool)
         clusters = clusters_of(of_vectors.PartOfRows(embedded.vectors, np.arange(99)), 1, "a test")
