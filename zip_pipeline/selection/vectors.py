@@ -9,12 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from zip_pipeline.errors import require
-from zip_pipeline.selection.candidates import (
-    Budget,
-    Candidates,
-    Indices,
-    Measured,
-)
+from zip_pipeline.selection.candidates import Budget, Candidates, Indices, Measured
 from zip_pipeline.selection.rounds import Offer, Order, fill_in_order, offer_to, open_round
 from zip_pipeline.selection.run import Run
 from zip_pipeline.selection.strategies.random import order_by_chance

@@ -105,7 +105,8 @@ def tags_of(
     Raises:
         UserError: no sample has any, or there are too many different ones.
     """
-    table, field = pool.candidates.signal_table("tags"), tags_field(config)
+    table = pool.candidates.signal_table("tags")
+    field = config.signals.get("tags", {}).get("field", "tags")
     number_of: dict[str, int] = {}
     counts, numbers = [np.zeros(0, np.int64)], [np.zeros(0, np.int32)]
     for part in rows_in_parts(whole_of(table), "tags"):
@@ -128,11 +129,6 @@ def tags_of(
             "the field of the records that holds them"
         )
     return tags
-
-
-def tags_field(config: SelectionConfig) -> str:
-    """Return the field of the records that holds the tags."""
-    return str(config.signals.get("tags", {}).get("field", "tags"))
 
 
 def passes(tags: Iterable[Sequence[Hashable]]) -> Indices:
